@@ -1,0 +1,175 @@
+"""What can be set about the corpora, their checks and their encoding? Every field with its unit; no defaults, params.yaml holds all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CorpusFormat = Literal["digit_scenes", "python_prose", "webdataset", "parquet", "jsonl"]
+
+
+def require(condition: bool, field: str, value: object, rule: str) -> None:
+    """Raise a ValueError that names the field, the value and the rule, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{field}: {value!r} {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """One corpus.
+
+    name: short, unique; stands in every document's `source`.
+    format: how it is stored.
+    path: a file, folder or glob (fsspec URLs work too); "" for the two built-in demonstration corpora.
+    """
+
+    name: str
+    format: CorpusFormat
+    path: str
+
+    def __post_init__(self) -> None:
+        built_in = self.format in ("digit_scenes", "python_prose")
+        require(built_in or bool(self.path), "path", self.path, f"must name the files of the {self.format} corpus {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitShares:
+    """Share of documents (of scans, for the scenes) held out, by a hash of the key; the rest trains."""
+
+    validation: float
+    test: float
+
+    def __post_init__(self) -> None:
+        require(0 <= self.validation and 0 <= self.test, "validation", self.validation, "and test must not be negative")
+        require(self.validation + self.test < 1, "test", self.test, "plus validation must stay below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """The demonstration's captioned scenes of real digits.
+
+    num_train, num_validation, num_test: scenes made per split, each from that split's scans only.
+    num_kept_out_pairs: digit-colour pairs that never occur in any scene of the training split.
+    """
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_kept_out_pairs: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_validation", "num_test"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(0 <= self.num_kept_out_pairs <= 20, "num_kept_out_pairs", self.num_kept_out_pairs, "must lie in 0..20 of the 60 pairs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProseConfig:
+    """The demonstration's prose.
+
+    max_train_bytes: text kept for training, in UTF-8 bytes (whole passages, chosen by a hash).
+    max_held_out_bytes: the same for validation and for test, each.
+    passage_bytes: a document is cut at paragraph ends into passages of about this size.
+    """
+
+    max_train_bytes: int
+    max_held_out_bytes: int
+    passage_bytes: int
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_bytes", "max_held_out_bytes", "passage_bytes"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """seed: of every draw of this stage.
+
+    image_side_px: images are resized and centre-cropped to this square.
+    caption_first_share: share of image-caption pairs laid out caption first (the paper: 0.8).
+    max_quarantined_share: above this share of set-aside rows the stage fails.
+    documents_per_file: rows of one Parquet file, and so of one shard later.
+    vocab_size: of the byte-level BPE tokenizer, special tokens included.
+    """
+
+    seed: int
+    image_side_px: int
+    caption_first_share: float
+    max_quarantined_share: float
+    documents_per_file: int
+    vocab_size: int
+    split_shares: SplitShares
+    scenes: ScenesConfig
+    prose: ProseConfig
+    corpora: tuple[CorpusConfig, ...]
+
+    def __post_init__(self) -> None:
+        require(self.image_side_px >= 8, "image_side_px", self.image_side_px, "must be at least 8")
+        require(0 <= self.caption_first_share <= 1, "caption_first_share", self.caption_first_share, "must lie in 0..1")
+        require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
+        require(self.documents_per_file >= 1, "documents_per_file", self.documents_per_file, "must be at least 1")
+        require(self.vocab_size >= 261, "vocab_size", self.vocab_size, "must be at least 261 (256 bytes and 5 special tokens)")
+        require(len(self.corpora) > 0, "corpora", self.corpora, "must list at least one corpus")
+        names = [corpus.name for corpus in self.corpora]
+        require(len(set(names)) == len(names), "corpora", names, "must have unique names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentChecks:
+    """Floors and bounds over the documents' table.
+
+    min_documents, min_images: floors per split (an empty corpus must fail); min_images may be 0 for text-only corpora.
+    max_tokens: longest document in tokens; longer ones are quarantined.
+    max_quarantined_share: above this share of bad rows the gate refuses.
+    """
+
+    min_documents: int
+    min_images: int
+    max_tokens: int
+    max_quarantined_share: float
+
+    def __post_init__(self) -> None:
+        require(self.min_documents >= 1, "min_documents", self.min_documents, "must be at least 1")
+        require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentChecks:
+    """Floors and bounds over the table of encoded documents.
+
+    min_rows: packed rows of the training split at least.
+    max_abs_mean, min_std, max_std: of the normalised latents of one image (all its numbers); a single image may stray, so wide.
+    min_packing_fill: share of row positions in use, 0..1.
+    """
+
+    min_rows: int
+    max_abs_mean: float
+    min_std: float
+    max_std: float
+    min_packing_fill: float
+
+    def __post_init__(self) -> None:
+        require(self.min_rows >= 1, "min_rows", self.min_rows, "must be at least 1")
+        require(0 <= self.min_std < self.max_std, "min_std", self.min_std, f"must lie below max_std {self.max_std}")
+        require(0 <= self.min_packing_fill <= 1, "min_packing_fill", self.min_packing_fill, "must lie in 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    documents: DocumentChecks
+    latents: LatentChecks
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """batch_size: images a forward pass of the autoencoder takes, on each worker.
+
+    row_length: positions of one packed training row; also the longest document.
+    """
+
+    batch_size: int
+    row_length: int
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        require(self.row_length >= 32, "row_length", self.row_length, "must be at least 32")

@@ -1,0 +1,1 @@
+"""The world around a run: files and manifests, MLflow tracking, the Ray cluster."""

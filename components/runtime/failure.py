@@ -1,0 +1,12 @@
+"""Which failures are the user's to mend? Two exceptions whose message is one sentence: what, where, what to do.
+
+Both end a stage with exit code 1 and that sentence alone; any other exception is a fault of ours and keeps its traceback.
+"""
+
+
+class BadInput(ValueError):
+    """What the user gave (a corpus, a file, a request) cannot be used."""
+
+
+class GateRefused(RuntimeError):
+    """A check between two stages failed; everything computed before it is kept."""

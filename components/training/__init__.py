@@ -1,0 +1,1 @@
+"""Training of the transformer and of the autoencoder: loops, optimiser, checkpoints."""

@@ -1,0 +1,119 @@
+"""What does params.yaml say? The tree of every stage's configuration, validated once, before any work.
+
+Errors name the dotted path, the value and the fix; a stage turns them into exit code 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from components.data.config import EncodeConfig, IngestConfig, ValidateConfig
+from components.evaluation.config import EvaluateConfig
+from components.training.config import AutoencoderConfig, TrainConfig
+from export.config import ExportConfig, InferConfig, RegisterConfig
+
+
+class ParamsError(ValueError):
+    """params.yaml, or an override of it, cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """One section a stage, under the stage's name."""
+
+    ingest: IngestConfig
+    validate: ValidateConfig
+    autoencoder: AutoencoderConfig
+    encode: EncodeConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
+    register: RegisterConfig
+    infer: InferConfig
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read and validate `path`; overrides are `section.key=value` strings whose values are YAML."""
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    problems = list(_unknown_keys(tree, Params, ()))
+    if problems:
+        raise ParamsError(f"{path}: {problems[0]}")
+    return _validate(tree, path)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    # ruamel reads YAML 1.2, as DVC does: 1e-4 is a number there, and a string in PyYAML.
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        tree = YAML(typ="safe").load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run from the repository root or give --params PATH") from None
+    except YAMLError as error:
+        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} must hold one section a stage, and holds {type(tree).__name__}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    from ruamel.yaml import YAML, YAMLError
+
+    dotted, separator, text = override.partition("=")
+    if not separator:
+        raise ParamsError(f"--set {override}: write it as section.key=value")
+    *parents, leaf = dotted.split(".")
+    node: Any = tree
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or leaf not in node:
+        raise ParamsError(f"--set {override}: params.yaml has no key {dotted}")
+    try:
+        node[leaf] = YAML(typ="safe").load(text)
+    except YAMLError:
+        raise ParamsError(f"--set {override}: {text!r} is not a YAML value") from None
+
+
+def _unknown_keys(value: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """One sentence for each key that the dataclass `kind` has no field for."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            for inner in get_args(kind)[:1]:
+                yield from _unknown_keys(item, inner, (*path, str(index)))
+    if not dataclasses.is_dataclass(kind) or not isinstance(value, dict):
+        return
+    hints = get_type_hints(kind)
+    for key, item in value.items():
+        if key in hints:
+            yield from _unknown_keys(item, hints[key], (*path, str(key)))
+            continue
+        near = difflib.get_close_matches(str(key), hints, n=1)
+        meant = f"; did you mean {'.'.join((*path, near[0]))}?" if near else f"; known here: {', '.join(hints)}"
+        yield f"{'.'.join((*path, str(key)))} = {item!r} is not a known key{meant}"
+
+
+def _validate(tree: dict[str, Any], path: Path) -> Params:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # JSON mode takes lists for tuples while strict still refuses "12" for 12.
+        return TypeAdapter(Params).validate_json(json.dumps(tree, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        dotted = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ParamsError(f"{path}: {dotted} is missing; give it a value (every tracked value stands in params.yaml)") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":
+            raise ParamsError(f"{path}: {dotted}.{message}") from None
+        raise ParamsError(f"{path}: {dotted} = {first['input']!r}: {message[0].lower()}{message[1:]}") from None
+    except ValueError as error:
+        raise ParamsError(f"{path}: {error}") from None

@@ -1,0 +1,85 @@
+"""How does a stage start and end? Options, parameters, the lock, and exit codes that mean the same everywhere.
+
+Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.runtime.failure import BadInput, GateRefused
+from pipelines import paths
+from pipelines.params import Params, ParamsError, load
+
+
+def run(name: str, description: str | None, main: Callable[[Params], None]) -> None:
+    """Run `main` as the stage `name` with the command line's parameters, and exit with the stage's code."""
+    arguments = parse(name, description)
+    sys.exit(execute(name, lambda: main(load(arguments.params, arguments.set))))
+
+
+def parse(name: str, description: str | None, *positional: tuple[str, list[str], str]) -> argparse.Namespace:
+    """The options every stage has; positional: (name, choices, help) of further arguments."""
+    parser = argparse.ArgumentParser(prog=f"python -m pipelines.{name}", description=description, epilog=__doc__.splitlines()[2])
+    for argument, choices, text in positional:
+        parser.add_argument(argument, choices=choices, help=text)
+    parser.add_argument("--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters to read (default: params.yaml)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one parameter; may be given again")
+    return parser.parse_args()
+
+
+def execute(name: str, work: Callable[[], None]) -> int:
+    """Call `work` under the stage's lock; the returned exit code says how it ended."""
+    started_s = time.monotonic()
+    die_with_parent()
+    try:
+        with exclusive(name):
+            work()
+    except ParamsError as error:
+        return _say(f"{name}: bad configuration: {error}", 2)
+    except GateRefused as error:
+        return _say(f"{name}: refused: {error}", 1)
+    except BadInput as error:
+        return _say(f"{name}: bad input: {error}", 1)
+    except KeyboardInterrupt:
+        return _say(f"{name}: interrupted; finished work is kept, run again to go on", 130)
+    print(f"{name}: done in {time.monotonic() - started_s:.1f} s", flush=True)
+    return 0
+
+
+@contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """Hold the stage's lock: an orphan of a killed run must not write beside a new one."""
+    paths.WORK.mkdir(exist_ok=True)
+    with (paths.WORK / f"{name}.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise BadInput(f"another {name} runs in this folder (process {holder}); wait for it or stop it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent (dvc, a shell) is killed; elsewhere do nothing."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr, flush=True)
+    return code
