@@ -1,1 +1,1 @@
-"""HOW a model leaves: graphs, parity, bundle (build side); engines, predictor, pyfunc (run side). Imports `model`, never `components`."""
+"""HOW a model leaves: graphs, parity, bundle (build side); engines, predictor, pyfunc (run side)."""

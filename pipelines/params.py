@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     tree = _read_yaml(path)
     for override in overrides:
         _apply(tree, override)
-    problems = list(_unknown_keys(tree, Params, ()))
+    problems = [*_unknown_keys(tree, Params, ()), *_not_finite(tree, ())]
     if problems:
         raise ParamsError(f"{path}: {problems[0]}")
     return _validate(tree, path)
@@ -100,12 +101,21 @@ def _unknown_keys(value: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]
         yield f"{'.'.join((*path, str(key)))} = {item!r} is not a known key{meant}"
 
 
+def _not_finite(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """One sentence for each number that is infinite or not a number."""
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in children:
+        yield from _not_finite(item, (*path, str(key)))
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{'.'.join(path)} = {value!r} must be a finite number"
+
+
 def _validate(tree: dict[str, Any], path: Path) -> Params:
     from pydantic import TypeAdapter, ValidationError
 
     try:
         # JSON mode takes lists for tuples while strict still refuses "12" for 12.
-        return TypeAdapter(Params).validate_json(json.dumps(tree, allow_nan=False), strict=True)
+        return TypeAdapter(Params).validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         dotted = ".".join(str(part) for part in first["loc"])
@@ -115,5 +125,3 @@ def _validate(tree: dict[str, Any], path: Path) -> Params:
         if first["type"] == "value_error":
             raise ParamsError(f"{path}: {dotted}.{message}") from None
         raise ParamsError(f"{path}: {dotted} = {first['input']!r}: {message[0].lower()}{message[1:]}") from None
-    except ValueError as error:
-        raise ParamsError(f"{path}: {error}") from None

@@ -69,7 +69,7 @@ class ProseConfig:
 
     max_train_bytes: text kept for training, in UTF-8 bytes (whole passages, chosen by a hash).
     max_held_out_bytes: the same for validation and for test, each.
-    passage_bytes: a document is cut at paragraph ends into passages of about this size.
+    passage_bytes: a document is cut at paragraph ends into passages of at most this size, symbols counting twice.
     """
 
     max_train_bytes: int
@@ -139,7 +139,8 @@ class LatentChecks:
 
     min_rows: packed rows of the training split at least.
     max_abs_mean, min_std, max_std: of the normalised latents of one image (all its numbers); a single image may stray, so wide.
-    min_packing_fill: share of row positions in use, 0..1.
+    min_packing_fill: share of row positions in use in the training split, 0..1.
+    max_quarantined_share: above this share of bad documents, or of documents too long for a row, the gate refuses.
     """
 
     min_rows: int
@@ -147,11 +148,13 @@ class LatentChecks:
     min_std: float
     max_std: float
     min_packing_fill: float
+    max_quarantined_share: float
 
     def __post_init__(self) -> None:
         require(self.min_rows >= 1, "min_rows", self.min_rows, "must be at least 1")
         require(0 <= self.min_std < self.max_std, "min_std", self.min_std, f"must lie below max_std {self.max_std}")
         require(0 <= self.min_packing_fill <= 1, "min_packing_fill", self.min_packing_fill, "must lie in 0..1")
+        require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeConfig:
-    """The independent classifier that judges generated scenes: max_steps and batch_size (cells a step) of its training."""
+    """Training of the independent classifier that judges generated scenes. batch_size: cells a step."""
 
     max_steps: int
     batch_size: int
+
+    def __post_init__(self) -> None:
+        for field in ("max_steps", "batch_size"):
+            if not getattr(self, field) >= 2:
+                raise ValueError(f"{field}: {getattr(self, field)!r} must be at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +23,9 @@ class EvaluateConfig:
     """seed: of prompts and of every noise drawn.
 
     num_seen_scenes, num_kept_out_scenes: generated scenes judged, of pairs seen in training and of kept-out pairs.
-    num_captions: held-out real scenes captioned. num_loss_images: held-out images the losses are measured on.
+    num_captions: held-out real scenes captioned.
+    num_loss_images: held-out images the losses are measured on.
+    max_text_bytes: held-out prose that bits per byte are measured on, in UTF-8 bytes.
     guidance_scale, num_solver_steps: of the generated scenes.
     loss_times: noise levels in 0..1 at which the held-out diffusion loss is measured.
     batch_size: requests generated together.
@@ -29,6 +36,7 @@ class EvaluateConfig:
     num_kept_out_scenes: int
     num_captions: int
     num_loss_images: int
+    max_text_bytes: int
     guidance_scale: float
     num_solver_steps: int
     loss_times: tuple[float, ...]
@@ -36,8 +44,18 @@ class EvaluateConfig:
     judge: JudgeConfig
 
     def __post_init__(self) -> None:
-        for field in ("num_seen_scenes", "num_captions", "num_loss_images", "guidance_scale", "num_solver_steps", "batch_size"):
+        counts = (
+            "num_seen_scenes",
+            "num_captions",
+            "num_loss_images",
+            "max_text_bytes",
+            "num_solver_steps",
+            "batch_size",
+        )
+        for field in (*counts, "guidance_scale"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field}: {getattr(self, field)!r} must be greater than 0")
+        if self.num_kept_out_scenes < 0:
+            raise ValueError(f"num_kept_out_scenes: {self.num_kept_out_scenes!r} must be at least 0")
         if not self.loss_times or not all(0 < time < 1 for time in self.loss_times):
             raise ValueError(f"loss_times: {self.loss_times!r} must be noise levels between 0 and 1")

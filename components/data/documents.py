@@ -1,0 +1,156 @@
+"""What is a document, and how do documents lie on disk? Ordered text and image segments, in Parquet parts per split.
+
+Every corpus, whatever its format, becomes these; every later stage reads only these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.runtime.failure import BadInput
+
+SPLITS = ("train", "validation", "test")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        # Exactly one of the two is set in each segment.
+        pa.field("segments", pa.list_(pa.struct([("text", pa.string()), ("image", pa.binary())])), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),
+    ]
+)
+
+
+class TextSegment(NamedTuple):
+    text: str
+
+
+class ImageSegment(NamedTuple):
+    """data: the bytes of an encoded image file; PNG of image_side_px square RGB once ingest has written it."""
+
+    data: bytes
+
+
+Segment = TextSegment | ImageSegment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One document.
+
+    key: unique within its source. source: the corpus's name. meta: JSON-able facts that training does not read.
+    split is None until one is chosen; only documents with a split can be written.
+    """
+
+    key: str
+    source: str
+    segments: tuple[Segment, ...]
+    split: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(segment.text for segment in self.segments if isinstance(segment, TextSegment))
+
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        return tuple(segment.data for segment in self.segments if isinstance(segment, ImageSegment))
+
+
+def document_name(source: str, key: str) -> str:
+    """One name for a document in all corpora: a key is unique only within its source."""
+    return f"{source}/{key}"
+
+
+def write_documents(folder: Path, split: str, documents: Iterable[Document], documents_per_file: int) -> dict[str, int]:
+    """Write `folder/<split>/part-00000.parquet` and so on; returns path relative to `folder` -> documents in it."""
+    with DocumentWriter(folder, split, documents_per_file) as writer:
+        for document in documents:
+            writer.add(document)
+    return writer.records
+
+
+def document_parts(folder: Path, split: str) -> list[Path]:
+    """The part files of one split in order; an empty list where the split has no documents."""
+    return sorted((folder / split).glob("part-*.parquet"))
+
+
+def read_documents(folder: Path, split: str) -> Iterator[Document]:
+    """All documents of one split in written order. Check the folder's manifest before (files.read_manifest)."""
+    for part in document_parts(folder, split):
+        yield from read_part(part)
+
+
+def read_part(path: Path) -> Iterator[Document]:
+    """The documents of one part file in order, a few hundred in memory at a time; BadInput names a broken file."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from map(_document, batch.to_pylist())
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(f"{path} cannot be read ({error}); run `dvc repro ingest` to write it again") from None
+
+
+class DocumentWriter:
+    """Appends documents to one split's part files, so that no corpus has to fit in memory."""
+
+    def __init__(self, folder: Path, split: str, documents_per_file: int) -> None:
+        self.records: dict[str, int] = {}
+        self._folder, self._split, self._documents_per_file = folder, split, documents_per_file
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._flush()
+
+    def add(self, document: Document) -> None:
+        """Queue one document; a full part is written at once. Its split must be the writer's."""
+        assert document.split == self._split, f"{document.key} is of {document.split}, the writer of {self._split}"
+        self._rows.append(_row(document))
+        if len(self._rows) == self._documents_per_file:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        name = f"{self._split}/part-{len(self.records):05d}.parquet"
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        # Small row groups keep a reader's memory small; images are compressed already, so zstd only gains on the text.
+        pq.write_table(table, path, compression="zstd", row_group_size=512, write_page_checksum=True)
+        self.records[name] = len(self._rows)
+        self._rows = []
+
+
+def _row(document: Document) -> dict[str, Any]:
+    segments = [
+        {"text": segment.text, "image": None}
+        if isinstance(segment, TextSegment)
+        else {"text": None, "image": segment.data}
+        for segment in document.segments
+    ]
+    meta = json.dumps(document.meta, sort_keys=True, ensure_ascii=False)
+    return {"key": document.key, "source": document.source, "split": document.split, "segments": segments, "meta": meta}
+
+
+def _document(row: dict[str, Any]) -> Document:
+    segments = tuple(
+        TextSegment(segment["text"]) if segment["image"] is None else ImageSegment(segment["image"])
+        for segment in row["segments"]
+    )
+    return Document(
+        key=row["key"], source=row["source"], split=row["split"], segments=segments, meta=json.loads(row["meta"])
+    )

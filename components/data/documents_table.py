@@ -1,0 +1,93 @@
+"""What is known of each document without opening it? One row of facts a document, for the gate and for the counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.data.documents import Document, ImageSegment, document_name
+from components.data.images import decode_png
+from components.data.tokenizer import TextTokenizer, token_stream
+
+FILE = "table.parquet"
+
+# key: document_name(source, key), unique over all corpora.
+# num_tokens: of the stored stream, control tokens included, patches not.
+# width_px, height_px: of the first image. mean_pixel, std_pixel: of all its images, 0..255. Null without an image.
+# sha256: of the content (every segment's kind and bytes), so equal documents have equal ones.
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "split": pa.string(),
+        "source": pa.string(),
+        "num_segments": pa.int32(),
+        "num_chars": pa.int64(),
+        "num_bytes": pa.int64(),
+        "num_tokens": pa.int64(),
+        "num_images": pa.int32(),
+        "num_image_bytes": pa.int64(),
+        "image_first": pa.bool_(),
+        "width_px": pa.int32(),
+        "height_px": pa.int32(),
+        "mean_pixel": pa.float64(),
+        "std_pixel": pa.float64(),
+        "sha256": pa.string(),
+    }
+)
+
+
+def document_row(document: Document, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """The row of one document; its images are the PNG that ingest wrote."""
+    pixels = [decode_png(image) for image in document.images]
+    every = np.concatenate([image.ravel() for image in pixels]) if pixels else None
+    return {
+        "key": document_name(document.source, document.key),
+        "split": document.split,
+        "source": document.source,
+        "num_segments": len(document.segments),
+        "num_chars": sum(map(len, document.texts)),
+        "num_bytes": sum(len(text.encode()) for text in document.texts),
+        "num_tokens": len(token_stream(tokenizer, document).ids),
+        "num_images": len(pixels),
+        "num_image_bytes": sum(map(len, document.images)),
+        "image_first": isinstance(document.segments[0], ImageSegment) if document.segments else None,
+        "width_px": pixels[0].shape[1] if pixels else None,
+        "height_px": pixels[0].shape[0] if pixels else None,
+        "mean_pixel": None if every is None else float(every.mean()),
+        "std_pixel": None if every is None else float(every.std()),
+        "sha256": _content_digest(document),
+    }
+
+
+def write_table(folder: Path, rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Write `folder/table.parquet` and return the table."""
+    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    pq.write_table(table, folder / FILE, compression="zstd", write_page_checksum=True)
+    return table
+
+
+def counts(table: pa.Table) -> dict[str, dict[str, dict[str, int]]]:
+    """split -> source -> documents, images, tokens, longest_tokens, text_bytes, image_bytes."""
+    sums = {"images": "num_images", "tokens": "num_tokens", "text_bytes": "num_bytes", "image_bytes": "num_image_bytes"}
+    wanted = [([], "count_all"), ("num_tokens", "max"), *((column, "sum") for column in sums.values())]
+    grouped = table.group_by(["split", "source"]).aggregate(wanted)
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for row in grouped.to_pylist():
+        entry = {name: row[f"{column}_sum"] for name, column in sums.items()}
+        entry |= {"documents": row["count_all"], "longest_tokens": row["num_tokens_max"]}
+        found.setdefault(row["split"], {})[row["source"]] = entry
+    return found
+
+
+def _content_digest(document: Document) -> str:
+    digest = hashlib.sha256()
+    for segment in document.segments:
+        kind, data = ("image", segment.data) if isinstance(segment, ImageSegment) else ("text", segment.text.encode())
+        digest.update(f"{kind} {len(data)}\n".encode() + data)
+    return digest.hexdigest()

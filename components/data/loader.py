@@ -1,0 +1,202 @@
+"""Which rows does a training step see, and how do they become a Batch? Memory-mapped shards, read by (seed, step) alone.
+
+The order of the rows and the dropped captions are pure functions of (seed, step, index): the whole resume state is the step.
+
+Legend: R packed rows of the split, B rows of a batch, L row length, N documents, M images of a batch, n patches an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from components.data.packing import lay_out, open_packing
+from components.data.quarantine import read_keys
+from components.data.shards import KIND, Shard, check_shard, open_shard, shard_keys, shard_paths
+from components.runtime.failure import BadInput
+from components.runtime.files import read_manifest
+from model.patches import cut
+from model.transfusion import Batch
+
+
+class Documents(NamedTuple):
+    """Where each document of a split lies, all int64 [N]: its shard, and its slices of that shard's ids and images."""
+
+    shard: np.ndarray
+    token_start: np.ndarray
+    token_end: np.ndarray
+    image_start: np.ndarray
+    image_end: np.ndarray
+
+
+def rows_of_step(seed: int, step: int, batch_rows: int, num_rows: int) -> np.ndarray:
+    """The rows of one step over all workers, int64 [batch_rows]; a worker takes its slice.
+
+    Rows come in epochs, each a permutation of its own; a step may end one epoch and begin the next.
+    """
+    sample = np.arange(step * batch_rows, (step + 1) * batch_rows)
+    rows = np.empty(batch_rows, np.int64)
+    for epoch in range(int(sample[0]) // num_rows, int(sample[-1]) // num_rows + 1):
+        inside = sample // num_rows == epoch
+        rows[inside] = _permutation(seed, epoch, num_rows)[sample[inside] % num_rows]
+    return rows
+
+
+def uniform(seed: int, step: int, index: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), float64, one for each index: a hash of (seed, step, index), not the state of a generator."""
+    mixed = _mix(_mix(_mix(np.array([seed], np.uint64)) + np.uint64(step)) + index.astype(np.uint64))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class PackedRows:
+    """The packed rows of one split of data/latents, checked against the manifest when opened.
+
+    num_rows: R. row_length: L. patch_side, latent_shape (C, Y, X), vocab_size, special_ids: as encoded.
+    num_images: of the split. num_left_out: documents that the gate quarantined; no batch holds them.
+    """
+
+    def __init__(self, folder: Path, split: str, quarantine: Path | None) -> None:
+        """quarantine: what the gate of the latents set aside (data/quarantine/latents.jsonl); None reads everything."""
+        manifest = read_manifest(folder, kind=KIND)
+        self.row_length: int = manifest["row_length"]
+        self.patch_side: int = manifest["patch_side"]
+        self.latent_shape: tuple[int, int, int] = tuple(manifest["latent_shape"])
+        self.vocab_size: int = manifest["vocab_size"]
+        self.special_ids: dict[str, int] = manifest["special_ids"]
+        self._shards = _open_shards(folder, split, self.special_ids["boi"])
+        self._documents, self._image_offset = _index(self._shards)
+        self._packing = open_packing(folder / split / "packing.safetensors")
+        self._kept = self._not_in(read_keys(quarantine) if quarantine else frozenset())
+        self.num_left_out = int((~self._kept).sum())
+        self.num_rows = len(self._packing.row_at) - 1
+        self.num_images = int(self._image_offset[-1])
+        if self.num_rows == 0:
+            raise BadInput(f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`")
+
+    def batch(
+        self, rows: Sequence[int] | np.ndarray, *, step: int, seed: int, patch_side: int, caption_dropout: float, image_first_time_limit: float
+    ) -> Batch:
+        """The batch of `rows`. caption_dropout: share of images that see nothing before themselves in this step.
+
+        image_first_time_limit: largest noise level of images that precede their caption (paper, Sec. 4.3.4).
+        """
+        if patch_side != self.patch_side:
+            raise BadInput(f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`")
+        document_row, chosen = self._documents_of(np.asarray(rows, np.int64))
+        tokens, document_at = self._tokens(chosen)
+        sample, latents, image_first = self._images(chosen)
+        layout = lay_out(
+            tokens,
+            document_at,
+            document_row,
+            hidden_captions=uniform(seed, step, sample) < caption_dropout,
+            num_rows=len(rows),
+            row_length=self.row_length,
+            patches_per_image=self.patches_per_image,
+            boi=self.special_ids["boi"],
+            pad=self.special_ids["pad"],
+        )
+        patches = cut(torch.from_numpy(latents), patch_side) if len(latents) else torch.zeros(0, self.patches_per_image, self.patch_width)
+        return Batch(
+            ids=torch.from_numpy(layout.ids),
+            position=torch.from_numpy(layout.position),
+            first=torch.from_numpy(layout.first),
+            last=torch.from_numpy(layout.last),
+            patches=patches.flatten(0, 1),
+            patch_at=torch.from_numpy(layout.patch_at),
+            patch_image=torch.arange(len(sample)).repeat_interleave(self.patches_per_image),
+            image_sample=torch.from_numpy(sample),
+            time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
+            predict_at=torch.from_numpy(layout.predict_at),
+            target=torch.from_numpy(layout.target),
+        )
+
+    @property
+    def patches_per_image(self) -> int:
+        _, height, width = self.latent_shape
+        return height * width // self.patch_side**2
+
+    @property
+    def patch_width(self) -> int:
+        """Numbers in one patch."""
+        return self.latent_shape[0] * self.patch_side**2
+
+    def _documents_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The kept documents of `rows` in order, and the place in the batch of the row of each."""
+        at, document = self._packing
+        chosen = _slices(document, at[rows], at[rows + 1])
+        document_row = np.repeat(np.arange(len(rows)), at[rows + 1] - at[rows])
+        kept = self._kept[chosen]
+        return document_row[kept], chosen[kept]
+
+    def _tokens(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shard, start, end = self._documents.shard[chosen], self._documents.token_start[chosen], self._documents.token_end[chosen]
+        parts = [self._shards[s].ids[a:b] for s, a, b in zip(shard.tolist(), start.tolist(), end.tolist(), strict=True)]
+        tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
+        return tokens, np.concatenate([[0], np.cumsum(end - start)])
+
+    def _images(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the images of the documents, in order: number in the split [M], latents float32 [M, C, Y, X], image_first [M]."""
+        shard, start, end = self._documents.shard[chosen], self._documents.image_start[chosen], self._documents.image_end[chosen]
+        image_shard = np.repeat(shard, end - start)
+        in_shard = _slices(None, start, end)
+        latents = np.empty((len(in_shard), *self.latent_shape), np.float32)
+        image_first = np.empty(len(in_shard), np.bool_)
+        for number in np.unique(image_shard).tolist():
+            here = image_shard == number
+            latents[here] = self._shards[number].latents[in_shard[here]]
+            image_first[here] = self._shards[number].image_first[in_shard[here]]
+        return self._image_offset[image_shard] + in_shard, latents, image_first
+
+    def _not_in(self, left_out: frozenset[str]) -> np.ndarray:
+        """bool [N]: documents that are not left out."""
+        if not left_out:
+            return np.ones(len(self._documents.shard), np.bool_)
+        return np.array([key not in left_out for shard in self._shards for key in shard_keys(shard)], np.bool_)
+
+
+def _open_shards(folder: Path, split: str, boi: int) -> list[Shard]:
+    paths = shard_paths(folder, split)
+    if not paths:
+        raise BadInput(f"{folder} has no shards of the {split} split; give ingest documents for it and run `dvc repro`")
+    shards = [open_shard(path) for path in paths]
+    for path, shard in zip(paths, shards, strict=True):
+        check_shard(path, shard, boi=boi)
+    return shards
+
+
+def _index(shards: Sequence[Shard]) -> tuple[Documents, np.ndarray]:
+    """Where every document lies, and the number in the split of each shard's first image, int64 [shards + 1]."""
+    per_shard = []
+    for number, shard in enumerate(shards):
+        num_documents = len(shard.document_at) - 1
+        images = np.searchsorted(shard.image_document, np.arange(num_documents + 1))
+        owner = np.full(num_documents, number)
+        per_shard.append(Documents(owner, shard.document_at[:-1], shard.document_at[1:], images[:-1], images[1:]))
+    index = Documents(*(np.concatenate(parts) for parts in zip(*per_shard, strict=True)))
+    return index, np.cumsum([0, *(len(shard.image_at) for shard in shards)], dtype=np.int64)
+
+
+def _slices(values: np.ndarray | None, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """values[start[0]:end[0]], values[start[1]:end[1]], ... one after the other; the indices themselves for None."""
+    length = end - start
+    at = np.arange(length.sum()) + np.repeat(start - (np.cumsum(length) - length), length)
+    return at if values is None else values[at]
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    """splitmix64 (Steele, Lea and Flood, 2014), on arrays because those wrap around without a warning."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -1,0 +1,154 @@
+"""What is the model evaluated on? Documents of a split as they were encoded, with what they looked like and said.
+
+Ids and latents come from the shards, so that evaluation sees what training would have; texts, pictures and labels come
+from the documents. What a gate set aside is left out.
+
+Legend: m images of one document, n ids of it, C latent channels, Y/X latent height/width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from components.data.documents import Document, read_documents
+from components.data.latents import document_name
+from components.data.scenes import COLOURS, PLACES, SceneObject
+from components.data.shards import Shard, open_shard, shard_keys, shard_paths
+
+# The 5-gram's counts of more prose than this would not fit small machines.
+MAX_TRAINING_BYTES = 16_000_000
+
+
+class Stored(NamedTuple):
+    """A document, or a piece of a long text, as encoded. ids: int64 [n], its stream. latents: float32 [m, C, Y, X]."""
+
+    ids: np.ndarray
+    latents: np.ndarray
+
+
+class TextDocument(NamedTuple):
+    """A document without images. pieces: its streams; a text longer than a row is cut into several."""
+
+    text: str
+    pieces: tuple[Stored, ...]
+
+
+class ImageDocument(NamedTuple):
+    """A document with images.
+
+    name: source/key. caption: its text where it holds exactly one image and some text, else None.
+    pictures: its PNG files. objects, scans: what the picture shows and the scans it was made of, where it is one of the
+    demonstration's scenes; else None and nothing.
+    """
+
+    name: str
+    stored: Stored
+    caption: str | None
+    pictures: tuple[bytes, ...]
+    objects: frozenset[SceneObject] | None
+    scans: tuple[int, ...]
+
+
+class HeldOut(NamedTuple):
+    texts: list[TextDocument]
+    images: list[ImageDocument]
+
+    @property
+    def scenes(self) -> list[ImageDocument]:
+        """The documents whose objects are known."""
+        return [document for document in self.images if document.objects]
+
+
+class TrainingFacts(NamedTuple):
+    """What evaluation needs of the training documents: their prose, and the scans that scenes were made of (sorted)."""
+
+    texts: list[str]
+    scans: list[int]
+
+
+def read_held_out(
+    documents: Path, latents: Path, split: str, *, left_out: frozenset[str], max_images: int, max_text_bytes: int
+) -> HeldOut:
+    """The first documents of a split up to max_images with images and max_text_bytes of text without.
+
+    left_out: names of documents and of pieces that a gate quarantined. Check the folders' manifests before.
+    """
+    pieces = _pieces(latents, split)
+    texts, images = [], []
+    num_bytes = num_images = 0
+    for document in read_documents(documents, split):
+        name = document_name(document.source, document.key)
+        stored = pieces.get(name, {})
+        if not stored or left_out & {name, *stored}:
+            continue
+        if document.images and num_images < max_images:
+            images.append(_image_document(name, document, next(iter(stored.values()))))
+            num_images += len(document.images)
+        elif not document.images and num_bytes < max_text_bytes:
+            text = "".join(document.texts)
+            texts.append(TextDocument(text, tuple(stored.values())))
+            num_bytes += len(text.encode())
+    return HeldOut(texts, images)
+
+
+def read_training_facts(
+    documents: Path, *, left_out: frozenset[str], max_text_bytes: int = MAX_TRAINING_BYTES
+) -> TrainingFacts:
+    """Prose of the training split (up to max_text_bytes) and the scans behind the training and validation scenes."""
+    texts: list[str] = []
+    scans: set[int] = set()
+    num_bytes = 0
+    for split in ("train", "validation"):
+        for document in read_documents(documents, split):
+            if document_name(document.source, document.key) in left_out:
+                continue
+            if document.images:
+                scans.update(document.meta["scans"] if scene_objects(document.meta) else ())
+            elif split == "train" and num_bytes < max_text_bytes:
+                texts.append("".join(document.texts))
+                num_bytes += len(texts[-1].encode())
+    return TrainingFacts(texts, sorted(scans))
+
+
+def scene_objects(meta: Mapping[str, Any]) -> frozenset[SceneObject] | None:
+    """The objects of a demonstration scene from its document's meta; None for any other document."""
+    if not isinstance(meta.get("objects"), list) or not isinstance(meta.get("scans"), list):
+        return None
+    try:
+        objects = frozenset(SceneObject(entry["digit"], entry["colour"], entry["place"]) for entry in meta["objects"])
+    except (KeyError, TypeError):
+        return None
+    known = all(thing.digit in range(10) and thing.colour in COLOURS and thing.place in PLACES for thing in objects)
+    return objects if objects and known else None
+
+
+def _image_document(name: str, document: Document, stored: Stored) -> ImageDocument:
+    text = "".join(document.texts)
+    caption = text if len(document.images) == 1 and text else None
+    objects = scene_objects(document.meta)
+    scans = tuple(document.meta["scans"]) if objects else ()
+    return ImageDocument(name, stored, caption, document.images, objects, scans)
+
+
+def _pieces(latents: Path, split: str) -> dict[str, dict[str, Stored]]:
+    """name of a document -> name of each of its pieces -> what was stored, of one split."""
+    whole: dict[str, dict[str, Stored]] = {}
+    cut: dict[str, dict[str, Stored]] = {}
+    for path in shard_paths(latents, split):
+        for piece, stored in _stored(open_shard(path)):
+            whole[piece] = {piece: stored}
+            # A long text's pieces are called name#0, name#1, ...
+            cut.setdefault(piece.rpartition("#")[0], {})[piece] = stored
+    return cut | whole
+
+
+def _stored(shard: Shard) -> Iterator[tuple[str, Stored]]:
+    image_at = np.searchsorted(shard.image_document, np.arange(len(shard.document_at)))
+    for index, name in enumerate(shard_keys(shard)):
+        ids = shard.ids[shard.document_at[index] : shard.document_at[index + 1]].astype(np.int64)
+        latents = shard.latents[image_at[index] : image_at[index + 1]].astype(np.float32)
+        yield name, Stored(ids, latents)

@@ -1,0 +1,98 @@
+"""Does a generated picture show what was asked for? Pictures drawn from prompts, and scored object by object.
+
+Legend: N prompts; images are uint8 [N, side, side, 3].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.data.scenes import SceneObject
+from components.data.tokenizer import TextTokenizer
+from components.evaluation.progress import report_progress
+from model.autoencoder import Autoencoder, to_images, to_pixels
+from model.engine import Engine
+from model.noise import key
+from model.sampling import SamplingOptions, generate, image_request
+
+Objects = frozenset[SceneObject]
+
+
+class SceneScores(NamedTuple):
+    """Shares in 0..1. objects: digit, colour and place together. scenes: exactly the asked objects and nothing more.
+
+    digit, colour: that of the object found at the asked place. place: anything found there.
+    """
+
+    objects: float
+    scenes: float
+    digit: float
+    colour: float
+    place: float
+
+
+def draw_images(
+    engine: Engine,
+    autoencoder: Autoencoder,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    options: SamplingOptions,
+    *,
+    image_shape: tuple[int, int],
+    seed: int,
+    num_slots: int,
+) -> np.ndarray:
+    """One picture a prompt. image_shape: Y, X in latent pixels; prompt i's noise depends on (seed, i) alone."""
+    requests = [
+        image_request(engine.config, tokenizer.encode(prompt), seed=key(seed, index), image_shape=image_shape)
+        for index, prompt in enumerate(prompts)
+    ]
+    completions = generate(engine, requests, options, num_slots=num_slots, progress=report_progress("pictures"))
+    return decode(autoencoder, torch.stack([completion.images[0] for completion in completions]))
+
+
+@torch.inference_mode()
+def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 64) -> np.ndarray:
+    """Normalised latents [N, C, Y, X] -> images."""
+    device = autoencoder.latent_mean.device
+    return np.concatenate(
+        [to_images(autoencoder.decode(part.to(device))).cpu().numpy() for part in latents.split(batch_size)]
+    )
+
+
+@torch.inference_mode()
+def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Images through the autoencoder and back."""
+    device = autoencoder.latent_mean.device
+    parts = [autoencoder.encode(to_pixels(part.to(device))) for part in torch.from_numpy(images).split(batch_size)]
+    return decode(autoencoder, torch.cat(parts), batch_size)
+
+
+def score_scenes(
+    asked: Sequence[Objects], read: Sequence[Objects], counted: Sequence[Objects] | None = None
+) -> SceneScores:
+    """Compare what was asked for with what was read, scene by scene.
+
+    counted: the asked objects that the shares of objects are over (all without it); whole scenes always count all.
+    """
+    counted = asked if counted is None else counted
+    at_place = [{thing.place: thing for thing in found} for found in read]
+    pairs = [(thing, at_place[index].get(thing.place)) for index, wanted in enumerate(counted) for thing in wanted]
+    if not pairs:
+        raise ValueError("counted: there is no object to score")
+    return SceneScores(
+        objects=_share(found == thing for thing, found in pairs),
+        scenes=_share(found == wanted for wanted, found in zip(asked, read, strict=True)),
+        digit=_share(found is not None and found.digit == thing.digit for thing, found in pairs),
+        colour=_share(found is not None and found.colour == thing.colour for thing, found in pairs),
+        place=_share(found is not None for _, found in pairs),
+    )
+
+
+def _share(outcomes: Iterable[bool]) -> float:
+    return float(np.mean(list(outcomes)))

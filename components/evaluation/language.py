@@ -1,0 +1,127 @@
+"""How well does the model predict held-out text? Bits per byte, beside a compressor's and a 5-gram's on the same text.
+
+Bits per byte does not depend on the tokenizer, so models with other vocabularies, compressors and byte models compare.
+- The model codes each document alone: [bos] text [eos]. Every text token and the eos are counted, the bos is given;
+  the sum is divided by the UTF-8 bytes of the texts alone, so the eos counts against the model.
+- xz and the 5-gram code the documents joined by blank lines, which both may look back over; their sums are divided by
+  the bytes of that joined text. xz's container (header, index, checksum) is counted.
+
+Legend: N contexts, K bytes of a context.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from components.evaluation.held_out import TextDocument
+from components.evaluation.layout import in_groups, rows_of
+from model.transfusion import Transfusion, loss_sums_at
+
+SEPARATOR = "\n\n"
+ORDER = 5
+
+
+class _Grams(NamedTuple):
+    """What one order counted: sorted keys of contexts followed by a byte, sorted keys of contexts, and the discount."""
+
+    keys: np.ndarray
+    counts: np.ndarray
+    contexts: np.ndarray
+    totals: np.ndarray
+    kinds: np.ndarray
+    discount: float
+
+
+@torch.inference_mode()
+def model_bits_per_byte(model: Transfusion, documents: Sequence[TextDocument], *, max_positions: int = 8192) -> float:
+    """Bits the model needs for every text token and eos, divided by the texts' bytes (see the head of this file)."""
+    pieces = [piece for document in documents for piece in document.pieces]
+    no_noise, no_time = torch.zeros(0, model.config.patch_width), torch.zeros(0)
+    nats = 0.0
+    for group in in_groups(pieces, model.config, max_positions):
+        batch = rows_of([pieces[index] for index in group], model.config).to(model.embedding.weight.device)
+        nats += loss_sums_at(model, batch, no_noise.to(batch.ids.device), no_time.to(batch.ids.device)).text.item()
+    return nats / math.log(2) / sum(len(document.text.encode()) for document in documents)
+
+
+def joined_bytes(texts: Sequence[str]) -> bytes:
+    """The UTF-8 bytes of the texts with a blank line between any two: what xz and the 5-gram read."""
+    return SEPARATOR.join(texts).encode()
+
+
+def xz_bits_per_byte(data: bytes) -> float:
+    """Bits per byte of `xz -9`, container counted."""
+    return len(lzma.compress(data, preset=9)) * 8 / len(data)
+
+
+def ngram_bits_per_byte(train: bytes, held_out: bytes, *, order: int = ORDER) -> float:
+    """Bits per byte of `held_out` under the byte n-gram of `train`; the text is taken to follow a blank line."""
+    model = ByteNgram(train, order=order)
+    stream = np.frombuffer(b"\n" * (order - 1) + held_out, np.uint8)
+    contexts = np.lib.stride_tricks.sliding_window_view(stream, order)
+    return float(-np.log2(model.probability(contexts[:, :-1], contexts[:, -1])).mean())
+
+
+class ByteNgram:
+    """Interpolated Kneser-Ney over bytes (Chen and Goodman 1999, eq. 14), one discount an order, down to uniform bytes.
+
+    The longest order counts occurrences; each shorter one counts in how many different bytes' wake a gram was seen.
+    """
+
+    def __init__(self, text: bytes, *, order: int = ORDER) -> None:
+        if not 1 <= order <= 7:
+            raise ValueError(f"order: {order} must lie in 1..7, so that a gram fits a 64-bit key")
+        if len(text) < order:
+            raise ValueError(f"text: {len(text)} bytes are fewer than the order {order}")
+        self.order = order
+        keys, counts = np.unique(
+            _keys(np.lib.stride_tricks.sliding_window_view(np.frombuffer(text, np.uint8), order)), return_counts=True
+        )
+        self._by_length: list[_Grams] = [_grams(keys, counts)]
+        for length in range(order - 1, 0, -1):
+            keys, counts = np.unique(keys & np.uint64((1 << (8 * length)) - 1), return_counts=True)
+            self._by_length.insert(0, _grams(keys, counts))
+
+    def probability(self, contexts: np.ndarray, following: np.ndarray) -> np.ndarray:
+        """p(following | context): uint8 [N, order - 1] and uint8 [N] -> float64 [N]."""
+        probability = np.full(len(following), 1 / 256)
+        for length, grams in enumerate(self._by_length, start=1):
+            context = _keys(contexts[:, self.order - length :])
+            key = (context << np.uint64(8)) | following.astype(np.uint64)
+            total = _lookup(grams.contexts, grams.totals, context)
+            kinds = _lookup(grams.contexts, grams.kinds, context)
+            count = _lookup(grams.keys, grams.counts, key)
+            left_over = grams.discount * kinds * probability
+            # An unseen context says nothing; the shorter one's answer stands.
+            probability = np.where(
+                total > 0, (np.maximum(count - grams.discount, 0) + left_over) / np.maximum(total, 1), probability
+            )
+        return probability
+
+
+def _keys(bytes_: np.ndarray) -> np.ndarray:
+    """uint8 [N, K] -> uint64 [N], most significant first."""
+    keys = np.zeros(len(bytes_), np.uint64)
+    for column in range(bytes_.shape[1]):
+        keys = (keys << np.uint64(8)) | bytes_[:, column].astype(np.uint64)
+    return keys
+
+
+def _grams(keys: np.ndarray, counts: np.ndarray) -> _Grams:
+    contexts, start, kinds = np.unique(keys >> np.uint64(8), return_index=True, return_counts=True)
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    # Ney's estimate; a text too small to have singletons keeps a half.
+    discount = once / (once + 2 * twice) if once else 0.5
+    return _Grams(keys, counts, contexts, np.add.reduceat(counts, start), kinds, discount)
+
+
+def _lookup(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each wanted key, 0 where it is not among the sorted keys."""
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], 0).astype(np.float64)

@@ -1,0 +1,75 @@
+"""How do a few documents become a Batch to measure losses on? One document a row, padded to the longest.
+
+Legend: B documents (rows), n patches an image, M images of all documents, W numbers in a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from components.data.packing import lay_out
+from components.evaluation.held_out import Stored
+from model.config import ModelConfig
+from model.patches import cut
+from model.transfusion import Batch
+
+
+def patches_per_image(stored: Sequence[Stored], config: ModelConfig) -> int:
+    """Patches of every image, 0 where no document has one."""
+    shape = next((document.latents.shape for document in stored if len(document.latents)), (0, 0, 0, 0))
+    return shape[2] * shape[3] // config.patch_side**2
+
+
+def num_positions(stored: Stored, config: ModelConfig) -> int:
+    """Row positions of one document, its patches included."""
+    return len(stored.ids) + len(stored.latents) * patches_per_image([stored], config)
+
+
+def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
+    """One row a document; nothing is hidden. image_sample counts the images of this batch from 0."""
+    per_image = patches_per_image(stored, config)
+    num_images = sum(len(document.latents) for document in stored)
+    layout = lay_out(
+        np.concatenate([document.ids for document in stored]),
+        np.cumsum([0, *(len(document.ids) for document in stored)]),
+        np.arange(len(stored)),
+        hidden_captions=np.zeros(num_images, np.bool_),
+        num_rows=len(stored),
+        row_length=max(num_positions(document, config) for document in stored),
+        patches_per_image=per_image,
+        boi=config.boi_id,
+        pad=config.pad_id,
+    )
+    latents = [torch.from_numpy(document.latents) for document in stored if len(document.latents)]
+    patches = (
+        cut(torch.cat(latents), config.patch_side).flatten(0, 1) if latents else torch.zeros(0, config.patch_width)
+    )
+    return Batch(
+        ids=torch.from_numpy(layout.ids),
+        position=torch.from_numpy(layout.position),
+        first=torch.from_numpy(layout.first),
+        last=torch.from_numpy(layout.last),
+        patches=patches,
+        patch_at=torch.from_numpy(layout.patch_at),
+        patch_image=torch.arange(num_images).repeat_interleave(per_image),
+        image_sample=torch.arange(num_images),
+        time_limit=torch.ones(num_images),
+        predict_at=torch.from_numpy(layout.predict_at),
+        target=torch.from_numpy(layout.target),
+    )
+
+
+def in_groups(stored: Sequence[Stored], config: ModelConfig, max_positions: int) -> Iterator[list[int]]:
+    """Indices of documents of like length, at most max_positions padded row positions (or one document) a group."""
+    lengths = [num_positions(document, config) for document in stored]
+    group: list[int] = []
+    for index in sorted(range(len(stored)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * lengths[index] > max_positions:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group

@@ -1,0 +1,65 @@
+"""What does each figure of the evaluation mean? Its key in metrics.json, its meaning, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+
+class Metric(NamedTuple):
+    meaning: str
+    better: Literal["higher", "lower"]
+
+
+# A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json.
+METRICS: dict[str, Metric] = {
+    "text_to_image/objects_right": Metric(
+        "share of prompted objects drawn in the right digit, colour and place, as the judge reads them; seen pairs",
+        "higher",
+    ),
+    "text_to_image/scenes_right": Metric(
+        "share of those scenes that show exactly the prompted objects and nothing more", "higher"
+    ),
+    "text_to_image/digit_right": Metric("share of prompted objects with the right digit at their place", "higher"),
+    "text_to_image/colour_right": Metric("share of prompted objects with the right colour at their place", "higher"),
+    "text_to_image/place_right": Metric("share of prompted objects with any digit at their place", "higher"),
+    "text_to_image/objects_right_kept_out": Metric(
+        "the same as objects_right for digit-colour pairs that training never showed, those objects alone", "higher"
+    ),
+    "text_to_image/scenes_right_kept_out": Metric(
+        "share of scenes right among those that hold a kept-out pair", "higher"
+    ),
+    "text_to_image/judge_on_real": Metric(
+        "share of objects of real held-out scenes that the judge reads rightly: its own accuracy", "higher"
+    ),
+    "text_to_image/judge_scenes_on_real": Metric(
+        "share of real held-out scenes that the judge reads wholly rightly", "higher"
+    ),
+    "text_to_image/judge_on_reconstructed": Metric(
+        "the judge's objects right on the same scenes after the autoencoder: the best generation could reach",
+        "higher",
+    ),
+    "image_to_text/objects_right": Metric(
+        "share of real held-out scenes' objects named rightly in captions; an extra one counts as wrong",
+        "higher",
+    ),
+    "image_to_text/scenes_right": Metric("share of generated captions that name exactly the scene's objects", "higher"),
+    "image_to_text/captions_readable": Metric("share of generated captions in one of the corpus's phrasings", "higher"),
+    "text/bits_per_byte": Metric("bits the model needs for a byte of held-out prose", "lower"),
+    "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower"),
+    "text/ngram_bits_per_byte": Metric(
+        "bits that a byte 5-gram of the same training prose needs for a byte of it", "lower"
+    ),
+    "image/diffusion_loss": Metric(
+        "mean squared error on the predicted target of held-out images, over fixed noise levels", "lower"
+    ),
+    "conditioning/wrong_caption_gap": Metric(
+        "diffusion loss under another image's caption minus that under the right one; 0: captions are ignored",
+        "higher",
+    ),
+}
+
+
+def table(values: Mapping[str, float]) -> list[tuple[str, float, Metric]]:
+    """(key, value, what it is) of every measured figure, in the order of METRICS."""
+    return [(key, values[key], metric) for key, metric in METRICS.items() if key in values]

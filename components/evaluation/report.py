@@ -1,0 +1,100 @@
+"""How does a person look at the evaluation? One HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+
+from components.evaluation.metrics import table
+from components.evaluation.pictures import curves, encode, enlarge
+from components.evaluation.suite import Captioned, Findings
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto;
+       padding: 0 1rem; color: #222; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; width: 100%; }
+td, th { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #ddd; }
+td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
+code { font-size: .9em; white-space: nowrap; }
+img { max-width: 100%; } .pixels { image-rendering: pixelated; width: 96px; }
+.wrong { color: #b22222; } .right { color: #1a7f37; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 1rem; }
+figure { margin: 0; } figcaption { font-size: .85rem; }
+"""
+
+
+def page(findings: Findings, samples_png: bytes, history: Path) -> str:
+    """The whole page. samples_png: the sample grid. history: reports/train/history.csv, shown if it is there."""
+    parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in findings.notes)]
+    parts += ["<h2>Figures</h2>", _metrics(findings)]
+    if findings.drawings:
+        how = "The first ones, not the best ones; under each its prompt and, where a judge reads them, its verdict."
+        parts += ["<h2>Pictures drawn from prompts</h2>", f"<p>{how}</p>", _image(samples_png, "sample grid")]
+    if findings.captions:
+        parts += [
+            "<h2>Captions of held-out pictures</h2>",
+            '<div class="figures">',
+            *map(_caption, findings.captions),
+            "</div>",
+        ]
+    if findings.diffusion is not None:
+        parts += ["<h2>Held-out diffusion loss by noise level</h2>", _losses(findings)]
+    if (png := curves(history)) is not None:
+        parts += ["<h2>Training</h2>", _image(png, "losses over training steps")]
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f"{meta}<title>Evaluation</title><style>{STYLE}</style>"
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def diffusion_rows(findings: Findings) -> list[dict[str, float]]:
+    """One row a noise level, for a DVC plot: time, loss and, where measured, right_caption and wrong_caption."""
+    losses = findings.diffusion
+    if losses is None:
+        return []
+    rows: list[dict[str, float]] = [
+        {"time": time, "loss": loss} for time, loss in zip(losses.times, losses.all, strict=True)
+    ]
+    if losses.right is not None and losses.wrong is not None:
+        for row, right, wrong in zip(rows, losses.right, losses.wrong, strict=True):
+            row |= {"right_caption": right, "wrong_caption": wrong}
+    return rows
+
+
+def _metrics(findings: Findings) -> str:
+    rows = [
+        f'<tr><td><code>{escape(key)}</code></td><td class="number">{value:.4f}</td>'
+        f"<td>{escape(metric.meaning)} ({metric.better} is better)</td></tr>"
+        for key, value, metric in table(findings.metrics)
+    ]
+    return "\n".join(["<table>", "<tr><th>figure</th><th>value</th><th>meaning</th></tr>", *rows, "</table>"])
+
+
+def _losses(findings: Findings) -> str:
+    rows = diffusion_rows(findings)
+    names = {
+        "time": "noise level",
+        "loss": "all images",
+        "right_caption": "right caption",
+        "wrong_caption": "wrong caption",
+    }
+    heading = "".join(f"<th>{names[key]}</th>" for key in rows[0])
+    lines = [
+        "<tr>" + "".join(f'<td class="number">{value:.4f}</td>' for value in row.values()) + "</tr>" for row in rows
+    ]
+    return "\n".join(["<table>", f"<tr>{heading}</tr>", *lines, "</table>"])
+
+
+def _caption(entry: Captioned) -> str:
+    verdict = {True: "right", False: "wrong", None: ""}[entry.right]
+    picture = _image(encode(enlarge(entry.image, 96)), entry.caption, "pixels")
+    generated = f'<span class="{verdict}">{escape(entry.generated) or "(nothing)"}</span>'
+    truth = "" if entry.right else f"<br>in the corpus: {escape(entry.caption)}"
+    return f"<figure>{picture}<figcaption>{generated}{truth}</figcaption></figure>"
+
+
+def _image(png: bytes, alt: str, kind: str = "") -> str:
+    data = base64.b64encode(png).decode()
+    return f'<img class="{kind}" alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,159 @@
+"""Which registered version is which bundle, and which may be champion? One a bundle, and a rule on its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from components.runtime.tracking import RunIdentity, Version, log_model, version_of
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+# (name, type: an MLflow DataType's name, required)
+Column = tuple[str, str, bool]
+# On the version itself, so that the rule judges what was measured when it was registered, whatever its run logs later.
+METRIC_TAG = "metric/"
+BUNDLE_TAG = "bundle_sha256"
+MAX_DESCRIPTION_CHARACTERS = 5000
+
+
+class Decision(NamedTuple):
+    """champion: whether the version takes the alias. reasons: one sentence for each thing that was looked at."""
+
+    champion: bool
+    reasons: tuple[str, ...]
+
+
+def decide(
+    metrics: Mapping[str, float],
+    champion: Mapping[str, float] | None,
+    *,
+    floors: Mapping[str, float],
+    compare: str,
+    higher_is_better: bool = True,
+) -> Decision:
+    """All floors hold, and `compare` is not worse than the champion's. champion: its metrics, None without one."""
+    reasons, fit = [], True
+    for name, floor in sorted(floors.items()):
+        value = metrics.get(name)
+        holds = value is not None and value >= floor
+        fit &= holds
+        reasons.append(f"{name} {_show(value)} {'reaches' if holds else 'misses'} its floor {_show(floor)}")
+    mine, theirs = metrics.get(compare), champion.get(compare) if champion is not None else None
+    if champion is None:
+        reasons.append("there is no champion yet")
+    elif mine is None:
+        fit = False
+        reasons.append(f"{compare} was not measured, so it cannot be compared with the champion's {_show(theirs)}")
+    elif theirs is not None:
+        worse = mine < theirs if higher_is_better else mine > theirs
+        fit &= not worse
+        verdict = "worse than" if worse else "not worse than"
+        reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}")
+    return Decision(fit, tuple(reasons))
+
+
+def version_metrics(version: Version) -> dict[str, float]:
+    """The metrics a version was registered with."""
+    tags = version.tags.items()
+    return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags if key.startswith(METRIC_TAG)}
+
+
+def find_version(uri: str, name: str, bundle_sha256: str) -> Version | None:
+    """The newest version of `name` that is this very bundle."""
+    # Compared here: a filter on tags is not offered by every kind of store.
+    every = _client(uri).search_model_versions(f"name = '{name}'")
+    matching = [int(entry.version) for entry in every if entry.tags.get(BUNDLE_TAG) == bundle_sha256]
+    return version_of(uri, name, version=str(max(matching))) if matching else None
+
+
+def create_version(
+    identity: RunIdentity,
+    name: str,
+    *,
+    python_model: Path,
+    bundle: Path,
+    bundle_sha256: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    description: str,
+    signature: ModelSignature,
+    input_example: Any,
+    pip_requirements: Sequence[str],
+) -> Version:
+    """Log the bundle as a models-from-code pyfunc and make a version of it, its tags set in the same call.
+
+    description: cut to what the store takes.
+    """
+    uri = log_model(
+        identity,
+        python_model=python_model,
+        artifacts={"bundle": bundle},
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+    )
+    client = _client(identity.tracking_uri)
+    _ensure_model(client, name)
+    all_tags = {METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()}
+    all_tags |= {BUNDLE_TAG: bundle_sha256, **tags}
+    made = client.create_model_version(
+        name,
+        uri,
+        run_id=identity.run_id,
+        tags=all_tags,
+        description=description[:MAX_DESCRIPTION_CHARACTERS],
+        model_id=uri.rpartition("/")[2],
+    )
+    found = version_of(identity.tracking_uri, name, version=str(made.version))
+    assert found is not None
+    return found
+
+
+def model_signature(
+    inputs: Sequence[Column], outputs: Sequence[Column], params: Mapping[str, tuple[str, Any]]
+) -> ModelSignature:
+    """An MLflow signature. params: name -> (type, default)."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    def schema(columns: Sequence[Column]) -> Schema:
+        return Schema([ColSpec(kind, name, required=required) for name, kind, required in columns])
+
+    specs = [ParamSpec(name, kind, default) for name, (kind, default) in params.items()]
+    return ModelSignature(schema(inputs), schema(outputs), ParamSchema(specs))
+
+
+def installed(packages: Sequence[str]) -> list[str]:
+    """Those of `packages` that are installed here, pinned to their versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for package in packages:
+        try:
+            # A local build's suffix (2.13.0+cpu) names no version that can be asked for.
+            found.append(f"{package}=={version(package).partition('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name)
+
+
+def _client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _show(value: float | None) -> str:
+    return "(not measured)" if value is None else f"{value:.4g}"

@@ -1,0 +1,156 @@
+"""How is the autoencoder trained and judged? Absolute and squared error, a little KL, and PSNR on images it never saw.
+
+The paper's has a perceptual and an adversarial term as well (Transfusion, arXiv 2408.11039, App. A); a corpus of real photographs
+is better served by a pretrained one, which the stage takes as it is.
+
+Legend: N images, C latent channels, Y/X latent height/width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.data.documents import read_documents
+from components.data.images import decode_png
+from components.runtime.failure import BadInput
+from components.training.config import AutoencoderConfig
+from components.training.progress import duration
+from model.autoencoder import Autoencoder, to_images, to_pixels
+
+# Images beyond this are not read: the autoencoder needs a sample of the corpus, and all of it may not fit in memory.
+MAX_BYTES_IN_MEMORY = 2**30
+NUM_IMAGES_FOR_STATISTICS = 2048
+LOG_EVERY_STEPS = 50
+# A fresh posterior has deviation 1, as loud as the latents it is drawn around; from e^-3 on, learning begins at once.
+FIRST_LOG_VARIANCE = -6.0
+
+
+def read_images(documents: Path, split: str) -> Tensor:
+    """All images of a split, uint8 [N, height, width, 3], as far as they fit in MAX_BYTES_IN_MEMORY; at least one."""
+    images, num_bytes = [], 0
+    for document in read_documents(documents, split):
+        for data in document.images:
+            images.append(decode_png(data))
+            num_bytes += images[-1].nbytes
+        if num_bytes > MAX_BYTES_IN_MEMORY:
+            print(f"autoencoder: the first {len(images)} images of {split} are used", flush=True)
+            break
+    if not images:
+        raise BadInput(
+            f"{documents / split} holds no image, and the autoencoder stage needs some; give ingest a corpus with images"
+        )
+    return torch.from_numpy(np.stack(images))
+
+
+def train_autoencoder(config: AutoencoderConfig, images: Tensor, device: torch.device) -> Autoencoder:
+    """A trained autoencoder in eval mode, its normalisation measured. images: uint8 [N, height, width, 3]."""
+    torch.manual_seed(config.seed)
+    autoencoder = _fresh(config, side_px=images.shape[1]).to(device)
+    optimiser = torch.optim.AdamW(
+        autoencoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.max_steps, pct_start=0.1
+    )
+    chooser = torch.Generator().manual_seed(config.seed)
+    started_s = time.monotonic()
+    for step in range(1, config.max_steps + 1):
+        pixels = to_pixels(images[torch.randint(len(images), (config.batch_size,), generator=chooser)].to(device))
+        loss = _loss(autoencoder, pixels, config.kl_weight)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % LOG_EVERY_STEPS == 0 or step == config.max_steps:
+            _log(step, config, loss.item(), time.monotonic() - started_s)
+    autoencoder.eval()
+    measure_normalisation(autoencoder, images)
+    return autoencoder
+
+
+@torch.inference_mode()
+def measure_normalisation(autoencoder: Autoencoder, images: Tensor) -> None:
+    """Let every latent channel have mean 0 and deviation 1 over (a sample of) the images, uint8 [N, height, width, 3]."""
+    channels = autoencoder.latent_channels
+    autoencoder.set_normalisation(torch.zeros(channels), torch.ones(channels))
+    raw = torch.cat([autoencoder.encode(part).double().cpu() for part in _pixel_batches(autoencoder, _sample(images))])
+    mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3)).clamp_min(1e-6)
+    autoencoder.set_normalisation(mean.float(), std.float())
+
+
+@torch.inference_mode()
+def reconstruct(autoencoder: Autoencoder, images: Tensor) -> Tensor:
+    """Encode and decode again; uint8 [N, height, width, 3] to the same."""
+    parts = [
+        to_images(autoencoder.decode(autoencoder.encode(part))).cpu() for part in _pixel_batches(autoencoder, images)
+    ]
+    return torch.cat(parts)
+
+
+def psnr_db(reconstructed: Tensor, images: Tensor) -> float:
+    """Peak signal-to-noise ratio over all images together, in dB; both uint8 of one shape."""
+    error = (reconstructed.double() - images.double()).square().mean().item()
+    return 10 * math.log10(255**2 / max(error, 1e-9))
+
+
+def _fresh(config: AutoencoderConfig, side_px: int) -> Autoencoder:
+    factor = 2 ** (len(config.block_channels) - 1)
+    if side_px % factor:
+        raise BadInput(
+            f"autoencoder.block_channels halves the side {factor.bit_length() - 1} times, and {side_px} px cannot be"
+        )
+    autoencoder = Autoencoder.create(
+        block_channels=config.block_channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_groups=config.norm_groups,
+        sample_side_px=side_px,
+    )
+    to_moments = autoencoder.network.quant_conv
+    with torch.no_grad():
+        to_moments.weight[config.latent_channels :] = 0
+        to_moments.bias[config.latent_channels :] = FIRST_LOG_VARIANCE
+    return autoencoder
+
+
+def _loss(autoencoder: Autoencoder, pixels: Tensor, kl_weight: float) -> Tensor:
+    """Absolute and squared error of a drawn reconstruction, and the KL to a standard normal, summed over an image's latents."""
+    side = pixels.shape[-1] // autoencoder.pixels_per_latent
+    noise = torch.randn(len(pixels), autoencoder.latent_channels, side, side, device=pixels.device)
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16_is_fast(pixels.device)):
+        result = autoencoder(pixels, noise)
+    mean, log_variance = result.mean.float(), result.log_variance.float()
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
+    # The squared term leaves the plateau of mostly black pictures, where the absolute error's median is black.
+    reconstructed = result.pixels.float()
+    return F.l1_loss(reconstructed, pixels) + F.mse_loss(reconstructed, pixels) + kl_weight * kl
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 rather than pretends to."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())  # noqa: SLF001
+
+
+def _pixel_batches(autoencoder: Autoencoder, images: Tensor) -> list[Tensor]:
+    device = next(autoencoder.parameters()).device
+    return [to_pixels(part.to(device)) for part in images.split(256)]
+
+
+def _sample(images: Tensor) -> Tensor:
+    return images[:: max(1, len(images) // NUM_IMAGES_FOR_STATISTICS)]
+
+
+def _log(step: int, config: AutoencoderConfig, loss: float, elapsed_s: float) -> None:
+    rate = step * config.batch_size / elapsed_s
+    left_s = elapsed_s / step * (config.max_steps - step)
+    print(
+        f"step {step}/{config.max_steps} | loss {loss:.4f} | {rate:.0f} images/s | eta {duration(left_s)}", flush=True
+    )

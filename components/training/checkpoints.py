@@ -1,0 +1,92 @@
+"""How does a run survive a kill? All its state in safetensors and JSON, under a manifest, one folder a checkpoint.
+
+The state is the model, its averaged weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a pure
+function of the step. A folder that its manifest does not vouch for is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from components.runtime.failure import BadInput
+from components.runtime.files import fresh_folder, publish, read_json, read_manifest, write_json, write_manifest
+from model.transfusion import Transfusion
+
+KIND = "checkpoint"
+PARTS = ("model", "averaged", "first_moment", "second_moment")
+
+
+class TrainingState(NamedTuple):
+    """What training changes: the model, its averaged twin, and the optimiser (whose state holds the moments)."""
+
+    model: Transfusion
+    averaged: Transfusion
+    optimiser: torch.optim.AdamW
+
+
+def folder_of(store: Path, step: int) -> Path:
+    """Where the checkpoint of `step` stands."""
+    return store / f"step-{step:08d}"
+
+
+def save_checkpoint(store: Path, state: TrainingState, step: int) -> Path:
+    """Write the state after `step` whole or not at all; returns its folder."""
+    from safetensors.torch import save_file
+
+    # Written beside the store's checkpoints under a name that none of them has, and renamed when the manifest stands.
+    partial = fresh_folder(store / ".partial")
+    for name, tensors in zip(PARTS, _parts(state), strict=True):
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+            partial / f"{name}.safetensors",
+        )
+    write_json(partial / "step.json", {"step": step})
+    write_manifest(partial, kind=KIND, step=step)
+    publish(partial, folder_of(store, step))
+    return folder_of(store, step)
+
+
+def load_checkpoint(folder: Path, state: TrainingState) -> int:
+    """Load into `state` what `folder` holds, its bytes checked before any is used; returns the step it was saved after.
+
+    Raises BadInput where the manifest does not vouch for the folder.
+    """
+    from safetensors.torch import load_file
+
+    read_manifest(folder, kind=KIND)
+    step = int(read_json(folder / "step.json")["step"])
+    model, averaged, first, second = (load_file(folder / f"{name}.safetensors") for name in PARTS)
+    state.model.load_state_dict(model)
+    state.averaged.load_state_dict(averaged)
+    for name, parameter in state.model.named_parameters():
+        state.optimiser.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": first[name].to(parameter.device),
+            "exp_avg_sq": second[name].to(parameter.device),
+        }
+    return step
+
+
+def resume(store: Path, state: TrainingState, say: Callable[[str], None]) -> int:
+    """Load the newest checkpoint of `store` whose bytes are right; returns its step, 0 where there is none."""
+    for folder in sorted(store.glob("step-*"), reverse=True):
+        try:
+            step = load_checkpoint(folder, state)
+        except BadInput as error:
+            say(f"checkpoint {folder.name} is passed over: {error}")
+            continue
+        say(f"going on from step {step} ({folder.name})")
+        return step
+    return 0
+
+
+def _parts(state: TrainingState) -> tuple[dict[str, Tensor], ...]:
+    moments = {name: state.optimiser.state[parameter] for name, parameter in state.model.named_parameters()}
+    first = {name: moment["exp_avg"] for name, moment in moments.items()}
+    second = {name: moment["exp_avg_sq"] for name, moment in moments.items()}
+    return state.model.state_dict(), state.averaged.state_dict(), first, second

@@ -1,0 +1,65 @@
+"""What is left of a run's course when its processes are gone? A line a report in a JSONL file; a table made of it at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from components.runtime.files import write_text
+
+# Column of the history -> name of the metric in the journal.
+COLUMNS = {
+    "loss": "train/loss",
+    "text": "train/loss_text",
+    "image": "train/loss_image",
+    "validation_loss": "validation/loss",
+    "validation_text": "validation/loss_text",
+    "validation_image": "validation/loss_image",
+    "learning_rate": "train/learning_rate",
+    "gradient_norm": "train/gradient_norm",
+    "tokens_per_s": "perf/tokens_per_s",
+}
+
+
+def forget_after(journal: Path, step: int) -> int:
+    """Drop what is written of later steps than `step`, which will be taken again; returns the last step that was there."""
+    entries = read_journal(journal)
+    kept = [entry for entry in entries if entry["step"] <= step]
+    if len(kept) < len(entries):
+        write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return max((entry["step"] for entry in entries), default=0)
+
+
+def read_journal(journal: Path) -> list[dict[str, float]]:
+    """The entries in order; a last line that a kill cut short is left out."""
+    entries = []
+    for line in journal.read_text().splitlines() if journal.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return entries
+
+
+def last_values(journal: Path) -> dict[str, float]:
+    """The last value of every metric."""
+    values: dict[str, float] = {}
+    for entry in read_journal(journal):
+        values |= {name: value for name, value in entry.items() if "/" in name}
+    return values
+
+
+def history_csv(journal: Path) -> str:
+    """One row a step that was reported, empty where a column was not reported at that step."""
+    rows: dict[int, dict[str, float]] = {}
+    for entry in read_journal(journal):
+        rows.setdefault(int(entry["step"]), {}).update(entry)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *COLUMNS])
+    for step in sorted(rows):
+        values = [rows[step].get(name, "") for name in COLUMNS.values()]
+        writer.writerow([step, *(f"{value:.6g}" if value != "" else "" for value in values)])
+    return text.getvalue()

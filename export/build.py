@@ -1,0 +1,168 @@
+"""How is a bundle made? From the trained folders: copies, three graphs, their parity, the card.
+
+The manifest is the caller's. Nothing is judged but by `problems`: a report is wanted above all where a graph is wrong.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from export.bundle import (
+    AUTOENCODER,
+    CARD,
+    DECODER_GRAPH,
+    ENCODER_GRAPH,
+    STEP_GRAPH,
+    TOKENIZER,
+    Bundle,
+    GenerationConfig,
+    write_generation_config,
+)
+from export.config import ExportConfig
+from export.end_to_end import PREFIX_LENGTHS, end_to_end, report
+from export.engine_onnxruntime import OnnxRuntimeEngine
+from export.failure import ExportRefused
+from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
+from export.model_card import model_card, numbers
+from export.parity import image_examples, image_parity, largest_error, rounded, step_parity
+from export.to_onnx import export_graph
+from export.to_tensorrt import TensorrtReport, build_step_engine
+from model.autoencoder import Autoencoder
+from model.config import ModelConfig
+from model.pretrained import load_pretrained
+from model.transfusion import Transfusion
+
+# Inputs of the parity check are random and the same in every run.
+PARITY_SEED = 2408
+CARD_NAME = "Transfusion"
+
+
+class Sources(NamedTuple):
+    """Folders of the trained transformer, of the autoencoder, and of the tokenizer."""
+
+    model: Path
+    autoencoder: Path
+    tokenizer: Path
+
+
+def build_bundle(
+    sources: Sources, folder: Path, config: ExportConfig, *, image_side_px: int, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fill the empty `folder`, all but the manifest; returns the parity report. metrics: of the evaluation."""
+    model, autoencoder = load_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
+    generation = generation_config(model.config, autoencoder, image_side_px, config.opset)
+    _copy(sources, folder)
+    write_generation_config(folder, generation)
+    _export(model, autoencoder, folder, config.opset)
+    parity = measure(model, autoencoder, folder, generation, config)
+    errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(metrics)}
+    (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures))
+    return parity
+
+
+def generation_config(
+    config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int
+) -> GenerationConfig:
+    """The sizes that generation needs; raises ExportRefused where the parts do not fit each other."""
+    scale = autoencoder.pixels_per_latent
+    if autoencoder.latent_channels != config.latent_channels:
+        raise ExportRefused(
+            f"the autoencoder has {autoencoder.latent_channels} latent channels and the model was trained on"
+            f" {config.latent_channels}; train the model on latents of this autoencoder"
+        )
+    if image_side_px % (scale * config.patch_side):
+        raise ExportRefused(f"images of {image_side_px} px do not cut into patches of {scale * config.patch_side} px")
+    generation = GenerationConfig(
+        image_side_px=image_side_px,
+        latent_side=image_side_px // scale,
+        latent_channels=config.latent_channels,
+        max_length=config.max_length,
+        opset=opset,
+    )
+    needed = max(PREFIX_LENGTHS) + generation.num_patches(config.patch_side) + 3
+    if needed > config.max_length:
+        raise ExportRefused(
+            f"an image with a short prompt takes {needed} positions, the model holds {config.max_length}"
+        )
+    return generation
+
+
+def _copy(sources: Sources, folder: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(sources.model / name, folder / name)
+    shutil.copyfile(sources.tokenizer / "tokenizer.json", folder / TOKENIZER)
+    (folder / AUTOENCODER).mkdir()
+    for path in sorted(sources.autoencoder.iterdir()):
+        # A folder's own manifest is checked by its reader; inside the bundle there is one for all.
+        if path.is_file() and path.suffix in (".json", ".safetensors") and path.name != "manifest.json":
+            shutil.copyfile(path, folder / AUTOENCODER / path.name)
+
+
+def _export(model: Transfusion, autoencoder: Autoencoder, folder: Path, opset: int) -> None:
+    graphs = (
+        # Its weights stay outside the protobuf, whose limit is 2 GB.
+        (step_spec(model, opset=opset), STEP_GRAPH, True),
+        (encoder_spec(autoencoder), ENCODER_GRAPH, False),
+        (decoder_spec(autoencoder), DECODER_GRAPH, False),
+    )
+    for spec, file, external_data in graphs:
+        exported = export_graph(spec, folder / file, opset=opset, external_data=external_data)
+        print(f"{file}: {exported.num_nodes} nodes at opset {opset} in {exported.seconds:.1f} s", flush=True)
+
+
+def measure(
+    model: Transfusion, autoencoder: Autoencoder, folder: Path, generation: GenerationConfig, config: ExportConfig
+) -> dict[str, Any]:
+    """The parity report of the graphs in `folder`; deterministic but for the last digits of floating point."""
+    side, latent_side = generation.image_side_px, generation.latent_side
+    num_patches = generation.num_patches(model.config.patch_side)
+    images = image_examples(channels=3, height=side, width=side, seed=PARITY_SEED)
+    channels = generation.latent_channels
+    latents = image_examples(channels=channels, height=latent_side, width=latent_side, seed=PARITY_SEED)
+    engine = OnnxRuntimeEngine(folder / STEP_GRAPH, model.config)
+    story = end_to_end(model, engine, num_patches=num_patches, seed=PARITY_SEED)
+    shapes = {
+        STEP_GRAPH: step_parity(model, folder / STEP_GRAPH, num_patches=num_patches, seed=PARITY_SEED),
+        ENCODER_GRAPH: image_parity(EncoderGraph(autoencoder), folder / ENCODER_GRAPH, images),
+        DECODER_GRAPH: image_parity(DecoderGraph(autoencoder), folder / DECODER_GRAPH, latents),
+    }
+    graphs: dict[str, Any] = {
+        file: {"largest_error": largest_error(entries), "limit": config.max_autoencoder_error, "shapes": entries}
+        for file, entries in shapes.items()
+    }
+    graphs[STEP_GRAPH]["limit"] = config.max_transformer_error
+    worst = max((*story.prediction, *story.logits), key=lambda entry: entry.max_abs)
+    graphs["end_to_end"] = {
+        "largest_error": float(rounded(worst)["max_abs"]),
+        "limit": config.max_transformer_error,
+        "parts": report(story),
+    }
+    return {"opset": generation.opset, "reference": "eager torch, float32", "graphs": graphs}
+
+
+def problems(parity: dict[str, Any]) -> list[str]:
+    """One sentence for each graph whose largest error is above its limit, or is no number."""
+    return [
+        f"{graph} differs from eager torch by {entry['largest_error']:.1e}, above {entry['limit']:.1e}"
+        for graph, entry in parity["graphs"].items()
+        if not entry["largest_error"] <= entry["limit"]
+    ]
+
+
+def build_tensorrt(bundle: Bundle, config: ExportConfig, engines: Path) -> TensorrtReport:
+    """The engine for this machine; "auto" reports what stood against it, "required" raises ExportRefused."""
+    if config.tensorrt == "off":
+        return TensorrtReport(False, "not built: export.tensorrt is off")
+    num_patches = bundle.generation.num_patches(bundle.config.patch_side)
+    try:
+        result = build_step_engine(bundle.folder / STEP_GRAPH, bundle.config, num_patches, engines)
+    except ExportRefused as error:
+        result = TensorrtReport(False, f"not built: {error}")
+    if config.tensorrt == "required" and not result.built:
+        raise ExportRefused(f"export.tensorrt is required, and the engine was {result.why}")
+    return result

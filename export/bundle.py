@@ -1,0 +1,118 @@
+"""What is a bundle? One folder that holds a whole model, checked byte for byte when it is opened.
+
+config.json, model.safetensors    the transformer, as Hugging Face lays models out
+autoencoder/                      the image autoencoder, a diffusers folder
+tokenizer.json                    byte-level BPE
+generation_config.json            sizes that generation needs
+step.onnx (+ .data)               one generation step on a slot cache
+vae_encoder.onnx, vae_decoder.onnx
+README.md                         the model card
+manifest.json                     every file's size and sha256
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from export.failure import ExportRefused
+from model.config import ModelConfig
+
+KIND = "bundle"
+MANIFEST = "manifest.json"
+STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH = "step.onnx", "vae_encoder.onnx", "vae_decoder.onnx"
+TOKENIZER, AUTOENCODER, GENERATION, CARD = "tokenizer.json", "autoencoder", "generation_config.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """image_side_px: of the square images the model was trained on. latent_side: the same in latent pixels.
+
+    latent_channels: numbers of one latent pixel. max_length: columns of a cache slot. opset: of the ONNX graphs.
+    """
+
+    image_side_px: int
+    latent_side: int
+    latent_channels: int
+    max_length: int
+    opset: int
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width in latent pixels."""
+        return (self.latent_side, self.latent_side)
+
+    def num_patches(self, patch_side: int) -> int:
+        """Positions that one image takes between BOI and EOI."""
+        return (self.latent_side // patch_side) ** 2
+
+
+class Bundle(NamedTuple):
+    """An opened bundle: every file listed in `manifest` had the listed bytes."""
+
+    folder: Path
+    config: ModelConfig
+    generation: GenerationConfig
+    manifest: dict[str, Any]
+
+
+def write_generation_config(folder: Path, generation: GenerationConfig) -> None:
+    """Write generation_config.json."""
+    (folder / GENERATION).write_text(json.dumps(asdict(generation), indent=2, sort_keys=True) + "\n")
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Check and open a bundle; raises ExportRefused where a file is missing, changed or outside the folder."""
+    manifest = verify(folder)
+    config = ModelConfig(**_read(folder / "config.json"))
+    generation = GenerationConfig(**_read(folder / GENERATION))
+    return Bundle(folder, config, generation, manifest)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, after the bytes of every listed file were compared with it."""
+    manifest = _read(folder / MANIFEST)
+    if manifest.get("kind") != KIND:
+        raise ExportRefused(f"{folder} holds {manifest.get('kind')!r}; give the folder that the export stage wrote")
+    files = manifest["files"]
+    for needed in ("config.json", "model.safetensors", TOKENIZER, GENERATION, STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH):
+        if needed not in files:
+            raise ExportRefused(f"{folder / MANIFEST} does not list {needed}; export the bundle again")
+    for name, entry in files.items():
+        _verify_file(folder, name, entry)
+    return manifest
+
+
+def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    # A manifest is data from outside: it must not lead out of its folder.
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ExportRefused(f"{folder / MANIFEST} lists {name!r}, which lies outside the bundle; export it again")
+    path = folder / name
+    if not path.is_file():
+        raise ExportRefused(f"{path} is listed in the manifest but missing; export the bundle again")
+    if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+        raise ExportRefused(f"{path} does not have the bytes its manifest lists; export the bundle again")
+
+
+def bundle_digest(manifest: dict[str, Any]) -> str:
+    """One sha256 for the whole bundle, from its files' digests; equal bytes give the equal digest."""
+    lines = "".join(f"{name} {entry['sha256']}\n" for name, entry in sorted(manifest["files"].items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ExportRefused(f"{path} is missing; export the bundle again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ExportRefused(f"{path} is not JSON; export the bundle again") from None

@@ -1,0 +1,65 @@
+"""Which engine runs a bundle here? Tried in order by really opening each; what is passed over is said, with why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from export.bundle import Bundle
+from export.failure import ExportRefused
+from model.engine import Engine, TorchEngine
+
+AUTO_ORDER = ("tensorrt", "onnxruntime")
+
+
+class OpenedEngine(NamedTuple):
+    """engine: ready to step. name: which it is. passed_over: a sentence for each better one that could not be had."""
+
+    engine: Engine
+    name: str
+    passed_over: tuple[str, ...]
+
+
+def open_engine(bundle: Bundle, wanted: str, *, engines: Path | None = None) -> OpenedEngine:
+    """wanted: "auto", or a name; raises ExportRefused where a named one cannot be opened. engines: folder of plans."""
+    openers: dict[str, Callable[[], Engine]] = {
+        "tensorrt": lambda: _open_tensorrt(bundle, engines),
+        "onnxruntime": lambda: _open_onnxruntime(bundle),
+        "torch": lambda: _open_torch(bundle),
+    }
+    if wanted != "auto":
+        if wanted not in openers:
+            raise ExportRefused(f"engine {wanted!r} is not one of auto, {', '.join(openers)}")
+        return OpenedEngine(openers[wanted](), wanted, ())
+    passed_over: list[str] = []
+    for name in AUTO_ORDER:
+        try:
+            return OpenedEngine(openers[name](), name, tuple(passed_over))
+        except ExportRefused as error:
+            passed_over.append(f"{name}: {error}")
+    raise ExportRefused(f"no engine runs {bundle.folder} here: {'; '.join(passed_over)}")
+
+
+def _open_tensorrt(bundle: Bundle, engines: Path | None) -> Engine:
+    from export.engine_tensorrt import open_tensorrt_engine
+
+    return open_tensorrt_engine(bundle, engines)
+
+
+def _open_onnxruntime(bundle: Bundle) -> Engine:
+    from export.engine_onnxruntime import open_onnxruntime_engine
+
+    try:
+        return open_onnxruntime_engine(bundle)
+    except ImportError as error:
+        raise ExportRefused(f"onnxruntime does not import here ({error})") from None
+
+
+def _open_torch(bundle: Bundle) -> Engine:
+    import torch
+
+    from model.pretrained import load_pretrained
+
+    model = load_pretrained(bundle.folder)
+    return TorchEngine(model.to("cuda" if torch.cuda.is_available() else "cpu"))

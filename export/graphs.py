@@ -1,0 +1,159 @@
+"""What exactly is exported? Torch modules whose forward is one ONNX graph each: a step, and the autoencoder's two.
+
+The step graph is `Transfusion.step` made pure: caches come in and go out, and the active window of the cache is the
+length of one input. One graph serves prefill, text decoding, denoising in place and the commit of a finished image.
+
+Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, H heads, T cache length, D head width, K active
+cache columns, C latent channels, Y/X latent height/width; pixels are float32 [B, 3, height, width] in -1..1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.cache_write import scatter_cache, write_cache
+from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, cache_names
+from model.autoencoder import Autoencoder
+from model.config import ModelConfig
+from model.engine import StepInputs
+from model.transfusion import Transfusion
+
+
+class Limits(NamedTuple):
+    """Smallest and largest size of a named dimension."""
+
+    min: int
+    max: int
+
+
+class GraphSpec(NamedTuple):
+    """One graph to export.
+
+    inputs: name -> example, in the order of the module's forward. dims: name -> {axis: dimension's name}.
+    num_trailing: how many inputs the module takes as *args.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    dims: dict[str, dict[int, str]]
+    limits: dict[str, Limits]
+    num_trailing: int
+
+    def arguments(self) -> tuple[Tensor, ...]:
+        return tuple(self.inputs.values())
+
+
+def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
+    """The step graph of `model` with slots of config.max_length columns."""
+    config = model.config
+    inputs = step_example(config, num_rows=3, num_positions=5, num_keys=9)
+    caches = cache_names("cache", config.num_layers)
+    dims = STEP_DIMS | {name: {0: "batch"} for name in caches}
+    # A runtime's cache update wants a step shorter than the slot.
+    limits = {"batch": Limits(1, 65536), "step": Limits(1, config.max_length - 1), "keys": Limits(1, config.max_length)}
+    outputs = ("logits", "prediction", *cache_names("present", config.num_layers))
+    return GraphSpec(STEP, StepGraph(model, opset=opset), inputs, outputs, dims, limits, num_trailing=len(caches))
+
+
+def encoder_spec(autoencoder: Autoencoder) -> GraphSpec:
+    """Pixels -> normalised latents (the posterior's mean), for any number and size of images."""
+    scale = autoencoder.pixels_per_latent
+    example = torch.zeros(2, 3, 4 * scale, 6 * scale)
+    limits = {"batch": Limits(1, 65536), "height": Limits(scale, 8192), "width": Limits(scale, 8192)}
+    dims = {"pixels": {0: "batch", 2: "height", 3: "width"}}
+    return GraphSpec(
+        ENCODER, EncoderGraph(autoencoder), {"pixels": example}, ("latents",), dims, limits, num_trailing=0
+    )
+
+
+def decoder_spec(autoencoder: Autoencoder) -> GraphSpec:
+    """Normalised latents -> pixels, not clamped, for any number and size of images."""
+    example = torch.zeros(2, autoencoder.latent_channels, 4, 6)
+    limits = {"batch": Limits(1, 65536), "latent_height": Limits(1, 1024), "latent_width": Limits(1, 1024)}
+    dims = {"latents": {0: "batch", 2: "latent_height", 3: "latent_width"}}
+    return GraphSpec(
+        DECODER, DecoderGraph(autoencoder), {"latents": example}, ("pixels",), dims, limits, num_trailing=0
+    )
+
+
+def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, num_keys: int) -> dict[str, Tensor]:
+    """Inputs of the step graph with the given sizes, in its order; zeros where values do not matter."""
+    size, cache = (num_rows, num_positions), (num_rows, config.num_heads, config.max_length, config.head_width)
+    inputs = {
+        "ids": torch.zeros(size, dtype=torch.int64),
+        "patches": torch.zeros(*size, config.patch_width),
+        "is_image": torch.zeros(size, dtype=torch.bool),
+        "time": torch.zeros(num_rows),
+        "position": torch.zeros(size, dtype=torch.int64),
+        "q_last": torch.zeros(size, dtype=torch.int64),
+        "write_at": torch.zeros(num_rows, dtype=torch.int64),
+        "read_at": torch.zeros(num_rows, dtype=torch.int64),
+        "key_position": torch.arange(num_keys),
+    }
+    return inputs | {name: torch.zeros(cache) for name in cache_names("cache", config.num_layers)}
+
+
+class StepGraph(nn.Module):
+    """`Transfusion.step` as a pure function of its inputs and of the caches, each [B, H, T, D]."""
+
+    def __init__(self, model: Transfusion, *, opset: int) -> None:
+        super().__init__()
+        self.model = model
+        # TensorScatter came with opset 24; before, the same update is a ScatterND.
+        self.write = write_cache if opset >= 24 else scatter_cache
+
+    def forward(
+        self,
+        ids: Tensor,
+        patches: Tensor,
+        is_image: Tensor,
+        time: Tensor,
+        position: Tensor,
+        q_last: Tensor,
+        write_at: Tensor,
+        read_at: Tensor,
+        key_position: Tensor,
+        *caches: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """-> logits [B, V], prediction [B, S, W], then the caches with this step's keys and values written."""
+        present = list(caches)
+        num_keys = key_position.shape[0]
+        # Column 0 is visible to every query, so no row is masked whole; runtimes differ on such rows.
+        mask = (key_position <= q_last.unsqueeze(-1)).unsqueeze(1)
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys = present[2 * layer] = self.write(present[2 * layer], key, write_at)
+            values = present[2 * layer + 1] = self.write(present[2 * layer + 1], value, write_at)
+            return F.scaled_dot_product_attention(query, keys[:, :, :num_keys], values[:, :, :num_keys], attn_mask=mask)
+
+        inputs = StepInputs(ids, patches, is_image, time, position, q_last, write_at, read_at, num_keys)
+        output = self.model.step_with(inputs, attend)
+        return (output.logits, output.prediction, *present)
+
+
+class EncoderGraph(nn.Module):
+    """Pixels -> normalised latents."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.autoencoder.encode(pixels)
+
+
+class DecoderGraph(nn.Module):
+    """Normalised latents -> pixels."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents)

@@ -1,0 +1,108 @@
+"""What should somebody who meets this model know? Its card: Hugging Face front matter, what it is, figures, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from export.bundle import GenerationConfig
+from model.config import ModelConfig
+
+_FRONT_MATTER = """---
+license: apache-2.0
+library_name: transfusion-pipeline
+pipeline_tag: any-to-any
+tags:
+- transfusion
+- text-to-image
+- image-to-text
+- onnx
+{model_index}---
+"""
+
+
+def model_card(
+    name: str,
+    config: ModelConfig,
+    generation: GenerationConfig,
+    *,
+    num_parameters: int,
+    parity: Mapping[str, float],
+    metrics: Mapping[str, float] | None = None,
+) -> str:
+    """README.md of a model. parity: graph -> largest absolute error. metrics: the evaluation's, where known."""
+    side = generation.image_side_px
+    sections = [
+        _FRONT_MATTER.format(model_index=_model_index(name, metrics or {})),
+        f"# {name}\n",
+        "One transformer that reads and writes text and images (Transfusion, arXiv 2408.11039): text by next-token"
+        f" prediction, images by denoising continuous latents ({config.objective}) inside the same sequence.\n",
+        "| | |\n|---|---|\n"
+        f"| parameters of the transformer | {num_parameters:,} |\n"
+        f"| layers, width, heads | {config.num_layers}, {config.width}, {config.num_heads} |\n"
+        f"| vocabulary | {config.vocab_size} byte-level BPE tokens |\n"
+        f"| images | {side} x {side} pixels, {generation.num_patches(config.patch_side)} positions each |\n"
+        f"| longest document | {config.max_length} positions |\n",
+        _figures(metrics or {}),
+        "## ONNX against eager torch\n",
+        "| graph | largest absolute difference |\n|---|---|\n"
+        + "".join(f"| {graph} | {error:.1e} |\n" for graph, error in sorted(parity.items())),
+        _USE,
+        _LIMITS,
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+_USE = """## Use
+
+```python
+from pathlib import Path
+from export.predictor import PredictOptions, Predictor, Prompt
+
+options = PredictOptions(batch_size=8, guidance_scale=2.5, num_solver_steps=20, max_new_tokens=64, seed=0)
+answers = Predictor.open(Path("bundle")).predict([Prompt("1", "text_to_image", "a red three top left")], options)
+Path("picture.png").write_bytes(answers[0].image_png)
+```
+
+The weights are safetensors, the graphs ONNX; opening the bundle checks every file against `manifest.json`.
+"""
+
+_LIMITS = """## Limits
+
+The model knows the corpora it was trained on and nothing else; prompts outside them give arbitrary results. Its figures
+hold for the evaluation they were measured in.
+"""
+
+
+def _model_index(name: str, metrics: Mapping[str, float]) -> str:
+    """The front matter's `model-index`, which model hubs show as a table; "" without metrics."""
+    if not metrics:
+        return ""
+    lines = ["model-index:", f"- name: {name}", "  results:", "  - task:", "      type: any-to-any"]
+    lines += [
+        "    dataset:",
+        "      name: held-out documents of the training corpora",
+        "      type: custom",
+        "    metrics:",
+    ]
+    for key, value in sorted(metrics.items()):
+        lines += [f"    - type: {key}", f"      value: {value:.6g}"]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    if not metrics:
+        return ""
+    rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in sorted(metrics.items()))
+    return "## Figures\n\n| metric | value |\n|---|---|\n" + rows
+
+
+def numbers(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number of a nested metrics file under its slash-joined name; booleans and text are left out."""
+    flat: dict[str, float] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            flat[prefix + key] = float(value)
+    return flat

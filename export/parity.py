@@ -1,0 +1,163 @@
+"""Do the exported graphs compute what eager torch computes? Differences over several sets of shapes.
+
+The shape sets are those where exporters go wrong: one row, one position, ragged rows, and the largest step and window.
+
+Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, K active cache columns, T cache length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from export.engine_onnxruntime import open_session
+from export.graph_names import cache_names
+from export.graphs import step_example
+from model.config import ModelConfig
+from model.engine import StepInputs
+from model.transfusion import Transfusion
+
+
+class Difference(NamedTuple):
+    """max_abs: largest absolute difference. rel_l2: norm of the difference over that of the expected. cosine: angle."""
+
+    max_abs: float
+    rel_l2: float
+    cosine: float
+
+
+class ShapeSet(NamedTuple):
+    """One call of the step graph. filled: cache columns each row already holds; its length is the number of rows."""
+
+    name: str
+    filled: tuple[int, ...]
+    num_positions: int
+    num_keys: int
+
+
+def difference(expected: Tensor, actual: Tensor) -> Difference:
+    """How far `actual` is from `expected`; a value that is not finite counts as infinitely far."""
+    if expected.shape != actual.shape:
+        raise ValueError(f"shapes {tuple(expected.shape)} and {tuple(actual.shape)} differ")
+    wanted, got = expected.double().flatten(), actual.double().flatten()
+    if not (torch.isfinite(wanted).all() and torch.isfinite(got).all()):
+        return Difference(float("inf"), float("inf"), 0.0)
+    norms = wanted.norm() * got.norm()
+    cosine = float(wanted @ got / norms) if norms > 0 else float(bool((wanted == got).all()))
+    rel_l2 = float((got - wanted).norm() / wanted.norm().clamp_min(1e-30))
+    return Difference(float((got - wanted).abs().max()), rel_l2, cosine)
+
+
+def argmax_agreement(expected: Tensor, actual: Tensor) -> float:
+    """Share of rows whose likeliest token is the same; logits [B, V]."""
+    return float((expected.argmax(-1) == actual.argmax(-1)).double().mean())
+
+
+def step_shape_sets(config: ModelConfig, num_patches: int) -> tuple[ShapeSet, ...]:
+    """The shape sets every step graph is measured on. num_patches: positions of one image."""
+    longest = config.max_length
+    middle = max(1, longest // 2 - num_patches)
+    return (
+        ShapeSet("one row, one position", (middle,), 1, middle + 1),
+        ShapeSet("one row, empty cache", (0,), min(7, longest - 1), min(7, longest - 1)),
+        ShapeSet("ragged rows, one image block", (middle, 1, middle // 2), num_patches, middle + num_patches),
+        ShapeSet("ragged rows, window beyond what is written", (0, 3, 1, 2), 5, longest),
+        ShapeSet("largest step and window", (1, 0), longest - 1, longest),
+    )
+
+
+def step_parity(model: Transfusion, path: Path, *, num_patches: int, seed: int) -> list[dict[str, Any]]:
+    """Errors of the step graph at `path` against eager torch, one entry a shape set."""
+    session = open_session(path)
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {"shape": shapes.name, "rows": len(shapes.filled), "positions": shapes.num_positions, "keys": shapes.num_keys}
+        | compare_step(model, session, random_step(model.config, shapes, generator))
+        for shapes in step_shape_sets(model.config, num_patches)
+    ]
+
+
+def random_step(config: ModelConfig, shapes: ShapeSet, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random inputs of the step graph, text and patches mixed, every query seeing at least its own column."""
+    num_rows, num_positions = len(shapes.filled), shapes.num_positions
+    inputs = step_example(config, num_rows=num_rows, num_positions=num_positions, num_keys=shapes.num_keys)
+    size, write_at = (num_rows, num_positions), torch.tensor(shapes.filled)
+    column = write_at.unsqueeze(1) + torch.arange(num_positions)
+    end = write_at.unsqueeze(1) + num_positions - 1
+    inputs |= {
+        "ids": torch.randint(config.vocab_size, size, generator=generator),
+        "patches": torch.randn(*size, config.patch_width, generator=generator),
+        "is_image": torch.rand(size, generator=generator) < 0.5,
+        "time": torch.rand(num_rows, generator=generator),
+        "position": column,
+        "write_at": write_at,
+        "read_at": torch.randint(num_positions, (num_rows,), generator=generator),
+    }
+    inputs["q_last"] = torch.where(inputs["is_image"], end, column)
+    caches = cache_names("cache", config.num_layers)
+    return inputs | {name: torch.randn(inputs[name].shape, generator=generator) for name in caches}
+
+
+@torch.inference_mode()
+def compare_step(model: Transfusion, session: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """One call of the graph in ONNX Runtime beside `Transfusion.step` on equal inputs: outputs and written caches."""
+    config = model.config
+    outputs = dict(zip([item.name for item in session.get_outputs()], run_session(session, inputs), strict=True))
+    halves = [inputs[name].clone() for name in cache_names("cache", config.num_layers)]
+    cache = list(zip(halves[0::2], halves[1::2], strict=True))
+    fields = {name: inputs[name] for name in StepInputs._fields if name != "num_keys"}
+    expected = model.step(StepInputs(**fields, num_keys=len(inputs["key_position"])), cache)
+    present = torch.stack([outputs[name] for name in cache_names("present", config.num_layers)])
+    return {
+        "logits": rounded(difference(expected.logits, outputs["logits"])),
+        "prediction": rounded(difference(expected.prediction, outputs["prediction"])),
+        "cache": rounded(difference(torch.stack(halves), present)),
+        "argmax_agreement": round(argmax_agreement(expected.logits, outputs["logits"]), 4),
+    }
+
+
+@torch.inference_mode()
+def image_parity(module: torch.nn.Module, path: Path, examples: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Errors of a graph of one input and one output against its torch module. examples: shape set's name -> input."""
+    session = open_session(path)
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    return [
+        {"shape": name, "size": list(example.shape)}
+        | {given.name: rounded(difference(module(example), run_session(session, {taken.name: example})[0]))}
+        for name, example in examples.items()
+    ]
+
+
+def image_examples(*, channels: int, height: int, width: int, seed: int) -> dict[str, Tensor]:
+    """Four shape sets for the autoencoder's graphs: one image, several, wide, and a larger one."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {
+        "one image": (1, channels, height, width),
+        "several images": (3, channels, height, width),
+        "wide image": (2, channels, height, 2 * width),
+        "large image": (1, channels, 2 * height, 2 * width),
+    }
+    return {name: torch.rand(size, generator=generator) * 2 - 1 for name, size in sizes.items()}
+
+
+def run_session(session: Any, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """All outputs of a session, in its order."""
+    arrays = {name: value.detach().contiguous().numpy() for name, value in inputs.items()}
+    return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+
+def largest_error(entries: list[dict[str, Any]]) -> float:
+    """The largest max_abs of all entries of a report."""
+    errors = [value["max_abs"] for entry in entries for value in entry.values() if isinstance(value, dict)]
+    return max(float(error) for error in errors)
+
+
+def rounded(value: Difference) -> dict[str, float | str]:
+    """As the report holds it: two significant digits, for the rest differ between machines; JSON has no infinity."""
+    numbers = {name: float(f"{number:.1e}") for name, number in value._asdict().items()}
+    numbers["cosine"] = round(value.cosine, 6)
+    return {name: number if abs(number) != float("inf") else "inf" for name, number in numbers.items()}

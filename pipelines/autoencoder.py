@@ -1,0 +1,70 @@
+"""Train the autoencoder on the corpus's images, or take a given one, and measure it on images held out.
+
+data/documents -> artifacts/autoencoder, reports/autoencoder/metrics.json, reports/autoencoder/reconstructions.png
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from components.runtime.cluster import device
+from components.runtime.failure import BadInput, GateRefused
+from components.runtime.files import fresh_folder, publish, read_manifest, write_json, write_manifest
+from components.training.autoencoder import psnr_db, read_images, reconstruct, train_autoencoder
+from components.training.pictures import save_pairs
+from model.autoencoder import Autoencoder
+from pipelines import paths, stage
+from pipelines.params import Params
+
+REPORT = paths.REPORTS / "autoencoder"
+NUM_PICTURES = 16
+
+
+def main(params: Params) -> None:
+    config = params.autoencoder
+    read_manifest(paths.DOCUMENTS, kind="documents")
+    if config.pretrained:
+        autoencoder = load(Path(config.pretrained)).to(device())
+    else:
+        autoencoder = train_autoencoder(config, read_images(paths.DOCUMENTS, "train"), device())
+    held_out = read_images(paths.DOCUMENTS, "test")
+    reconstructed = reconstruct(autoencoder, held_out)
+    facts = {
+        "psnr_db": round(psnr_db(reconstructed, held_out), 3),
+        "num_held_out_images": len(held_out),
+        "pixels_per_latent": autoencoder.pixels_per_latent,
+        "latent_channels": autoencoder.latent_channels,
+        "latent_mean": autoencoder.latent_mean.flatten().tolist(),
+        "latent_std": autoencoder.latent_std.flatten().tolist(),
+    }
+    REPORT.mkdir(parents=True, exist_ok=True)
+    write_json(REPORT / "metrics.json", facts)
+    save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES])
+    if facts["psnr_db"] < config.min_psnr_db:
+        raise GateRefused(
+            f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}; raise autoencoder.max_steps"
+        )
+    work = fresh_folder(paths.WORK / "autoencoder" / "finished")
+    autoencoder.cpu().save_pretrained(work)
+    write_manifest(work, kind="autoencoder", **facts)
+    publish(work, paths.AUTOENCODER)
+    print(
+        f"autoencoder: {facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}"
+    )
+
+
+def load(folder: Path) -> Autoencoder:
+    """A given autoencoder; BadInput where the folder holds none."""
+    try:
+        return Autoencoder.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"autoencoder.pretrained: {folder} is no diffusers AutoencoderKL ({str(error).splitlines()[0]})"
+        ) from None
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    stage.run("autoencoder", __doc__, main)

@@ -1,0 +1,39 @@
+"""Encode documents into token ids and latents, in packed, indexed shards.
+
+data/documents, data/tokenizer, artifacts/autoencoder, data/quarantine/documents.jsonl -> data/latents, reports/encode/latents.json
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from components.data.encoding import Sources, assemble, encode_parts, work_digest
+from components.data.latents import EncodeSettings
+from components.data.quarantine import read_keys
+from components.runtime.files import read_manifest, write_json
+from pipelines import paths, stage
+from pipelines.params import Params
+
+
+def main(params: Params) -> None:
+    documents = read_manifest(paths.DOCUMENTS, kind="documents")
+    read_manifest(paths.AUTOENCODER, kind="autoencoder")
+    quarantine = read_keys(paths.QUARANTINE / "documents.jsonl")
+    sources = Sources(paths.DOCUMENTS, paths.TOKENIZER, paths.AUTOENCODER, quarantine)
+    settings = EncodeSettings(
+        batch_size=params.encode.batch_size,
+        row_length=params.encode.row_length,
+        patch_side=params.train.model.patch_side,
+        image_side_px=documents["image_side_px"],
+    )
+    work = paths.WORK / "encode" / work_digest(sources, settings)
+    encode_parts(sources, settings, work)
+    report = assemble(sources, settings, work, paths.LATENTS)
+    write_json(paths.REPORTS / "encode" / "latents.json", report)
+    shutil.rmtree(work.parent)
+    for split, num_rows in report["num_rows"].items():
+        print(f"encode: {split}: {report['num_documents'][split]} documents in {num_rows} rows, {report['packing_fill'][split]:.1%} full")
+
+
+if __name__ == "__main__":
+    stage.run("encode", __doc__, main)

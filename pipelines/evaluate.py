@@ -1,0 +1,75 @@
+"""Measure the trained model on held-out data and picture what it makes, in a report and in its MLflow run.
+
+artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine} -> reports/evaluate
+"""
+
+from __future__ import annotations
+
+from components.data.images import decode_png
+from components.data.quarantine import read_keys
+from components.data.tokenizer import load_tokenizer
+from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
+from components.evaluation.metrics import table
+from components.evaluation.pictures import sample_grid
+from components.evaluation.report import diffusion_rows, page
+from components.evaluation.suite import Findings, Subject, measure
+from components.runtime.cluster import device
+from components.runtime.files import read_json, read_manifest, write_bytes, write_json, write_text
+from components.runtime.tracking import Tracker, open_run
+from model.autoencoder import Autoencoder
+from model.pretrained import load_pretrained
+from pipelines import paths, stage
+from pipelines.params import Params
+
+REPORT = paths.REPORTS / "evaluate"
+
+
+def main(params: Params) -> None:
+    documents = read_manifest(paths.DOCUMENTS, kind="documents")
+    trained = read_manifest(paths.TRAIN, kind="train")
+    subject, (held_out, training) = load_subject(), read_data(params)
+    kept_out = [(digit, colour) for digit, colour in documents["kept_out_pairs"]]
+    findings = measure(subject, held_out, training, kept_out, params.evaluate)
+    samples = sample_grid(findings.drawings)
+    write_bytes(REPORT / "samples.png", samples)
+    write_text(REPORT / "index.html", page(findings, samples, paths.REPORTS / "train" / "history.csv"))
+    write_json(REPORT / "diffusion.json", diffusion_rows(findings))
+    write_json(REPORT / "metrics.json", findings.metrics)
+    log(findings, samples, trained["step"])
+    for key, value, metric in table(findings.metrics):
+        print(f"{key:38} {value:7.4f}  {metric.meaning}")
+    for note in findings.notes:
+        print(f"not measured: {note}")
+    print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)
+
+
+def load_subject() -> Subject:
+    read_manifest(paths.AUTOENCODER, kind="autoencoder")
+    model, autoencoder = load_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
+    return Subject(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
+
+
+def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
+    read_manifest(paths.LATENTS, kind="latents")
+    bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
+    held_out = read_held_out(
+        paths.DOCUMENTS,
+        paths.LATENTS,
+        "test",
+        left_out=bad_documents | bad_latents,
+        max_images=max(params.evaluate.num_loss_images, params.evaluate.num_captions),
+        max_text_bytes=params.evaluate.max_text_bytes,
+    )
+    return held_out, read_training_facts(paths.DOCUMENTS, left_out=bad_documents)
+
+
+def log(findings: Findings, samples: bytes, step: int) -> None:
+    tracker = Tracker(open_run("evaluate", run_id=read_json(paths.TRAIN / "run.json")["run_id"]))
+    tracker.metrics(findings.metrics, step)
+    tracker.image(decode_png(samples), "evaluate/samples", step)
+    tracker.artifact(REPORT, "evaluate")
+    tracker.finish()
+
+
+if __name__ == "__main__":
+    stage.run("evaluate", __doc__, main)

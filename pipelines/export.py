@@ -1,0 +1,49 @@
+"""Export the trained model as one bundle: safetensors, tokenizer, ONNX graphs checked against torch, TensorRT if found.
+
+artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/metrics.json -> artifacts/bundle, reports/export
+"""
+
+from __future__ import annotations
+
+from components.runtime.failure import GateRefused
+from components.runtime.files import fresh_folder, publish, read_json, read_manifest, write_json, write_manifest
+from export.build import Sources, build_bundle, build_tensorrt, problems
+from export.bundle import KIND, bundle_digest, open_bundle
+from export.failure import ExportRefused
+from pipelines import paths, stage
+from pipelines.params import Params
+
+METRICS = paths.REPORTS / "evaluate/metrics.json"
+REPORT = paths.REPORTS / "export/parity.json"
+TENSORRT = paths.REPORTS / "export/tensorrt.json"
+# Engines are a cache of this machine, not part of the bundle: see export/engine_key.py.
+ENGINES = paths.WORK / "engines"
+
+
+def main(params: Params) -> None:
+    trained = read_manifest(paths.TRAIN, kind="train")
+    read_manifest(paths.AUTOENCODER, kind="autoencoder")
+    read_manifest(paths.TOKENIZER, kind="tokenizer")
+    sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
+    folder = fresh_folder(paths.WORK / "export/bundle")
+    try:
+        parity = build_bundle(
+            sources, folder, params.export, image_side_px=params.ingest.image_side_px, metrics=read_json(METRICS)
+        )
+        write_json(REPORT, parity)
+        for graph, entry in parity["graphs"].items():
+            print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
+        if found := problems(parity):
+            raise GateRefused(f"{'; '.join(found)}; every shape set's error is in {REPORT}")
+        manifest = write_manifest(folder, kind=KIND, model_sha256=trained["files"]["model.safetensors"]["sha256"])
+        publish(folder, paths.BUNDLE)
+        tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, ENGINES)
+    except ExportRefused as error:
+        raise GateRefused(str(error)) from error
+    write_json(TENSORRT, tensorrt._asdict())
+    print(f"TensorRT engine {tensorrt.why}", flush=True)
+    print(f"bundle {bundle_digest(manifest)[:12]} in {paths.BUNDLE}", flush=True)
+
+
+if __name__ == "__main__":
+    stage.run("export", __doc__, main)

@@ -1,0 +1,47 @@
+"""Make captioned images and text of any supported format into documents with splits, and train the tokenizer.
+
+ingest.corpora -> data/documents, data/tokenizer, data/requests, data/quarantine/ingest.jsonl, reports/ingest
+"""
+
+from __future__ import annotations
+
+from components.data.example_requests import write_requests
+from components.data.intake import collect, finish, has_scenes, kept_out, learn_tokenizer
+from components.runtime.files import fresh_folder, write_json
+from pipelines import paths, stage
+from pipelines.params import Params
+
+REJECTED = paths.QUARANTINE / "ingest.jsonl"
+REPORT = paths.REPORTS / "ingest/counts.json"
+
+
+def main(params: Params) -> None:
+    """Collect the corpora, learn the tokenizer, describe every document, and write the demonstration's requests."""
+    config = params.ingest
+    collected = collect(config, paths.DOCUMENTS, REJECTED)
+    print(
+        f"{collected.kept.total()} documents kept, {len(collected.rejected)} rows set aside; training the tokenizer",
+        flush=True,
+    )
+    tokenizer = learn_tokenizer(config, paths.DOCUMENTS)
+    tokenizer_sha256 = tokenizer.save(fresh_folder(paths.TOKENIZER))
+    report = finish(config, paths.DOCUMENTS, collected, tokenizer, tokenizer_sha256)
+    num_requests = write_requests(
+        paths.REQUESTS, paths.DOCUMENTS, kept_out=kept_out(config), has_scenes=has_scenes(config), seed=config.seed
+    )
+    write_json(REPORT, report)
+    for split, sources in report["splits"].items():
+        for source, entry in sources.items():
+            print(
+                f"{split} {source}: {entry['documents']} documents, {entry['images']} images, {entry['tokens']} tokens",
+                flush=True,
+            )
+    print(
+        f"documents in {paths.DOCUMENTS}, tokenizer of {tokenizer.vocab_size} in {paths.TOKENIZER},"
+        f" {num_requests} requests in {paths.REQUESTS}, rows set aside in {REJECTED}, counts in {REPORT}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    stage.run("ingest", __doc__, main)

@@ -1,0 +1,67 @@
+"""Register the bundle as a model version: challenger always, champion where the metrics allow it; one version a bundle.
+
+artifacts/{bundle, train/run.json}, reports/{evaluate/metrics, export/parity}.json -> reports/register/version.json
+"""
+
+from __future__ import annotations
+
+from components.evaluation.metrics import METRICS
+from components.runtime import registry
+from components.runtime.failure import BadInput
+from components.runtime.files import read_json, write_json
+from components.runtime.tracking import RunIdentity, Tracker, Version, open_run, set_alias, version_of
+from export import served
+from export.bundle import CARD, Bundle, bundle_digest, open_bundle
+from export.failure import ExportRefused
+from pipelines import paths, stage
+from pipelines.params import Params
+
+METRICS_REPORT, PARITY_REPORT = paths.REPORTS / "evaluate/metrics.json", paths.REPORTS / "export/parity.json"
+
+
+def main(params: Params) -> None:
+    config, metrics = params.register, read_json(METRICS_REPORT)
+    try:
+        bundle = open_bundle(paths.BUNDLE)
+    except ExportRefused as error:
+        raise BadInput(str(error)) from None
+    identity = open_run("register", run_id=read_json(paths.TRAIN / "run.json")["run_id"])
+    uri, name, digest = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
+    known = registry.find_version(uri, name, digest)
+    version = known or _create(identity, name, bundle, digest, metrics)
+    champion = version_of(uri, name, alias="champion")
+    higher = METRICS[config.compare].better == "higher" if config.compare in METRICS else True
+    present = registry.version_metrics(champion) if champion and champion.version != version.version else None
+    decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
+    aliases = ["challenger"] + ["champion"] * decision.champion
+    for alias in aliases:
+        set_alias(uri, name, alias, version.version)
+    Tracker(identity).finish()
+    facts = {"name": name, "version": version.version, "run_id": version.run_id, "bundle_sha256": digest}
+    report = {**facts, "aliases": aliases, "reasons": list(decision.reasons)}
+    write_json(paths.REPORTS / "register/version.json", report)
+    print(f"{name} version {version.version} ({'known' if known else 'new'}): {' and '.join(aliases)}", flush=True)
+    for reason in decision.reasons:
+        print(f"  {reason}", flush=True)
+
+
+def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metrics: dict[str, float]) -> Version:
+    parity = read_json(PARITY_REPORT)["graphs"]
+    return registry.create_version(
+        identity,
+        name,
+        python_model=served.MODEL_CODE,
+        bundle=bundle.folder,
+        bundle_sha256=digest,
+        metrics=metrics,
+        tags={f"onnx_error/{graph}": str(entry["largest_error"]) for graph, entry in parity.items()},
+        # The card without its front matter, which is for model hubs.
+        description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
+        signature=registry.model_signature(served.INPUTS, served.OUTPUTS, served.PARAMETERS),
+        input_example=list(served.EXAMPLE),
+        pip_requirements=registry.installed(served.PACKAGES),
+    )
+
+
+if __name__ == "__main__":
+    stage.run("register", __doc__, main)

@@ -1,0 +1,80 @@
+"""Which code does each stage depend on? Computes the import closure of every stage and holds dvc.yaml's code deps to it.
+
+`python -m pipelines.wiring` rewrites the deps of dvc.yaml; `--check` only compares (exit 1 when they differ). DVC then never
+skips a stage whose code changed, and never trains again because a reader did.
+
+pipelines/params.py imports every stage's configuration; what it reads is tracked by value (dvc.yaml `params:`), so the walk
+does not go on through it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("pipelines", "components", "model", "export")
+CODE_SUFFIX = ".py"
+READS_VALUES = "pipelines.params"
+
+
+def code_deps(module: str) -> list[str]:
+    """Files of ours that `module` imports, directly or not, itself included; packages' docstring-only faces left out."""
+    import grimp
+
+    graph = grimp.build_graph(*PACKAGES)
+    seen, open_modules = set[str](), [module]
+    while open_modules:
+        current = open_modules.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if current != READS_VALUES:
+            open_modules.extend(graph.find_modules_directly_imported_by(current))
+    files = (Path(*name.split(".")).with_suffix(CODE_SUFFIX) for name in seen)
+    return sorted(str(file) for file in files if file.is_file())
+
+
+def stage_definitions(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every stage's body by name; a foreach stage's is its `do`."""
+    return {name: body.get("do", body) for name, body in pipeline["stages"].items()}
+
+
+def is_code(dependency: str) -> bool:
+    """Whether a dep of dvc.yaml is one of our source files."""
+    return dependency.endswith(CODE_SUFFIX) and dependency.split("/")[0] in PACKAGES
+
+
+def rewrite(path: Path, *, check: bool) -> list[str]:
+    """Make each stage's code deps equal its closure; returns the names of the stages that differed."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 160, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    pipeline = yaml.load(path.read_text())
+    different = []
+    for name, body in stage_definitions(pipeline).items():
+        others = [dep for dep in body["deps"] if not is_code(dep)]
+        wanted = others + code_deps(f"pipelines.{name}")
+        if list(body["deps"]) != wanted:
+            different.append(name)
+            body["deps"][:] = wanted
+    if different and not check:
+        with path.open("w") as file:
+            yaml.dump(pipeline, file)
+    return different
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.wiring", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    arguments = parser.parse_args()
+    different = rewrite(Path("dvc.yaml"), check=arguments.check)
+    print(f"code deps differ: {', '.join(different)}" if different else "code deps of every stage equal its imports")
+    return 1 if different and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Does packing keep its promises, and is a laid-out batch what one gets by building it document by document?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.data.packing import fill, lay_out, open_packing, pack, write_packing
+from components.data.shards import write_arrays
+from components.runtime.failure import BadInput
+
+PAD, BOI, EOI = 0, 3, 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 64), max_size=120))
+def test_every_document_stands_once_and_no_row_overflows(lengths: list[int]) -> None:
+    length = np.array(lengths, np.int64)
+    packing = pack(length, 64)
+    assert sorted(packing.document.tolist()) == list(range(len(lengths)))
+    assert packing.row_at[0] == 0 and packing.row_at[-1] == len(lengths)
+    used = [length[packing.document[a:b]].sum() for a, b in zip(packing.row_at[:-1], packing.row_at[1:], strict=True)]
+    assert all(0 < total <= 64 for total in used)
+    assert fill(packing, length, 64) == pytest.approx(sum(used) / (64 * len(used)) if used else 0.0)
+
+
+def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> int:
+    """Number of rows of the textbook's method, by a search over all rows."""
+    free: list[int] = []
+    for length in sorted(lengths.tolist(), reverse=True):
+        fitting = [room for room in free if room >= length]
+        if fitting:
+            free[free.index(min(fitting))] -= length
+        else:
+            free.append(row_length - length)
+    return len(free)
+
+
+@pytest.mark.parametrize("longest", [12, 25, 40])
+def test_packing_is_no_worse_than_best_fit_decreasing(longest: int) -> None:
+    print("seed 5")
+    lengths = np.random.default_rng(5).integers(1, longest + 1, 400)
+    assert len(pack(lengths, 40).row_at) - 1 <= best_fit_decreasing(lengths, 40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
+def test_the_first_row_is_filled_as_well_as_any_choice_could(lengths: list[int]) -> None:
+    packing = pack(np.array(lengths), 20)
+    longest, *others = sorted(lengths, reverse=True)
+    sums = {0}
+    for length in others:
+        sums |= {total + length for total in sums}
+    best = longest + max(total for total in sums if total <= 20 - longest)
+    assert sum(lengths[document] for document in packing.document[: packing.row_at[1]]) == best
+
+
+def test_rows_are_full_where_documents_allow() -> None:
+    print("seed 6")
+    generator = np.random.default_rng(6)
+    lengths = np.concatenate([generator.integers(25, 54, 3000), generator.integers(20, 256, 800)])
+    assert fill(pack(lengths, 256), lengths, 256) >= 0.995
+
+
+def test_a_document_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(AssertionError, match="longer than a row"):
+        pack(np.array([3, 9]), 8)
+
+
+def test_a_packing_survives_the_disk(tmp_path: Path) -> None:
+    packing = pack(np.array([5, 3, 8, 1]), 8)
+    write_packing(tmp_path / "packing.safetensors", packing)
+    read = open_packing(tmp_path / "packing.safetensors")
+    assert all(np.array_equal(a, b) for a, b in zip(packing, read, strict=True))
+    write_arrays(tmp_path / "other.safetensors", {"row_at": packing.row_at})
+    with pytest.raises(BadInput, match="packed rows"):
+        open_packing(tmp_path / "other.safetensors")
+
+
+Document = list[int | str]  # text ids, and "image" or "hidden" (an image that must not see its caption)
+document_strategy = st.lists(st.one_of(st.integers(5, 30), st.sampled_from(["image", "hidden"])), max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(st.lists(document_strategy, max_size=3), min_size=1, max_size=3), patches=st.integers(1, 4))
+def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]], patches: int) -> None:
+    row_length = 100
+    stored = [[1, *_flat(document), 2] for row in rows for document in row]
+    layout = lay_out(
+        np.array([id for ids in stored for id in ids], np.int32),
+        np.cumsum([0, *map(len, stored)]),
+        np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
+        hidden_captions=np.array([part == "hidden" for row in rows for doc in row for part in doc if isinstance(part, str)], bool),
+        num_rows=len(rows),
+        row_length=row_length,
+        patches_per_image=patches,
+        boi=BOI,
+        pad=PAD,
+    )
+    expected = _by_hand(rows, row_length, patches)
+    is_patch = np.zeros(len(rows) * row_length, bool)
+    is_patch[layout.patch_at] = True
+    assert np.array_equal(np.where(is_patch, PAD, layout.ids.ravel()), expected["ids"])
+    for name in ("position", "first", "last"):
+        assert np.array_equal(getattr(layout, name).ravel(), expected[name]), name
+    for name in ("patch_at", "predict_at", "target"):
+        assert getattr(layout, name).tolist() == expected[name], name
+
+
+def _flat(document: Document) -> list[int]:
+    return [id for part in document for id in ([BOI, EOI] if isinstance(part, str) else [part])]
+
+
+def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
+    """The layout straight from its definition, one position at a time."""
+    out: dict[str, list[int]] = {name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")}
+    for number, row in enumerate(rows):
+        cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
+        for document in row:
+            start, text_before = len(cells), False
+            for part in [1, *document, 2]:
+                at = len(cells)
+                if isinstance(part, int):
+                    if text_before:
+                        out["predict_at"].append(number * row_length + at - 1)
+                        out["target"].append(part)
+                    cells.append((part, at - start, start, at))
+                    text_before = True
+                    continue
+                first = at if part == "hidden" else start
+                # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
+                out["predict_at"].append(number * row_length + at - 1)
+                out["target"].append(BOI)
+                cells.append((BOI, at - start, first, at))
+                for patch in range(at + 1, at + 1 + patches):
+                    out["patch_at"].append(number * row_length + patch)
+                    cells.append((PAD, patch - start, first, at + patches))
+                cells.append((EOI, len(cells) - start, start, len(cells)))
+        cells += [(PAD, 0, at, at) for at in range(len(cells), row_length)]
+        for name, values in zip(("ids", "position", "first", "last"), zip(*cells, strict=True), strict=True):
+            out[name] += values
+    return out

@@ -1,0 +1,85 @@
+"""Can any text be encoded and read back, and can no text become a control token?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from components.data.documents import Document, ImageSegment, TextSegment
+from components.data.scenes import COLOURS, DIGIT_WORDS, PHRASINGS, PLACES, SceneObject, describe
+from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, load_tokenizer, token_stream, train_tokenizer
+from components.runtime.failure import BadInput
+
+CAPTIONS = [
+    describe([SceneObject(digit, colour, place), SceneObject((digit + 1) % 10, colour, "bottom right")], phrasing)
+    for digit in range(10)
+    for colour in COLOURS
+    for place in PLACES[:3]
+    for phrasing in range(len(PHRASINGS))
+]
+# A corpus that says the control tokens thousands of times must not teach the merges to make them.
+HOSTILE = [f"{token}{token} {token}" for token in SPECIAL_TOKENS.values()] * 2000
+TOKENIZER = train_tokenizer([*CAPTIONS, *HOSTILE], 600)
+CONTROL = set(TOKENIZER.special_ids.values())
+LOADED_SPELLINGS = st.lists(st.sampled_from([*SPECIAL_TOKENS.values(), " ", "a", "<|", "|>", "\n"])).map("".join)
+
+
+def test_control_ids_are_fixed() -> None:
+    assert TOKENIZER.special_ids == {"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}
+
+
+@settings(deadline=None)
+@given(text=st.text() | LOADED_SPELLINGS)
+def test_any_text_comes_back_and_none_becomes_a_control_token(text: str) -> None:
+    ids = TOKENIZER.encode(text)
+    assert CONTROL.isdisjoint(ids)
+    assert TOKENIZER.decode(ids) == text
+
+
+def test_decoding_leaves_control_tokens_out_and_survives_broken_utf8() -> None:
+    ids = TOKENIZER.encode("\u00e9")
+    assert TOKENIZER.decode([1, *TOKENIZER.encode("a red three"), 3, 4, 2]) == "a red three"
+    assert TOKENIZER.decode(ids[:1]) == "\ufffd"
+
+
+def test_words_of_captions_are_single_tokens() -> None:
+    for word in (*DIGIT_WORDS, *COLOURS, "top", "bottom", "left", "right"):
+        assert len(TOKENIZER.encode(f" {word}")) == 1, word
+
+
+def test_saved_tokenizer_loads_and_a_changed_one_is_refused(tmp_path: Path) -> None:
+    TOKENIZER.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    for text in (*CAPTIONS[:20], "<|boi|> \u00e9", ""):
+        assert loaded.encode(text) == TOKENIZER.encode(text)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace("three", "thre3"))
+    with pytest.raises(BadInput, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_training_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = {train_tokenizer(CAPTIONS + HOSTILE, 600).save(tmp_path / name) for name in ("a", "b", "c")}
+    assert len(digests) == 1
+
+
+def test_stream_puts_each_image_as_an_adjacent_pair() -> None:
+    first, second = TextSegment("a <|eoi|> b"), TextSegment("c")
+    picture = ImageSegment(b"")
+    document = Document(key="k", source="s", segments=(picture, first, picture, picture, second))
+    ids, positions = token_stream(TOKENIZER, document)
+    text = TOKENIZER.encode(first.text)
+    assert ids == [1, 3, 4, *text, 3, 4, 3, 4, *TOKENIZER.encode("c"), 2]
+    assert positions == [1, 3 + len(text), 5 + len(text)]
+    assert all(ids[at : at + 2] == [3, 4] for at in positions)
+
+
+def test_a_tokenizer_without_our_control_tokens_is_refused() -> None:
+    from tokenizers import models
+
+    with pytest.raises(BadInput, match=r"<\|pad\|>"):
+        TextTokenizer(Tokenizer(models.BPE()))

@@ -1,0 +1,45 @@
+"""What the evaluation's tests share: a tokenizer of scene captions, and small random models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.scenes import ALL_PAIRS, PHRASINGS, describe, random_objects
+from components.data.tokenizer import TextTokenizer, train_tokenizer
+from model.config import ModelConfig, model_config
+from model.transfusion import Transfusion
+
+LATENT_SHAPE = (4, 4, 4)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    rng = np.random.default_rng(0)
+    return train_tokenizer([describe(random_objects(rng, ALL_PAIRS), i % len(PHRASINGS)) for i in range(200)], 320)
+
+
+@pytest.fixture(scope="session")
+def config(tokenizer: TextTokenizer) -> ModelConfig:
+    return model_config(
+        "tiny",
+        vocab_size=tokenizer.vocab_size,
+        latent_channels=LATENT_SHAPE[0],
+        patch_side=2,
+        objective="flow",
+        max_length=256,
+        special_ids=tokenizer.special_ids,
+    )
+
+
+@pytest.fixture
+def model(config: ModelConfig) -> Transfusion:
+    """Random weights, large enough that every input matters to every output."""
+    torch.manual_seed(5)
+    model = Transfusion(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return model

@@ -1,0 +1,78 @@
+"""Can the judge be trusted? Trained on some people's digits it must read other people's, and count what it gets wrong."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.config import SplitShares
+from components.data.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
+from components.evaluation.config import JudgeConfig
+from components.evaluation.judge import EMPTY, Judge, draw_cells, score_judge, train_judge
+
+SHARES = SplitShares(validation=0.08, test=0.12)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    scans = split_scans(SHARES, 17)
+    started_s = time.monotonic()
+    judge = train_judge(np.concatenate([scans["train"], scans["validation"]]).tolist(), JudgeConfig(max_steps=250, batch_size=128), 17)
+    print(f"trained in {time.monotonic() - started_s:.1f} s")
+    return judge
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
+    """300 scenes of test scans, which the judge has never seen."""
+    rng = np.random.default_rng(23)
+    test = split_scans(SHARES, 17)["test"]
+    labels = load_scans().digit[test]
+    images, truth = [], []
+    for _ in range(300):
+        objects = random_objects(rng, ALL_PAIRS)
+        images.append(compose(objects, [int(rng.choice(test[labels == thing.digit])) for thing in objects], rng))
+        truth.append(frozenset(objects))
+    return np.stack(images), truth
+
+
+def test_reads_real_scenes_of_unseen_scans(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+    scores = score_judge(judge, *scenes)
+    print(scores)
+    assert scores.objects_right >= 0.97
+    assert scores.scenes_right >= 0.94
+
+
+def test_reads_larger_pictures_and_empty_ones(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+    images, truth = scenes
+    doubled = images[:100].repeat(2, axis=1).repeat(2, axis=2)
+    assert score_judge(judge, doubled, truth[:100]).objects_right >= 0.9
+    assert judge.read(np.zeros((2, 32, 32, 3), np.uint8)) == [frozenset(), frozenset()]
+    assert judge.read(np.zeros((0, 32, 32, 3), np.uint8)) == []
+
+
+def test_a_wrong_claim_is_counted_as_one(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+    images, truth = scenes
+    right = [index for index, found in enumerate(judge.read(images)) if found == truth[index]][:4]
+    claims = [truth[index] for index in right]
+    thing = next(iter(claims[0]))
+    other = SceneObject((thing.digit + 1) % 10, thing.colour, thing.place)
+    claims[0] = claims[0] - {thing} | {other}
+    num_objects = sum(map(len, claims))
+    assert score_judge(judge, images[right], claims) == ((num_objects - 1) / num_objects, 3 / 4)
+
+
+def test_training_cells_show_what_they_say() -> None:
+    scans = load_scans()
+    generator = torch.Generator().manual_seed(1)
+    cells = draw_cells(torch.from_numpy(scans.intensity), torch.from_numpy(scans.digit), 400, generator)
+    ink = cells.pixels.clamp(min=0).sum((2, 3))
+    empty = cells.digit == EMPTY
+    assert 10 < int(empty.sum()) < 90
+    assert float(cells.pixels[empty].abs().max()) < 0.6  # noise alone
+    palette = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]).bool()
+    lit = ink[~empty] > ink[~empty].amax(1, keepdim=True) / 2
+    assert torch.equal(lit, palette[cells.colour[~empty]])

@@ -1,0 +1,85 @@
+"""Does each folder import only what it may? The layers themselves are import-linter contracts in pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("pipelines", "components", "model", "export")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+# Where each heavyweight may be imported; nothing else may.
+HOMES = {
+    "mlflow": {"components/runtime/tracking.py", "components/runtime/registry.py", "export/pyfunc.py"},
+    "ray": {"components/runtime/cluster.py"},
+    "great_expectations": {"components/data/expectations.py"},
+    "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
+    "diffusers": {"model/autoencoder.py"},
+}
+BANNED_FILE_NAMES = {"utils.py", "helpers.py", "base.py", "misc.py"}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_import_linter_contracts_hold() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_a_heavyweight_has_one_home(library: str) -> None:
+    users = {str(path.relative_to(ROOT)) for path in SOURCES if library in _imports(path)}
+    assert users <= HOMES[library]
+
+
+def test_model_imports_torch_and_the_standard_library_only() -> None:
+    allowed = {*sys.stdlib_module_names, "torch", "model"}
+    once = {"safetensors": "pretrained.py", "diffusers": "autoencoder.py"}
+    for path in (ROOT / "model").glob("*.py"):
+        for library in _imports(path) - allowed:
+            assert once.get(library) == path.name, f"{path.name} imports {library}"
+
+
+def test_no_file_is_named_for_a_library_or_for_nothing() -> None:
+    libraries = {"mlflow", "ray", "dvc", "onnx", "onnxruntime", "tensorrt", "torch", "datasets", "tokenizers", "diffusers"}
+    for path in SOURCES:
+        assert path.name not in BANNED_FILE_NAMES and path.stem not in libraries, path
+
+
+def test_files_are_short_and_say_what_they_answer() -> None:
+    for path in SOURCES:
+        text = path.read_text()
+        assert text.count("\n") <= 300, f"{path} has {text.count(chr(10))} lines"
+        assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def test_nothing_is_loaded_unsafely() -> None:
+    """No pickle, no eval, no shell, no torch.load without weights_only."""
+    banned = re.compile(r"\bpickle\.load|\byaml\.load\(|(?<![\w.])eval\(|shell=True|torch\.load\((?!.*weights_only=True)")
+    for path in SOURCES:
+        assert not banned.search(path.read_text()), path
+
+
+def test_every_entry_point_imports_without_work(tmp_path: Path) -> None:
+    """Importing any module writes no file and sets up no logging."""
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if path.name != "__init__.py"]
+    light = [name for name in modules if name != "export.pyfunc"]  # its import is the model's declaration to MLflow
+    script = f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r}); [importlib.import_module(n) for n in {light!r}]"
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,88 @@
+"""One tiny model, its folders and its bundle, made once for all tests of the export."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from components.data.tokenizer import train_tokenizer
+from components.runtime.files import write_manifest
+from export.build import Sources, build_bundle
+from export.bundle import Bundle, open_bundle
+from export.config import ExportConfig
+from model.autoencoder import Autoencoder
+from model.config import ModelConfig, model_config
+from model.pretrained import save_pretrained
+from model.transfusion import Transfusion
+
+IMAGE_SIDE_PX = 16
+CAPTIONS = ["a red three top left", "a blue seven bottom right and a green one top left", "def return(self): pass"] * 4
+CONFIG = ExportConfig(opset=24, max_transformer_error=1e-4, max_autoencoder_error=1e-3, tensorrt="auto")
+
+
+class Made(NamedTuple):
+    """sources: the trained folders. parity: the report. seconds: that the whole build took."""
+
+    sources: Sources
+    bundle: Bundle
+    model: Transfusion
+    autoencoder: Autoencoder
+    parity: dict[str, Any]
+    seconds: float
+
+
+def lively_model(config: ModelConfig) -> Transfusion:
+    """Random weights four times the initial size, so that errors and guidance show."""
+    model = Transfusion(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return model
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    torch.manual_seed(17)
+    root = tmp_path_factory.mktemp("export")
+    sources = Sources(root / "model", root / "autoencoder", root / "tokenizer")
+    tokenizer = train_tokenizer(CAPTIONS, 300)
+    sources.tokenizer.mkdir()
+    tokenizer.save(sources.tokenizer)
+    config = model_config(
+        "tiny",
+        vocab_size=300,
+        latent_channels=4,
+        patch_side=2,
+        objective="flow",
+        max_length=96,
+        special_ids=tokenizer.special_ids,
+    )
+    model = lively_model(config)
+    save_pretrained(model, sources.model)
+    autoencoder = Autoencoder.create(
+        block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=IMAGE_SIDE_PX
+    ).eval()
+    # Not mean 0 and deviation 1, or a graph without the normalisation would pass.
+    autoencoder.set_normalisation(torch.tensor([0.3, -0.2, 0.1, 0.5]), torch.tensor([0.5, 0.7, 1.5, 0.9]))
+    autoencoder.save_pretrained(sources.autoencoder)
+    folder = root / "bundle"
+    folder.mkdir()
+    started_s = time.monotonic()
+    metrics = {"text_to_image/objects_right": 0.97}
+    parity = build_bundle(sources, folder, CONFIG, image_side_px=IMAGE_SIDE_PX, metrics=metrics)
+    seconds = time.monotonic() - started_s
+    write_manifest(folder, kind="bundle")
+    return Made(sources, open_bundle(folder), model, autoencoder, parity, seconds)
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may spoil."""
+    import shutil
+
+    return Path(shutil.copytree(made.bundle.folder, tmp_path / "bundle"))

@@ -1,0 +1,133 @@
+"""Requests in, answers out; a bad one harms nobody, and no prompt can spell a control token."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.data.images import BadImage, decode_png, to_square_png
+from export.bundle import TOKENIZER
+from export.failure import BadPrompt
+from export.pictures import read_pixels
+from export.predictor import PredictOptions, Predictor, Prompt
+from export.text import TextCodec
+from model.autoencoder import to_images
+from model.sampling import generate
+from tests.export.conftest import Made
+
+OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)
+SPECIAL = ["<|pad|>", "<|bos|>", "<|eos|>", "<|boi|>", "<|eoi|>"]
+
+
+@pytest.fixture(scope="module")
+def predictor(made: Made) -> Predictor:
+    return Predictor.open(made.bundle.folder)
+
+
+def png(width: int, height: int, mode: str = "RGB", seed: int = 0) -> bytes:
+    channels = {"RGB": 3, "RGBA": 4}.get(mode)
+    shape = (height, width, channels) if channels else (height, width)
+    values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    buffer = io.BytesIO()
+    image = Image.fromarray(values) if mode in ("RGB", "RGBA", "L") else Image.fromarray(values.astype(np.uint16) * 257)
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
+    prompts = [
+        Prompt("t", "text", "a red"),
+        Prompt("i", "text_to_image", "a red three top left"),
+        Prompt("bad", "text_to_image", ""),
+        Prompt("c", "image_to_text", image=png(40, 30)),
+        Prompt("broken", "image_to_text", image=b"no image"),
+        Prompt("j", "text_to_image", "a blue seven"),
+        Prompt("what", "sing", "a song"),
+    ]
+    answers = predictor.predict(prompts, OPTIONS)
+    assert [answer.id for answer in answers] == ["t", "i", "bad", "c", "broken", "j", "what"]
+    text, picture, empty, caption, broken, other, unknown = answers
+    assert Image.open(io.BytesIO(picture.image_png)).size == (16, 16)
+    assert picture.image_png != other.image_png
+    assert text.num_tokens <= 6
+    assert not text.image_png
+    assert not caption.error
+    assert (empty.error, broken.error) == ("prompt is empty", "image is not PNG, JPEG, WEBP")
+    assert "sing" in unknown.error
+
+
+def test_an_answer_depends_on_its_id_and_not_on_its_neighbours(predictor: Predictor) -> None:
+    one = Prompt("7", "text_to_image", "a red three")
+    crowd = [Prompt("1", "text_to_image", "a blue seven bottom right"), Prompt("2", "text", "a"), one]
+    alone, among = predictor.predict([one], OPTIONS)[0], predictor.predict(crowd, OPTIONS)[2]
+    renamed = predictor.predict([one._replace(id="8")], OPTIONS)[0]
+    left, right = (np.asarray(Image.open(io.BytesIO(answer.image_png))).astype(int) for answer in (alone, among))
+    # Other batch sizes round differently, at most by one grey level.
+    assert np.abs(left - right).max() <= 1
+    assert renamed.image_png != alone.image_png
+
+
+def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> None:
+    codec = TextCodec(made.bundle.folder / TOKENIZER)
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    pieces = [*SPECIAL, "<|", "|>", "boi", " ", "a red", "\n", "<|bo", "i|>", "é", "\u202e"]
+    for _ in range(200):
+        text = "".join(rng.choices(pieces, k=rng.randint(1, 8)))
+        ids = codec.encode(text)
+        assert ids.min() >= len(SPECIAL)
+        assert codec.decode(ids) == text
+    request = predictor.request(Prompt("1", "text", "<|boi|><|eos|>"), OPTIONS)
+    config = made.bundle.config
+    assert request.prefix[0].tolist().count(config.boi_id) == 0
+    assert request.prefix[0].tolist().count(config.eos_id) == 0
+    request = predictor.request(Prompt("1", "text_to_image", "<|eoi|> <|boi|>"), OPTIONS)
+    assert request.prefix[0].tolist().count(config.boi_id) == 1
+    assert request.prefix[0][-1] == config.boi_id
+
+
+@pytest.mark.parametrize("task", ["text", "text_to_image"])
+def test_the_longest_prompt_fits_and_one_more_is_refused(predictor: Predictor, task: str) -> None:
+    """The predictor's bound is the generation loop's own."""
+    from export.predictor import SamplingOptions
+
+    options = SamplingOptions(num_steps=1, guidance_scale=1.0)
+    accepted = 0
+    for length in range(1, 100):
+        prompt = Prompt("1", task, "é" * length)
+        try:
+            request = predictor.request(prompt, OPTIONS)
+        except BadPrompt as error:
+            assert "shorten the prompt" in str(error)
+            break
+        accepted = length
+    assert 1 <= accepted < 99
+    longest = predictor.request(Prompt("1", task, "é" * accepted), OPTIONS)
+    generate(predictor.opened.engine, [longest], options, num_slots=1)
+    spare = predictor.opened.engine.max_length - predictor.positions(longest)
+    longer = longest._replace(prefix=(torch.cat([longest.prefix[0][:1].repeat(spare + 1), longest.prefix[0]]),))
+    with pytest.raises(ValueError, match="positions"):
+        generate(predictor.opened.engine, [longer], options, num_slots=1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+@pytest.mark.parametrize("size", [(16, 16), (40, 30), (7, 50)])
+def test_pictures_are_prepared_as_the_corpus_was(mode: str, size: tuple[int, int]) -> None:
+    data = png(*size, mode=mode)
+    wanted = decode_png(to_square_png(data, 16))
+    assert np.array_equal(to_images(read_pixels(data, 16))[0].numpy(), wanted)
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", png(30, 30)[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_the_corpus_refuses_is_refused(data: bytes) -> None:
+    with pytest.raises(BadImage) as corpus:
+        to_square_png(data, 16)
+    with pytest.raises(BadPrompt) as ours:
+        read_pixels(data, 16)
+    assert str(ours.value) == str(corpus.value)

@@ -1,0 +1,89 @@
+"""A tiny model with weights large enough that every path matters, and packed batches made position by position."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from model.config import ModelConfig, model_config
+from model.transfusion import Batch, Transfusion
+
+SPECIAL_IDS = {"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}
+
+
+def tiny_config(objective: str = "flow") -> ModelConfig:
+    return model_config(
+        "tiny",
+        vocab_size=64,
+        latent_channels=3,
+        patch_side=2,
+        objective=objective,  # type: ignore[arg-type]
+        max_length=160,
+        special_ids=SPECIAL_IDS,
+    )
+
+
+def tiny_model(objective: str = "flow", seed: int = 0) -> Transfusion:
+    torch.manual_seed(seed)
+    model = Transfusion(tiny_config(objective))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model.eval()
+
+
+def random_document(rng: random.Random, num_images: int) -> list[int]:
+    """Token ids of a document; -k stands for a patch of its image k (1, 2, ...)."""
+    words = lambda: [rng.randrange(5, 64) for _ in range(rng.randrange(1, 6))]  # noqa: E731
+    stream = [1, *words()]
+    for image in range(1, num_images + 1):
+        stream += [3, *([-image] * rng.choice([1, 4, 6])), 4, *words()]
+    return [*stream, 2]
+
+
+def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: int = 0) -> Batch:
+    """A batch straight from the definition: rows of documents of `random_document`'s form."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    position, first, last = ids.clone(), torch.arange(length).repeat(len(rows), 1), torch.arange(length).repeat(len(rows), 1)
+    patch_at, patch_image, predict_at, target, num_images = [], [], [], [], 0
+    for row, documents in enumerate(rows):
+        start = 0
+        for document in documents:
+            of_image: dict[int, int] = {}
+            for offset, token in enumerate(document):
+                at = start + offset
+                position[row, at], first[row, at], ids[row, at] = offset, start, max(token, 0)
+                if token < 0:
+                    if token not in of_image:
+                        of_image[token], num_images = num_images, num_images + 1
+                    last[row, at] = start + max(i for i, other in enumerate(document) if other == token)
+                    patch_at.append(row * length + at)
+                    patch_image.append(of_image[token])
+                elif token != 3 and offset + 1 < len(document) and document[offset + 1] >= 0:
+                    predict_at.append(row * length + at)
+                    target.append(document[offset + 1])
+            start += len(document)
+        assert start <= length
+    return Batch(
+        ids=ids,
+        position=position,
+        first=first.int(),
+        last=last.int(),
+        patches=torch.randn(len(patch_at), config.patch_width, generator=generator),
+        patch_at=torch.tensor(patch_at, dtype=torch.long),
+        patch_image=torch.tensor(patch_image, dtype=torch.long),
+        image_sample=torch.arange(num_images),
+        time_limit=torch.ones(num_images),
+        predict_at=torch.tensor(predict_at, dtype=torch.long),
+        target=torch.tensor(target, dtype=torch.long),
+    )
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    return random.Random(seed)
