@@ -53,15 +53,13 @@ class BatchActor:
         self.requests_folder, self.images = Path(requests_folder), Path(folder) / IMAGES
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """{"lines": [...]} -> {"answers": [...] in the same order, "seconds", "engine", "passed_over"}."""
+        """{"lines": [...]} -> {"answers": [...] in the same order, "seconds"}."""
         lines = [RequestLine(**line) for line in item["lines"]]
         started_s = time.monotonic()
         answers = self.predictor.predict([self._prompt(line) for line in lines], self.options)
         return {
             "answers": [self._record(line, answer) for line, answer in zip(lines, answers, strict=True)],
             "seconds": time.monotonic() - started_s,
-            "engine": self.predictor.opened.name,
-            "passed_over": list(self.predictor.opened.passed_over),
         }
 
     def _prompt(self, line: RequestLine) -> Prompt:

@@ -25,6 +25,16 @@ KIND = "bundle"
 MANIFEST = "manifest.json"
 STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH = "step.onnx", "vae_encoder.onnx", "vae_decoder.onnx"
 TOKENIZER, AUTOENCODER, GENERATION, CARD = "tokenizer.json", "autoencoder", "generation_config.json", "README.md"
+REQUIRED = (
+    "config.json",
+    "model.safetensors",
+    TOKENIZER,
+    GENERATION,
+    STEP_GRAPH,
+    f"{STEP_GRAPH}.data",
+    ENCODER_GRAPH,
+    DECODER_GRAPH,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +88,7 @@ def verify(folder: Path) -> dict[str, Any]:
     if manifest.get("kind") != KIND:
         raise ExportRefused(f"{folder} holds {manifest.get('kind')!r}; give the folder that the export stage wrote")
     files = manifest["files"]
-    for needed in ("config.json", "model.safetensors", TOKENIZER, GENERATION, STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH):
+    for needed in REQUIRED:
         if needed not in files:
             raise ExportRefused(f"{folder / MANIFEST} does not list {needed}; export the bundle again")
     for name, entry in files.items():

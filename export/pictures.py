@@ -42,9 +42,10 @@ def read_pixels(data: bytes, side_px: int) -> Tensor:
             raise BadPrompt("image has too many pixels") from None
         except UnidentifiedImageError:
             raise BadPrompt(f"image is not {', '.join(FORMATS)}") from None
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            if isinstance(error, BadPrompt):
-                raise
+        except BadPrompt:
+            raise
+        except Exception:
+            # On broken data decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, IndexError.
             raise BadPrompt("image data is broken") from None
     return to_pixels(torch.from_numpy(square)[None])
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from export.contact_sheet import Cell, contact_sheet
 from export.requests import BadLine, ReadRequests, RequestLine
 
-RESULTS, QUARANTINE, IMAGES, JOURNAL = "results.jsonl", "quarantine.jsonl", "images", "journal.jsonl"
+RESULTS, QUARANTINE, IMAGES = "results.jsonl", "quarantine.jsonl", "images"
 MAX_CELLS = 36
 
 # What `BatchActor` says of one line: line, id, task, and generated_text, generated_image or error.
@@ -28,11 +28,13 @@ class Predictions(NamedTuple):
     bad: list[BadLine]
 
 
-def read_journal(folder: Path) -> dict[int, Record]:
-    """Line number -> record of what an earlier, interrupted run answered; a last line cut off by a kill is ignored."""
-    path = folder / JOURNAL
+def read_journal(journal: Path, folder: Path) -> dict[int, Record]:
+    """Line number -> record of what a run answered; a last line cut off by a kill, or a lost picture, is ignored.
+
+    folder: where generated_image paths start.
+    """
     records: dict[int, Record] = {}
-    for text in path.read_text().splitlines() if path.is_file() else ():
+    for text in journal.read_text(errors="replace").splitlines() if journal.is_file() else ():
         try:
             record = json.loads(text)
         except json.JSONDecodeError:
@@ -43,13 +45,11 @@ def read_journal(folder: Path) -> dict[int, Record]:
     return records
 
 
-def append_journal(folder: Path, records: Iterable[Record]) -> None:
+def append_journal(journal: Path, records: Iterable[Record]) -> None:
     """Note finished answers."""
-    with (folder / JOURNAL).open("a+") as file:
+    with journal.open("a") as file:
         # A kill may have cut the last line: what follows starts on a new one.
-        file.seek(0, 2)
-        lead = "\n" if file.tell() else ""
-        file.write(lead + "\n".join(json.dumps(record) for record in records))
+        file.write("".join(f"\n{json.dumps(record)}" for record in records))
 
 
 def gather(read: ReadRequests, records: Mapping[int, Record]) -> Predictions:

@@ -1,11 +1,14 @@
 """Encode documents into token ids and latents, in packed, indexed shards.
 
-data/documents, data/tokenizer, artifacts/autoencoder, data/quarantine/documents.jsonl -> data/latents, reports/encode/latents.json
+data/documents, data/quarantine/documents.jsonl, data/tokenizer, artifacts/autoencoder
+-> data/latents, reports/encode/latents.json
 """
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import NamedTuple
 
 from components.data.encoding import Sources, assemble, encode_parts, work_digest
 from components.data.latents import EncodeSettings
@@ -15,7 +18,16 @@ from pipelines import paths, stage
 from pipelines.params import Params
 
 
-def main(params: Params) -> None:
+class Inputs(NamedTuple):
+    """work: where unfinished work of these sources and settings is kept."""
+
+    sources: Sources
+    settings: EncodeSettings
+    work: Path
+
+
+def inputs(params: Params) -> Inputs:
+    """What is encoded, and how; the folders that are not read whole here are checked."""
     documents = read_manifest(paths.DOCUMENTS, kind="documents")
     read_manifest(paths.AUTOENCODER, kind="autoencoder")
     quarantine = read_keys(paths.QUARANTINE / "documents.jsonl")
@@ -26,13 +38,19 @@ def main(params: Params) -> None:
         patch_side=params.train.model.patch_side,
         image_side_px=documents["image_side_px"],
     )
-    work = paths.WORK / "encode" / work_digest(sources, settings)
+    return Inputs(sources, settings, paths.WORK / "encode" / work_digest(sources, settings))
+
+
+def main(params: Params) -> None:
+    """Make the missing shards, pack, publish, report."""
+    sources, settings, work = inputs(params)
     encode_parts(sources, settings, work)
     report = assemble(sources, settings, work, paths.LATENTS)
     write_json(paths.REPORTS / "encode" / "latents.json", report)
     shutil.rmtree(work.parent)
     for split, num_rows in report["num_rows"].items():
-        print(f"encode: {split}: {report['num_documents'][split]} documents in {num_rows} rows, {report['packing_fill'][split]:.1%} full")
+        num_documents, fill = report["num_documents"][split], report["packing_fill"][split]
+        print(f"encode: {split}: {num_documents} documents in {num_rows} rows, {fill:.1%} full")
 
 
 if __name__ == "__main__":

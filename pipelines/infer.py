@@ -5,20 +5,21 @@ infer.requests, artifacts/bundle -> artifacts/predictions, reports/infer/predict
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from components.runtime.cluster import map_over_actors, num_map_actors, start_ray
 from components.runtime.failure import BadInput
 from components.runtime.files import digest, publish, sha256, write_bytes, write_json, write_manifest
 from export.batch import BatchActor, actor_settings, batches
-from export.bundle import Bundle, bundle_digest, open_bundle
-from export.config import InferConfig
+from export.bundle import bundle_digest, open_bundle
 from export.engines import open_engine
 from export.failure import ExportRefused
-from export.predictions import IMAGES, JOURNAL, append_journal, figures, gather, read_journal, sheet, write_predictions
-from export.requests import RequestLine, read_requests
+from export.predictions import IMAGES, append_journal, figures, gather, read_journal, sheet, write_predictions
+from export.requests import read_requests
 from pipelines import paths, stage
 from pipelines.params import Params
 
@@ -38,35 +39,36 @@ def main(params: Params) -> None:
     if not read.good:
         first = f"; line {read.bad[0].line}: {read.bad[0].reason}" if read.bad else ""
         raise BadInput(f"{path} holds no usable request{first}")
-    work = paths.WORK / "infer" / digest([bundle_digest(bundle.manifest), asdict(config), sha256(path)])[:16]
-    (work / IMAGES).mkdir(parents=True, exist_ok=True)
-    num_resumed, started_s = len(read_journal(work)), time.monotonic()
-    _answer(read.good, bundle, config, opened.name, work)
-    seconds = time.monotonic() - started_s
-    predictions = gather(read, read_journal(work))
-    records = write_predictions(work, predictions)
-    write_bytes(paths.REPORTS / "infer/predictions.png", sheet(predictions, work, path.parent))
-    report = figures(predictions, seconds=seconds, num_resumed=num_resumed) | {"engine": opened.name}
-    (work / JOURNAL).unlink()
-    write_manifest(work, kind="predictions", records=records, bundle_sha256=bundle_digest(bundle.manifest))
-    publish(work, paths.PREDICTIONS)
-    write_json(paths.REPORTS / "infer/throughput.json", report | {"passed_over": list(opened.passed_over)})
+    facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": sha256(path)}
+    work = paths.WORK / "infer" / digest([facts, asdict(config)])[:16]
+    folder, journal = work / "predictions", work / "journal.jsonl"
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    earlier, started_s = read_journal(journal, folder), time.monotonic()
+    todo = [line for line in read.good if line.line not in earlier]
+    settings = actor_settings(bundle.folder, opened.name, ENGINES, config, folder)
+    _answer(list(batches(todo, config.batch_size)), settings, journal)
+    predictions = gather(read, read_journal(journal, folder))
+    report = figures(predictions, seconds=time.monotonic() - started_s, num_resumed=len(earlier))
+    write_manifest(folder, kind="predictions", records=write_predictions(folder, predictions), **facts)
+    write_bytes(paths.REPORTS / "infer/predictions.png", sheet(predictions, folder, path.parent))
+    write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": opened.name})
+    publish(folder, paths.PREDICTIONS)
+    shutil.rmtree(work)
     for bad in predictions.bad:
         print(f"infer: {path}:{bad.line} set aside: {bad.reason}", flush=True)
-    print(f"{report['requests']} answered by {opened.name} in {seconds:.1f} s, in {paths.PREDICTIONS}", flush=True)
+    print(
+        f"{report['requests']} answered by {opened.name} in {report['seconds']} s, in {paths.PREDICTIONS}", flush=True
+    )
 
 
-def _answer(lines: list[RequestLine], bundle: Bundle, config: InferConfig, engine: str, work: Path) -> None:
-    """Answer every line that the journal does not hold yet, and note each batch as it is done."""
-    done = read_journal(work)
-    items = list(batches([line for line in lines if line.line not in done], config.batch_size))
-    settings = actor_settings(bundle.folder, engine, ENGINES, config, work)
+def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path) -> None:
+    """Answer every batch, and note each as it is done."""
     if not items:
         return
     started_s, num_done = time.monotonic(), 0
     with start_ray():
         for result in map_over_actors(items, BatchActor, settings, num_map_actors()):
-            append_journal(work, result["answers"])
+            append_journal(journal, result["answers"])
             num_done += len(result["answers"])
             print(f"{num_done} requests, {num_done / (time.monotonic() - started_s):.2f} a second", flush=True)
 

@@ -1,7 +1,7 @@
 """Stop the pipeline where documents, or latents, are not what the next stage needs; set single bad rows aside.
 
-documents: data/documents -> reports/validate/documents.json, data/quarantine/documents.jsonl, reports/validate/data_docs/documents
-latents: data/latents -> reports/validate/latents.json, data/quarantine/latents.jsonl, reports/validate/data_docs/latents
+data/documents | data/latents -> reports/validate/<which>.json, data/quarantine/<which>.jsonl,
+reports/validate/data_docs/<which>
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main(params: Params, which: str) -> None:
     if judged.refusals:
         more = f" (and {len(judged.refusals) - 1} more)" if len(judged.refusals) > 1 else ""
         raise GateRefused(f"{judged.refusals[0]}{more}; see {report} or open {page}")
-    print(f"{which}: {len(judged.findings)} expectations hold, {len(judged.quarantined)} rows set aside; see {report} or open {page}")
+    print(
+        f"{which}: {len(judged.findings)} expectations checked, {len(judged.quarantined)} rows set aside;"
+        f" see {report} or open {page}"
+    )
 
 
 def _documents(params: Params) -> Verdict:
@@ -59,4 +62,8 @@ def _read(path: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     arguments = stage.parse("validate", __doc__, ("which", ["documents", "latents"], "what to check"))
-    sys.exit(stage.execute(f"validate-{arguments.which}", lambda: main(load(arguments.params, arguments.set), arguments.which)))
+    sys.exit(
+        stage.execute(
+            f"validate-{arguments.which}", lambda: main(load(arguments.params, arguments.set), arguments.which)
+        )
+    )

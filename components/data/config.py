@@ -138,7 +138,7 @@ class LatentChecks:
     """Floors and bounds over the table of encoded documents.
 
     min_rows: packed rows of the training split at least.
-    max_abs_mean, min_std, max_std: of the normalised latents of one image (all its numbers); a single image may stray, so wide.
+    max_abs_mean, min_std, max_std: of one image's normalised latents (all its numbers); single images stray, so wide.
     min_packing_fill: share of row positions in use in the training split, 0..1.
     max_quarantined_share: above this share of bad documents, or of documents too long for a row, the gate refuses.
     """

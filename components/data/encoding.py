@@ -1,4 +1,4 @@
-"""How are all documents encoded, on any number of workers, over any number of attempts? One part at a time, kept when finished.
+"""How are all documents encoded, by any number of workers, in any number of attempts? Part by part, kept when done.
 
 A finished part is a shard with a note beside it, in a folder outside DVC's outs, named by the digest of everything the
 result depends on; the next attempt checks the note's sha256 and does only what is missing.
@@ -26,7 +26,7 @@ from model.autoencoder import Autoencoder
 
 
 class Sources(NamedTuple):
-    """Folders of documents, tokenizer and autoencoder; quarantine: the names the gate of the documents set aside (frozen)."""
+    """Folders of documents, tokenizer and autoencoder. quarantine: names the gate of the documents set aside."""
 
     documents: Path
     tokenizer: Path
@@ -62,14 +62,14 @@ class PartEncoder:
 
 def work_digest(sources: Sources, settings: EncodeSettings) -> str:
     """A name for this work: equal where the inputs, the settings and the code that encodes are equal."""
-    code = [Path(__file__), *(Path(__file__).with_name(f"{name}.py") for name in ("latents", "shards", "tokenizer", "images"))]
+    modules = ("encoding", "latents", "shards", "tokenizer", "images")
     manifests = (sources.documents, sources.tokenizer, sources.autoencoder)
     facts = {
         "inputs": [files.sha256(folder / files.MANIFEST) for folder in manifests],
         "quarantine": sorted(sources.quarantine),
         "settings": settings._asdict(),
         "format": FORMAT_VERSION,
-        "code": [files.sha256(path) for path in code],
+        "code": [files.sha256(Path(__file__).with_name(f"{name}.py")) for name in modules],
     }
     return files.digest(facts)[:16]
 
@@ -92,7 +92,9 @@ def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None
     print(f"encode: {len(items) - len(todo)} of {len(items)} parts are there already, {len(todo)} to do", flush=True)
     if not todo:
         return
-    absolute = sources._replace(**{name: getattr(sources, name).absolute() for name in ("documents", "tokenizer", "autoencoder")})
+    # Workers may start in another folder.
+    documents, tokenizer, autoencoder = (folder.absolute() for folder in sources[:3])
+    absolute = Sources(documents, tokenizer, autoencoder, sources.quarantine)
     with start_ray():
         started_s, said_s, num_images = time.monotonic(), 0.0, 0
         results = map_over_actors(todo, PartEncoder, {"sources": absolute, "settings": settings}, num_map_actors())
@@ -101,7 +103,8 @@ def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None
             spent_s = time.monotonic() - started_s
             if spent_s - said_s > 5 or done == len(todo):
                 said_s, eta_s = spent_s, spent_s / done * (len(todo) - done)
-                print(f"encode: part {done}/{len(todo)} | {num_images / spent_s:.0f} images/s | eta {eta_s:.0f} s", flush=True)
+                rate = num_images / spent_s
+                print(f"encode: part {done}/{len(todo)} | {rate:.0f} images/s | eta {eta_s:.0f} s", flush=True)
 
 
 def assemble(sources: Sources, settings: EncodeSettings, work: Path, target: Path) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def assemble(sources: Sources, settings: EncodeSettings, work: Path, target: Pat
         rows += of_split
         set_aside += [entry for _, note in notes for entry in note["set_aside"]]
     pq.write_table(pa.Table.from_pylist(rows, schema=_table_schema()), out / "table.parquet", compression="zstd")
-    facts = _facts(out, sources, settings, splits, set_aside)
+    facts = _facts(out, sources, settings, splits, len(set_aside))
     files.write_manifest(out, kind=KIND, **facts)
     report = facts | {"set_aside": set_aside[:20], "latents": _statistics(out)}
     files.publish(out, target)
@@ -147,18 +150,22 @@ def _pack_split(folder: Path, rows: list[dict[str, Any]], row_length: int) -> di
 
 
 def _facts(
-    folder: Path, sources: Sources, settings: EncodeSettings, splits: Mapping[str, Mapping[str, Any]], set_aside: list[dict[str, str]]
+    folder: Path,
+    sources: Sources,
+    settings: EncodeSettings,
+    splits: Mapping[str, Mapping[str, Any]],
+    num_set_aside: int,
 ) -> dict[str, Any]:
-    """What a reader of the shards must know; per-split counts are keyed by the split."""
+    """What a reader of the shards must know; counts are keyed by the split."""
     tokenizer = load_tokenizer(sources.tokenizer)
-    shape = [int(size) for size in open_shard(next(path for split in SPLITS for path in shard_paths(folder, split))).latents.shape[1:]]
+    some_shard = next(path for split in SPLITS for path in shard_paths(folder, split))
     counts = {
         name: {split: splits[split][name] for split in SPLITS}
         for name in ("num_documents", "num_images", "num_tokens", "num_rows", "packing_fill")
     }
     return counts | {
-        "num_set_aside": len(set_aside),
-        "latent_shape": shape,
+        "num_set_aside": num_set_aside,
+        "latent_shape": list(open_shard(some_shard).latents.shape[1:]),
         "patch_side": settings.patch_side,
         "row_length": settings.row_length,
         "autoencoder_sha256": files.sha256(sources.autoencoder / files.MANIFEST),

@@ -1,6 +1,6 @@
-"""How does a gate decide about a table? Great Expectations, a quarantine for single rows, and a verdict equal for equal tables.
+"""How does a gate decide about a table? Great Expectations, a quarantine for rows, an equal verdict for equal tables.
 
-A row that breaks a row expectation is quarantined with the reason, and the gate passes while the share of such rows stays
+A row that breaks a row expectation is quarantined with the reason, and the gate passes while the share of such rows is
 small; an expectation about a whole table refuses at once, and so does one that could not be evaluated.
 """
 
@@ -26,7 +26,7 @@ NUM_ROWS_SHOWN = 20
 
 
 class Rule(NamedTuple):
-    """One expectation. kind: a class of great_expectations.expectations. reason: why it must hold, for whoever reads a refusal.
+    """One expectation. kind: a class of great_expectations.expectations. reason: why it must hold.
 
     level "row": a failing row is quarantined (severity warning). "table": a failure refuses (severity critical).
     """
@@ -46,7 +46,7 @@ class Check(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """Rules over a part of the checked table, once the bad rows are out. selection: column -> the value its rows have."""
+    """Rules over a part of the checked table, once bad rows are out. selection: column -> the value its rows have."""
 
     name: str
     selection: Mapping[str, Any]
@@ -54,7 +54,7 @@ class Floor(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What came of one rule. observed: the table's value, or how many rows were looked at. num_failing: rows that break it.
+    """What came of one rule. observed: the table's value, or how many rows it has. num_failing: rows that break it.
 
     rows: the first failing ones, each {"key": ..., column: value}. error: why it could not be evaluated, else "".
     """
@@ -106,39 +106,49 @@ def table_rule(kind: str, reason: str, **arguments: Any) -> Rule:
 
 
 def judge(
-    rows: Check, floors: Iterable[Floor], others: Iterable[Check] = (), *, max_quarantined_share: float, docs: Path
+    rows: Check,
+    floors: Iterable[Floor],
+    others: Iterable[Check] = (),
+    *,
+    max_quarantined_share: float,
+    docs: Path | None,
 ) -> Verdict:
     """Check the rows, set aside the bad ones, check the floors on what is left, and then the other tables.
 
-    docs: folder that Data Docs are written to, anew; index.html is the page to open.
+    docs: folder that Data Docs are written to, anew, None for none; index.html is the page to open.
     """
-    context = _context(docs)
+    context = _context()
     findings, broken = _run(context, rows)
     quarantined = [Quarantined(str(key), "; ".join(reasons)) for key, reasons in broken.items()]
-    kept = rows.table[~rows.table[KEY].isin(list(broken))] if KEY in rows.table else rows.table
+    kept = rows.table.loc[~rows.table[KEY].isin(list(broken))] if KEY in rows.table else rows.table
     parts = [Check(floor.name, _part(kept, floor.selection), floor.rules) for floor in floors]
     for check in (*parts, *others):
         findings += _run(context, check)[0]
     share = len(quarantined) / max(1, len(rows.table))
-    refusals = [_sentence(finding) for finding in findings if finding.error or (finding.level == "table" and not finding.success)]
+    refusals = [_sentence(finding) for finding in findings if _refuses(finding)]
     if share > max_quarantined_share:
         first = ", ".join(f"{entry.key} ({entry.reason})" for entry in quarantined[:3])
         refusals.append(
-            f"{len(quarantined)} of {len(rows.table)} rows of {rows.name} break row expectations, a share of {share:.4f} over the"
-            f" {max_quarantined_share} of max_quarantined_share: {first}"
+            f"{len(quarantined)} of {len(rows.table)} rows of {rows.name} break row expectations, a share of"
+            f" {share:.4f} over the {max_quarantined_share} of max_quarantined_share: {first}"
         )
-    _write_docs(context, docs)
+    if docs:
+        _write_docs(context, docs)
     return Verdict(findings, quarantined, share, refusals)
 
 
 def _part(table: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
     for column, value in selection.items():
-        table = table[table[column] == value] if column in table else table.iloc[:0]
+        table = table.loc[table[column] == value] if column in table else table.iloc[:0]
     return table
 
 
-def _context(docs: Path) -> EphemeralDataContext:
-    """A context in memory that writes its Data Docs to `docs`."""
+def _refuses(finding: Finding) -> bool:
+    return bool(finding.error) or (finding.level == "table" and not finding.success)
+
+
+def _context() -> EphemeralDataContext:
+    """A context in memory, without bars of progress and without the site it would build in a temporary folder."""
     # Read on import; the switch for a client that this version no longer has, kept off should it return.
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -148,19 +158,12 @@ def _context(docs: Path) -> EphemeralDataContext:
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for site in list(context.get_site_names()):
         context.delete_data_docs_site(site)
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(fresh_folder(docs).absolute())}
-    index = {"class_name": "DefaultSiteIndexBuilder"}
-    context.add_data_docs_site(
-        SITE,
-        {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index, "show_how_to_buttons": False},  # type: ignore[typeddict-item]
-    )
     return context
 
 
 def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], dict[Any, list[str]]]:
     """What came of each rule, in order, and the keys that break row rules with their reasons."""
     import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
 
     expectations = [_expectation(rule, position) for position, rule in enumerate(check.rules)]
     suite = context.suites.add(gx.ExpectationSuite(name=check.name, expectations=expectations))
@@ -170,13 +173,16 @@ def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], di
     checkpoint = gx.Checkpoint(
         name=check.name,
         validation_definitions=[definition],
-        actions=[UpdateDataDocsAction(name="docs", site_names=[SITE])],
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [KEY] if KEY in check.table else []},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": [KEY] if KEY in check.table else [],
+        },
     )
-    # In memory, a checkpoint that is not added cannot be found by the pages it writes.
     result = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": check.table})
     (run,) = result.run_results.values()
-    results = {item.expectation_config.meta["position"]: item.to_json_dict() for item in run.results}
+    # The results come in an order of their own.
+    answers: list[dict[str, Any]] = [dict(item.to_json_dict()) for item in run.results]
+    results = {answer["expectation_config"]["meta"]["position"]: answer for answer in answers}
     findings, broken = [], {}
     for position, rule in enumerate(check.rules):
         finding, failing = _finding(check.name, rule, results[position])
@@ -216,7 +222,7 @@ def _finding(table: str, rule: Rule, result: dict[str, Any]) -> tuple[Finding, l
 
 
 def _error(exception_info: Mapping[str, Any]) -> str:
-    """The message of the first exception; Great Expectations nests them by metric where several metrics were computed."""
+    """The message of the first exception; Great Expectations nests them by metric where there were several."""
     for entry in [exception_info, *exception_info.values()]:
         if isinstance(entry, Mapping) and entry.get("raised_exception"):
             return str(entry.get("exception_message"))
@@ -234,8 +240,18 @@ def _sentence(finding: Finding) -> str:
 
 
 def _write_docs(context: EphemeralDataContext, docs: Path) -> None:
-    """Finish the pages: they would fetch the logo from a server whenever they are opened; a copy lies beside them."""
+    """All pages at once: the action of a checkpoint would write the index and load every template for each table."""
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(fresh_folder(docs).absolute())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    site = {
+        "class_name": "SiteBuilder",
+        "store_backend": store,
+        "site_index_builder": index,
+        "show_how_to_buttons": False,
+    }
+    context.add_data_docs_site(SITE, site)  # type: ignore[arg-type]
     context.build_data_docs(site_names=[SITE])
+    # The pages would fetch the logo from a server whenever they are opened; a copy lies beside them.
     for page in docs.rglob("*.html"):
         logo = os.path.relpath(docs / "static/images/logo-long.png", page.parent)
         page.write_text(re.sub(r"https://great-expectations-web-assets[^\"')]*", logo, page.read_text()))

@@ -1,6 +1,6 @@
-"""How does a part of documents become a shard? Token streams from the tokenizer, normalised latents from the autoencoder.
+"""How does a part of documents become a shard? Token streams by the tokenizer, latents by the autoencoder.
 
-Equal documents give equal bytes: images go through the autoencoder in fixed batches within their part, whoever encodes it.
+Equal documents give equal bytes, whoever encodes them: images pass the autoencoder in fixed batches of their part.
 
 Legend: M images of the part, C latent channels, Y/X latent height/width.
 """
@@ -22,7 +22,7 @@ from model.autoencoder import Autoencoder, to_pixels
 
 
 class EncodeSettings(NamedTuple):
-    """batch_size: images a pass of the autoencoder. row_length: positions of a packed row, the longest a document may be.
+    """batch_size: images a pass of the autoencoder. row_length: positions of a packed row, a document's most.
 
     patch_side: latent pixels along a patch. image_side_px: of every image.
     """
@@ -34,7 +34,7 @@ class EncodeSettings(NamedTuple):
 
 
 class EncodedPart(NamedTuple):
-    """shard: the documents kept. rows: one dict a document of the shard, for the gate. set_aside: {"key", "reason"} each."""
+    """shard: the documents kept. rows: one dict a document of it, for the gate. set_aside: {"key", "reason"} each."""
 
     shard: Shard
     rows: list[dict[str, Any]]
@@ -55,11 +55,13 @@ def latent_shape(autoencoder: Autoencoder, settings: EncodeSettings) -> tuple[in
     side, left = divmod(settings.image_side_px, autoencoder.pixels_per_latent)
     if left:
         raise BadInput(
-            f"images of {settings.image_side_px} px are no multiple of the autoencoder's {autoencoder.pixels_per_latent} px"
-            " a latent pixel; change ingest.image_side_px"
+            f"images of {settings.image_side_px} px are no multiple of the {autoencoder.pixels_per_latent} px"
+            " that the autoencoder makes one latent pixel of; change ingest.image_side_px"
         )
     if side % settings.patch_side:
-        raise BadInput(f"a latent of {side} x {side} is not cut evenly by train.model.patch_side {settings.patch_side}; change it")
+        raise BadInput(
+            f"a latent of {side} x {side} is not cut evenly by train.model.patch_side {settings.patch_side}; change it"
+        )
     return autoencoder.latent_channels, side, side
 
 
@@ -101,12 +103,18 @@ def _cut(name: str, document: Document, ids: list[int], image_at: list[int], row
     if len(ids) <= row_length:
         return [Piece(name, document, ids, image_at)]
     starts = range(0, len(ids) - 1, row_length - 1)
-    return [Piece(f"{name}#{number}", document, ids[start : start + row_length], []) for number, start in enumerate(starts)]
+    return [
+        Piece(f"{name}#{number}", document, ids[start : start + row_length], []) for number, start in enumerate(starts)
+    ]
 
 
 @torch.inference_mode()
 def _encode_images(
-    images: Sequence[bytes], autoencoder: Autoencoder, batch_size: int, shape: tuple[int, int, int], device: torch.device
+    images: Sequence[bytes],
+    autoencoder: Autoencoder,
+    batch_size: int,
+    shape: tuple[int, int, int],
+    device: torch.device,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of the normalised posterior, each float16 [M, C, Y, X]."""
     mean, std = np.empty((2, len(images), *shape), np.float16)
@@ -122,7 +130,9 @@ def _encode_images(
 def _shard(pieces: Sequence[Piece], mean: np.ndarray, std: np.ndarray, *, eos: int) -> Shard:
     lengths = [len(piece.ids) for piece in pieces]
     document_at = np.cumsum([0, *lengths], dtype=np.int64)
-    image_at = [start + at for piece, start in zip(pieces, document_at[:-1].tolist(), strict=True) for at in piece.image_at]
+    image_at = [
+        start + at for piece, start in zip(pieces, document_at[:-1].tolist(), strict=True) for at in piece.image_at
+    ]
     keys, key_at = pack_keys(piece.name for piece in pieces)
     return Shard(
         ids=np.array([id for piece in pieces for id in piece.ids], np.int32),

@@ -1,8 +1,8 @@
-"""Which rows does a training step see, and how do they become a Batch? Memory-mapped shards, read by (seed, step) alone.
+"""Which rows does a training step see, and how do they become a Batch? Memory-mapped shards, keyed by (seed, step).
 
-The order of the rows and the dropped captions are pure functions of (seed, step, index): the whole resume state is the step.
+The order of the rows and the dropped captions are pure functions of (seed, step, index): resuming takes the step alone.
 
-Legend: R packed rows of the split, B rows of a batch, L row length, N documents, M images of a batch, n patches an image.
+Legend: R packed rows and N documents of the split, B rows and M images of a batch, L row length, n patches an image.
 """
 
 from __future__ import annotations
@@ -76,17 +76,28 @@ class PackedRows:
         self.num_rows = len(self._packing.row_at) - 1
         self.num_images = int(self._image_offset[-1])
         if self.num_rows == 0:
-            raise BadInput(f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`")
+            raise BadInput(
+                f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`"
+            )
 
     def batch(
-        self, rows: Sequence[int] | np.ndarray, *, step: int, seed: int, patch_side: int, caption_dropout: float, image_first_time_limit: float
+        self,
+        rows: Sequence[int] | np.ndarray,
+        *,
+        step: int,
+        seed: int,
+        patch_side: int,
+        caption_dropout: float,
+        image_first_time_limit: float,
     ) -> Batch:
         """The batch of `rows`. caption_dropout: share of images that see nothing before themselves in this step.
 
         image_first_time_limit: largest noise level of images that precede their caption (paper, Sec. 4.3.4).
         """
         if patch_side != self.patch_side:
-            raise BadInput(f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`")
+            raise BadInput(
+                f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`"
+            )
         document_row, chosen = self._documents_of(np.asarray(rows, np.int64))
         tokens, document_at = self._tokens(chosen)
         sample, latents, image_first = self._images(chosen)
@@ -101,7 +112,11 @@ class PackedRows:
             boi=self.special_ids["boi"],
             pad=self.special_ids["pad"],
         )
-        patches = cut(torch.from_numpy(latents), patch_side) if len(latents) else torch.zeros(0, self.patches_per_image, self.patch_width)
+        patches = (
+            cut(torch.from_numpy(latents), patch_side)
+            if len(latents)
+            else torch.zeros(0, self.patches_per_image, self.patch_width)
+        )
         return Batch(
             ids=torch.from_numpy(layout.ids),
             position=torch.from_numpy(layout.position),
@@ -135,14 +150,22 @@ class PackedRows:
         return document_row[kept], chosen[kept]
 
     def _tokens(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        shard, start, end = self._documents.shard[chosen], self._documents.token_start[chosen], self._documents.token_end[chosen]
+        shard, start, end = (
+            self._documents.shard[chosen],
+            self._documents.token_start[chosen],
+            self._documents.token_end[chosen],
+        )
         parts = [self._shards[s].ids[a:b] for s, a, b in zip(shard.tolist(), start.tolist(), end.tolist(), strict=True)]
         tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
         return tokens, np.concatenate([[0], np.cumsum(end - start)])
 
     def _images(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the images of the documents, in order: number in the split [M], latents float32 [M, C, Y, X], image_first [M]."""
-        shard, start, end = self._documents.shard[chosen], self._documents.image_start[chosen], self._documents.image_end[chosen]
+        """Of the documents' images in order: number in the split [M], latents float32 [M, C, Y, X], image_first [M]."""
+        shard, start, end = (
+            self._documents.shard[chosen],
+            self._documents.image_start[chosen],
+            self._documents.image_end[chosen],
+        )
         image_shard = np.repeat(shard, end - start)
         in_shard = _slices(None, start, end)
         latents = np.empty((len(in_shard), *self.latent_shape), np.float32)

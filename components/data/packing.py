@@ -1,7 +1,7 @@
 """Which documents share a row, and what does a packed row look like? Rows filled best, computed once, and their layout.
 
-A document is one item, so an image is never parted from its caption; a row never sees across documents (design, section 5:
-what a position may see is one interval, [first, last]).
+A document is one item, so an image is never parted from its caption; no position sees another document: what it sees is
+one interval of its row, [first, last].
 
 Legend: B rows, L row length, D documents in the batch, T stored ids of all of them, M images, n patches an image,
 P = M * n patches, N predicted tokens.
@@ -19,7 +19,7 @@ from components.runtime.failure import BadInput
 
 
 class Packing(NamedTuple):
-    """Documents of one split in rows. row_at: int64 [rows + 1], where each row begins in `document`, int64 [documents]."""
+    """Documents of one split in rows. row_at: int64 [rows + 1], where each begins in `document`, int64 [documents]."""
 
     row_at: np.ndarray
     document: np.ndarray
@@ -43,16 +43,17 @@ class Layout(NamedTuple):
 def pack(lengths: np.ndarray, row_length: int) -> Packing:
     """Put documents of `lengths` positions into rows of `row_length`.
 
-    Each row begins with the longest document left and takes those of the others that fill it best, found exactly; the same
-    combination of lengths is used again while documents of these lengths last, so that the work grows with the number of
-    different lengths, not of documents. Plain best-fit-decreasing leaves 2 to 3% empty where most documents are captions.
+    Each row begins with the longest document left and takes those of the others that fill it best, found exactly; the
+    same combination of lengths is used while documents of these lengths last, so that the work grows with the number
+    of different lengths, not of documents. Best-fit-decreasing leaves 2 to 3% empty where most documents are captions.
     Equal input gives equal rows. A document longer than a row is an error of the caller.
     """
     assert len(lengths) == 0 or lengths.max() <= row_length, "a document longer than a row"
     order = np.argsort(-lengths, kind="stable")
     distinct, first, number = np.unique(-lengths[order], return_index=True, return_counts=True)
     waiting = {
-        -length: order[at : at + count] for length, at, count in zip(distinct.tolist(), first.tolist(), number.tolist(), strict=True)
+        -length: order[at : at + count]
+        for length, at, count in zip(distinct.tolist(), first.tolist(), number.tolist(), strict=True)
     }
     rows: list[list[int]] = []
     while waiting:
@@ -125,7 +126,7 @@ def lay_out(
     """Lay documents out in rows, one after the other in each.
 
     tokens: [T] stored ids of the documents in order. document_at: [D + 1], where each begins in tokens.
-    document_row: [D], the row each stands in, ascending. hidden_captions: bool [M], images that must not see their caption.
+    document_row: [D], the row of each, ascending. hidden_captions: bool [M], images that must not see their caption.
     """
     tokens = tokens.astype(np.int64)
     document = np.repeat(np.arange(len(document_row)), np.diff(document_at))
@@ -134,7 +135,9 @@ def lay_out(
     boi_at = np.flatnonzero(is_boi)
     patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
     # Both counts run over the whole batch; a document's own begin at its first token.
-    in_document = np.arange(len(tokens)) - document_at[document] + patches_before - patches_before[document_at[document]]
+    in_document = (
+        np.arange(len(tokens)) - document_at[document] + patches_before - patches_before[document_at[document]]
+    )
     token_at = start[document] + in_document
     offset = np.arange(1, patches_per_image + 1)
     patch_at = (token_at[boi_at][:, None] + offset).ravel()

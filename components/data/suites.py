@@ -1,7 +1,7 @@
-"""What must hold of documents before they are encoded, and of latents before a model learns from them? Every rule with its reason.
+"""What must hold of documents before they are encoded, and of latents before training? Every rule with its reason.
 
-A column that is null (a picture's size where there is no picture) is not looked at by a rule on its values; not-null rules
-stand apart. Great Expectations calls an empty table a success, so every split has a floor on its rows.
+A column that is null (a picture's size where there is no picture) is not looked at by a rule on its values; not-null
+rules stand apart. Great Expectations calls an empty table a success, so every split has a floor on its rows.
 """
 
 from __future__ import annotations
@@ -17,29 +17,48 @@ from components.data.expectations import Check, Floor, Rule, Verdict, judge, row
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUES, NOT_NULL, UNIQUE = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeUnique"
+VALUES, NOT_NULL, UNIQUE = (
+    "ExpectColumnValuesToBeBetween",
+    "ExpectColumnValuesToNotBeNull",
+    "ExpectColumnValuesToBeUnique",
+)
 IN_SET, SUM, ROWS = "ExpectColumnValuesToBeInSet", "ExpectColumnSumToBeBetween", "ExpectTableRowCountToBeBetween"
 COLUMNS = "ExpectTableColumnsToMatchSet"
 
-DOCUMENT_COLUMNS = ("key", "split", "source", "num_segments", "num_tokens", "num_images", "width_px", "height_px", "std_pixel", "sha256")
+DOCUMENT_COLUMNS = (
+    "key",
+    "split",
+    "source",
+    "num_segments",
+    "num_tokens",
+    "num_images",
+    "width_px",
+    "height_px",
+    "std_pixel",
+    "sha256",
+)
 LATENT_COLUMNS = (
     *("key", "document", "split", "num_tokens", "num_images", "num_positions"),
     *("latent_finite", "latent_mean", "latent_std_min", "latent_std_max"),
 )
 
 
-def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path) -> Verdict:
+def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path | None) -> Verdict:
     """The verdict on the documents' table (components/data/documents_table.py)."""
     floors = [Floor(f"documents-{split}", {"split": split}, _document_floors(split, checks)) for split in SPLITS]
     rows = Check("documents", _with_content_splits(table), _document_rules(checks, image_side_px))
     return judge(rows, floors, max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
-def judge_latents(table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, docs: Path) -> Verdict:
+def judge_latents(
+    table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, docs: Path | None
+) -> Verdict:
     """The verdict on the table of encoded documents and on what the manifest says of the packed rows."""
     rows = Check("latents", table, _latent_rules(checks, manifest["row_length"]))
     floors = [Floor(f"latents-{split}", {"split": split}, _row_floors(1, split)) for split in SPLITS]
-    packing = [Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS]
+    packing = [
+        Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS
+    ]
     return judge(rows, floors, packing, max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
@@ -57,10 +76,17 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
         *_key_rules(),
         row_rule(VALUES, "a document without segments teaches nothing", column="num_segments", min_value=1),
         row_rule(VALUES, "less than bos, one token and eos teaches nothing", column="num_tokens", min_value=3),
-        row_rule(VALUES, "longer than max_tokens: more likely a fault than a text", column="num_tokens", max_value=checks.max_tokens),
+        row_rule(
+            VALUES,
+            "longer than max_tokens: more likely a fault than a text",
+            column="num_tokens",
+            max_value=checks.max_tokens,
+        ),
         row_rule(VALUES, side, column="width_px", min_value=image_side_px, max_value=image_side_px),
         row_rule(VALUES, side, column="height_px", min_value=image_side_px, max_value=image_side_px),
-        row_rule(VALUES, "a picture of one colour alone is most often a failed download", column="std_pixel", min_value=0.5),
+        row_rule(
+            VALUES, "a picture of one colour alone is most often a failed download", column="std_pixel", min_value=0.5
+        ),
         row_rule(VALUES, "held-out documents must not be trained on", column="num_content_splits", max_value=1),
         table_rule(NOT_NULL, "rules above pass over what is null", column="num_segments"),
         table_rule(NOT_NULL, "rules above pass over what is null", column="num_tokens"),
@@ -101,7 +127,9 @@ def _packing_rules(split: str, checks: LatentChecks) -> Sequence[Rule]:
         fill, share = checks.min_packing_fill, checks.max_quarantined_share
         rules += [
             table_rule(VALUES, "empty positions are computed for nothing", column="packing_fill", min_value=fill),
-            table_rule(VALUES, "too many documents with images do not fit a row", column="share_set_aside", max_value=share),
+            table_rule(
+                VALUES, "too many documents with images do not fit a row", column="share_set_aside", max_value=share
+            ),
         ]
     return rules
 

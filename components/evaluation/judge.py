@@ -1,7 +1,8 @@
 """What does a scene show? An independent reader of 32 x 32 scenes, trained on real scans and on nothing generated.
 
-Each 16 px cell is read alone: a small CNN says empty or which digit, and which colour. It learns from scans set into
-single cells with random shifts, turns, sizes, slants and intensities, and the slight blur and noise of decoded latents.
+Each 16 px cell is read alone: a small CNN says empty or which digit; the colour is the one nearest to the mean of the
+ink. The CNN learns from scans set into single cells with random colours, shifts, turns, sizes, slants and intensities,
+and the slight blur and noise of decoded latents.
 
 Legend: N scenes, G scans, B cells; images are uint8 [N, side, side, 3].
 """
@@ -53,7 +54,7 @@ def train_judge(scans: Sequence[int], config: JudgeConfig, seed: int) -> Judge:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=config.max_steps, pct_start=0.2)
         for step in range(config.max_steps):
             cells = draw_cells(intensity, digit, config.batch_size, generator)
-            loss = _loss(judge, cells)
+            loss = F.cross_entropy(judge(cells.pixels), cells.digit, label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -95,20 +96,19 @@ def draw_cells(intensity: Tensor, digit: Tensor, num_cells: int, generator: torc
         align_corners=False,
     )
     moved = F.grid_sample(glyph[:, None], grid, align_corners=False)
-    palette = torch.tensor(list(COLOURS.values())).float() / 255
-    inked = moved * uniform(0.6, 1.0, num_cells, 1, 1, 1) * palette[colour][:, :, None, None]
+    inked = moved * uniform(0.6, 1.0, num_cells, 1, 1, 1) * _palette()[colour][:, :, None, None]
     blurred = torch.lerp(inked, _blur(inked), uniform(0, 1, num_cells, 1, 1, 1))
     noise = torch.randn(inked.shape, generator=generator) * uniform(0, 0.08, num_cells, 1, 1, 1)
     return Cells(blurred + noise, torch.where(empty, EMPTY, digit[chosen]), colour)
 
 
 class Judge(nn.Module):
-    """Reads the four cells of a scene: for each the digit or EMPTY, and the colour."""
+    """Reads the four cells of a scene: the digit by a small CNN over their brightness, the colour from their ink."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            *_convolution(4, width),
+        self.digit = nn.Sequential(
+            *_convolution(1, width),
             nn.MaxPool2d(2),
             *_convolution(width, 2 * width),
             *_convolution(2 * width, 2 * width),
@@ -118,15 +118,13 @@ class Judge(nn.Module):
             nn.Dropout(0.2),
             nn.Linear(4 * width * (CELL_SIDE_PX // 4) ** 2, 128),
             nn.ReLU(),
+            nn.Linear(128, NUM_DIGITS + 1),
         )
-        self.digit = nn.Linear(128, NUM_DIGITS + 1)
-        self.colour = nn.Linear(128, len(COLOUR_NAMES))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells float32 [B, 3, 16, 16] in 0..1 -> logits of digit [B, 11] and colour [B, 6]."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Cells float32 [B, 3, 16, 16] in 0..1 -> logits of each digit and of EMPTY, [B, 11]."""
         # The brightest channel shows the shape whatever the colour.
-        features = self.trunk(torch.cat([pixels, pixels.amax(1, keepdim=True)], dim=1))
-        return self.digit(features), self.colour(features)
+        return self.digit(pixels.amax(1, keepdim=True))
 
     @torch.inference_mode()
     def read(self, images: np.ndarray) -> list[frozenset[SceneObject]]:
@@ -136,11 +134,9 @@ class Judge(nn.Module):
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
         if pixels.shape[-1] != SCENE_SIDE_PX:
             pixels = F.interpolate(pixels, (SCENE_SIDE_PX, SCENE_SIDE_PX), mode="bilinear", antialias=True)
-        digits, colours = zip(*(self._name(cells) for cells in _cut_cells(pixels).split(1024)), strict=True)
-        digit, colour = (
-            torch.cat(digits).view(-1, len(PLACES)).tolist(),
-            torch.cat(colours).view(-1, len(PLACES)).tolist(),
-        )
+        cells = _cut_cells(pixels)
+        digit = torch.cat([self(part).argmax(1) for part in cells.split(1024)]).view(-1, len(PLACES)).tolist()
+        colour = colour_of(cells).view(-1, len(PLACES)).tolist()
         return [
             frozenset(
                 SceneObject(d, COLOUR_NAMES[c], place) for d, c, place in zip(*found, PLACES, strict=True) if d != EMPTY
@@ -148,20 +144,21 @@ class Judge(nn.Module):
             for found in zip(digit, colour, strict=True)
         ]
 
-    def _name(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        digit, colour = self(cells)
-        return digit.argmax(1), colour.argmax(1)
+
+def colour_of(pixels: Tensor) -> Tensor:
+    """Cells [B, 3, 16, 16] -> int64 [B], the colour nearest to the mean of the cell's ink, whatever its brightness."""
+    # Weighted by brightness, so that neither the black around a digit nor faint noise has a say.
+    ink = (pixels * pixels.amax(1, keepdim=True)).sum((2, 3))
+    return torch.cdist(ink / ink.amax(1, keepdim=True).clamp(min=1e-6), _palette()).argmin(1)
+
+
+def _palette() -> Tensor:
+    """float32 [6, 3] in 0..1."""
+    return torch.tensor(list(COLOURS.values())).float() / 255
 
 
 def _convolution(num_in: int, num_out: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(num_in, num_out, 3, padding=1, bias=False), nn.BatchNorm2d(num_out), nn.ReLU()
-
-
-def _loss(judge: Judge, cells: Cells) -> Tensor:
-    digit, colour = judge(cells.pixels)
-    # An empty cell has no colour to learn.
-    colour_wanted = cells.colour.masked_fill(cells.digit == EMPTY, -100)
-    return F.cross_entropy(digit, cells.digit, label_smoothing=0.05) + F.cross_entropy(colour, colour_wanted)
 
 
 def _blur(pixels: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ HEADING_PX = 30
 COLUMNS = 6
 FONT_PX = 11
 CHARACTERS_PER_LINE = 30
+# How the names of the history's columns of losses end; the other columns are rates.
+LOSSES = ("loss", "text", "image")
 
 
 def sample_grid(drawings: Sequence[Drawing]) -> bytes:
@@ -66,11 +68,7 @@ def curves(history: Path) -> bytes | None:
     """PNG of the losses in reports/train/history.csv over steps; None without such a file or columns."""
     columns = read_history(history)
     steps = columns.pop("step", [])
-    losses = {
-        name: values
-        for name, values in columns.items()
-        if "loss" in name and any(value is not None for value in values)
-    }
+    losses = {name: values for name, values in columns.items() if name.endswith(LOSSES) and set(values) != {None}}
     if not steps or not losses:
         return None
     import matplotlib

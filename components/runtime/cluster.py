@@ -7,6 +7,7 @@ with a token of its own, and stopped again. TRANSFUSION_NUM_WORKERS and TRANSFUS
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from components.runtime.failure import BadInput
 
@@ -121,7 +122,7 @@ def _joined(address: str) -> Iterator[None]:
     environment: dict[str, Any] = {"env_vars": _worker_variables()}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has shipped its working directory already
         environment["py_modules"] = [str(REPOSITORY / package) for package in PACKAGES]
-    ray.init(address=address, logging_level="ERROR", log_to_driver=_wants_worker_logs(), runtime_env=environment)
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=_wants_worker_logs(), runtime_env=environment)
     try:
         yield
     finally:
@@ -140,7 +141,7 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
             num_cpus=num_cpus,
             object_store_memory=OBJECT_STORE_BYTES,
             dashboard_host="127.0.0.1",
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=_wants_worker_logs(),
             runtime_env={"env_vars": _worker_variables() | {"PYTHONPATH": search_path}},
             _node_ip_address="127.0.0.1",
@@ -284,7 +285,7 @@ def map_over_actors(
     num_gpus = torch.cuda.device_count() / num_actors if torch.cuda.is_available() else 0
     lines = ray.data.from_items([{"json": json.dumps(item)} for item in items], override_num_blocks=len(items))
     results = lines.map(
-        JsonActor,
+        cast(Any, JsonActor),  # Ray takes a class too, and its annotation does not say so
         fn_constructor_kwargs={"actor_class": actor_class, "constructor_kwargs": dict(constructor_kwargs)},
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,

@@ -48,7 +48,8 @@ def decide(
         fit = False
         reasons.append(f"{compare} was not measured, so it cannot be compared with the champion's {_show(theirs)}")
     elif theirs is not None:
-        worse = mine < theirs if higher_is_better else mine > theirs
+        # Written so that a NaN counts as worse.
+        worse = not (mine >= theirs if higher_is_better else mine <= theirs)
         fit &= not worse
         verdict = "worse than" if worse else "not worse than"
         reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}")

@@ -68,7 +68,7 @@ def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = No
         print(f"tracking: run {run_id} is not in {uri}; a new run is opened", flush=True)
     try:
         run = client.create_run(_experiment(client, uri), run_name=name, tags=git_tags() | dict(tags or {}))
-    except Exception as error:  # noqa: BLE001  (each kind of store has its own)
+    except Exception as error:
         raise BadInput(
             f"the tracking store {uri} does not answer ({_first_line(error)}); start it, or unset MLFLOW_TRACKING_URI"
         ) from None
@@ -140,7 +140,7 @@ class Tracker:
 
         # MLflow names a digest of at most 36 characters.
         dataset = MetaDataset(CodeDatasetSource(tags={"path": str(source)}), name=name, digest=digest[:36])
-        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])  # noqa: SLF001
+        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
         self._try(lambda: self._client.log_inputs(self.run_id, [entry]))
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -162,7 +162,7 @@ class Tracker:
             return None
         try:
             return call()
-        except Exception as error:  # noqa: BLE001  (tracking may not stop the work it tracks)
+        except Exception as error:
             self._silent_until_s = time.monotonic() + RETRY_AFTER_S
             if not self._warned:
                 self._say(f"tracking: {self._uri} fails ({_first_line(error)}); going on without it")

@@ -1,4 +1,4 @@
-"""What can be set about training the transformer and the autoencoder? Every field with its unit; params.yaml holds all values."""
+"""What can be set about training the transformer and the autoencoder? Each field with its unit; params.yaml has values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AutoencoderConfig:
     layers_per_block: residual layers a level.
     latent_channels: channels of one latent pixel.
     norm_groups: groups of every group norm.
-    kl_weight: of the KL term beside a mean absolute error of 1.
+    kl_weight: of the KL term beside the mean squared error of pixels in -1..1.
     batch_size: images a step; max_steps: steps; learning_rate: peak of a one-cycle cosine.
     min_psnr_db: the stage fails when held-out reconstruction falls below this.
     """
@@ -59,7 +59,7 @@ class AutoencoderConfig:
 class ModelChoice:
     """Which transformer to train.
 
-    preset: a size of model/config.py. patch_side: latent pixels along a patch. objective: "flow" or "epsilon" (the paper's).
+    preset: a size of model/config.py. patch_side: latent pixels along a patch. objective: "flow", or the paper's "epsilon".
     """
 
     preset: Literal["tiny", "demo", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]

@@ -29,7 +29,7 @@ def forget_after(journal: Path, step: int) -> int:
     kept = [entry for entry in entries if entry["step"] <= step]
     if len(kept) < len(entries):
         write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
-    return max((entry["step"] for entry in entries), default=0)
+    return max((int(entry["step"]) for entry in entries), default=0)
 
 
 def read_journal(journal: Path) -> list[dict[str, float]]:

@@ -43,4 +43,4 @@ def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> N
     """Move the averaged weights towards the model's; early on faster, so that the first random weights are soon forgotten."""
     weight = 1 - min(decay, (1 + step) / (10 + step))
     targets: list[Tensor] = list(averaged.parameters())
-    torch._foreach_lerp_(targets, list(model.parameters()), weight)  # noqa: SLF001
+    torch._foreach_lerp_(targets, list(model.parameters()), weight)

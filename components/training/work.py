@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.runtime.failure import BadInput
-from components.runtime.files import digest, read_manifest, sha256
 from components.runtime.tracking import RunIdentity
 from components.training.config import TrainConfig
-
-CODE = (
-    "model/*.py",
-    "components/training/*.py",
-    "components/data/loader.py",
-    "components/data/packing.py",
-    "components/data/shards.py",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """All paths are absolute, because a worker's working directory is Ray's.
 
-    quarantine: the documents to leave out, or None. folder: what survives a kill. store: the checkpoints in it.
+    quarantine: the documents to leave out, or None. folder: where the run keeps what has to survive a kill.
     """
 
     config: TrainConfig
@@ -33,7 +23,11 @@ class Work:
     tokenizer: Path
     autoencoder: Path
     folder: Path
-    store: Path
+
+    @property
+    def store(self) -> Path:
+        """The checkpoints; Ray Train keeps its own notes there too."""
+        return self.folder / "run"
 
     @property
     def journal(self) -> Path:
@@ -58,20 +52,3 @@ class Work:
     def say(self, line: str) -> None:
         with self.lines.open("a") as file:
             file.write(line + "\n")
-
-
-def is_finished(work: Work) -> bool:
-    """Whether a killed run had come so far that only publishing is left."""
-    try:
-        read_manifest(work.finished, kind="finished")
-    except BadInput:
-        return False
-    return True
-
-
-def code_digest() -> str:
-    """A digest of the code that decides what is learnt: a checkpoint of other code must not be gone on from."""
-    root = Path(__file__).resolve().parents[2]
-    return digest(
-        {str(path.relative_to(root)): sha256(path) for pattern in CODE for path in sorted(root.glob(pattern))}
-    )

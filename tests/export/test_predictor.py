@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.images import BadImage, decode_png, to_square_png
+from components.data.images import ImageError, decode_png, to_square_png
 from export.bundle import TOKENIZER
 from export.failure import BadPrompt
 from export.pictures import read_pixels
 from export.predictor import PredictOptions, Predictor, Prompt
 from export.text import TextCodec
 from model.autoencoder import to_images
-from model.sampling import generate
+from model.sampling import SamplingOptions, generate
 from tests.export.conftest import Made
 
 OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)
@@ -92,22 +92,24 @@ def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> N
     assert request.prefix[0][-1] == config.boi_id
 
 
+def fits(predictor: Predictor, prompt: Prompt) -> bool:
+    try:
+        predictor.request(prompt, OPTIONS)
+    except BadPrompt:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("task", ["text", "text_to_image"])
 def test_the_longest_prompt_fits_and_one_more_is_refused(predictor: Predictor, task: str) -> None:
     """The predictor's bound is the generation loop's own."""
-    from export.predictor import SamplingOptions
-
     options = SamplingOptions(num_steps=1, guidance_scale=1.0)
-    accepted = 0
-    for length in range(1, 100):
-        prompt = Prompt("1", task, "é" * length)
-        try:
-            request = predictor.request(prompt, OPTIONS)
-        except BadPrompt as error:
-            assert "shorten the prompt" in str(error)
-            break
-        accepted = length
+    lengths = [length for length in range(1, 100) if fits(predictor, Prompt("1", task, "é" * length))]
+    accepted = len(lengths)
+    assert lengths == list(range(1, accepted + 1))
     assert 1 <= accepted < 99
+    with pytest.raises(BadPrompt, match="shorten the prompt"):
+        predictor.request(Prompt("1", task, "é" * (accepted + 1)), OPTIONS)
     longest = predictor.request(Prompt("1", task, "é" * accepted), OPTIONS)
     generate(predictor.opened.engine, [longest], options, num_slots=1)
     spare = predictor.opened.engine.max_length - predictor.positions(longest)
@@ -126,7 +128,7 @@ def test_pictures_are_prepared_as_the_corpus_was(mode: str, size: tuple[int, int
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", png(30, 30)[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"])
 def test_what_the_corpus_refuses_is_refused(data: bytes) -> None:
-    with pytest.raises(BadImage) as corpus:
+    with pytest.raises(ImageError) as corpus:
         to_square_png(data, 16)
     with pytest.raises(BadPrompt) as ours:
         read_pixels(data, 16)

@@ -46,7 +46,7 @@ def test_each_bad_line_alone_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportRefused, match="infer.requests"):
+    with pytest.raises(ExportRefused, match=r"infer\.requests"):
         read_requests(tmp_path / "none.jsonl")
 
 
@@ -62,21 +62,23 @@ def test_batches_hold_one_task_and_every_line_once(tmp_path: Path) -> None:
 
 def test_the_journal_survives_a_cut_at_every_byte(tmp_path: Path) -> None:
     records = [{"line": n, "id": str(n), "task": "text", "generated_text": "é" * n} for n in range(1, 5)]
-    append_journal(tmp_path, records[:2])
-    append_journal(tmp_path, records[2:])
-    whole = (tmp_path / "journal.jsonl").read_bytes()
-    assert read_journal(tmp_path) == {record["line"]: record for record in records}
+    append_journal(tmp_path / "j", records[:2])
+    append_journal(tmp_path / "j", records[2:])
+    whole = (tmp_path / "j").read_bytes()
+    assert read_journal(tmp_path / "j", tmp_path) == {record["line"]: record for record in records}
     for end in range(len(whole)):
-        (tmp_path / "journal.jsonl").write_bytes(whole[:end])
-        kept = read_journal(tmp_path)
+        (tmp_path / "j").write_bytes(whole[:end])
+        kept = read_journal(tmp_path / "j", tmp_path)
         assert all(record == records[line - 1] for line, record in kept.items())
-        append_journal(tmp_path, [record for record in records if record["line"] not in kept])
-        assert read_journal(tmp_path) == {record["line"]: record for record in records}
+        append_journal(tmp_path / "j", [record for record in records if record["line"] not in kept])
+        assert read_journal(tmp_path / "j", tmp_path) == {record["line"]: record for record in records}
 
 
 def test_a_journalled_picture_that_is_gone_is_drawn_again(tmp_path: Path) -> None:
-    append_journal(tmp_path, [{"line": 1, "id": "1", "task": "text_to_image", "generated_image": "images/000001.png"}])
-    assert read_journal(tmp_path) == {}
+    append_journal(
+        tmp_path / "j", [{"line": 1, "id": "1", "task": "text_to_image", "generated_image": "images/000001.png"}]
+    )
+    assert read_journal(tmp_path / "j", tmp_path) == {}
 
 
 def test_every_line_ends_in_one_of_two_files(tmp_path: Path) -> None:

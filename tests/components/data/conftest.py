@@ -18,7 +18,7 @@ from components.runtime.files import write_manifest
 from model.autoencoder import Autoencoder
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
-WORDS = "a red three top left and blue seven bottom right".split()
+WORDS = ["a", "red", "three", "top", "left", "and", "blue", "seven", "bottom", "right"]
 
 
 class Encoded(NamedTuple):
@@ -66,7 +66,9 @@ def write_sources(folder: Path) -> tuple[Sources, list[Document]]:
     write_manifest(parts, kind="documents", image_side_px=16)
     train_tokenizer((text for document in train for text in document.texts), 270).save(folder / "tokenizer")
     torch.manual_seed(4)
-    made = Autoencoder.create(block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16)
+    made = Autoencoder.create(
+        block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16
+    )
     made.save_pretrained(folder / "autoencoder")
     write_manifest(folder / "autoencoder", kind="autoencoder")
     return Sources(parts, folder / "tokenizer", folder / "autoencoder", frozenset()), train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,11 +28,13 @@ SIDE, PATCHES, ROW = 2, 16, 80
 def names_by_row(latents: Path, split: str = "train") -> list[list[str]]:
     names = [key for path in shard_paths(latents, split) for key in shard_keys(open_shard(path))]
     at, document = open_packing(latents / split / "packing.safetensors")
-    return [[names[index] for index in document[a:b]] for a, b in zip(at[:-1], at[1:], strict=True)]
+    return [[names[index] for index in document[a:b]] for a, b in itertools.pairwise(at)]
 
 
 def batch_of(rows: PackedRows, wanted: list[int], *, step: int = 0, seed: int = 1, dropout: float = 0.0) -> Batch:
-    return rows.batch(wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5)
+    return rows.batch(
+        wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5
+    )
 
 
 class Oracle:
@@ -61,7 +64,11 @@ class Oracle:
     def patches(self, data: bytes) -> list[list[float]]:
         with torch.inference_mode():
             latent = self.autoencoder.encode(to_pixels(torch.from_numpy(decode_png(data).copy()[None])))[0]
-        return [latent[:, y : y + SIDE, x : x + SIDE].flatten().tolist() for y in range(0, 8, SIDE) for x in range(0, 8, SIDE)]
+        return [
+            latent[:, y : y + SIDE, x : x + SIDE].flatten().tolist()
+            for y in range(0, 8, SIDE)
+            for x in range(0, 8, SIDE)
+        ]
 
     def batch(self, wanted: list[int], hidden: set[int]) -> dict[str, list]:
         """Every part of the batch as a flat list. hidden: numbers of the images that must not see their caption."""
@@ -113,11 +120,22 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
     hidden = set(np.flatnonzero(uniform(1, step, numbers) < dropout).tolist())
     assert bool(hidden) == (dropout > 0)
     expected = oracle.batch(wanted, hidden)
-    assert batch.ids.shape == (rows.num_rows, ROW) and batch.patches.dtype == torch.float32
+    assert batch.ids.shape == (rows.num_rows, ROW)
+    assert batch.patches.dtype == torch.float32
     ids = batch.ids.flatten().clone()
     ids[batch.patch_at] = 0
     assert ids.tolist() == expected["ids"]
-    for name in ("position", "first", "last", "patch_at", "patch_image", "image_sample", "time_limit", "predict_at", "target"):
+    for name in (
+        "position",
+        "first",
+        "last",
+        "patch_at",
+        "patch_image",
+        "image_sample",
+        "time_limit",
+        "predict_at",
+        "target",
+    ):
         assert getattr(batch, name).flatten().tolist() == expected[name], name
     # Stored in float16.
     torch.testing.assert_close(batch.patches, torch.tensor(expected["patches"]), atol=2e-3, rtol=2e-3)
@@ -147,7 +165,8 @@ def test_a_quarantined_document_is_in_no_batch(encoded, tmp_path: Path) -> None:
     everything = PackedRows(encoded.latents, "train", None)
     rows = PackedRows(encoded.latents, "train", quarantine)
     before, after = batch_of(everything, [row]), batch_of(rows, [row])
-    assert rows.num_left_out == 1 and rows.num_rows == everything.num_rows
+    assert rows.num_left_out == 1
+    assert rows.num_rows == everything.num_rows
     assert len(before.image_sample) - len(after.image_sample) == 2
     # What stays keeps its number, and so its noise and its dropped captions.
     assert set(after.image_sample.tolist()) < set(before.image_sample.tolist())
@@ -160,8 +179,10 @@ def test_a_row_with_nothing_left_is_padding(encoded, tmp_path: Path) -> None:
     names = names_by_row(encoded.latents)[0]
     write_quarantine(tmp_path / "q", [Quarantined(name, "bad") for name in names])
     batch = batch_of(PackedRows(encoded.latents, "train", tmp_path / "q"), [0])
-    assert batch.ids.tolist() == [[0] * ROW] and batch.first.tolist() == batch.last.tolist() == [list(range(ROW))]
-    assert batch.patches.shape == (0, 16) and len(batch.target) == 0
+    assert batch.ids.tolist() == [[0] * ROW]
+    assert batch.first.tolist() == batch.last.tolist() == [list(range(ROW))]
+    assert batch.patches.shape == (0, 16)
+    assert len(batch.target) == 0
 
 
 def test_a_missing_or_broken_quarantine_is_refused(encoded, tmp_path: Path) -> None:
@@ -203,8 +224,10 @@ def test_uniform_numbers_are_uniform_and_independent() -> None:
     index = np.arange(20_000)
     one, next_step, next_seed = uniform(1, 5, index), uniform(1, 6, index), uniform(2, 5, index)
     for numbers in (one, next_step, next_seed):
-        assert 0 <= numbers.min() and numbers.max() < 1
-        assert abs(numbers.mean() - 0.5) < 0.01 and abs((numbers < 0.1).mean() - 0.1) < 0.01
+        assert numbers.min() >= 0
+        assert numbers.max() < 1
+        assert abs(numbers.mean() - 0.5) < 0.01
+        assert abs((numbers < 0.1).mean() - 0.1) < 0.01
     assert all(abs(np.corrcoef(one, other)[0, 1]) < 0.03 for other in (next_step, next_seed))
     assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.03
     assert np.array_equal(one[77:80], uniform(1, 5, np.array([77, 78, 79])))

@@ -22,7 +22,8 @@ def test_every_document_stands_once_and_no_row_overflows(lengths: list[int]) -> 
     length = np.array(lengths, np.int64)
     packing = pack(length, 64)
     assert sorted(packing.document.tolist()) == list(range(len(lengths)))
-    assert packing.row_at[0] == 0 and packing.row_at[-1] == len(lengths)
+    assert packing.row_at[0] == 0
+    assert packing.row_at[-1] == len(lengths)
     used = [length[packing.document[a:b]].sum() for a, b in zip(packing.row_at[:-1], packing.row_at[1:], strict=True)]
     assert all(0 < total <= 64 for total in used)
     assert fill(packing, length, 64) == pytest.approx(sum(used) / (64 * len(used)) if used else 0.0)
@@ -94,7 +95,9 @@ def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]],
         np.array([id for ids in stored for id in ids], np.int32),
         np.cumsum([0, *map(len, stored)]),
         np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
-        hidden_captions=np.array([part == "hidden" for row in rows for doc in row for part in doc if isinstance(part, str)], bool),
+        hidden_captions=np.array(
+            [part == "hidden" for row in rows for doc in row for part in doc if isinstance(part, str)], bool
+        ),
         num_rows=len(rows),
         row_length=row_length,
         patches_per_image=patches,
@@ -117,7 +120,9 @@ def _flat(document: Document) -> list[int]:
 
 def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
     """The layout straight from its definition, one position at a time."""
-    out: dict[str, list[int]] = {name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")}
+    out: dict[str, list[int]] = {
+        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")
+    }
     for number, row in enumerate(rows):
         cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
         for document in row:

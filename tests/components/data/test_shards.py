@@ -47,7 +47,8 @@ def test_a_shard_is_read_back_as_written(tmp_path: Path) -> None:
     write_shard(path, shard)
     read = open_shard(path)
     for name, written, got in zip(Shard._fields, shard, read, strict=True):
-        assert np.array_equal(written, got) and written.dtype == got.dtype, name
+        assert written.dtype == got.dtype, name
+        assert np.array_equal(written, got), name
     assert shard_keys(read) == ["scenes/a", "scenes/\u2028b", "prose/c#1"]
     assert shard_paths(tmp_path, "train") == [path]
     check_shard(path, read, boi=BOI)
@@ -66,7 +67,8 @@ def test_a_shard_without_images_or_documents_is_one_too(tmp_path: Path) -> None:
     write_shard(tmp_path / "s", empty)
     read = open_shard(tmp_path / "s")
     check_shard(tmp_path / "s", read, boi=BOI)
-    assert read.latents.shape == (0, 4, 2, 2) and shard_keys(read) == []
+    assert read.latents.shape == (0, 4, 2, 2)
+    assert shard_keys(read) == []
 
 
 def test_equal_shards_give_equal_bytes(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_any_flipped_byte_is_noticed_by_the_manifest(tmp_path: Path) -> None:
         flipped = bytearray(original)
         flipped[at] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(BadInput, match="shard-00000.safetensors does not have the bytes"):
+        with pytest.raises(BadInput, match=r"shard-00000.safetensors does not have the bytes"):
             read_manifest(tmp_path, kind=KIND)
     path.write_bytes(original)
     assert read_manifest(tmp_path, kind=KIND)["kind"] == KIND

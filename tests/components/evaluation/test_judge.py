@@ -1,4 +1,4 @@
-"""Can the judge be trusted? Trained on some people's digits it must read other people's, and count what it gets wrong."""
+"""Can the judge be trusted? Trained on some scans it must read others, and what it gets wrong must be counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from components.data.config import SplitShares
 from components.data.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
 from components.evaluation.config import JudgeConfig
-from components.evaluation.judge import EMPTY, Judge, draw_cells, score_judge, train_judge
+from components.evaluation.judge import EMPTY, Judge, colour_of, draw_cells, score_judge, train_judge
 
 SHARES = SplitShares(validation=0.08, test=0.12)
 
@@ -20,7 +20,9 @@ SHARES = SplitShares(validation=0.08, test=0.12)
 def judge() -> Judge:
     scans = split_scans(SHARES, 17)
     started_s = time.monotonic()
-    judge = train_judge(np.concatenate([scans["train"], scans["validation"]]).tolist(), JudgeConfig(max_steps=250, batch_size=128), 17)
+    judge = train_judge(
+        np.concatenate([scans["train"], scans["validation"]]).tolist(), JudgeConfig(max_steps=300, batch_size=64), 17
+    )
     print(f"trained in {time.monotonic() - started_s:.1f} s")
     return judge
 
@@ -39,14 +41,18 @@ def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
     return np.stack(images), truth
 
 
-def test_reads_real_scenes_of_unseen_scans(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+def test_reads_real_scenes_of_unseen_scans(
+    judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]
+) -> None:
     scores = score_judge(judge, *scenes)
     print(scores)
     assert scores.objects_right >= 0.97
     assert scores.scenes_right >= 0.94
 
 
-def test_reads_larger_pictures_and_empty_ones(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+def test_reads_larger_pictures_and_empty_ones(
+    judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]
+) -> None:
     images, truth = scenes
     doubled = images[:100].repeat(2, axis=1).repeat(2, axis=2)
     assert score_judge(judge, doubled, truth[:100]).objects_right >= 0.9
@@ -69,10 +75,8 @@ def test_training_cells_show_what_they_say() -> None:
     scans = load_scans()
     generator = torch.Generator().manual_seed(1)
     cells = draw_cells(torch.from_numpy(scans.intensity), torch.from_numpy(scans.digit), 400, generator)
-    ink = cells.pixels.clamp(min=0).sum((2, 3))
     empty = cells.digit == EMPTY
     assert 10 < int(empty.sum()) < 90
     assert float(cells.pixels[empty].abs().max()) < 0.6  # noise alone
-    palette = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]).bool()
-    lit = ink[~empty] > ink[~empty].amax(1, keepdim=True) / 2
-    assert torch.equal(lit, palette[cells.colour[~empty]])
+    assert torch.equal(colour_of(cells.pixels[~empty]), cells.colour[~empty])
+    assert float(cells.pixels[~empty].amax((1, 2, 3)).min()) > 0.25

@@ -48,7 +48,9 @@ def kneser_ney(text: bytes, order: int, context: bytes, following: int) -> float
         total = sum(after.values())
         if not total:
             return shorter
-        return (max(after[following] - discount, 0) + discount * len([n for n in after.values() if n]) * shorter) / total
+        return (
+            max(after[following] - discount, 0) + discount * len([n for n in after.values() if n]) * shorter
+        ) / total
 
     return probability(order)
 
@@ -132,7 +134,9 @@ def test_xz_counts_its_container() -> None:
     assert joined_bytes(["a", "é"]) == b"a\n\n\xc3\xa9"
 
 
-def test_model_bits_are_those_of_single_tokens(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
+def test_model_bits_are_those_of_single_tokens(
+    tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion
+) -> None:
     held_out = documents(tokenizer, config)
     nats = sum(nats_token_by_token(model, document.pieces[0].ids.tolist()) for document in held_out)
     wanted = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)

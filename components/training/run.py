@@ -1,0 +1,57 @@
+"""Which run is this, and has it been under way before? Its MLflow run, the digest of its code, whether it came to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.runtime.failure import BadInput
+from components.runtime.files import digest, read_json, read_manifest, sha256, write_json
+from components.runtime.tracking import RunIdentity, Tracker, open_run
+from components.training.work import Work
+
+ROOT = Path(__file__).resolve().parents[2]
+# The code that decides what is learnt: checkpoints of other code must not be gone on from.
+CODE = (
+    "model/*.py",
+    "components/training/*.py",
+    "components/data/loader.py",
+    "components/data/packing.py",
+    "components/data/shards.py",
+)
+
+
+def code_digest() -> str:
+    """Hex digest of the files that CODE names."""
+    return digest(
+        {str(path.relative_to(ROOT)): sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))}
+    )
+
+
+def open_training_run(
+    folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]
+) -> RunIdentity:
+    """The MLflow run that `folder` began with, or a new one that gets the parameters, the lineage and the digests."""
+    known = folder / "run.json"
+    run_id = read_json(known)["run_id"] if known.exists() else ""
+    note = "One trained model: `train` opened this run; `evaluate`, `export` and `register` add to it."
+    tags = {f"{name}.digest": value for name, value in digests.items()} | {"mlflow.note.content": note}
+    run = open_run("train", run_id=run_id, tags=tags)
+    if run.run_id != run_id:
+        tracker = Tracker(run)
+        tracker.params(params)
+        tracker.dataset("latents", digest=digests["latents"], source=latents, context="training")
+        write_json(known, run._asdict())
+    short = ", ".join(f"{name} {value[:12]}" for name, value in digests.items())
+    print(f"train: run {run.run_id} in {run.tracking_uri} ({short})", flush=True)
+    return run
+
+
+def is_finished(work: Work) -> bool:
+    """Whether a killed run had come so far that only publishing is left."""
+    try:
+        read_manifest(work.finished, kind="finished")
+    except BadInput:
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""Is the loss the one it claims to be? Against a loop over single documents through the generation step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from components.evaluation.diffusion import caption_first, measure_diffusion, other_captions, squared_error
+from components.evaluation.held_out import ImageDocument, Stored
+from model import noise
+from model.config import ModelConfig
+from model.engine import StepInputs, TorchEngine
+from model.patches import cut
+from model.transfusion import Transfusion
+
+SEED = 11
+NUM_PATCHES = 4
+
+
+def document(config: ModelConfig, number: int, text: list[int], caption: str | None) -> ImageDocument:
+    """One image after a text of the given ids."""
+    latents = np.random.default_rng(number).normal(size=(1, 4, 4, 4)).astype(np.float32)
+    ids = np.array([config.bos_id, *text, config.boi_id, config.eoi_id, config.eos_id])
+    return ImageDocument(f"c/{number}", Stored(ids, latents), caption, (), None, ())
+
+
+@pytest.fixture
+def documents(config: ModelConfig) -> list[ImageDocument]:
+    texts = [[20, 21], [30, 31, 32, 33], [40, 41], [20, 21]]
+    return [document(config, number, text, str(text)) for number, text in enumerate(texts)]
+
+
+def one_image_error(model: Transfusion, stored: Stored, image: int, time: float) -> float:
+    """Denoise once by the generation step: text and BOI as a prefix, then the noised patches."""
+    config, engine = model.config, TorchEngine(model)
+    clean = cut(torch.from_numpy(stored.latents), config.patch_side)[0]
+    drawn = noise.draw(SEED, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_width).noise
+    prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.boi_id)[0]) + 1])
+    column = torch.arange(len(prefix) + NUM_PATCHES)
+    is_image = column >= len(prefix)
+    patches = torch.zeros(len(column), config.patch_width)
+    patches[is_image] = noise.add_noise(config.objective, clean, drawn, torch.tensor(time))
+    inputs = StepInputs(
+        ids=torch.cat([prefix, torch.full((NUM_PATCHES,), config.pad_id)])[None],
+        patches=patches[None],
+        is_image=is_image[None],
+        time=torch.tensor([time]),
+        position=column[None],
+        q_last=torch.where(is_image, len(column) - 1, column)[None],
+        write_at=torch.tensor([0]),
+        read_at=torch.tensor([0]),
+        num_keys=len(column),
+    )
+    prediction = engine.step(inputs, engine.new_cache(1), slice(0, 1)).prediction[0, is_image]
+    return float((prediction - noise.target(config.objective, clean, drawn)).square().sum())
+
+
+def test_squared_error_is_that_of_single_denoising_steps(model: Transfusion, documents: list[ImageDocument]) -> None:
+    stored = [entry.stored for entry in documents]
+    wanted = sum(one_image_error(model, entry, image, 0.3) for image, entry in enumerate(stored))
+    for max_positions in (1, 30, 4096):
+        got = squared_error(model, stored, 0.3, seed=SEED, max_positions=max_positions)
+        assert got.total == pytest.approx(wanted, rel=1e-4)
+        assert got.num_values == sum(entry.latents.size for entry in stored)
+
+
+def test_an_image_before_its_caption_is_measured_after_it(model: Transfusion, config: ModelConfig) -> None:
+    after = document(config, 1, [20, 21], "x")
+    stream = np.array([config.bos_id, config.boi_id, config.eoi_id, 20, 21, config.eos_id])
+    before = after._replace(stored=Stored(stream, after.stored.latents))
+    assert np.array_equal(caption_first(before.stored, stream, config).ids, after.stored.ids)
+    losses = [measure_diffusion(model, [entry], (0.2, 0.6), seed=1) for entry in (before, after)]
+    assert losses[0] == losses[1]
+    assert losses[0].right is None  # one caption alone cannot be wrong
+
+
+def test_wrong_captions_cost_nothing_when_text_is_not_read(model: Transfusion, documents: list[ImageDocument]) -> None:
+    losses = measure_diffusion(model, documents, (0.5, 0.9), seed=2)
+    assert losses.right is not None
+    assert losses.wrong is not None
+    assert losses.all == pytest.approx(losses.right)
+    assert np.abs(np.subtract(losses.wrong, losses.right)).max() > 1e-4
+    alike = [entry for entry in documents if len(entry.stored.ids) == 6]
+    with torch.no_grad():
+        model.embedding.weight.copy_(model.embedding.weight[:1].expand_as(model.embedding.weight))
+    deaf = measure_diffusion(model, alike, (0.5, 0.9), seed=2)
+    assert deaf.wrong == pytest.approx(deaf.right, rel=1e-5)
+
+
+def test_documents_of_several_images_count_in_the_loss_alone(
+    model: Transfusion, config: ModelConfig, documents: list[ImageDocument]
+) -> None:
+    two = Stored(
+        np.array([config.bos_id, 20, config.boi_id, config.eoi_id, 30, config.boi_id, config.eoi_id, config.eos_id]),
+        np.random.default_rng(9).normal(size=(2, 4, 4, 4)).astype(np.float32),
+    )
+    losses = measure_diffusion(model, [*documents, ImageDocument("c/9", two, None, (), None, ())], (0.5,), seed=2)
+    without = measure_diffusion(model, documents, (0.5,), seed=2)
+    assert losses.right == without.right
+    assert losses.all != pytest.approx(without.all)
+
+
+def test_wrong_captions_are_others(documents: list[ImageDocument]) -> None:
+    chosen = other_captions(documents)
+    assert chosen == [1, 2, 3, 1]
+    assert other_captions([documents[0], documents[3]]) == []
+    assert other_captions([]) == []

@@ -1,0 +1,110 @@
+"""Is the model evaluated on the right documents? What shards and documents say of each, and what a gate set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.data.documents import Document, ImageSegment, Segment, TextSegment, write_documents
+from components.data.scenes import SceneObject
+from components.data.shards import Shard, pack_keys, shard_path, write_shard
+from components.evaluation.held_out import HeldOut, read_held_out, read_training_facts, scene_objects
+
+SCENE = {"objects": [{"digit": 3, "colour": "red", "place": "top left"}], "scans": [12]}
+OBJECTS = frozenset({SceneObject(3, "red", "top left")})
+
+
+def document(key: str, *segments: Segment, split: str = "test", **meta: Any) -> Document:
+    return Document(key=key, source="c", split=split, segments=segments, meta=meta)
+
+
+def shard_of(pieces: dict[str, tuple[list[int], int]]) -> Shard:
+    """name -> (ids, number of images); the latents of image i are all i."""
+    document_at = np.cumsum([0, *(len(ids) for ids, _ in pieces.values())])
+    num_images = [count for _, count in pieces.values()]
+    latents = np.arange(sum(num_images), dtype=np.float16)[:, None, None, None] * np.ones((1, 4, 2, 2), np.float16)
+    keys, key_at = pack_keys(pieces)
+    ids = np.array([id for entry, _ in pieces.values() for id in entry], np.int32)
+    owner = np.repeat(np.arange(len(pieces), dtype=np.int32), num_images)
+    first = np.zeros(len(latents), np.bool_)
+    return Shard(ids, document_at, latents, latents, owner, np.flatnonzero(ids == 3), first, keys, key_at)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    picture = ImageSegment(b"png")
+    documents = [
+        document("a", TextSegment("caption"), picture, **SCENE),
+        document("b", TextSegment("naïve prose")),
+        document("gone", TextSegment("never encoded")),
+        document("c", picture, TextSegment("x"), picture),
+        document("d#1", TextSegment("short")),
+        document("e", picture, TextSegment("late caption")),
+    ]
+    write_documents(tmp_path / "documents", "test", documents, 2)
+    training = [
+        document("t", TextSegment("train prose"), split="train"),
+        document("bad", TextSegment("broken"), split="train"),
+        document("s", TextSegment("y"), picture, split="train", objects=SCENE["objects"], scans=[7, 5]),
+    ]
+    write_documents(tmp_path / "documents", "train", training, 9)
+    shown = document("v", picture, TextSegment("y"), split="validation", objects=SCENE["objects"], scans=[5, 9])
+    write_documents(
+        tmp_path / "documents", "validation", [shown, document("w", TextSegment("no"), split="validation")], 9
+    )
+    first = {"c/a": ([1, 10, 3, 4, 2], 1), "c/b#0": ([1, 11, 12], 0), "c/b#1": ([12, 13, 2], 0)}
+    second = {"c/c": ([1, 3, 4, 14, 3, 4, 2], 2), "c/d#1": ([1, 15, 2], 0), "c/e": ([1, 3, 4, 16, 2], 1)}
+    write_shard(shard_path(tmp_path / "latents", "test", 0), shard_of(first))
+    write_shard(shard_path(tmp_path / "latents", "test", 1), shard_of(second))
+    return tmp_path / "documents", tmp_path / "latents"
+
+
+def read(folders: tuple[Path, Path], *left_out: str, max_images: int = 99, max_text_bytes: int = 999) -> HeldOut:
+    return read_held_out(
+        *folders, "test", left_out=frozenset(left_out), max_images=max_images, max_text_bytes=max_text_bytes
+    )
+
+
+def test_documents_are_joined_with_what_was_encoded(folders: tuple[Path, Path]) -> None:
+    held_out = read(folders)
+    prose, short = held_out.texts
+    assert (prose.text, [piece.ids.tolist() for piece in prose.pieces]) == ("naïve prose", [[1, 11, 12], [12, 13, 2]])
+    assert (short.text, [piece.ids.tolist() for piece in short.pieces]) == ("short", [[1, 15, 2]])
+    scene, two, late = held_out.images
+    assert (scene.name, scene.caption, scene.objects, scene.scans) == ("c/a", "caption", OBJECTS, (12,))
+    assert scene.pictures == (b"png",)
+    assert (two.caption, two.objects, two.stored.latents[:, 0, 0, 0].tolist()) == (None, None, [0, 1])
+    assert (late.caption, late.stored.ids.tolist(), late.stored.latents.max()) == ("late caption", [1, 3, 4, 16, 2], 2)
+    assert held_out.scenes == [scene]
+
+
+def test_what_a_gate_set_aside_is_left_out(folders: tuple[Path, Path]) -> None:
+    held_out = read(folders, "c/b#1", "c/c")
+    assert [document.text for document in held_out.texts] == ["short"]
+    assert [document.name for document in held_out.images] == ["c/a", "c/e"]
+
+
+def test_limits_keep_the_first_documents(folders: tuple[Path, Path]) -> None:
+    held_out = read(folders, max_images=2, max_text_bytes=1)
+    assert [document.text for document in held_out.texts] == ["naïve prose"]
+    assert [document.name for document in held_out.images] == ["c/a", "c/c"]
+
+
+def test_training_facts_are_prose_and_scans_of_training_and_validation(folders: tuple[Path, Path]) -> None:
+    facts = read_training_facts(folders[0], left_out=frozenset({"c/bad"}))
+    assert facts == (["train prose"], [5, 7, 9])
+
+
+def test_a_users_meta_is_no_scene() -> None:
+    assert scene_objects(SCENE) == OBJECTS
+    for meta in (
+        {},
+        {"objects": ["cat", "dog"], "scans": []},
+        {"objects": SCENE["objects"]},
+        {"objects": [{"digit": 11, "colour": "red", "place": "top left"}], "scans": [1]},
+        {"objects": [], "scans": []},
+    ):
+        assert scene_objects(meta) is None

@@ -1,0 +1,101 @@
+"""Does the report show what was found, alone and safely? The page, the sample grid, the curves and the meanings."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.evaluation.diffusion import DiffusionLosses
+from components.evaluation.metrics import METRICS, table
+from components.evaluation.pictures import COLUMNS, TILE_PX, curves, enlarge, read_history, sample_grid
+from components.evaluation.report import diffusion_rows, page
+from components.evaluation.suite import Captioned, Drawing, Findings
+
+# Issue 2, "Done when" 8.
+PROMISED = (
+    "text_to_image/objects_right",
+    "text_to_image/scenes_right",
+    "text_to_image/objects_right_kept_out",
+    "text_to_image/judge_on_real",
+    "image_to_text/objects_right",
+    "image_to_text/scenes_right",
+    "text/bits_per_byte",
+    "text/xz_bits_per_byte",
+    "image/diffusion_loss",
+    "conditioning/wrong_caption_gap",
+)
+
+
+def picture(number: int) -> np.ndarray:
+    return np.full((32, 32, 3), number, np.uint8)
+
+
+@pytest.fixture
+def findings() -> Findings:
+    return Findings(
+        metrics={"text/bits_per_byte": 2.25, "text_to_image/objects_right": 0.5},
+        notes=["no <scenes> here"],
+        drawings=[Drawing("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(COLUMNS + 1)]
+        + [Drawing("kept out", picture(200), "a red three top left", "", None)],
+        captions=[Captioned(picture(9), "the <b>truth</b>", '<script>alert("x")</script>', False)],
+        diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
+    )
+
+
+def test_every_promised_figure_has_a_meaning() -> None:
+    assert set(PROMISED) <= set(METRICS)
+    assert [key for key, _, _ in table(dict.fromkeys(reversed(METRICS), 1.0))] == list(METRICS)
+
+
+def test_the_page_stands_alone_and_shows_what_was_found(findings: Findings, tmp_path: Path) -> None:
+    html = page(findings, sample_grid(findings.drawings), tmp_path / "history.csv")
+    for shown in (
+        "text/bits_per_byte",
+        "2.2500",
+        METRICS["text/bits_per_byte"].meaning,
+        "no &lt;scenes&gt; here",
+        "0.8750",
+    ):
+        assert shown in html
+    assert "text/xz_bits_per_byte" not in html
+    assert "<script>" not in html
+    assert "&lt;script&gt;alert(&quot;x&quot;)" in html
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", html)
+    assert not re.findall(r"https?://", html)
+
+
+def test_the_grid_shows_every_drawing_enlarged(findings: Findings) -> None:
+    sheet = np.asarray(Image.open(io.BytesIO(sample_grid(findings.drawings))))
+    assert sheet.shape[1] == COLUMNS * TILE_PX[0]
+    assert sheet.shape[0] > 3 * TILE_PX[1]
+    for drawing in findings.drawings:
+        assert (sheet == drawing.image[0, 0]).all(-1).sum() >= 128 * 128
+    empty = np.asarray(Image.open(io.BytesIO(sample_grid([]))))
+    assert (empty != 255).any()
+
+
+def test_enlarging_repeats_pixels() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert np.array_equal(enlarge(image)[::4, ::4], image)
+    assert enlarge(image).shape == (128, 128, 3)
+    assert enlarge(enlarge(enlarge(image, 256), 256)).shape == (256, 256, 3)
+
+
+def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    assert curves(path) is None
+    path.write_text("step,loss,validation_loss,tokens_per_s\n10,2.5,,100\n20,2.0,2.25,100\n")
+    assert read_history(path)["validation_loss"] == [None, 2.25]
+    assert Image.open(io.BytesIO(curves(path) or b"")).size[0] > 400
+    path.write_text("step,tokens_per_s\n10,100\n")
+    assert curves(path) is None
+
+
+def test_the_plot_has_one_row_a_noise_level(findings: Findings) -> None:
+    assert diffusion_rows(findings)[1] == {"time": 0.9, "loss": 2.0, "right_caption": 0.75, "wrong_caption": 0.875}
+    assert diffusion_rows(Findings()) == []

@@ -1,0 +1,173 @@
+"""Does the evaluate stage run from artefacts to report, on the demonstration's kind of corpus and on a user's own?
+
+The model is random and tiny, so that its figures say nothing; that the right ones are there, and finite, is the point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.config import ScenesConfig, SplitShares
+from components.data.documents import (
+    SPLITS,
+    Document,
+    ImageSegment,
+    TextSegment,
+    document_parts,
+    read_part,
+    write_documents,
+)
+from components.data.images import encode_png
+from components.data.latents import EncodeSettings, encode_part
+from components.data.scenes import kept_out_pairs, make_scenes
+from components.data.shards import shard_path, write_shard
+from components.data.tokenizer import train_tokenizer
+from components.evaluation.metrics import METRICS
+from components.runtime.files import read_json, write_json, write_manifest, write_text
+from components.runtime.tracking import open_run, tracking_uri
+from model.autoencoder import Autoencoder
+from model.config import model_config
+from model.pretrained import save_pretrained
+from model.transfusion import Transfusion
+from pipelines import evaluate, paths
+from pipelines.params import Params, load
+
+REPOSITORY = Path(__file__).parents[2]
+KEPT_OUT = kept_out_pairs(3, 5)
+PROSE = "A class is made by a class statement. Its body runs once, in a new namespace number {}. "
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The repository's parameters at the smallest size, in an empty working directory."""
+    full = load(REPOSITORY / paths.PARAMS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    small = dataclasses.replace(
+        full.evaluate,
+        num_seen_scenes=5,
+        num_kept_out_scenes=4,
+        num_captions=6,
+        num_loss_images=6,
+        num_solver_steps=2,
+        loss_times=(0.3, 0.7),
+        judge=dataclasses.replace(full.evaluate.judge, max_steps=4),
+    )
+    return dataclasses.replace(full, evaluate=small)
+
+
+def scenes() -> list[Document]:
+    config = ScenesConfig(num_train=20, num_validation=4, num_test=12, num_kept_out_pairs=3)
+    shares = SplitShares(validation=0.1, test=0.2)
+    return list(make_scenes(config, shares, seed=5, caption_first_share=0.8, source="scenes"))
+
+
+def prose() -> list[Document]:
+    return [
+        Document(key=f"{split}{i}", source="prose", split=split, segments=(TextSegment(PROSE.format(i) * 3),))
+        for split in SPLITS
+        for i in range(4)
+    ]
+
+
+def holidays() -> list[Document]:
+    """A user's own captioned pictures."""
+    rng = np.random.default_rng(1)
+    images = [ImageSegment(encode_png(rng.integers(0, 256, (32, 32, 3), np.uint8))) for _ in range(12)]
+    return [
+        Document(
+            key=str(i), source="holidays", split=SPLITS[i % 3], segments=(TextSegment(f"a beach, number {i}"), image)
+        )
+        for i, image in enumerate(images)
+    ]
+
+
+def write_world(documents: Sequence[Document]) -> str:
+    """Everything the stage reads, made by the parts that make it in earnest; returns the MLflow run's id."""
+    torch.manual_seed(1)
+    by_split = {split: [document for document in documents if document.split == split] for split in SPLITS}
+    for split, members in by_split.items():
+        write_documents(paths.DOCUMENTS, split, members, 8)
+    write_manifest(
+        paths.DOCUMENTS, kind="documents", kept_out_pairs=[list(pair) for pair in KEPT_OUT], image_side_px=32
+    )
+    tokenizer = train_tokenizer((text for document in by_split["train"] for text in document.texts), 300)
+    tokenizer.save(paths.TOKENIZER)
+    shape = {"layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "sample_side_px": 32}
+    autoencoder = Autoencoder.create(block_channels=(4, 4, 4), **shape).eval()
+    autoencoder.save_pretrained(paths.AUTOENCODER)
+    write_manifest(paths.AUTOENCODER, kind="autoencoder")
+    settings = EncodeSettings(batch_size=8, row_length=96, patch_side=2, image_side_px=32)
+    for split in SPLITS:
+        for number, part in enumerate(document_parts(paths.DOCUMENTS, split)):
+            encoded = encode_part(read_part(part), tokenizer, autoencoder, settings, device=torch.device("cpu"))
+            write_shard(shard_path(paths.LATENTS, split, number), encoded.shard)
+    write_manifest(paths.LATENTS, kind="latents")
+    for gate in ("documents", "latents"):
+        write_text(paths.QUARANTINE / f"{gate}.jsonl", "")
+    sizes = {"vocab_size": tokenizer.vocab_size, "latent_channels": 4, "patch_side": 2, "max_length": 160}
+    config = model_config("tiny", **sizes, objective="flow", special_ids=tokenizer.special_ids)
+    save_pretrained(Transfusion(config), paths.TRAIN)
+    run_id = open_run("train").run_id
+    write_json(paths.TRAIN / "run.json", {"run_id": run_id})
+    write_manifest(paths.TRAIN, kind="train", step=7)
+    return run_id
+
+
+def logged_metrics(run_id: str) -> dict[str, float]:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri()).get_run(run_id).data.metrics
+
+
+def test_the_demonstration_gets_every_figure(params: Params) -> None:
+    run_id = write_world([*scenes(), *prose()])
+    evaluate.main(params)
+    metrics = read_json(evaluate.REPORT / "metrics.json")
+    assert set(metrics) == set(METRICS)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert logged_metrics(run_id) == pytest.approx(metrics)
+    assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert [row["time"] for row in read_json(evaluate.REPORT / "diffusion.json")] == [0.3, 0.7]
+    assert "Not measured" not in (evaluate.REPORT / "index.html").read_text()
+
+
+def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_world([*scenes(), *prose()])
+    evaluate.main(params)
+    first = {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()}
+    write_json(paths.TRAIN / "run.json", {"run_id": "0" * 32})
+    write_manifest(paths.TRAIN, kind="train", step=7)
+    evaluate.main(params)
+    assert {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()} == first
+    assert "a new run is opened" in capsys.readouterr().out
+
+
+def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_world([*holidays(), *prose()])
+    evaluate.main(params)
+    metrics = read_json(evaluate.REPORT / "metrics.json")
+    text = {"text/bits_per_byte", "text/xz_bits_per_byte", "text/ngram_bits_per_byte"}
+    assert set(metrics) == text | {"image/diffusion_loss", "conditioning/wrong_caption_gap"}
+    page = (evaluate.REPORT / "index.html").read_text()
+    assert "Not measured: the corpora hold no digit scenes" in page
+    assert "a beach, number" in page
+    assert "no digit scenes" in capsys.readouterr().out
+
+
+def test_corpora_of_one_kind_are_enough(params: Params) -> None:
+    write_world(prose())
+    evaluate.main(params)
+    assert set(read_json(evaluate.REPORT / "metrics.json")) == {key for key in METRICS if key.startswith("text/")}
+    assert (evaluate.REPORT / "samples.png").is_file()
