@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CELL_WIDTH_PX, PICTURE_PX, TEXT_PX, NUM_COLUMNS = 176, 160, 64, 6
-LINE_CHARACTERS, NUM_TEXT_LINES, LINE_PX = 28, 4, 12
+LINE_CHARACTERS, NUM_TEXT_LINES, LINE_PX = 24, 4, 12
 INK, PAPER, GIVEN = "#1a1a1a", "#ffffff", "#2f6fb2"
 
 

@@ -72,7 +72,7 @@ class Autoencoder(nn.Module):
         """The autoencoder of a diffusers folder, in eval mode."""
         from diffusers import AutoencoderKL
 
-        return Autoencoder(AutoencoderKL.from_pretrained(folder, local_files_only=True)).eval()
+        return Autoencoder(AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)).eval()
 
     def save_pretrained(self, folder: Path) -> None:
         """Write a diffusers folder; the normalisation stands in its config.json."""

@@ -8,8 +8,6 @@ Legend: M images, n patches an image, P patches in all, W numbers in a patch, D 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +30,8 @@ def join(patches: Tensor, *, channels: int, height: int, width: int, side: int) 
 def time_features(time: Tensor, num_features: int) -> Tensor:
     """[...] noise levels in 0..1 -> [..., num_features] cosines and sines, in float32 whatever the model's precision."""
     half = num_features // 2
-    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
+    # A literal table, as in model/transformer.py: a computed one is folded differently by exporters.
+    frequency = torch.tensor([10_000.0 ** (-i / half) for i in range(half)], dtype=torch.float32, device=time.device)
     # The paper's t runs to 1000; the features keep that scale.
     angle = time.float().unsqueeze(-1) * 1000.0 * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

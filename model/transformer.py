@@ -8,7 +8,6 @@ Legend: B rows, L positions, D width, H heads, K head width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,7 +31,8 @@ class Rotation(NamedTuple):
 def rotation(position: Tensor, head_width: int, theta: float) -> Rotation:
     """Rotary angles of integer positions [B, L]; in float32, because half precision rounds the table away."""
     half = head_width // 2
-    frequency = torch.exp(-math.log(theta) * torch.arange(half, device=position.device, dtype=torch.float32) / half)
+    # A literal table: exporters fold a computed one with an exp of their own, whose last bits the large positions magnify.
+    frequency = torch.tensor([theta ** (-i / half) for i in range(half)], dtype=torch.float32, device=position.device)
     angle = (position.float().unsqueeze(-1) * frequency).unsqueeze(1)
     return Rotation(angle.cos(), angle.sin())
 

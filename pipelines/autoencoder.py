@@ -43,15 +43,15 @@ def main(params: Params) -> None:
     write_json(REPORT / "metrics.json", facts)
     save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES])
     if facts["psnr_db"] < config.min_psnr_db:
-        raise GateRefused(
-            f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}; raise autoencoder.max_steps"
-        )
+        reached = f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}"
+        raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
     work = fresh_folder(paths.WORK / "autoencoder" / "finished")
     autoencoder.cpu().save_pretrained(work)
     write_manifest(work, kind="autoencoder", **facts)
     publish(work, paths.AUTOENCODER)
     print(
-        f"autoencoder: {facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}"
+        f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
+        flush=True,
     )
 
 

@@ -56,9 +56,7 @@ def main(params: Params) -> None:
     shutil.rmtree(work)
     for bad in predictions.bad:
         print(f"infer: {path}:{bad.line} set aside: {bad.reason}", flush=True)
-    print(
-        f"{report['requests']} answered by {opened.name} in {report['seconds']} s, in {paths.PREDICTIONS}", flush=True
-    )
+    print(f"{report['requests']} answered by {opened.name} in {report['seconds']} s: {paths.PREDICTIONS}", flush=True)
 
 
 def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path) -> None:

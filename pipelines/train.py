@@ -9,9 +9,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
-from components.runtime.cluster import num_training_workers, run_workers, start_ray
+from components.runtime.cluster import num_training_workers, start_ray
 from components.runtime.files import digest, publish, read_json, sha256, write_json, write_manifest, write_text
 from components.runtime.tracking import Tracker
+from components.runtime.workers import run_workers
 from components.training.journal import history_csv
 from components.training.run import code_digest, is_finished, open_training_run
 from components.training.work import Work

@@ -1,7 +1,7 @@
-"""Who does the work? The one home of Ray: a cluster for as long as a stage needs it, training workers, a pool of actors.
+"""Who does the work? The one home of Ray: a cluster for as long as a stage needs it, and a pool of actors on it.
 
-RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started, reachable from this machine alone
-with a token of its own, and stopped again. TRANSFUSION_NUM_WORKERS and TRANSFUSION_NUM_ACTORS set the numbers of processes.
+RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started, reachable with a token of
+its own, and stopped again. TRANSFUSION_NUM_WORKERS and TRANSFUSION_NUM_ACTORS set the numbers of processes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -159,7 +158,9 @@ def _wants_worker_logs() -> bool:
 
 
 def _worker_variables() -> dict[str, str]:
-    return dict(QUIET) | {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    # Threads that wait for each other by spinning are ten times slower and more where another program wants the cores.
+    forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    return QUIET | {"OMP_WAIT_POLICY": "passive"} | forwarded
 
 
 def _temporary_folder() -> Path:
@@ -180,90 +181,6 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def run_workers(
-    function: Callable[[dict[str, Any]], None],
-    config: dict[str, Any],
-    *,
-    num_workers: int,
-    storage_path: Path,
-    run_name: str,
-    lines: Path,
-    max_failures: int = 2,
-) -> None:
-    """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them. Inside `start_ray`.
-
-    config gains "num_threads", the torch threads a worker may use. lines: a file that a worker appends to; it is printed here.
-    A killed worker restarts all of them, max_failures times. The same storage_path and run_name go on where a killed run was.
-    A BadInput in a worker is raised here as it is, without another try.
-    """
-    import torch
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
-
-    use_gpu = torch.cuda.is_available()
-    refusal = storage_path.absolute() / f"{run_name}-refused.txt"
-    refusal.unlink(missing_ok=True)
-    trainer = TorchTrainer(
-        _Guarded(function, refusal),
-        train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
-        run_config=RunConfig(
-            name=run_name,
-            # Workers run in a folder of Ray's own, where a relative path would mean another place.
-            storage_path=str(storage_path.absolute()),
-            failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    with _printed(lines):
-        trainer.fit()
-    if refusal.exists():
-        raise BadInput(refusal.read_text())
-
-
-class _Guarded:
-    """A worker's function whose BadInput ends the run at once: Ray would take it for a failure and start again."""
-
-    def __init__(self, function: Callable[[dict[str, Any]], None], refusal: Path) -> None:
-        self.function, self.refusal = function, refusal
-
-    def __call__(self, config: dict[str, Any]) -> None:
-        try:
-            self.function(config)
-        except BadInput as error:
-            self.refusal.write_text(str(error))
-
-
-@contextmanager
-def _printed(lines: Path) -> Iterator[None]:
-    """Print what is appended to a file while the block runs: Ray would put a process id before every line."""
-    start = lines.stat().st_size if lines.exists() else 0
-    ended = threading.Event()
-
-    def follow() -> None:
-        at = start
-        while True:
-            last_look = ended.wait(0.2)
-            if lines.exists():
-                with lines.open() as file:
-                    file.seek(at)
-                    print(file.read(), end="", flush=True)
-                    at = file.tell()
-            if last_look:
-                return
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def map_over_actors(
@@ -296,7 +213,7 @@ def map_over_actors(
 
 
 class JsonActor:
-    """Carries items to an actor and results back as JSON text, so that no column type is guessed from the first rows."""
+    """Carries items to an actor and results back as JSON, so that no column's type is guessed from the first rows."""
 
     def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any]) -> None:
         self.actor = actor_class(**constructor_kwargs)

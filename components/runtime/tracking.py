@@ -1,7 +1,7 @@
 """Where is a run written down? The one home of MLflow: runs, metrics, pictures, lineage, and the model registry.
 
-MLFLOW_TRACKING_URI names the store; without it that is `mlflow.db` with artefacts in `mlartifacts/`, both in the working
-directory. One run per trained model: `train` opens it and later stages reopen it by its id.
+MLFLOW_TRACKING_URI names the store; without it that is `mlflow.db` with artefacts in `mlartifacts/`, both in the
+working directory. One run per trained model: `train` opens it and later stages reopen it by its id.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def tracking_uri() -> str:
 
 
 def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = None, uri: str = "") -> RunIdentity:
-    """Open a run of the experiment, or reopen `run_id`; a run that this store does not know is replaced by a new one, aloud.
+    """Open a run of the experiment, or reopen `run_id`; one that this store does not know is replaced, aloud.
 
-    Call it in the process the user started: git's state is read here. Raises BadInput when a store for a new run does not answer.
+    Call it in the process the user started: git's state is read here. BadInput when a store for a new run does not
+    answer.
     """
     uri = uri or tracking_uri()
     client = _client(uri)
@@ -76,10 +77,10 @@ def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = No
 
 
 class Tracker:
-    """Writes into one run from any process. A store that stops answering never stops the caller: one warning, then retries.
+    """Writes into one run from any process. A store that stops answering stops nobody: one warning, then retries.
 
-    journal: a JSONL file that every metric is appended to first; what could not be sent is sent later, none of it twice.
-    say: where the warning goes.
+    journal: a JSONL file that every metric is appended to first; what could not be sent is sent later, none of it
+    twice. say: where the warning goes.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Tracker:
         self._silent_until_s = 0.0
 
     def params(self, tree: Mapping[str, Any]) -> None:
-        """Log a configuration, nested keys joined by dots. A parameter logged before keeps its first value (MLflow's rule)."""
+        """Log a configuration, nested keys joined by dots. MLflow's rule: a parameter keeps its first value."""
         from mlflow.entities import Param
 
         known = self._try(lambda: self._client.get_run(self.run_id).data.params) or {}
@@ -103,7 +104,7 @@ class Tracker:
             self._try(lambda part=new[start : start + 100]: self._client.log_batch(self.run_id, params=part))
 
     def metrics(self, values: Mapping[str, float], step: int, *, send: bool = True) -> None:
-        """Log numbers of one optimiser step; slashes in the names make sections in the UI. send False: journal alone."""
+        """Log one step's numbers; slashes in the names make sections in the UI. send False: into the journal alone."""
         now_ms = int(time.time() * 1000)
         if self._journal is not None:
             with self._journal.open("a") as file:
@@ -180,7 +181,7 @@ def log_model(
     pip_requirements: Sequence[str],
     params: Mapping[str, Any] | None = None,
 ) -> str:
-    """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: inferred from type hints."""
+    """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: from type hints."""
     mlflow = _fluent(identity.tracking_uri)
     with mlflow.start_run(run_id=identity.run_id):
         logged = mlflow.pyfunc.log_model(
@@ -193,24 +194,6 @@ def log_model(
             params=dict(params or {}),
         )
     return logged.model_uri
-
-
-def register_version(
-    identity: RunIdentity, name: str, model_uri: str, *, tags: Mapping[str, str], description: str
-) -> Version:
-    """Make a version of the registered model `name`; a version that this run has already is updated, so there is one per run."""
-    client = _client(identity.tracking_uri)
-    ours = client.search_model_versions(f"name = '{name}' and run_id = '{identity.run_id}'")
-    if ours:
-        version = max(ours, key=lambda entry: int(entry.version)).version
-    else:
-        version = _fluent(identity.tracking_uri).register_model(model_uri, name).version
-    client.update_model_version(name, version, description=description)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
-    found = version_of(identity.tracking_uri, name, version=str(version))
-    assert found is not None
-    return found
 
 
 def set_alias(uri: str, name: str, alias: str, version: str) -> None:

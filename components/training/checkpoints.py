@@ -1,7 +1,7 @@
 """How does a run survive a kill? All its state in safetensors and JSON, under a manifest, one folder a checkpoint.
 
-The state is the model, its averaged weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a pure
-function of the step. A folder that its manifest does not vouch for is passed over for the one before it.
+The state is the model, its averaged weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a
+pure function of the step. A folder that its manifest does not vouch for is passed over for the one before it.
 """
 
 from __future__ import annotations

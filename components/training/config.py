@@ -1,4 +1,4 @@
-"""What can be set about training the transformer and the autoencoder? Each field with its unit; params.yaml has values."""
+"""What can be set about training? Every field with its unit; no defaults, params.yaml holds all."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class AutoencoderConfig:
 class ModelChoice:
     """Which transformer to train.
 
-    preset: a size of model/config.py. patch_side: latent pixels along a patch. objective: "flow", or the paper's "epsilon".
+    preset: a size of model/config.py. patch_side: latent pixels along a patch. objective: "flow", or the paper's
+    "epsilon".
     """
 
     preset: Literal["tiny", "demo", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]

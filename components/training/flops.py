@@ -1,5 +1,7 @@
-"""How much arithmetic does a step need, and what share of the accelerator's peak is that? Counted for the smallest model that
-computes the same: no recomputation, attention only where it is visible, the head only where text is predicted.
+"""How much arithmetic does a step need, and how much could the accelerator do?
+
+Counted for the least that computes the same: no recomputation, attention only where it is visible, the head only where
+text is predicted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is left of a run's course when its processes are gone? A line a report in a JSONL file; a table made of it at the end."""
+"""What is left of a run's course when its processes are gone? A JSON line a report, and a table made of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def forget_after(journal: Path, step: int) -> int:
-    """Drop what is written of later steps than `step`, which will be taken again; returns the last step that was there."""
+    """Drop what stands of steps after `step`, which will be taken again; returns the last step that stood there."""
     entries = read_journal(journal)
     kept = [entry for entry in entries if entry["step"] <= step]
     if len(kept) < len(entries):

@@ -1,7 +1,8 @@
 """What happens in a training step, and what every so many steps? The loop, the same on one worker and on many.
 
-Losses are divided by the counts of the whole step's rows over all workers, so that any number of workers takes the same step.
-Rows, noise, dropped captions and the rate are pure functions of (seed, step): a restart needs the weights and the step alone.
+Losses are divided by the counts of the whole step's rows over all workers, so that any number of workers takes the same
+step. Rows, noise, dropped captions and the rate are pure functions of (seed, step): a restart needs the weights and the
+step alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Losses(NamedTuple):
 class Progress(NamedTuple):
     """What the num_steps steps since the last report did together.
 
-    num_positions: text tokens and patches over all workers. flops: of all workers. elapsed_s: spent in these steps alone.
+    num_positions: text tokens and patches over all workers. flops: of all workers. elapsed_s: spent in these steps
+    alone.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""Who watches the loop? Worker 0 writes lines, MLflow, pictures and checkpoints; the others only vouch for checkpoints."""
+"""Who watches the loop? Worker 0 writes lines, MLflow, pictures and checkpoints; the others keep in step with it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """How are the weights moved? AdamW with decay on matrices only, a warm-up and a cosine, and averaged weights beside.
 
-Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear warm-up.
+Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
+warm-up.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's; early on faster, so that the first random weights are soon forgotten."""
+    """Move the averaged weights towards the model's; faster early on, so that the random beginning is soon
+    forgotten.
+    """
     weight = 1 - min(decay, (1 + step) / (10 + step))
     targets: list[Tensor] = list(averaged.parameters())
     torch._foreach_lerp_(targets, list(model.parameters()), weight)

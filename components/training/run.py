@@ -1,4 +1,4 @@
-"""Which run is this, and has it been under way before? Its MLflow run, the digest of its code, whether it came to its end."""
+"""Which run is this, and was it under way before? Its MLflow run, its code's digest, whether it came to its end."""
 
 from __future__ import annotations
 

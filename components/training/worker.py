@@ -1,7 +1,7 @@
-"""What does one training process do from start to end? Opens the rows, goes on from the last checkpoint, trains, reports.
+"""What does one training process do from start to end? Opens the rows, resumes, trains, reports.
 
-It runs under Ray Train (`components.runtime.cluster.run_workers`). Worker 0 alone writes: the MLflow run, the checkpoints,
-and at the end the finished model.
+It runs under Ray Train (`components.runtime.workers.run_workers`). Worker 0 alone writes: the MLflow run, the
+checkpoints, and at the end the finished model.
 """
 
 from __future__ import annotations

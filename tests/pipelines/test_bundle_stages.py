@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from components.data.tokenizer import train_tokenizer
+from components.runtime.cluster import start_ray
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest, write_json, write_manifest
 from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
@@ -83,6 +84,13 @@ def exported(folder: Path, params: Params) -> Path:
     return folder / "artifacts/bundle"
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for all that infer; the stage joins it."""
+    with start_ray():
+        yield
+
+
 def test_export_writes_a_bundle_and_its_reports(exported: Path) -> None:
     read_manifest(exported, kind="bundle")
     graphs = read_json(Path("reports/export/parity.json"))["graphs"]
@@ -144,7 +152,7 @@ def test_the_registered_model_answers(exported: Path, params: Params) -> None:
     assert answers["error"][1] == "prompt is empty"
 
 
-def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: Params) -> None:
+def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: Params, cluster: None) -> None:
     infer.main(params)
     predictions = Path("artifacts/predictions")
     read_manifest(predictions, kind="predictions")
@@ -165,7 +173,7 @@ def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: P
 
 
 def test_an_interrupted_infer_answers_only_what_is_left(
-    exported: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+    exported: Path, params: Params, cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = (Path("artifacts/predictions") / "results.jsonl").read_bytes()
     given: list[int] = []

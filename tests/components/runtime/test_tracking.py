@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from components.runtime import tracking
 from components.runtime.failure import BadInput
 
@@ -39,7 +40,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def client_of(identity: tracking.RunIdentity):  # noqa: ANN201
+def client_of(identity: tracking.RunIdentity):
     from mlflow import MlflowClient
 
     return MlflowClient(identity.tracking_uri)
@@ -96,7 +97,7 @@ def test_a_run_is_reopened_and_an_unknown_one_replaced(store: Path, capsys: pyte
     assert tracking.open_run("attempt", run_id=first.run_id).run_id != first.run_id
 
 
-def test_one_version_per_run_with_alias_tags_and_metrics(store: Path) -> None:
+def test_a_logged_model_becomes_a_version_with_alias_tags_and_metrics(store: Path) -> None:
     identity = tracking.open_run("attempt")
     tracking.Tracker(identity).metrics({"text_to_image/objects_right": 0.97}, 10)
     (store / "pyfunc.py").write_text(PYFUNC)
@@ -110,14 +111,14 @@ def test_one_version_per_run_with_alias_tags_and_metrics(store: Path) -> None:
         pip_requirements=["mlflow"],
     )
     assert tracking.version_of(identity.tracking_uri, "transfusion", alias="champion") is None
-    first = tracking.register_version(identity, "transfusion", uri, tags={"gate": "passed"}, description="one")
-    again = tracking.register_version(identity, "transfusion", uri, tags={"gate": "passed twice"}, description="two")
-    assert (first.version, again.version, again.run_id) == ("1", "1", identity.run_id)
-    tracking.set_alias(identity.tracking_uri, "transfusion", "champion", again.version)
+    client = client_of(identity)
+    client.create_registered_model("transfusion")
+    made = client.create_model_version("transfusion", uri, run_id=identity.run_id, tags={"gate": "passed"})
+    tracking.set_alias(identity.tracking_uri, "transfusion", "champion", str(made.version))
     champion = tracking.version_of(identity.tracking_uri, "transfusion", alias="champion")
-    assert champion is not None
-    assert champion.tags["gate"] == "passed twice"
-    assert champion.metrics == {"text_to_image/objects_right": 0.97}
+    assert champion == tracking.Version(
+        "transfusion", "1", identity.run_id, {"gate": "passed"}, {"text_to_image/objects_right": 0.97}
+    )
 
 
 def test_a_missing_store_refuses_a_new_run_and_keeps_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""How do several processes train together? Ray Train around one function, inside `cluster.start_ray`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.runtime.failure import BadInput
+
+
+def run_workers(
+    function: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    *,
+    num_workers: int,
+    storage_path: Path,
+    run_name: str,
+    lines: Path,
+    max_failures: int = 2,
+) -> None:
+    """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
+
+    config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
+    here. A killed worker restarts all of them, max_failures times; storage_path and run_name are where they find what
+    they kept. A BadInput in a worker is raised here as it is, without another try.
+    """
+    import torch
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig
+
+    use_gpu = torch.cuda.is_available()
+    refusal = storage_path.absolute() / f"{run_name}-refused.txt"
+    refusal.unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        _Guarded(function, refusal),
+        train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=run_name,
+            # Workers run in a folder of Ray's own, where a relative path would mean another place.
+            storage_path=str(storage_path.absolute()),
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    with _printed(lines):
+        trainer.fit()
+    if refusal.exists():
+        raise BadInput(refusal.read_text())
+
+
+class _Guarded:
+    """A worker's function whose BadInput ends the run at once: Ray would take it for a failure and start again."""
+
+    def __init__(self, function: Callable[[dict[str, Any]], None], refusal: Path) -> None:
+        self.function, self.refusal = function, refusal
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        try:
+            self.function(config)
+        except BadInput as error:
+            self.refusal.write_text(str(error))
+
+
+@contextmanager
+def _printed(lines: Path) -> Iterator[None]:
+    """Print what is appended to a file while the block runs: Ray would put a process id before every line."""
+    start = lines.stat().st_size if lines.exists() else 0
+    ended = threading.Event()
+
+    def follow() -> None:
+        at = start
+        while True:
+            last_look = ended.wait(0.2)
+            if lines.exists():
+                with lines.open() as file:
+                    file.seek(at)
+                    print(file.read(), end="", flush=True)
+                    at = file.tell()
+            if last_look:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,104 @@
+"""Does a checkpoint hold every bit of the state, and is a broken one passed over?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.runtime.failure import BadInput
+from components.training.checkpoints import TrainingState, folder_of, load_checkpoint, resume, save_checkpoint
+from components.training.loop import new_state
+from components.training.worker import configuration
+from model.transfusion import Transfusion
+from tests.components.training.conftest import CONFIG, Corpus
+
+
+def state_after(corpus: Corpus, num_updates: int, seed: int) -> TrainingState:
+    """A state whose moments are those of a few made-up gradients."""
+    torch.manual_seed(seed)
+    model = Transfusion(configuration(CONFIG, corpus.rows("train")))
+    state = new_state(model, CONFIG, torch.device("cpu"))
+    for _ in range(num_updates):
+        for parameter in state.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        state.optimiser.step()
+    for parameter in state.averaged.parameters():
+        parameter.data += torch.randn_like(parameter)
+    return state
+
+
+def assert_same(left: TrainingState, right: TrainingState) -> None:
+    for one, other in zip(left.model.parameters(), right.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+        for moment in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(left.optimiser.state[one][moment], right.optimiser.state[other][moment]), moment
+    for one, other in zip(left.averaged.parameters(), right.averaged.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_bit_comes_back(corpus: Corpus, tmp_path: Path) -> None:
+    saved = state_after(corpus, 3, seed=1)
+    folder = save_checkpoint(tmp_path, saved, 3)
+    assert folder == folder_of(tmp_path, 3)
+    loaded = state_after(corpus, 1, seed=2)
+    assert load_checkpoint(folder, loaded) == 3
+    assert_same(saved, loaded)
+    for state in (saved, loaded):
+        for parameter in state.model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        state.optimiser.step()
+    assert_same(saved, loaded)
+
+
+@pytest.mark.parametrize("name", ["model", "averaged", "first_moment", "second_moment"])
+def test_a_flipped_byte_is_found_and_the_one_before_is_used(corpus: Corpus, tmp_path: Path, name: str) -> None:
+    older = state_after(corpus, 2, seed=3)
+    save_checkpoint(tmp_path, older, 2)
+    newest = save_checkpoint(tmp_path, state_after(corpus, 4, seed=4), 4)
+    path = newest / f"{name}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+    loaded, said = state_after(corpus, 1, seed=5), []
+    with pytest.raises(BadInput, match=name):
+        load_checkpoint(newest, loaded)
+    assert resume(tmp_path, loaded, said.append) == 2
+    assert_same(older, loaded)
+    assert "step-00000004 is passed over" in said[0]
+
+
+@pytest.mark.parametrize("harm", ["no manifest", "cut file", "missing file", "empty folder"])
+def test_half_a_checkpoint_does_not_exist(corpus: Corpus, tmp_path: Path, harm: str) -> None:
+    older = state_after(corpus, 1, seed=6)
+    save_checkpoint(tmp_path, older, 1)
+    newest = save_checkpoint(tmp_path, state_after(corpus, 2, seed=7), 2)
+    weights = newest / "model.safetensors"
+    if harm == "no manifest":
+        (newest / "manifest.json").unlink()
+    elif harm == "cut file":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif harm == "missing file":
+        weights.unlink()
+    else:
+        for path in newest.iterdir():
+            path.unlink()
+    loaded = state_after(corpus, 1, seed=8)
+    assert resume(tmp_path, loaded, print) == 1
+    assert_same(older, loaded)
+
+
+def test_an_empty_store_starts_at_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    assert resume(tmp_path / "not there yet", state_after(corpus, 1, seed=9), print) == 0
+
+
+def test_writing_again_replaces(corpus: Corpus, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state_after(corpus, 1, seed=10), 1)
+    second = state_after(corpus, 1, seed=11)
+    save_checkpoint(tmp_path, second, 1)
+    loaded = state_after(corpus, 2, seed=12)
+    assert resume(tmp_path, loaded, print) == 1
+    assert_same(second, loaded)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

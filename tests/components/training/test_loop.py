@@ -1,0 +1,182 @@
+"""Is a step the same step on any number of workers and after any restart, and does the loop learn?"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+
+from components.runtime.failure import BadInput
+from components.training.checkpoints import TrainingState, resume, save_checkpoint
+from components.training.config import TrainConfig
+from components.training.loop import Losses, Progress, Trainer, World, new_state
+from components.training.worker import configuration
+from model.transfusion import Transfusion
+from tests.components.training.conftest import CONFIG, Corpus, changed
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class Notes:
+    """Events that remember what they were told, and write checkpoints where a store is given."""
+
+    def __init__(self, store: Path | None = None) -> None:
+        self.store, self.losses, self.validations, self.sampled = store, {}, {}, []
+
+    def log(self, progress: Progress) -> None:
+        self.losses[progress.step] = progress
+
+    def validated(self, step: int, losses: Losses) -> None:
+        self.validations[step] = losses
+
+    def sample(self, step: int, averaged: Transfusion) -> None:
+        self.sampled.append(step)
+
+    def checkpoint(self, step: int, state: TrainingState) -> None:
+        if self.store is not None:
+            save_checkpoint(self.store, state, step)
+
+
+class Ended(NamedTuple):
+    notes: Notes
+    state: TrainingState
+
+
+def fresh(corpus: Corpus, config: TrainConfig) -> TrainingState:
+    torch.manual_seed(config.seed)
+    return new_state(Transfusion(configuration(config, corpus.rows("train"))), config, ALONE.device)
+
+
+def trained(corpus: Corpus, config: TrainConfig, store: Path | None = None, world: World = ALONE) -> Ended:
+    state, notes = fresh(corpus, config), Notes(store)
+    step = resume(store, state, print) if store else 0
+    Trainer(config, state, corpus.rows("train"), corpus.rows("validation"), world).run(notes, first_step=step + 1)
+    return Ended(notes, state)
+
+
+def assert_equal_bits(left: torch.nn.Module, right: torch.nn.Module) -> None:
+    for (name, one), (_, other) in zip(left.named_parameters(), right.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None:
+    config = changed(max_steps=60, warmup_steps=5, log_every_steps=10, validate_every_steps=25, sample_every_steps=40)
+    notes, state = trained(corpus, config)
+    assert sorted(notes.losses) == [10, 20, 30, 40, 50, 60]
+    assert sorted(notes.validations) == [25, 50, 60]
+    assert notes.sampled == [40, 60]
+    first, last = notes.losses[10], notes.losses[60]
+    assert last.losses.text < 0.7 * first.losses.text
+    assert last.losses.image < first.losses.image
+    assert last.losses.total == pytest.approx(last.losses.text + 3 * last.losses.image)
+    assert (first.num_steps, first.learning_rate > last.learning_rate) == (10, True)
+    # Every position in use is counted once, and none of the padding.
+    assert 0.8 * 10 * 4 * 64 < first.num_positions <= 10 * 4 * 64
+    assert notes.validations[60].text < notes.validations[25].text * 1.1
+    assert any(not torch.equal(a, b) for a, b in zip(state.model.parameters(), state.averaged.parameters(), strict=True))
+
+
+def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> None:
+    # Halves with different numbers of tokens and images, as packed rows have.
+    def gradients(size: int) -> list[torch.Tensor]:
+        shares = []
+        for rank in range(size):
+            state = fresh(corpus, CONFIG)
+            trainer = Trainer(CONFIG, state, corpus.rows("train"), corpus.rows("validation"), ALONE)
+            trainer.world = World(rank, size, ALONE.device)
+            batch = trainer.batch_of(3)
+            trainer.world = ALONE
+            shares.append((trainer, batch))
+        seen = sum((seen_by(*share) for share in shares), torch.zeros(6, dtype=torch.float64))
+        for trainer, batch in shares:
+            local = losses_of(trainer, batch)
+            (local.text / seen[1] + CONFIG.image_loss_weight * local.image / seen[3]).backward()
+        lists = [[p.grad for p in trainer.state.model.parameters()] for trainer, _ in shares]
+        return [torch.stack([part for part in parts if part is not None]).sum(0) for parts in zip(*lists, strict=True)]
+
+    for whole, halves in zip(gradients(1), gradients(2), strict=True):
+        torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-6)
+
+
+def losses_of(trainer: Trainer, batch):
+    from model.transfusion import loss_sums
+
+    return loss_sums(trainer.model, batch, CONFIG.seed, 3)
+
+
+def seen_by(trainer: Trainer, batch) -> torch.Tensor:
+    with torch.no_grad():
+        return trainer.over_all_workers(losses_of(trainer, batch), batch)
+
+
+def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_path: Path) -> None:
+    whole = trained(corpus, CONFIG)
+
+    class Killed(RuntimeError):
+        pass
+
+    class Fragile(Notes):
+        def log(self, progress: Progress) -> None:
+            super().log(progress)
+            if progress.step == 6:
+                raise Killed
+
+    state = fresh(corpus, CONFIG)
+    rows, validation = corpus.rows("train"), corpus.rows("validation")
+    with pytest.raises(Killed):
+        Trainer(CONFIG, state, rows, validation, ALONE).run(Fragile(tmp_path), first_step=1)
+    again = trained(corpus, CONFIG, tmp_path)
+    assert sorted(again.notes.losses) == [6, 8, 10, 12], "it goes on from the checkpoint of step 4"
+    for step, progress in again.notes.losses.items():
+        assert progress.losses == whole.notes.losses[step].losses
+    assert again.notes.validations[12] == whole.notes.validations[12]
+    assert_equal_bits(again.state.model, whole.state.model)
+    assert_equal_bits(again.state.averaged, whole.state.averaged)
+
+
+def test_a_gradient_that_is_not_finite_is_refused(corpus: Corpus) -> None:
+    state = fresh(corpus, CONFIG)
+    with torch.no_grad():
+        state.model.head.weight[0, 0] = float("nan")
+    trainer = Trainer(CONFIG, state, corpus.rows("train"), corpus.rows("validation"), ALONE)
+    before = [parameter.clone() for parameter in list(state.model.parameters())[:2]]
+    with pytest.raises(BadInput, match="step 1 is not finite"):
+        trainer.run(Notes(), first_step=1)
+    for parameter, kept in zip(state.model.parameters(), before, strict=False):
+        assert torch.equal(parameter, kept)
+
+
+def test_two_workers_train_what_one_does(corpus: Corpus, tmp_path: Path) -> None:
+    alone = trained(corpus, CONFIG)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    arguments = [(rank, 2, port, corpus, CONFIG, tmp_path / f"{rank}.pt") for rank in range(2)]
+    processes = [context.Process(target=one_of_two, args=argument) for argument in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+        assert process.exitcode == 0
+    losses = [np.load(tmp_path / f"{rank}.npy") for rank in range(2)]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    expected = [dataclasses.astuple(p) if dataclasses.is_dataclass(p) else p.losses for p in alone.notes.losses.values()]
+    np.testing.assert_allclose(losses[0], np.array(expected), rtol=1e-3)
+
+
+def one_of_two(rank: int, size: int, port: int, corpus: Corpus, config: TrainConfig, result: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
+    ended = trained(corpus, config, world=World(rank, size, torch.device("cpu")))
+    np.save(result.with_suffix(".npy"), np.array([progress.losses for progress in ended.notes.losses.values()]))
+    torch.distributed.destroy_process_group()
