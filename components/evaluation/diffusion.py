@@ -70,9 +70,7 @@ class SquaredError(NamedTuple):
 
 
 @torch.inference_mode()
-def squared_error(
-    model: Transfusion, stored: Sequence[Stored], time: float, *, seed: int, max_positions: int
-) -> SquaredError:
+def squared_error(model: Transfusion, stored: Sequence[Stored], time: float, *, seed: int, max_positions: int) -> SquaredError:
     """Summed squared error over all images at one time; image i's noise depends on (seed, i) alone."""
     first_image = np.cumsum([0, *(len(document.latents) for document in stored)])
     device = model.embedding.weight.device
@@ -93,9 +91,7 @@ def caption_first(stored: Stored, caption_source: np.ndarray, config: ModelConfi
     """The one image of `stored` after the text of another stored stream: [bos] text [boi] [eoi] [eos]."""
     markers = (config.bos_id, config.eos_id, config.boi_id, config.eoi_id)
     text = caption_source[~np.isin(caption_source, markers)]
-    return Stored(
-        np.concatenate([[config.bos_id], text, [config.boi_id, config.eoi_id, config.eos_id]]), stored.latents
-    )
+    return Stored(np.concatenate([[config.bos_id], text, [config.boi_id, config.eoi_id, config.eos_id]]), stored.latents)
 
 
 def other_captions(documents: Sequence[ImageDocument]) -> list[int]:
@@ -105,9 +101,7 @@ def other_captions(documents: Sequence[ImageDocument]) -> list[int]:
     chosen = []
     for index, document in enumerate(documents):
         step = next(
-            step
-            for step in range(1, len(documents))
-            if documents[(index + step) % len(documents)].caption != document.caption
+            step for step in range(1, len(documents)) if documents[(index + step) % len(documents)].caption != document.caption
         )
         chosen.append((index + step) % len(documents))
     return chosen

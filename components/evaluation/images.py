@@ -60,9 +60,7 @@ def draw_images(
 def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 64) -> np.ndarray:
     """Normalised latents [N, C, Y, X] -> images."""
     device = autoencoder.latent_mean.device
-    return np.concatenate(
-        [to_images(autoencoder.decode(part.to(device))).cpu().numpy() for part in latents.split(batch_size)]
-    )
+    return np.concatenate([to_images(autoencoder.decode(part.to(device))).cpu().numpy() for part in latents.split(batch_size)])
 
 
 @torch.inference_mode()
@@ -73,9 +71,7 @@ def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 
     return decode(autoencoder, torch.cat(parts), batch_size)
 
 
-def score_scenes(
-    asked: Sequence[Objects], read: Sequence[Objects], counted: Sequence[Objects] | None = None
-) -> SceneScores:
+def score_scenes(asked: Sequence[Objects], read: Sequence[Objects], counted: Sequence[Objects] | None = None) -> SceneScores:
     """Compare what was asked for with what was read, scene by scene.
 
     counted: the asked objects that the shares of objects are over (all without it); whole scenes always count all.

@@ -138,9 +138,7 @@ class Judge(nn.Module):
         digit = torch.cat([self(part).argmax(1) for part in cells.split(1024)]).view(-1, len(PLACES)).tolist()
         colour = colour_of(cells).view(-1, len(PLACES)).tolist()
         return [
-            frozenset(
-                SceneObject(d, COLOUR_NAMES[c], place) for d, c, place in zip(*found, PLACES, strict=True) if d != EMPTY
-            )
+            frozenset(SceneObject(d, COLOUR_NAMES[c], place) for d, c, place in zip(*found, PLACES, strict=True) if d != EMPTY)
             for found in zip(digit, colour, strict=True)
         ]
 

@@ -44,9 +44,7 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
         pad=config.pad_id,
     )
     latents = [torch.from_numpy(document.latents) for document in stored if len(document.latents)]
-    patches = (
-        cut(torch.cat(latents), config.patch_side).flatten(0, 1) if latents else torch.zeros(0, config.patch_width)
-    )
+    patches = cut(torch.cat(latents), config.patch_side).flatten(0, 1) if latents else torch.zeros(0, config.patch_width)
     return Batch(
         ids=torch.from_numpy(layout.ids),
         position=torch.from_numpy(layout.position),

@@ -26,15 +26,11 @@ METRICS: dict[str, Metric] = {
     "text_to_image/objects_right_kept_out": Metric(
         "the same as objects_right for digit-colour pairs that training never showed, those objects alone", "higher"
     ),
-    "text_to_image/scenes_right_kept_out": Metric(
-        "share of scenes right among those that hold a kept-out pair", "higher"
-    ),
+    "text_to_image/scenes_right_kept_out": Metric("share of scenes right among those that hold a kept-out pair", "higher"),
     "text_to_image/judge_on_real": Metric(
         "share of objects of real held-out scenes that the judge reads rightly: its own accuracy", "higher"
     ),
-    "text_to_image/judge_scenes_on_real": Metric(
-        "share of real held-out scenes that the judge reads wholly rightly", "higher"
-    ),
+    "text_to_image/judge_scenes_on_real": Metric("share of real held-out scenes that the judge reads wholly rightly", "higher"),
     "text_to_image/judge_on_reconstructed": Metric(
         "the judge's objects right on the same scenes after the autoencoder: the best generation could reach",
         "higher",
@@ -47,9 +43,7 @@ METRICS: dict[str, Metric] = {
     "image_to_text/captions_readable": Metric("share of generated captions in one of the corpus's phrasings", "higher"),
     "text/bits_per_byte": Metric("bits the model needs for a byte of held-out prose", "lower"),
     "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower"),
-    "text/ngram_bits_per_byte": Metric(
-        "bits that a byte 5-gram of the same training prose needs for a byte of it", "lower"
-    ),
+    "text/ngram_bits_per_byte": Metric("bits that a byte 5-gram of the same training prose needs for a byte of it", "lower"),
     "image/diffusion_loss": Metric(
         "mean squared error on the predicted target of held-out images, over fixed noise levels", "lower"
     ),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 SHOWN_SIDE_PX = 128
-TILE_PX = (180, 222)
+TILE_PX = (180, 252)
 HEADING_PX = 30
 COLUMNS = 6
 FONT_PX = 11
@@ -78,9 +78,7 @@ def curves(history: Path) -> bytes | None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
     for name, values in losses.items():
-        points = [
-            (step, value) for step, value in zip(steps, values, strict=True) if value is not None and step is not None
-        ]
+        points = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None and step is not None]
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker="" if len(points) > 20 else ".")
     axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     axes.legend(fontsize=8)
@@ -111,7 +109,7 @@ def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, drawing: Drawing, left: 
     if drawing.right is not None:
         verdict, colour = ("as asked", "green") if drawing.right else (f"read: {drawing.read}", "firebrick")
         lines += [(line, colour) for line in textwrap.wrap(verdict, CHARACTERS_PER_LINE)]
-    for number, (line, colour) in enumerate(lines[:6]):
+    for number, (line, colour) in enumerate(lines[:8]):
         pen.text((left, top + SHOWN_SIDE_PX + 4 + number * (FONT_PX + 3)), line, fill=colour, font=_font(FONT_PX))
 
 

@@ -54,9 +54,7 @@ def diffusion_rows(findings: Findings) -> list[dict[str, float]]:
     losses = findings.diffusion
     if losses is None:
         return []
-    rows: list[dict[str, float]] = [
-        {"time": time, "loss": loss} for time, loss in zip(losses.times, losses.all, strict=True)
-    ]
+    rows: list[dict[str, float]] = [{"time": time, "loss": loss} for time, loss in zip(losses.times, losses.all, strict=True)]
     if losses.right is not None and losses.wrong is not None:
         for row, right, wrong in zip(rows, losses.right, losses.wrong, strict=True):
             row |= {"right_caption": right, "wrong_caption": wrong}
@@ -81,9 +79,7 @@ def _losses(findings: Findings) -> str:
         "wrong_caption": "wrong caption",
     }
     heading = "".join(f"<th>{names[key]}</th>" for key in rows[0])
-    lines = [
-        "<tr>" + "".join(f'<td class="number">{value:.4f}</td>' for value in row.values()) + "</tr>" for row in rows
-    ]
+    lines = ["<tr>" + "".join(f'<td class="number">{value:.4f}</td>' for value in row.values()) + "</tr>" for row in rows]
     return "\n".join(["<table>", f"<tr>{heading}</tr>", *lines, "</table>"])
 
 

@@ -78,9 +78,7 @@ def measure(
     findings = Findings()
     measure_language(findings, subject.model, held_out, training)
     if not held_out.images:
-        findings.notes.append(
-            "no held-out document has an image: pictures, captions and diffusion losses are not measured"
-        )
+        findings.notes.append("no held-out document has an image: pictures, captions and diffusion losses are not measured")
         return findings
     measure_losses(findings, subject.model, held_out, config)
     if held_out.scenes:
@@ -181,8 +179,7 @@ def show_drawings(findings: Findings, subject: Subject, held_out: HeldOut, confi
 def measure_captions(findings: Findings, subject: Subject, held_out: HeldOut, config: EvaluateConfig) -> None:
     """Image -> text over held-out pictures; scored where their objects are known."""
     documents = (
-        held_out.scenes[: config.num_captions]
-        or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
+        held_out.scenes[: config.num_captions] or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
     )
     if not documents:
         return
@@ -203,9 +200,7 @@ def measure_captions(findings: Findings, subject: Subject, held_out: HeldOut, co
         findings.metrics["image_to_text/scenes_right"] = scores.scenes
         findings.metrics["image_to_text/captions_readable"] = scores.readable
         right = [score_captions([text], [objects]).scenes == 1 for text, objects in zip(generated, truth, strict=True)]
-    findings.captions = [
-        _captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]
-    ]
+    findings.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
 
 
 def draw(subject: Subject, held_out: HeldOut, prompts: Sequence[str], config: EvaluateConfig) -> np.ndarray:
@@ -224,7 +219,7 @@ def draw(subject: Subject, held_out: HeldOut, prompts: Sequence[str], config: Ev
 
 
 def _drawing(group: str, image: np.ndarray, prompt: Prompt, read: frozenset[SceneObject]) -> Drawing:
-    return Drawing(group, image, prompt.text, describe(tuple(read), 0) if read else "nothing", read == prompt.objects)
+    return Drawing(group, image, prompt.text, describe(tuple(read), 1) if read else "nothing", read == prompt.objects)
 
 
 def _captioned(document: ImageDocument, generated: str, right: bool | None) -> Captioned:

@@ -101,6 +101,10 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, state: TrainingState, rows: PackedRows, validation: PackedRows, world: World
     ) -> None:
+        if config.batch_rows < world.size:
+            raise BadInput(
+                f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row"
+            )
         self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
         # Parallelism is put around the model here; the model itself knows nothing of it.
         self.model: nn.Module = DistributedDataParallel(state.model) if world.size > 1 else state.model
@@ -132,14 +136,14 @@ class Trainer:
     def batch_of(self, step: int) -> Batch:
         """This worker's share of the step's rows."""
         numbers = rows_of_step(self.config.seed, step - 1, self.config.batch_rows, self.rows.num_rows)
-        return self.read(self.rows, numbers, step, self.config.caption_dropout)
+        return self.read(self.rows, self.share(numbers), step, self.config.caption_dropout)
 
     def take_step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
         state, config = self.state, self.config
         with self.autocast():
             local = loss_sums(self.model, batch, config.seed, step)
-        seen = self.over_all_workers(local, batch)
+        seen = self.over_all_workers(self.sums_of(local, batch))
         loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
         # DistributedDataParallel averages gradients over workers, and each worker's loss is a share of one sum.
         (loss * self.world.size).backward()
@@ -158,13 +162,14 @@ class Trainer:
     def validate(self) -> Losses:
         """Losses of the averaged weights on held-out rows, at the same noise every time."""
         sums = Sums(self.world.device)
-        numbers = np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS))
+        numbers = self.share(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
             batch = self.read(self.validation, part, step=0, caption_dropout=0.0)
             with self.autocast():
                 local = loss_sums(self.state.averaged, batch, self.config.seed, 0)
-            sums.values += self.over_all_workers(local, batch)
+            sums.values += self.sums_of(local, batch)
+        self.over_all_workers(sums.values)
         return sums.losses(self.config.image_loss_weight)
 
     def report(self, step: int, norm: float, sums: Sums) -> Progress:
@@ -182,9 +187,9 @@ class Trainer:
         )
 
     def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float) -> Batch:
-        """This worker's slice of the rows `numbers`, as a batch on its device."""
+        """The rows `numbers` as a batch on this worker's device."""
         batch = rows.batch(
-            np.array_split(numbers, self.world.size)[self.world.rank],
+            numbers,
             step=step,
             seed=self.config.seed,
             patch_side=self.config.model.patch_side,
@@ -193,17 +198,24 @@ class Trainer:
         )
         return batch.to(self.world.device)
 
-    def over_all_workers(self, local: LossSums, batch: Batch) -> Tensor:
-        """What all workers saw in this step together, as Sums.values."""
+    def share(self, numbers: np.ndarray) -> np.ndarray:
+        """This worker's slice."""
+        return np.array_split(numbers, self.world.size)[self.world.rank]
+
+    def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
+        """What this worker saw, as Sums.values."""
         used = batch.ids != self.state.model.config.pad_id
         used.view(-1)[batch.patch_at] = True
         num_positions = int(used.sum())
         counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
         numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]
-        seen = torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
+        return torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
+
+    def over_all_workers(self, values: Tensor) -> Tensor:
+        """Add the other workers' values, in place."""
         if self.world.size > 1:
-            torch.distributed.all_reduce(seen)
-        return seen
+            torch.distributed.all_reduce(values)
+        return values
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")

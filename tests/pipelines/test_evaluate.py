@@ -82,9 +82,7 @@ def holidays() -> list[Document]:
     rng = np.random.default_rng(1)
     images = [ImageSegment(encode_png(rng.integers(0, 256, (32, 32, 3), np.uint8))) for _ in range(12)]
     return [
-        Document(
-            key=str(i), source="holidays", split=SPLITS[i % 3], segments=(TextSegment(f"a beach, number {i}"), image)
-        )
+        Document(key=str(i), source="holidays", split=SPLITS[i % 3], segments=(TextSegment(f"a beach, number {i}"), image))
         for i, image in enumerate(images)
     ]
 
@@ -95,9 +93,7 @@ def write_world(documents: Sequence[Document]) -> str:
     by_split = {split: [document for document in documents if document.split == split] for split in SPLITS}
     for split, members in by_split.items():
         write_documents(paths.DOCUMENTS, split, members, 8)
-    write_manifest(
-        paths.DOCUMENTS, kind="documents", kept_out_pairs=[list(pair) for pair in KEPT_OUT], image_side_px=32
-    )
+    write_manifest(paths.DOCUMENTS, kind="documents", kept_out_pairs=[list(pair) for pair in KEPT_OUT], image_side_px=32)
     tokenizer = train_tokenizer((text for document in by_split["train"] for text in document.texts), 300)
     tokenizer.save(paths.TOKENIZER)
     shape = {"layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "sample_side_px": 32}
@@ -152,9 +148,7 @@ def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(
     assert "a new run is opened" in capsys.readouterr().out
 
 
-def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(
-    params: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     write_world([*holidays(), *prose()])
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")

@@ -52,9 +52,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     ]
     write_documents(tmp_path / "documents", "train", training, 9)
     shown = document("v", picture, TextSegment("y"), split="validation", objects=SCENE["objects"], scans=[5, 9])
-    write_documents(
-        tmp_path / "documents", "validation", [shown, document("w", TextSegment("no"), split="validation")], 9
-    )
+    write_documents(tmp_path / "documents", "validation", [shown, document("w", TextSegment("no"), split="validation")], 9)
     first = {"c/a": ([1, 10, 3, 4, 2], 1), "c/b#0": ([1, 11, 12], 0), "c/b#1": ([12, 13, 2], 0)}
     second = {"c/c": ([1, 3, 4, 14, 3, 4, 2], 2), "c/d#1": ([1, 15, 2], 0), "c/e": ([1, 3, 4, 16, 2], 1)}
     write_shard(shard_path(tmp_path / "latents", "test", 0), shard_of(first))
@@ -63,9 +61,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def read(folders: tuple[Path, Path], *left_out: str, max_images: int = 99, max_text_bytes: int = 999) -> HeldOut:
-    return read_held_out(
-        *folders, "test", left_out=frozenset(left_out), max_images=max_images, max_text_bytes=max_text_bytes
-    )
+    return read_held_out(*folders, "test", left_out=frozenset(left_out), max_images=max_images, max_text_bytes=max_text_bytes)
 
 
 def test_documents_are_joined_with_what_was_encoded(folders: tuple[Path, Path]) -> None:

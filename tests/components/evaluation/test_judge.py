@@ -41,18 +41,14 @@ def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
     return np.stack(images), truth
 
 
-def test_reads_real_scenes_of_unseen_scans(
-    judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]
-) -> None:
+def test_reads_real_scenes_of_unseen_scans(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
     scores = score_judge(judge, *scenes)
     print(scores)
     assert scores.objects_right >= 0.97
     assert scores.scenes_right >= 0.94
 
 
-def test_reads_larger_pictures_and_empty_ones(
-    judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]
-) -> None:
+def test_reads_larger_pictures_and_empty_ones(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
     images, truth = scenes
     doubled = images[:100].repeat(2, axis=1).repeat(2, axis=2)
     assert score_judge(judge, doubled, truth[:100]).objects_right >= 0.9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,9 +49,7 @@ def kneser_ney(text: bytes, order: int, context: bytes, following: int) -> float
         total = sum(after.values())
         if not total:
             return shorter
-        return (
-            max(after[following] - discount, 0) + discount * len([n for n in after.values() if n]) * shorter
-        ) / total
+        return (max(after[following] - discount, 0) + discount * len([n for n in after.values() if n]) * shorter) / total
 
     return probability(order)
 
@@ -69,7 +68,7 @@ def nats_token_by_token(model: Transfusion, ids: list[int]) -> float:
     engine = TorchEngine(model)
     cache = engine.new_cache(1)
     total = 0.0
-    for at, (token, following) in enumerate(zip(ids[:-1], ids[1:], strict=True)):
+    for at, (token, following) in enumerate(pairwise(ids)):
         column = torch.tensor([[at]])
         inputs = StepInputs(
             ids=torch.tensor([[token]]),
@@ -134,9 +133,7 @@ def test_xz_counts_its_container() -> None:
     assert joined_bytes(["a", "é"]) == b"a\n\n\xc3\xa9"
 
 
-def test_model_bits_are_those_of_single_tokens(
-    tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion
-) -> None:
+def test_model_bits_are_those_of_single_tokens(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
     held_out = documents(tokenizer, config)
     nats = sum(nats_token_by_token(model, document.pieces[0].ids.tolist()) for document in held_out)
     wanted = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
@@ -152,9 +149,7 @@ def test_uniform_logits_cost_the_vocabulary(tokenizer: TextTokenizer, config: Mo
     assert model_bits_per_byte(model, documents(tokenizer, config)) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_pieces_of_a_cut_text_count_every_token_once(
-    tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion
-) -> None:
+def test_pieces_of_a_cut_text_count_every_token_once(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
     ids = [config.bos_id, *tokenizer.encode(TEXTS[1]), config.eos_id]
     cut = TextDocument(TEXTS[1], (stored(config, ids[:4]), stored(config, ids[3:])))
     with torch.no_grad():

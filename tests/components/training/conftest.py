@@ -22,6 +22,8 @@ from model.autoencoder import Autoencoder
 ROW_LENGTH, LATENT_SHAPE, PATCH_SIDE = 64, (4, 4, 4), 2
 CAPTIONS = ("a red three top left", "a blue seven bottom right and a red one", "there is a green nine", "red")
 
+PATCHES_AN_IMAGE = LATENT_SHAPE[1] * LATENT_SHAPE[2] // PATCH_SIDE**2
+
 
 class Corpus(NamedTuple):
     """Folders as the stages before training leave them."""
@@ -104,7 +106,7 @@ def write_split(latents: Path, split: str, tokenizer: TextTokenizer, number: int
         image_first += [index % 3 == 1] * len(stream.image_positions)
         ids += stream.ids
         document_at.append(len(ids))
-        lengths.append(len(stream.ids) + len(stream.image_positions) * LATENT_SHAPE[1] * LATENT_SHAPE[2] // PATCH_SIDE**2)
+        lengths.append(len(stream.ids) + len(stream.image_positions) * PATCHES_AN_IMAGE)
     values = generator.standard_normal((len(image_at), *LATENT_SHAPE)).astype(np.float16)
     keys, key_at = pack_keys(f"{split}-{index}" for index in range(number))
     shard = Shard(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import socket
@@ -81,7 +80,8 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     # Every position in use is counted once, and none of the padding.
     assert 0.8 * 10 * 4 * 64 < first.num_positions <= 10 * 4 * 64
     assert notes.validations[60].text < notes.validations[25].text * 1.1
-    assert any(not torch.equal(a, b) for a, b in zip(state.model.parameters(), state.averaged.parameters(), strict=True))
+    pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
+    assert not any(torch.equal(weight, average) for weight, average in pairs)
 
 
 def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> None:
@@ -114,7 +114,7 @@ def losses_of(trainer: Trainer, batch):
 
 def seen_by(trainer: Trainer, batch) -> torch.Tensor:
     with torch.no_grad():
-        return trainer.over_all_workers(losses_of(trainer, batch), batch)
+        return trainer.sums_of(losses_of(trainer, batch), batch)
 
 
 def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_two_workers_train_what_one_does(corpus: Corpus, tmp_path: Path) -> None
         assert process.exitcode == 0
     losses = [np.load(tmp_path / f"{rank}.npy") for rank in range(2)]
     np.testing.assert_array_equal(losses[0], losses[1])
-    expected = [dataclasses.astuple(p) if dataclasses.is_dataclass(p) else p.losses for p in alone.notes.losses.values()]
-    np.testing.assert_allclose(losses[0], np.array(expected), rtol=1e-3)
+    expected = np.array([progress.losses for progress in alone.notes.losses.values()])
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-3)
 
 
 def one_of_two(rank: int, size: int, port: int, corpus: Corpus, config: TrainConfig, result: Path) -> None:

@@ -1,0 +1,130 @@
+"""Does the train stage, started as a user starts it, end with a model, and go on where a kill left it?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.runtime.files import read_manifest
+from model.pretrained import load_pretrained
+from tests.components.training.conftest import Corpus, corpus
+
+__all__ = ["corpus"]  # the fixture
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "model": "{preset: tiny, patch_side: 2, objective: flow}",
+    "batch_rows": 4,
+    "max_steps": 60,
+    "warmup_steps": 5,
+    "checkpoint_every_steps": 10,
+    "sample_every_steps": 30,
+    "log_every_steps": 5,
+    "validate_every_steps": 20,
+    "sampling": "{prompts: [a red three, a blue seven], guidance_scale: 2.0, num_steps: 2}",
+}
+
+
+@pytest.fixture
+def workspace(corpus: Corpus, tmp_path: Path) -> Path:
+    """A folder as the stages before training leave it."""
+    shutil.copytree(corpus.latents, tmp_path / "data/latents")
+    shutil.copytree(corpus.tokenizer, tmp_path / "data/tokenizer")
+    shutil.copytree(corpus.autoencoder, tmp_path / "artifacts/autoencoder")
+    (tmp_path / "data/quarantine").mkdir()
+    (tmp_path / "data/quarantine/latents.jsonl").touch()
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def start(workspace: Path, num_workers: int, **changes: object) -> subprocess.Popen[str]:
+    sets = [f"--set=train.{key}={value}" for key, value in (SETTINGS | changes).items()]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.train", *sets],
+        cwd=workspace,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=150)
+    print(output)
+    assert process.returncode == 0, output
+    return output
+
+
+def run_of(workspace: Path):  # noqa: ANN201
+    from mlflow import MlflowClient
+
+    identity = json.loads((workspace / "artifacts/train/run.json").read_text())
+    client = MlflowClient(identity["tracking_uri"])
+    return client, client.get_run(identity["run_id"])
+
+
+def wait_for(condition, timeout_s: float) -> None:  # noqa: ANN001
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> None:
+    process = start(workspace, num_workers=1, max_steps=400)
+    wait_for(lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=100)
+    group = os.getpgid(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (folder,) = (path for path in (workspace / ".work/train").iterdir())
+    first_run = json.loads((folder / "run.json").read_text())["run_id"]
+    assert not (workspace / "artifacts/train").exists()
+    wait_for(lambda: not alive_in(group), timeout_s=60)
+
+    output = finish(start(workspace, num_workers=1, max_steps=400))
+    assert "going on from step" in output
+    assert "step 400/400 | loss" in output
+    manifest = read_manifest(workspace / "artifacts/train", kind="train")
+    assert manifest["step"] == 400
+    model = load_pretrained(workspace / "artifacts/train")
+    assert model.config.width == 32
+    with (workspace / "reports/train/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(5, 401, 5))
+    assert [int(row["step"]) for row in rows if row["validation_loss"]] == list(range(20, 401, 20))
+    metrics = json.loads((workspace / "reports/train/metrics.json").read_text())
+    assert metrics["steps"] == 400
+    assert metrics["train/loss_text"] < float(rows[0]["text"])
+    assert (workspace / "reports/train/samples.png").stat().st_size > 0
+    assert not (workspace / ".work/train").exists()
+
+    client, run = run_of(workspace)
+    assert run.info.run_id == first_run
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.max_steps"] == "400"
+    history = client.get_metric_history(first_run, "train/loss")
+    assert len({entry.step for entry in history}) == len(history)
+    assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["latents"]
+    pictures = {item.path for item in client.list_artifacts(first_run, "images")}
+    assert any("a-red-three" in path for path in pictures)
+
+
+def alive_in(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
