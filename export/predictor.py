@@ -19,7 +19,8 @@ from export.engines import OpenedEngine, open_engine
 from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
 from export.text import TextCodec
-from model.sampling import Completion, Request, SamplingOptions, caption_request, generate, image_request, text_request
+from model.requests import Completion, Request, SamplingOptions, caption_request, image_request, text_request
+from model.sampling import generate
 
 
 @dataclass(frozen=True, kw_only=True)

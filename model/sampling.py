@@ -14,77 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
 from model.engine import Engine, StepInputs, StepOutput
-from model.patches import cut, join
+from model.patches import join
+from model.prefix import Layout, block_length, columns_needed, lay_out, pad_together, stack, text_facts
+from model.requests import Completion, Request, SamplingOptions
 from model.solvers import advance, guided, solver_times
 
 # The active cache window grows in these strides, so that an engine meets few shapes.
 WINDOW_STRIDE = 32
-
-
-class Request(NamedTuple):
-    """One thing to generate.
-
-    prefix: what is given, in order: token ids, int64 [n], or clean latents, float [C, Y, X], which the loop wraps in BOI and
-    EOI. A prefix that ends in BOI asks for an image at once.
-    seed: of this request's noise and token draws; the result does not depend on the neighbours in the batch.
-    max_new_tokens, max_images: text tokens and images at most. image_shape: Y, X of generated images.
-    """
-
-    prefix: tuple[Tensor, ...]
-    seed: int
-    max_new_tokens: int
-    max_images: int
-    image_shape: tuple[int, int]
-
-
-class Completion(NamedTuple):
-    """segments: what was generated, in order: token ids without markers, int64 [n], and latents, float32 [C, Y, X]."""
-
-    segments: tuple[Tensor, ...]
-
-    @property
-    def text(self) -> Tensor:
-        """All generated token ids, int64 [n]."""
-        parts = [segment for segment in self.segments if segment.dim() == 1]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-
-    @property
-    def images(self) -> list[Tensor]:
-        """All generated latents, each float32 [C, Y, X]."""
-        return [segment for segment in self.segments if segment.dim() == 3]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
-    """num_steps: solver steps an image. guidance_scale: 1 is none. temperature: of text; 0 takes the likeliest token."""
-
-    num_steps: int
-    guidance_scale: float
-    temperature: float = 0.0
-
-
-def image_request(config: ModelConfig, caption_ids: Sequence[int], *, seed: int, image_shape: tuple[int, int]) -> Request:
-    """Caption -> one image. caption_ids: the caption's tokens without markers."""
-    prefix = torch.tensor([config.bos_id, *caption_ids, config.boi_id])
-    return Request((prefix,), seed, max_new_tokens=0, max_images=1, image_shape=image_shape)
-
-
-def caption_request(config: ModelConfig, latents: Tensor, *, seed: int, max_new_tokens: int) -> Request:
-    """Image -> caption. latents: clean and normalised, float [C, Y, X]."""
-    prefix = (torch.tensor([config.bos_id]), latents)
-    return Request(prefix, seed, max_new_tokens, max_images=0, image_shape=(latents.shape[1], latents.shape[2]))
-
-
-def text_request(config: ModelConfig, ids: Sequence[int], *, seed: int, max_new_tokens: int) -> Request:
-    """Text -> text that goes on from it."""
-    return Request((torch.tensor([config.bos_id, *ids]),), seed, max_new_tokens, max_images=0, image_shape=(0, 0))
 
 
 def generate(
@@ -99,10 +40,10 @@ def generate(
 
     progress: called with (requests done, requests in all). Raises ValueError for a request longer than the engine's slots.
     """
-    widest_block = max((_block_length(engine.config, request.image_shape) for request in requests), default=0)
+    widest_block = max((block_length(engine.config, request.image_shape) for request in requests), default=0)
     for index, request in enumerate(requests):
         # A row may ride along with the widest image of its neighbours after its own last column.
-        needed = _columns_needed(engine.config, request) + widest_block
+        needed = columns_needed(engine.config, request) + widest_block
         if needed > engine.max_length:
             raise ValueError(f"request {index} may need {needed} positions, and the engine has {engine.max_length}")
     # Like requests together, so that few rows only ride along.
@@ -147,7 +88,7 @@ class _Wave:
         self.rows = [_Row(request, torch.Generator().manual_seed(request.seed)) for request in requests]
         self.guided = options.guidance_scale != 1 and any(request.max_images for request in requests)
         self.cache = engine.new_cache(len(self.rows) * (2 if self.guided else 1))
-        self.times = torch.tensor(solver_times(options.num_steps))
+        self.times = torch.tensor(solver_times(engine.config.objective, options.num_steps))
 
     def run(self) -> list[Completion]:
         self._prefill()
@@ -161,8 +102,8 @@ class _Wave:
     # ---- the prefix
 
     def _prefill(self) -> None:
-        layouts = [_lay_out(self.config, row.request.prefix) for row in self.rows]
-        inputs = _pad_together(layouts, self.config)
+        layouts = [lay_out(self.config, row.request.prefix) for row in self.rows]
+        inputs = pad_together(layouts, self.config)
         output = self._step(inputs, slice(0, len(self.rows)))
         if self.guided:
             self._prefill_unguided()
@@ -175,8 +116,8 @@ class _Wave:
 
     def _prefill_unguided(self) -> None:
         num_rows = len(self.rows)
-        boi = _Layout(torch.tensor([self.config.boi_id]), torch.zeros(1, self.config.patch_width), *_text_facts(1))
-        self._step(_pad_together([boi] * num_rows, self.config), slice(num_rows, 2 * num_rows))
+        boi = Layout(torch.tensor([self.config.boi_id]), torch.zeros(1, self.config.patch_width), *text_facts(1))
+        self._step(pad_together([boi] * num_rows, self.config), slice(num_rows, 2 * num_rows))
 
     # ---- text
 
@@ -259,7 +200,7 @@ class _Wave:
         conditional = self._image_inputs(active, size, clean=False, unguided=False)
         if not self.guided:
             return self._step(conditional, slice(0, num_rows)).prediction
-        pair = _stack(conditional, self._image_inputs(active, size, clean=False, unguided=True))
+        pair = stack(conditional, self._image_inputs(active, size, clean=False, unguided=True))
         prediction = self._step(pair, slice(0, 2 * num_rows)).prediction
         return guided(prediction[:num_rows], prediction[num_rows:], self.options.guidance_scale)
 
@@ -312,78 +253,3 @@ class _Wave:
         needed = int((inputs.write_at + inputs.ids.shape[1]).max())
         window = min(-(-needed // WINDOW_STRIDE) * WINDOW_STRIDE, self.engine.max_length)
         return self.engine.step(inputs._replace(num_keys=window), self.cache, rows)
-
-
-class _Layout(NamedTuple):
-    """A prefix position by position: ids [n], patches [n, W], is_image [n], q_last [n]."""
-
-    ids: Tensor
-    patches: Tensor
-    is_image: Tensor
-    q_last: Tensor
-
-
-def _text_facts(length: int, start: int = 0) -> tuple[Tensor, Tensor]:
-    return torch.zeros(length, dtype=torch.bool), start + torch.arange(length)
-
-
-def _lay_out(config: ModelConfig, prefix: Sequence[Tensor]) -> _Layout:
-    """Flatten a prefix of token ids and latents; latents are wrapped in BOI and EOI."""
-    parts: list[_Layout] = []
-    length = 0
-
-    def add_text(ids: Tensor) -> None:
-        nonlocal length
-        parts.append(_Layout(ids, torch.zeros(len(ids), config.patch_width), *_text_facts(len(ids), length)))
-        length += len(ids)
-
-    for segment in prefix:
-        if segment.dim() == 1:
-            add_text(segment)
-            continue
-        add_text(torch.tensor([config.boi_id]))
-        patches = cut(segment.unsqueeze(0).float(), config.patch_side)[0]
-        ids, size = torch.full((len(patches),), config.pad_id), len(patches)
-        parts.append(_Layout(ids, patches, torch.ones(size, dtype=torch.bool), torch.full((size,), length + size - 1)))
-        length += size
-        add_text(torch.tensor([config.eoi_id]))
-    return _Layout(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def _pad_together(layouts: Sequence[_Layout], config: ModelConfig) -> StepInputs:
-    """Prefixes as one right-padded step; what padding writes is overwritten before anyone sees it."""
-    num_rows, length = len(layouts), max(len(layout.ids) for layout in layouts)
-    column = torch.arange(length).expand(num_rows, -1)
-    ids, q_last = torch.full((num_rows, length), config.pad_id), column.clone()
-    patches, is_image = torch.zeros(num_rows, length, config.patch_width), torch.zeros(num_rows, length, dtype=torch.bool)
-    for index, layout in enumerate(layouts):
-        size = len(layout.ids)
-        ids[index, :size], patches[index, :size] = layout.ids, layout.patches
-        is_image[index, :size], q_last[index, :size] = layout.is_image, layout.q_last
-    return StepInputs(
-        ids=ids,
-        patches=patches,
-        is_image=is_image,
-        time=torch.zeros(num_rows),
-        position=column.contiguous(),
-        q_last=q_last,
-        write_at=torch.zeros(num_rows, dtype=torch.long),
-        read_at=torch.tensor([len(layout.ids) - 1 for layout in layouts]),
-        num_keys=0,
-    )
-
-
-def _stack(above: StepInputs, below: StepInputs) -> StepInputs:
-    """Two groups of rows as one."""
-    return StepInputs(*(torch.cat(pair) for pair in zip(above[:-1], below[:-1], strict=True)), num_keys=0)
-
-
-def _block_length(config: ModelConfig, image_shape: tuple[int, ...]) -> int:
-    """Positions of an image with its two markers."""
-    return image_shape[-2] * image_shape[-1] // config.patch_side**2 + 2
-
-
-def _columns_needed(config: ModelConfig, request: Request) -> int:
-    """Cache columns a request may fill."""
-    given = sum(len(part) if part.dim() == 1 else _block_length(config, part.shape) for part in request.prefix)
-    return given + request.max_new_tokens + request.max_images * _block_length(config, request.image_shape)

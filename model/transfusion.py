@@ -82,15 +82,19 @@ class Transfusion(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal(0, 0.02) everywhere; layers that write into the stream are scaled by 1 / sqrt(2 * layers) (GPT-2)."""
-        into_stream = 0.02 / (2 * self.config.num_layers) ** 0.5
+        """Normal with deviation 0.02 at width 1024, and by 1 / sqrt(width) at others.
+
+        Layers that write into the stream are scaled by 1 / sqrt(2 * layers) on top (GPT-2).
+        """
+        plain = 0.02 * (1024 / self.config.width) ** 0.5
+        into_stream = plain / (2 * self.config.num_layers) ** 0.5
         for name, parameter in self.named_parameters():
             if name.endswith("norm.weight"):
                 nn.init.ones_(parameter)
             elif parameter.dim() == 1:
                 nn.init.zeros_(parameter)
             else:
-                nn.init.normal_(parameter, std=into_stream if name.endswith(("out.weight", "down.weight")) else 0.02)
+                nn.init.normal_(parameter, std=into_stream if name.endswith(("out.weight", "down.weight")) else plain)
 
     def forward(self, batch: Batch, noised: Tensor, time: Tensor) -> Output:
         """The training pass. noised: float32 [P, W]; time: float32 [M], each image's noise level."""

@@ -120,7 +120,9 @@ def _validate(tree: dict[str, Any], path: Path) -> Params:
         first = error.errors(include_url=False)[0]
         dotted = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
-            raise ParamsError(f"{path}: {dotted} is missing; give it a value (every tracked value stands in params.yaml)") from None
+            raise ParamsError(
+                f"{path}: {dotted} is missing; give it a value (every tracked value stands in params.yaml)"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":
             raise ParamsError(f"{path}: {dotted}.{message}") from None

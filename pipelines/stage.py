@@ -29,17 +29,24 @@ def run(name: str, description: str | None, main: Callable[[Params], None]) -> N
 
 def parse(name: str, description: str | None, *positional: tuple[str, list[str], str]) -> argparse.Namespace:
     """The options every stage has; positional: (name, choices, help) of further arguments."""
-    parser = argparse.ArgumentParser(prog=f"python -m pipelines.{name}", description=description, epilog=__doc__.splitlines()[2])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{name}", description=description, epilog=__doc__.splitlines()[2]
+    )
     for argument, choices, text in positional:
         parser.add_argument(argument, choices=choices, help=text)
-    parser.add_argument("--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters to read (default: params.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one parameter; may be given again")
+    parser.add_argument(
+        "--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters to read (default: params.yaml)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", help="override one parameter; may be given again"
+    )
     return parser.parse_args()
 
 
 def execute(name: str, work: Callable[[], None]) -> int:
     """Call `work` under the stage's lock; the returned exit code says how it ended."""
     started_s = time.monotonic()
+    print(f"--- {name}", flush=True)
     die_with_parent()
     try:
         with exclusive(name):

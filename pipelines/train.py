@@ -68,9 +68,7 @@ def _publish(work: Work, digests: dict[str, str]) -> None:
     write_manifest(work.finished, kind="train", step=work.config.max_steps, digests=digests)
     publish(work.finished, paths.TRAIN)
     shutil.rmtree(work.folder.parent)
-    print(
-        f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True
-    )
+    print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)
 
 
 if __name__ == "__main__":

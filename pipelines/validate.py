@@ -62,8 +62,4 @@ def _read(path: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     arguments = stage.parse("validate", __doc__, ("which", ["documents", "latents"], "what to check"))
-    sys.exit(
-        stage.execute(
-            f"validate-{arguments.which}", lambda: main(load(arguments.params, arguments.set), arguments.which)
-        )
-    )
+    sys.exit(stage.execute(f"validate-{arguments.which}", lambda: main(load(arguments.params, arguments.set), arguments.which)))

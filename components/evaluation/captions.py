@@ -13,7 +13,8 @@ from components.data.tokenizer import TextTokenizer
 from components.evaluation.progress import report_progress
 from model.engine import Engine
 from model.noise import key
-from model.sampling import SamplingOptions, caption_request, generate
+from model.requests import SamplingOptions, caption_request
+from model.sampling import generate
 
 
 class CaptionScores(NamedTuple):

@@ -18,7 +18,8 @@ from components.evaluation.progress import report_progress
 from model.autoencoder import Autoencoder, to_images, to_pixels
 from model.engine import Engine
 from model.noise import key
-from model.sampling import SamplingOptions, generate, image_request
+from model.requests import SamplingOptions, image_request
+from model.sampling import generate
 
 Objects = frozenset[SceneObject]
 

@@ -24,7 +24,7 @@ from components.evaluation.judge import Judge, score_judge, train_judge
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from model.autoencoder import Autoencoder
 from model.engine import TorchEngine
-from model.sampling import SamplingOptions
+from model.requests import SamplingOptions
 from model.transfusion import Transfusion
 
 # Shown in the report, the first ones as they come.

@@ -58,9 +58,7 @@ def train_autoencoder(config: AutoencoderConfig, images: Tensor, device: torch.d
     optimiser = torch.optim.AdamW(
         autoencoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.max_steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.max_steps, pct_start=0.1)
     chooser = torch.Generator().manual_seed(config.seed)
     started_s = time.monotonic()
     for step in range(1, config.max_steps + 1):
@@ -91,9 +89,7 @@ def measure_normalisation(autoencoder: Autoencoder, images: Tensor) -> None:
 @torch.inference_mode()
 def reconstruct(autoencoder: Autoencoder, images: Tensor) -> Tensor:
     """Encode and decode again; uint8 [N, height, width, 3] to the same."""
-    parts = [
-        to_images(autoencoder.decode(autoencoder.encode(part))).cpu() for part in _pixel_batches(autoencoder, images)
-    ]
+    parts = [to_images(autoencoder.decode(autoencoder.encode(part))).cpu() for part in _pixel_batches(autoencoder, images)]
     return torch.cat(parts)
 
 
@@ -157,6 +153,4 @@ def _sample(images: Tensor) -> Tensor:
 def _log(step: int, config: AutoencoderConfig, loss: float, elapsed_s: float) -> None:
     rate = step * config.batch_size / elapsed_s
     left_s = elapsed_s / step * (config.max_steps - step)
-    print(
-        f"step {step}/{config.max_steps} | loss {loss:.4f} | {rate:.0f} images/s | eta {duration(left_s)}", flush=True
-    )
+    print(f"step {step}/{config.max_steps} | loss {loss:.4f} | {rate:.0f} images/s | eta {duration(left_s)}", flush=True)

@@ -80,7 +80,7 @@ def resume(store: Path, state: TrainingState, say: Callable[[str], None]) -> int
         except BadInput as error:
             say(f"checkpoint {folder.name} is passed over: {error}")
             continue
-        say(f"going on from step {step} ({folder.name})")
+        say(f"resumed from step {step} ({folder.name})")
         return step
     return 0
 

@@ -47,9 +47,7 @@ class AutoencoderConfig:
     min_psnr_db: float
 
     def __post_init__(self) -> None:
-        _positive(
-            self, "layers_per_block", "latent_channels", "norm_groups", "batch_size", "max_steps", "learning_rate"
-        )
+        _positive(self, "layers_per_block", "latent_channels", "norm_groups", "batch_size", "max_steps", "learning_rate")
         for channels in self.block_channels:
             if channels % self.norm_groups:
                 raise ValueError(f"block_channels: {channels} is not a multiple of norm_groups {self.norm_groups}")

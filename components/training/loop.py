@@ -102,9 +102,7 @@ class Trainer:
         self, config: TrainConfig, state: TrainingState, rows: PackedRows, validation: PackedRows, world: World
     ) -> None:
         if config.batch_rows < world.size:
-            raise BadInput(
-                f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row"
-            )
+            raise BadInput(f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row")
         self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
         # Parallelism is put around the model here; the model itself knows nothing of it.
         self.model: nn.Module = DistributedDataParallel(state.model) if world.size > 1 else state.model
@@ -149,9 +147,7 @@ class Trainer:
         (loss * self.world.size).backward()
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
         if not torch.isfinite(norm):
-            raise BadInput(
-                f"the gradient of step {step} is not finite; lower train.learning_rate or raise train.warmup_steps"
-            )
+            raise BadInput(f"the gradient of step {step} is not finite; lower train.learning_rate or raise train.warmup_steps")
         set_learning_rate(state.optimiser, learning_rate(config, step))
         state.optimiser.step()
         state.optimiser.zero_grad()

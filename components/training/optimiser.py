@@ -28,10 +28,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
-    return (
-        config.min_learning_rate
-        + (config.learning_rate - config.min_learning_rate) * (1 + math.cos(math.pi * done)) / 2
-    )
+    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -24,14 +24,10 @@ CODE = (
 
 def code_digest() -> str:
     """Hex digest of the files that CODE names."""
-    return digest(
-        {str(path.relative_to(ROOT)): sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))}
-    )
+    return digest({str(path.relative_to(ROOT)): sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))})
 
 
-def open_training_run(
-    folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]
-) -> RunIdentity:
+def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]) -> RunIdentity:
     """The MLflow run that `folder` began with, or a new one that gets the parameters, the lineage and the digests."""
     known = folder / "run.json"
     run_id = read_json(known)["run_id"] if known.exists() else ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +51,13 @@ class Work:
     def finished(self) -> Path:
         """The result, whole once its manifest stands."""
         return self.folder / "finished"
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Wait until no other process writes here: workers outlive a killed driver by a few seconds."""
+        with (self.folder / "writer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def say(self, line: str) -> None:
         with self.lines.open("a") as file:

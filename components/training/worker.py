@@ -53,14 +53,16 @@ def train_to_the_end(work: Work, world: World, report: Report) -> None:
     validation = PackedRows(work.latents, "validation", work.quarantine)
     torch.manual_seed(config.seed)
     state = new_state(Transfusion(configuration(config, rows)), config, world.device)
-    step = resume(work.store, state, work.say if world.rank == 0 else lambda line: None)
-    trainer = Trainer(config, state, rows, validation, world)
     if world.rank > 0:
-        trainer.run(Witness(report), first_step=step + 1)
+        step = resume(work.store, state, lambda line: None)
+        Trainer(config, state, rows, validation, world).run(Witness(report), first_step=step + 1)
         return
-    observer = Observer(work, rows, world, report, resumed_from=step)
-    trainer.run(observer, first_step=step + 1)
-    observer.finish(state)
+    with work.only_writer():
+        step = resume(work.store, state, work.say)
+        trainer = Trainer(config, state, rows, validation, world)
+        observer = Observer(work, rows, world, report, resumed_from=step)
+        trainer.run(observer, first_step=step + 1)
+        observer.finish(state)
 
 
 def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:

@@ -64,7 +64,12 @@ def test_no_configuration_has_a_hidden_default() -> None:
 
 
 def test_every_path_of_the_pipeline_is_a_dvc_path() -> None:
-    known = {_out_path(out).replace("${key}", key) for body in STAGES.values() for out in body["outs"] for key in ("documents", "latents")}
+    known = {
+        _out_path(out).replace("${key}", key)
+        for body in STAGES.values()
+        for out in body["outs"]
+        for key in ("documents", "latents")
+    }
     for name, value in vars(paths).items():
         if isinstance(value, Path) and name not in ("PARAMS", "REPORTS", "WORK"):
             assert any(out == str(value) or out.startswith(f"{value}/") for out in known), f"paths.{name}"

@@ -13,7 +13,8 @@ from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_
 from export.engines import open_engine
 from export.failure import ExportRefused
 from model.engine import Engine, StepInputs, TorchEngine
-from model.sampling import Completion, SamplingOptions, caption_request, generate, image_request, text_request
+from model.requests import Completion, SamplingOptions, caption_request, image_request, text_request
+from model.sampling import generate
 from tests.export.conftest import Made
 
 

@@ -17,7 +17,8 @@ from export.pictures import read_pixels
 from export.predictor import PredictOptions, Predictor, Prompt
 from export.text import TextCodec
 from model.autoencoder import to_images
-from model.sampling import SamplingOptions, generate
+from model.requests import SamplingOptions
+from model.sampling import generate
 from tests.export.conftest import Made
 
 OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)

@@ -11,7 +11,9 @@ from model.autoencoder import Autoencoder, to_images, to_pixels
 
 def _small() -> Autoencoder:
     torch.manual_seed(0)
-    return Autoencoder.create(block_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16).eval()
+    return Autoencoder.create(
+        block_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16
+    ).eval()
 
 
 def test_a_saved_autoencoder_comes_back_with_its_normalisation(tmp_path: Path) -> None:

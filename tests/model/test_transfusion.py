@@ -101,4 +101,14 @@ def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="num_heads"):
         ModelConfig(**good | {"num_heads": 5})
     with pytest.raises(ValueError, match="preset"):
-        model_config("9b", **{"vocab_size": 9, "latent_channels": 1, "patch_side": 1, "max_length": 9, "special_ids": SPECIAL_IDS, "objective": "flow"})
+        model_config(
+            "9b",
+            **{
+                "vocab_size": 9,
+                "latent_channels": 1,
+                "patch_side": 1,
+                "max_length": 9,
+                "special_ids": SPECIAL_IDS,
+                "objective": "flow",
+            },
+        )

@@ -52,7 +52,9 @@ def test_an_unknown_key_in_the_file_suggests_the_known_one(tmp_path: Path) -> No
 
 
 def test_overrides_take_yaml_values() -> None:
-    params = load(PARAMS, ["train.max_steps=7", "train.warmup_steps=1", "train.learning_rate=1e-4", "evaluate.loss_times=[0.5]"])
+    params = load(
+        PARAMS, ["train.max_steps=7", "train.warmup_steps=1", "train.learning_rate=1e-4", "evaluate.loss_times=[0.5]"]
+    )
     assert params.train.max_steps == 7
     assert params.train.learning_rate == 1e-4
     assert params.evaluate.loss_times == (0.5,)

@@ -146,7 +146,12 @@ def test_the_run_is_in_mlflow(repository: Path) -> None:
 
 def test_the_summary_prints_every_metric(repository: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "pipelines.summary"], cwd=repository, env=_environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pipelines.summary"],
+        cwd=repository,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in NAMED_METRICS)
@@ -171,7 +176,11 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> 
     assert "Running stage 'autoencoder'" not in said
     assert (repository / "artifacts" / "train" / "manifest.json").read_bytes() == before
     direct = subprocess.run(
-        [sys.executable, "-m", "pipelines.validate", "documents"], cwd=repository, env=_environment(), capture_output=True, check=False
+        [sys.executable, "-m", "pipelines.validate", "documents"],
+        cwd=repository,
+        env=_environment(),
+        capture_output=True,
+        check=False,
     )
     assert direct.returncode == 1
     _set(repository, {"validate.documents.min_documents": TINY.get("validate.documents.min_documents", 20)})
@@ -195,7 +204,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
     with (repository / "resumed.log").open("w") as log:
         process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
         deadline_s = time.monotonic() + 150
-        while "resum" not in (repository / "resumed.log").read_text() and time.monotonic() < deadline_s and process.poll() is None:
+        while (
+            "resum" not in (repository / "resumed.log").read_text() and time.monotonic() < deadline_s and process.poll() is None
+        ):
             time.sleep(0.5)
         _kill_tree(process)
     said = (repository / "resumed.log").read_text()

@@ -11,7 +11,7 @@ from components.data.tokenizer import TextTokenizer
 from components.evaluation.images import draw_images, reconstruct, score_scenes
 from model.autoencoder import Autoencoder
 from model.engine import TorchEngine
-from model.sampling import SamplingOptions
+from model.requests import SamplingOptions
 from model.transfusion import Transfusion
 
 THREE = SceneObject(3, "red", "top left")

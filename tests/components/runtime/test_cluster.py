@@ -1,0 +1,120 @@
+"""Does work reach other processes and come back, are failures told apart, and is nothing left when a cluster stops?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from components.runtime import cluster
+from components.runtime.failure import BadInput
+from components.runtime.workers import run_workers
+
+
+class Doubler:
+    """An actor whose results differ in their fields from item to item, as real ones do."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        found = {"key": item["key"], "value": 2 * item["key"] + self.offset, "process": os.getpid()}
+        return found | ({"note": "even"} if item["key"] % 2 == 0 else {"others": [None, "odd"]})
+
+
+def flaky(config: dict[str, Any]) -> None:
+    """Ends by SIGKILL the first time, and writes what it found the second time."""
+    from ray import train as ray_train
+
+    folder = Path(config["folder"])
+    with (folder / "lines.log").open("a") as lines:
+        lines.write(f"here is worker {ray_train.get_context().get_world_rank()}\n")
+    if not (folder / "killed").exists():
+        (folder / "killed").touch()
+        time.sleep(2)  # a worker that dies while its group is being set up is taken for the controller's own failure
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "threads").write_text(str(config["num_threads"]))
+
+
+def refusing(config: dict[str, Any]) -> None:
+    with (Path(config["folder"]) / "lines.log").open("a") as lines:
+        lines.write("asked\n")
+    raise BadInput("the corpus is a teapot; bring tea")
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[None]:
+    with cluster.start_ray():
+        yield
+
+
+def test_every_item_comes_back_once(ray_up: None) -> None:
+    items = [{"key": key} for key in range(7)]
+    found = sorted(cluster.map_over_actors(items, Doubler, {"offset": 1}, 2), key=lambda result: result["key"])
+    assert [result["value"] for result in found] == [1, 3, 5, 7, 9, 11, 13]
+    assert found[0]["note"] == "even" and found[1]["others"] == [None, "odd"]
+    assert os.getpid() not in {result["process"] for result in found}
+    assert list(cluster.map_over_actors([], Doubler, {"offset": 1}, 2)) == []
+
+
+def test_a_killed_worker_is_started_again(ray_up: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_workers(
+        flaky,
+        {"folder": str(tmp_path)},
+        num_workers=1,
+        storage_path=tmp_path,
+        run_name="run",
+        lines=tmp_path / "lines.log",
+    )
+    assert int((tmp_path / "threads").read_text()) >= 1
+    assert capfd.readouterr().out.count("here is worker 0\n") == 2
+
+
+def test_bad_input_ends_the_run_at_once(ray_up: None, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.log"
+    with pytest.raises(BadInput, match="teapot"):
+        run_workers(refusing, {"folder": str(tmp_path)}, num_workers=1, storage_path=tmp_path, run_name="run", lines=lines)
+    assert lines.read_text() == "asked\n"
+
+
+def test_its_dashboard_is_on_loopback_and_it_stops_what_it_started() -> None:
+    import ray
+
+    ray.shutdown()
+    with cluster.start_ray():
+        family = psutil.Process().children(recursive=True)
+        names = [" ".join(process.cmdline()) for process in family]
+        assert any("gcs_server" in name for name in names) and any("raylet" in name for name in names)
+        folder = Path(ray._private.worker._global_node.get_session_dir_path()).parent
+        assert folder.exists()
+        assert ray._private.worker._global_node.webui_url.startswith("127.0.0.1:")
+        with cluster.start_ray():  # a block inside a block joins it
+            assert ray.is_initialized()
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive, [" ".join(process.cmdline()) for process in alive]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_number_of_workers_must_be_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", text)
+    with pytest.raises(BadInput, match="TRANSFUSION_NUM_WORKERS"):
+        cluster.num_training_workers()
+
+
+def test_numbers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "3")
+    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "5")
+    assert (cluster.num_training_workers(), cluster.num_map_actors()) == (3, 5)
+    monkeypatch.delenv("TRANSFUSION_NUM_ACTORS")
+    assert cluster.num_map_actors() >= 1
+    assert cluster.device().type == ("cuda" if torch.cuda.is_available() else "cpu")
