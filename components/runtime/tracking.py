@@ -83,9 +83,7 @@ class Tracker:
     twice. say: where the warning goes.
     """
 
-    def __init__(
-        self, identity: RunIdentity, *, journal: Path | None = None, say: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, identity: RunIdentity, *, journal: Path | None = None, say: Callable[[str], None] | None = None) -> None:
         self.run_id = identity.run_id
         self._say = say or _say_on_stderr
         self._uri, self._journal = identity.tracking_uri, journal
@@ -179,7 +177,6 @@ def log_model(
     signature: Any,
     input_example: Any,
     pip_requirements: Sequence[str],
-    params: Mapping[str, Any] | None = None,
 ) -> str:
     """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: from type hints."""
     mlflow = _fluent(identity.tracking_uri)
@@ -191,7 +188,6 @@ def log_model(
             signature=signature,
             input_example=input_example,
             pip_requirements=list(pip_requirements),
-            params=dict(params or {}),
         )
     return logged.model_uri
 

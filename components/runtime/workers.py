@@ -50,10 +50,12 @@ def run_workers(
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-    with _printed(lines):
-        trainer.fit()
-    if refusal.exists():
-        raise BadInput(refusal.read_text())
+    try:
+        with _printed(lines):
+            trainer.fit()
+    finally:
+        if refusal.exists():
+            raise BadInput(refusal.read_text()) from None
 
 
 class _Guarded:
@@ -63,10 +65,20 @@ class _Guarded:
         self.function, self.refusal = function, refusal
 
     def __call__(self, config: dict[str, Any]) -> None:
+        if self.refusal.exists():  # the others of the refusing worker failed in its wake, and Ray started all again
+            return
         try:
             self.function(config)
         except BadInput as error:
             self.refusal.write_text(str(error))
+            self._leave()
+
+    def _leave(self) -> None:
+        """Close the connections: workers that wait for this one would wait for half an hour."""
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 @contextmanager

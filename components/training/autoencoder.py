@@ -23,6 +23,7 @@ from components.data.documents import read_documents
 from components.data.images import decode_png
 from components.runtime.failure import BadInput
 from components.training.config import AutoencoderConfig
+from components.training.precision import autocast
 from components.training.progress import duration
 from model.autoencoder import Autoencoder, to_images, to_pixels
 
@@ -58,7 +59,11 @@ def train_autoencoder(config: AutoencoderConfig, images: Tensor, device: torch.d
     optimiser = torch.optim.AdamW(
         autoencoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.max_steps, pct_start=0.1)
+    # Torch divides by the warm-up's length less one, so very short runs get two steps of it.
+    num_steps = max(3, config.max_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=num_steps, pct_start=max(0.1, 2 / num_steps)
+    )
     chooser = torch.Generator().manual_seed(config.seed)
     started_s = time.monotonic()
     for step in range(1, config.max_steps + 1):
@@ -129,16 +134,11 @@ def _loss(autoencoder: Autoencoder, pixels: Tensor, kl_weight: float) -> Tensor:
     """Squared error of a drawn reconstruction, and the KL to a standard normal, summed over an image's latents."""
     side = pixels.shape[-1] // autoencoder.pixels_per_latent
     noise = torch.randn(len(pixels), autoencoder.latent_channels, side, side, device=pixels.device)
-    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=bfloat16_is_fast(pixels.device)):
+    with autocast("auto", pixels.device):
         result = autoencoder(pixels, noise)
     mean, log_variance = result.mean.float(), result.log_variance.float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
     return F.mse_loss(result.pixels.float(), pixels) + kl_weight * kl
-
-
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 rather than pretends to."""
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
 
 
 def _pixel_batches(autoencoder: Autoencoder, images: Tensor) -> list[Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 def _positive(config: object, *fields: str) -> None:
     for field in fields:
@@ -90,6 +92,7 @@ class TrainConfig:
     image_loss_weight: lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5 with epsilon; about 3 suits flow).
     image_first_time_limit: noise level at most this where the image precedes its caption (paper, Sec. 4.3.4: 0.5).
     caption_dropout: share of images that cannot see their caption in a step, for classifier-free guidance.
+    precision: of matrix products; weights are float32. "auto" is bfloat16 where the machine has instructions for it.
     ema_decay: of the averaged weights, which are the ones evaluated and exported.
     clip_norm: largest global gradient norm.
     checkpoint_every_steps, sample_every_steps, log_every_steps, validate_every_steps: intervals in optimiser steps.
@@ -111,7 +114,7 @@ class TrainConfig:
     image_first_time_limit: float
     caption_dropout: float
     ema_decay: float
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     checkpoint_every_steps: int
     sample_every_steps: int
     log_every_steps: int

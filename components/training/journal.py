@@ -27,7 +27,7 @@ def forget_after(journal: Path, step: int) -> int:
     """Drop what stands of steps after `step`, which will be taken again; returns the last step that stood there."""
     entries = read_journal(journal)
     kept = [entry for entry in entries if entry["step"] <= step]
-    if len(kept) < len(entries):
+    if journal.exists():  # rewritten in any case: what is appended to a line that a kill cut short would be lost with it
         write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
     return max((int(entry["step"]) for entry in entries), default=0)
 

@@ -23,6 +23,7 @@ from components.training.checkpoints import TrainingState
 from components.training.config import TrainConfig
 from components.training.flops import step_flops
 from components.training.optimiser import average, build_optimiser, learning_rate, set_learning_rate
+from components.training.precision import autocast
 from model.transfusion import Batch, LossSums, Transfusion, loss_sums
 
 # Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
@@ -139,7 +140,7 @@ class Trainer:
     def take_step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
         state, config = self.state, self.config
-        with self.autocast():
+        with autocast(self.config.precision, self.world.device):
             local = loss_sums(self.model, batch, config.seed, step)
         seen = self.over_all_workers(self.sums_of(local, batch))
         loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
@@ -162,7 +163,7 @@ class Trainer:
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
             batch = self.read(self.validation, part, step=0, caption_dropout=0.0)
-            with self.autocast():
+            with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.averaged, batch, self.config.seed, 0)
             sums.values += self.sums_of(local, batch)
         self.over_all_workers(sums.values)
@@ -212,6 +213,3 @@ class Trainer:
         if self.world.size > 1:
             torch.distributed.all_reduce(values)
         return values
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")

@@ -116,6 +116,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert run.data.params["train.max_steps"] == "400"
     history = client.get_metric_history(first_run, "train/loss")
     assert len({entry.step for entry in history}) == len(history)
+    assert run.inputs
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["latents"]
     pictures = {item.path for item in client.list_artifacts(first_run, "images")}
     assert any("a-red-three" in path for path in pictures)

@@ -74,13 +74,12 @@ def test_everything_logged_is_in_the_run(store: Path) -> None:
     history = client_of(identity).get_metric_history(identity.run_id, "train/loss")
     assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert [json.loads(line)["step"] for line in (store / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert run.inputs
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("latents", "d" * 36, "training")
     assert run.info.artifact_uri and run.info.artifact_uri.startswith((store / "mlartifacts").as_uri())
     assert any("00-a-red-three" in item.path for item in client_of(identity).list_artifacts(identity.run_id, "images"))
-    assert [item.path for item in client_of(identity).list_artifacts(identity.run_id, "reports")] == [
-        "reports/report.json"
-    ]
+    assert [item.path for item in client_of(identity).list_artifacts(identity.run_id, "reports")] == ["reports/report.json"]
 
 
 def test_a_run_is_reopened_and_an_unknown_one_replaced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""Is the rate the schedule's, is decay kept from vectors, and do averages follow?"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from components.training.optimiser import average, build_optimiser, learning_rate
+from tests.components.training.conftest import CONFIG, changed
+
+
+def test_the_rate_warms_up_and_falls_by_a_cosine() -> None:
+    config = changed(max_steps=103, warmup_steps=3, learning_rate=1.0, min_learning_rate=0.1)
+    assert [learning_rate(config, step) for step in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert learning_rate(config, 53) == pytest.approx(0.55)
+    assert learning_rate(config, 28) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert learning_rate(config, 103) == pytest.approx(0.1)
+    assert learning_rate(changed(warmup_steps=0), 1) < CONFIG.learning_rate
+
+
+def test_only_matrices_decay() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimiser = build_optimiser(model, changed(weight_decay=0.5, learning_rate=0.1))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for name, parameter in model.named_parameters():
+        expected = before[name] * (1 - 0.1 * 0.5) if parameter.dim() >= 2 else before[name]
+        torch.testing.assert_close(parameter, expected)
+
+
+def test_averages_follow_fast_at_first_and_slowly_later() -> None:
+    averaged, model = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(averaged.weight)
+    nn.init.ones_(model.weight)
+    average(averaged, model, decay=0.99, step=1)
+    torch.testing.assert_close(averaged.weight, torch.full((2, 2), 1 - 2 / 11))
+    nn.init.zeros_(averaged.weight)
+    average(averaged, model, decay=0.99, step=10_000)
+    torch.testing.assert_close(averaged.weight, torch.full((2, 2), 0.01))

@@ -1,0 +1,77 @@
+"""Does the autoencoder stage publish a usable folder, refuse a bad figure, and take a given autoencoder as it is?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.data.documents import Document, ImageSegment, write_documents
+from components.data.images import encode_png
+from components.runtime.failure import BadInput, GateRefused
+from components.runtime.files import read_manifest, write_manifest
+from model.autoencoder import Autoencoder, to_pixels
+from pipelines import autoencoder as stage_module
+from pipelines.params import Params, load
+from tests.components.training.test_autoencoder import CONFIG, squares
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ARTIFACT = Path("artifacts/autoencoder")
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(tmp_path)
+    for split, seed in (("train", 1), ("test", 2)):
+        images = enumerate(squares(24, seed).numpy())
+        documents = [
+            Document(key=str(index), source="made", segments=(ImageSegment(encode_png(image)),), split=split)
+            for index, image in images
+        ]
+        write_documents(Path("data/documents"), split, documents, documents_per_file=10)
+    write_manifest(Path("data/documents"), kind="documents")
+    return dataclasses.replace(load(REPOSITORY / "params.yaml"), autoencoder=dataclasses.replace(CONFIG, max_steps=10))
+
+
+def test_it_trains_measures_and_publishes(params: Params) -> None:
+    stage_module.main(params)
+    manifest = read_manifest(ARTIFACT, kind="autoencoder")
+    report = json.loads(Path("reports/autoencoder/metrics.json").read_text())
+    assert manifest["psnr_db"] == report["psnr_db"] > 5
+    assert (manifest["pixels_per_latent"], len(report["latent_mean"])) == (2, 4)
+    assert Path("reports/autoencoder/reconstructions.png").stat().st_size > 0
+    published = Autoencoder.from_pretrained(ARTIFACT)
+    latents = published.encode(to_pixels(squares(24, 1)))
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
+
+
+def test_a_figure_below_the_floor_is_refused_and_nothing_is_published(params: Params) -> None:
+    strict = dataclasses.replace(params.autoencoder, max_steps=1, min_psnr_db=60.0)
+    with pytest.raises(GateRefused, match="min_psnr_db 60"):
+        stage_module.main(dataclasses.replace(params, autoencoder=strict))
+    assert not ARTIFACT.exists()
+    assert Path("reports/autoencoder/reconstructions.png").exists()
+
+
+def test_a_given_autoencoder_is_taken_as_it_is(params: Params, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    given = Autoencoder.create(
+        block_channels=(4, 8, 8), layers_per_block=1, latent_channels=6, norm_groups=2, sample_side_px=16
+    ).eval()
+    given.set_normalisation(torch.full((6,), 0.5), torch.full((6,), 2.0))
+    given.save_pretrained(tmp_path / "given")
+    chosen = dataclasses.replace(params.autoencoder, pretrained=str(tmp_path / "given"))
+    stage_module.main(dataclasses.replace(params, autoencoder=chosen))
+    published = Autoencoder.from_pretrained(ARTIFACT)
+    pixels = to_pixels(squares(3, 4))
+    assert torch.equal(published.encode(pixels), given.encode(pixels))
+    assert read_manifest(ARTIFACT, kind="autoencoder")["pixels_per_latent"] == 4
+
+
+def test_a_folder_without_an_autoencoder_is_bad_input(params: Params, tmp_path: Path) -> None:
+    chosen = dataclasses.replace(params.autoencoder, pretrained=str(tmp_path / "nothing"))
+    with pytest.raises(BadInput, match=r"autoencoder\.pretrained"):
+        stage_module.main(dataclasses.replace(params, autoencoder=chosen))
