@@ -65,9 +65,7 @@ def build_bundle(
     return parity
 
 
-def generation_config(
-    config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int
-) -> GenerationConfig:
+def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int) -> GenerationConfig:
     """The sizes that generation needs; raises ExportRefused where the parts do not fit each other."""
     scale = autoencoder.pixels_per_latent
     if autoencoder.latent_channels != config.latent_channels:
@@ -86,9 +84,7 @@ def generation_config(
     )
     needed = max(PREFIX_LENGTHS) + generation.num_patches(config.patch_side) + 3
     if needed > config.max_length:
-        raise ExportRefused(
-            f"an image with a short prompt takes {needed} positions, the model holds {config.max_length}"
-        )
+        raise ExportRefused(f"an image with a short prompt takes {needed} positions, the model holds {config.max_length}")
     return generation
 
 

@@ -67,9 +67,7 @@ class OnnxRuntimeEngine:
     def step(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepOutput:
         """Run the graph on the slots `rows`; their caches are written in place."""
         num_rows, num_positions = inputs.ids.shape
-        bound = {
-            name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"
-        }
+        bound = {name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"}
         bound["key_position"] = self._key_position[: inputs.num_keys]
         logits = torch.empty(num_rows, self.config.vocab_size, device=self.device)
         prediction = torch.empty(num_rows, num_positions, self.config.patch_width, device=self.device)

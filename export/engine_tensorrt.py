@@ -74,9 +74,7 @@ class TensorrtEngine:
         """Run the plan on the slots `rows`; their caches are written in place."""
         num_rows, num_positions = inputs.ids.shape
         context = self._contexts[profile_for(self._profiles, num_rows, num_positions)]
-        bound = {
-            name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"
-        }
+        bound = {name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"}
         bound["key_position"] = self._key_position[: inputs.num_keys]
         outputs = {
             "logits": torch.empty(num_rows, self.config.vocab_size, device=self.device),

@@ -67,9 +67,7 @@ def encoder_spec(autoencoder: Autoencoder) -> GraphSpec:
     example = torch.zeros(2, 3, 4 * scale, 6 * scale)
     limits = {"batch": Limits(1, 65536), "height": Limits(scale, 8192), "width": Limits(scale, 8192)}
     dims = {"pixels": {0: "batch", 2: "height", 3: "width"}}
-    return GraphSpec(
-        ENCODER, EncoderGraph(autoencoder), {"pixels": example}, ("latents",), dims, limits, num_trailing=0
-    )
+    return GraphSpec(ENCODER, EncoderGraph(autoencoder), {"pixels": example}, ("latents",), dims, limits, num_trailing=0)
 
 
 def decoder_spec(autoencoder: Autoencoder) -> GraphSpec:
@@ -77,9 +75,7 @@ def decoder_spec(autoencoder: Autoencoder) -> GraphSpec:
     example = torch.zeros(2, autoencoder.latent_channels, 4, 6)
     limits = {"batch": Limits(1, 65536), "latent_height": Limits(1, 1024), "latent_width": Limits(1, 1024)}
     dims = {"latents": {0: "batch", 2: "latent_height", 3: "latent_width"}}
-    return GraphSpec(
-        DECODER, DecoderGraph(autoencoder), {"latents": example}, ("pixels",), dims, limits, num_trailing=0
-    )
+    return GraphSpec(DECODER, DecoderGraph(autoencoder), {"latents": example}, ("pixels",), dims, limits, num_trailing=0)
 
 
 def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, num_keys: int) -> dict[str, Tensor]:

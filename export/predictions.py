@@ -55,9 +55,7 @@ def append_journal(journal: Path, records: Iterable[Record]) -> None:
 def gather(read: ReadRequests, records: Mapping[int, Record]) -> Predictions:
     """Every line of the request file in one of the two lists."""
     answered = [(line, records[line.line]) for line in read.good if "error" not in records[line.line]]
-    refused = [
-        BadLine(line.line, line.id, records[line.line]["error"]) for line in read.good if "error" in records[line.line]
-    ]
+    refused = [BadLine(line.line, line.id, records[line.line]["error"]) for line in read.good if "error" in records[line.line]]
     return Predictions(answered, sorted([*read.bad, *refused]))
 
 

@@ -83,12 +83,8 @@ class Predictor:
         # Tasks apart: one picture in a batch would give every caption a second, unguided row.
         for task in sorted({prompts[index].task for index in requests}):
             members = [index for index in requests if prompts[index].task == task]
-            completions = generate(
-                self.opened.engine, [requests[i] for i in members], sampling, num_slots=options.batch_size
-            )
-            for index, answer in zip(
-                members, self._answers([prompts[i].id for i in members], completions), strict=True
-            ):
+            completions = generate(self.opened.engine, [requests[i] for i in members], sampling, num_slots=options.batch_size)
+            for index, answer in zip(members, self._answers([prompts[i].id for i in members], completions), strict=True):
                 answers[index] = answer
         return [answers[index] for index in range(len(prompts))]
 
@@ -111,17 +107,13 @@ class Predictor:
             raise BadPrompt(f"task {prompt.task!r} is not one of text_to_image, image_to_text, text")
         needed, held = self.positions(request), self.opened.engine.max_length
         if needed > held:
-            raise BadPrompt(
-                f"prompt and answer may take {needed} positions, and the model holds {held}; shorten the prompt"
-            )
+            raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; shorten the prompt")
         return request
 
     def positions(self, request: Request) -> int:
         """Cache columns that the request may need, as `generate` counts them for a batch of its kind."""
         area = self.bundle.config.patch_side**2
-        given = sum(
-            len(part) if part.dim() == 1 else part.shape[1] * part.shape[2] // area + 2 for part in request.prefix
-        )
+        given = sum(len(part) if part.dim() == 1 else part.shape[1] * part.shape[2] // area + 2 for part in request.prefix)
         block = request.image_shape[0] * request.image_shape[1] // area + 2
         return given + request.max_new_tokens + (request.max_images + 1) * block
 

@@ -27,9 +27,7 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
     ) -> pd.DataFrame:
         """model_input: columns id, task, prompt, image (an image file's bytes). Returns id, text, image_png, error."""
         rows = model_input.to_dict(orient="records")
-        prompts = [
-            Prompt(str(row["id"]), str(row["task"]), _text(row.get("prompt")), _bytes(row.get("image"))) for row in rows
-        ]
+        prompts = [Prompt(str(row["id"]), str(row["task"]), _text(row.get("prompt")), _bytes(row.get("image"))) for row in rows]
         answers = self.predictor.predict(prompts, PredictOptions(batch_size=max(1, len(prompts)), **(params or {})))
         return pd.DataFrame([{"id": a.id, "text": a.text, "image_png": a.image_png, "error": a.error} for a in answers])
 

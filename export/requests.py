@@ -63,9 +63,7 @@ def read_requests(path: Path) -> ReadRequests:
             result.bad.append(BadLine(number, "", str(error)))
             continue
         if request.id in seen:
-            result.bad.append(
-                BadLine(number, request.id, f"id {request.id!r} occurs twice; the first line with it stands")
-            )
+            result.bad.append(BadLine(number, request.id, f"id {request.id!r} occurs twice; the first line with it stands"))
             continue
         seen.add(request.id)
         result.good.append(request)

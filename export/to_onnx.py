@@ -50,9 +50,7 @@ def export_graph(spec: GraphSpec, path: Path, *, opset: int, external_data: bool
             verbose=False,
         )
     if program is None:
-        raise ExportRefused(
-            f"torch.onnx.export returned no program for {path.name}; export it from an unmodified torch 2.13"
-        )
+        raise ExportRefused(f"torch.onnx.export returned no program for {path.name}; export it from an unmodified torch 2.13")
     for node in program.model.graph:
         # The exporter notes each node's stack trace: paths of this machine, and most of the file.
         node.metadata_props.clear()
@@ -79,9 +77,7 @@ def _check_interface(spec: GraphSpec, path: Path) -> None:
     graph = onnx.load(str(path), load_external_data=False).graph
     names = ([item.name for item in graph.input], [item.name for item in graph.output])
     if names != (list(spec.inputs), list(spec.outputs)):
-        raise ExportRefused(
-            f"{path.name} has inputs and outputs {names}, wanted {(list(spec.inputs), list(spec.outputs))}"
-        )
+        raise ExportRefused(f"{path.name} has inputs and outputs {names}, wanted {(list(spec.inputs), list(spec.outputs))}")
     for item in graph.input:
         shape = item.type.tensor_type.shape.dim
         for axis, dim in spec.dims[item.name].items():

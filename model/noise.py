@@ -44,6 +44,14 @@ def draw(seed: int, step: int, samples: Tensor, num_patches: Tensor, patch_width
     return Draw(torch.stack(times), torch.cat(noises))
 
 
+def shifted(time: Tensor, shift: float) -> Tensor:
+    """Move times in 0..1 towards noise: shift * t / (1 + (shift - 1) * t) (Esser et al., arXiv 2403.03206, eq. 23).
+
+    A caption decides what an image shows at high noise; a shift above 1 spends more of the training there.
+    """
+    return shift * time / (1 + (shift - 1) * time)
+
+
 def key(*parts: int) -> int:
     """Mix integers into one of 63 bits (the splitmix64 finaliser), so that neighbours give unrelated streams."""
     mixed = 0

@@ -11,7 +11,6 @@ from torch import Tensor
 from model.config import Objective
 from model.noise import signal_level
 
-
 # DDIM divides by the signal that is left, and at t = 1 the capped cosine schedule leaves none (5e-5); at 0.98 it is 3%.
 FIRST_TIME: dict[Objective, float] = {"flow": 1.0, "epsilon": 0.98}
 

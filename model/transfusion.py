@@ -142,14 +142,15 @@ def cached_attention(cache: Cache, write_at: Tensor, q_last: Tensor, num_keys: i
     return attend
 
 
-def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int) -> LossSums:
+def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, *, time_shift: float = 1.0) -> LossSums:
     """Both losses of a batch, with the noise of (seed, step).
 
     model: a Transfusion, or a wrapper with its forward. seed and step key the draw, not the state of any generator.
+    time_shift: see `noise.shifted`; 1 draws times uniformly.
     """
     num_patches = torch.bincount(batch.patch_image, minlength=len(batch.image_sample))
     drawn = noise.draw(seed, step, batch.image_sample, num_patches, batch.patches.shape[-1])
-    time = drawn.time.to(batch.patches.device) * batch.time_limit
+    time = noise.shifted(drawn.time, time_shift).to(batch.patches.device) * batch.time_limit
     return loss_sums_at(model, batch, drawn.noise.to(batch.patches.device), time)
 
 

@@ -1,4 +1,4 @@
-"""What can be set about the corpora, their checks and their encoding? Every field with its unit; no defaults, params.yaml holds all."""
+"""What can be set about the corpora, their checks and their encoding? Every field with its unit; params.yaml holds all values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         built_in = self.format in ("digit_scenes", "python_prose")
-        require(built_in or bool(self.path), "path", self.path, f"must name the files of the {self.format} corpus {self.name!r}")
+        require(
+            built_in or bool(self.path), "path", self.path, f"must name the files of the {self.format} corpus {self.name!r}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,12 @@ class ScenesConfig:
     def __post_init__(self) -> None:
         for name in ("num_train", "num_validation", "num_test"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        require(0 <= self.num_kept_out_pairs <= 20, "num_kept_out_pairs", self.num_kept_out_pairs, "must lie in 0..20 of the 60 pairs")
+        require(
+            0 <= self.num_kept_out_pairs <= 20,
+            "num_kept_out_pairs",
+            self.num_kept_out_pairs,
+            "must lie in 0..20 of the 60 pairs",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,9 +137,7 @@ class DocumentWriter:
 
 def _row(document: Document) -> dict[str, Any]:
     segments = [
-        {"text": segment.text, "image": None}
-        if isinstance(segment, TextSegment)
-        else {"text": None, "image": segment.data}
+        {"text": segment.text, "image": None} if isinstance(segment, TextSegment) else {"text": None, "image": segment.data}
         for segment in document.segments
     ]
     meta = json.dumps(document.meta, sort_keys=True, ensure_ascii=False)
@@ -151,6 +149,4 @@ def _document(row: dict[str, Any]) -> Document:
         TextSegment(segment["text"]) if segment["image"] is None else ImageSegment(segment["image"])
         for segment in row["segments"]
     )
-    return Document(
-        key=row["key"], source=row["source"], split=row["split"], segments=segments, meta=json.loads(row["meta"])
-    )
+    return Document(key=row["key"], source=row["source"], split=row["split"], segments=segments, meta=json.loads(row["meta"]))

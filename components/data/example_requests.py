@@ -32,8 +32,7 @@ def write_requests(folder: Path, documents: Path, *, kept_out: Sequence[Pair], h
         else [document.texts[0] for document in with_image[:NUM_PROMPTS]]
     )
     lines = [
-        {"id": f"picture-{number:02d}", "task": "text_to_image", "prompt": prompt}
-        for number, prompt in enumerate(prompts)
+        {"id": f"picture-{number:02d}", "task": "text_to_image", "prompt": prompt} for number, prompt in enumerate(prompts)
     ]
     for number, document in enumerate(with_image[:NUM_PICTURES]):
         name = f"images/{number:02d}.png"

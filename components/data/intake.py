@@ -43,9 +43,7 @@ def collect(config: IngestConfig, folder: Path, quarantine: Path) -> Collected:
     rejected: list[Rejected] = []
     kept: Counter[str] = Counter()
     with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(DocumentWriter(folder, split, config.documents_per_file)) for split in SPLITS
-        }
+        writers = {split: stack.enter_context(DocumentWriter(folder, split, config.documents_per_file)) for split in SPLITS}
         stack.callback(lambda: write_rejected(quarantine, rejected))
         for corpus in config.corpora:
             started_s, of_corpus = time.monotonic(), len(rejected)

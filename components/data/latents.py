@@ -103,9 +103,7 @@ def _cut(name: str, document: Document, ids: list[int], image_at: list[int], row
     if len(ids) <= row_length:
         return [Piece(name, document, ids, image_at)]
     starts = range(0, len(ids) - 1, row_length - 1)
-    return [
-        Piece(f"{name}#{number}", document, ids[start : start + row_length], []) for number, start in enumerate(starts)
-    ]
+    return [Piece(f"{name}#{number}", document, ids[start : start + row_length], []) for number, start in enumerate(starts)]
 
 
 @torch.inference_mode()
@@ -130,9 +128,7 @@ def _encode_images(
 def _shard(pieces: Sequence[Piece], mean: np.ndarray, std: np.ndarray, *, eos: int) -> Shard:
     lengths = [len(piece.ids) for piece in pieces]
     document_at = np.cumsum([0, *lengths], dtype=np.int64)
-    image_at = [
-        start + at for piece, start in zip(pieces, document_at[:-1].tolist(), strict=True) for at in piece.image_at
-    ]
+    image_at = [start + at for piece, start in zip(pieces, document_at[:-1].tolist(), strict=True) for at in piece.image_at]
     keys, key_at = pack_keys(piece.name for piece in pieces)
     return Shard(
         ids=np.array([id for piece in pieces for id in piece.ids], np.int32),

@@ -76,9 +76,7 @@ class PackedRows:
         self.num_rows = len(self._packing.row_at) - 1
         self.num_images = int(self._image_offset[-1])
         if self.num_rows == 0:
-            raise BadInput(
-                f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`"
-            )
+            raise BadInput(f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`")
 
     def batch(
         self,
@@ -95,9 +93,7 @@ class PackedRows:
         image_first_time_limit: largest noise level of images that precede their caption (paper, Sec. 4.3.4).
         """
         if patch_side != self.patch_side:
-            raise BadInput(
-                f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`"
-            )
+            raise BadInput(f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`")
         document_row, chosen = self._documents_of(np.asarray(rows, np.int64))
         tokens, document_at = self._tokens(chosen)
         sample, latents, image_first = self._images(chosen)

@@ -135,9 +135,7 @@ def lay_out(
     boi_at = np.flatnonzero(is_boi)
     patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
     # Both counts run over the whole batch; a document's own begin at its first token.
-    in_document = (
-        np.arange(len(tokens)) - document_at[document] + patches_before - patches_before[document_at[document]]
-    )
+    in_document = np.arange(len(tokens)) - document_at[document] + patches_before - patches_before[document_at[document]]
     token_at = start[document] + in_document
     offset = np.arange(1, patches_per_image + 1)
     patch_at = (token_at[boi_at][:, None] + offset).ravel()

@@ -58,9 +58,7 @@ def reference_topics() -> Iterator[Passage]:
     """The sections of the Python reference that `help()` shows, whole, read from pydoc_data's source."""
     spec = importlib.util.find_spec("pydoc_data.topics")
     if spec is None or spec.origin is None:
-        raise BadInput(
-            "this Python lacks pydoc_data.topics, which the python_prose corpus reads; install all of its library"
-        )
+        raise BadInput("this Python lacks pydoc_data.topics, which the python_prose corpus reads; install all of its library")
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for name, text in sorted(ast.literal_eval(node.value).items()):
@@ -87,9 +85,7 @@ def cut_passages(texts: Iterable[Passage], passage_bytes: int) -> list[Passage]:
     passages: list[Passage] = []
     for key, text in texts:
         new = [paragraph for paragraph in _paragraphs(text, passage_bytes) if _is_new(paragraph, seen)]
-        passages += [
-            Passage(f"{key}#{number:04d}", passage) for number, passage in enumerate(_join(new, passage_bytes))
-        ]
+        passages += [Passage(f"{key}#{number:04d}", passage) for number, passage in enumerate(_join(new, passage_bytes))]
     return passages
 
 

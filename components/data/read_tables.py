@@ -28,8 +28,7 @@ def read_parquet(file: IO[bytes], name: str, source: str) -> Iterator[Row | Reje
             image = _image_column(schema)
             if not set(schema.names) & set(CAPTION_FIELDS):
                 raise BadInput(
-                    f"{name} has the columns {', '.join(schema.names)} and none of"
-                    f" {', '.join(CAPTION_FIELDS)}; rename one"
+                    f"{name} has the columns {', '.join(schema.names)} and none of {', '.join(CAPTION_FIELDS)}; rename one"
                 )
             wanted = [column for column in schema.names if column in (*KEY_FIELDS, *CAPTION_FIELDS, image)]
             number = 0
@@ -38,9 +37,7 @@ def read_parquet(file: IO[bytes], name: str, source: str) -> Iterator[Row | Reje
                     yield _table_row(values, image, f"{name} row {number}", f"{name}#{number}")
                     number += 1
     except (OSError, pa.ArrowException) as error:
-        raise BadInput(
-            f"{name} is not a readable Parquet file ({' '.join(str(error).split())}); fetch it again"
-        ) from None
+        raise BadInput(f"{name} is not a readable Parquet file ({' '.join(str(error).split())}); fetch it again") from None
 
 
 def read_jsonl(file: IO[bytes], name: str, source: str) -> Iterator[Row | Rejected]:
@@ -84,9 +81,7 @@ def _json_row(line: bytes, position: str, name: str, source: str) -> Row | Rejec
         return Rejected(source, position, "broken JSON")
     if not isinstance(values, dict):
         return Rejected(source, position, "line is no JSON object")
-    return Row(
-        position=position, key=_key(values, name), text=first_text(values, TEXT_FIELDS), image=None, wants_image=False
-    )
+    return Row(position=position, key=_key(values, name), text=first_text(values, TEXT_FIELDS), image=None, wants_image=False)
 
 
 def _key(values: dict[str, Any], otherwise: str) -> str:

@@ -42,8 +42,7 @@ def read_corpus(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document
         yield found
     if empty:
         raise BadInput(
-            f"the corpus {corpus.name!r} is empty; put data at {corpus.path or corpus.format}"
-            " or take it out of ingest.corpora"
+            f"the corpus {corpus.name!r} is empty; put data at {corpus.path or corpus.format} or take it out of ingest.corpora"
         )
 
 

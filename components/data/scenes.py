@@ -81,9 +81,7 @@ def load_scans() -> Scans:
     # 16 is full ink in this set.
     scaled = [
         np.asarray(
-            Image.fromarray((scan / 16).astype(np.float32)).resize(
-                (DIGIT_SIDE_PX, DIGIT_SIDE_PX), Image.Resampling.BICUBIC
-            )
+            Image.fromarray((scan / 16).astype(np.float32)).resize((DIGIT_SIDE_PX, DIGIT_SIDE_PX), Image.Resampling.BICUBIC)
         )
         for scan in digits.images
     ]
@@ -194,10 +192,7 @@ def make_scenes(
 
 
 def _phrase(objects: Sequence[SceneObject], phrasing: Phrasing) -> str:
-    items = [
-        phrasing.item.format(colour=thing.colour, digit=DIGIT_WORDS[thing.digit], place=thing.place)
-        for thing in objects
-    ]
+    items = [phrasing.item.format(colour=thing.colour, digit=DIGIT_WORDS[thing.digit], place=thing.place) for thing in objects]
     body = phrasing.before_last.join([*([phrasing.between.join(items[:-1])] if items[1:] else []), items[-1]])
     return phrasing.prefix + body
 

@@ -94,15 +94,11 @@ def check_shard(path: Path, shard: Shard, *, boi: int) -> None:
     num_documents, num_images = len(shard.document_at) - 1, len(shard.image_at)
     problems = {
         "document_at does not cut ids into documents": _cuts(shard.document_at, len(shard.ids)),
-        "key_at does not cut keys into names": len(shard.key_at) == num_documents + 1
-        and _cuts(shard.key_at, len(shard.keys)),
+        "key_at does not cut keys into names": len(shard.key_at) == num_documents + 1 and _cuts(shard.key_at, len(shard.keys)),
         "the arrays of its images differ in length": all(
-            len(part) == num_images
-            for part in (shard.latents, shard.latent_std, shard.image_document, shard.image_first)
+            len(part) == num_images for part in (shard.latents, shard.latent_std, shard.image_document, shard.image_first)
         ),
-        "image_at is not where ids holds a begin-of-image": np.array_equal(
-            np.flatnonzero(shard.ids == boi), shard.image_at
-        ),
+        "image_at is not where ids holds a begin-of-image": np.array_equal(np.flatnonzero(shard.ids == boi), shard.image_at),
     }
     if problem := next((text for text, holds in problems.items() if not holds), None):
         raise BadInput(f"{path}: {problem}; run `dvc repro encode` to write it again")

@@ -50,15 +50,11 @@ def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_p
     return judge(rows, floors, max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
-def judge_latents(
-    table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, docs: Path | None
-) -> Verdict:
+def judge_latents(table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, docs: Path | None) -> Verdict:
     """The verdict on the table of encoded documents and on what the manifest says of the packed rows."""
     rows = Check("latents", table, _latent_rules(checks, manifest["row_length"]))
     floors = [Floor(f"latents-{split}", {"split": split}, _row_floors(1, split)) for split in SPLITS]
-    packing = [
-        Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS
-    ]
+    packing = [Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS]
     return judge(rows, floors, packing, max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
@@ -84,9 +80,7 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
         ),
         row_rule(VALUES, side, column="width_px", min_value=image_side_px, max_value=image_side_px),
         row_rule(VALUES, side, column="height_px", min_value=image_side_px, max_value=image_side_px),
-        row_rule(
-            VALUES, "a picture of one colour alone is most often a failed download", column="std_pixel", min_value=0.5
-        ),
+        row_rule(VALUES, "a picture of one colour alone is most often a failed download", column="std_pixel", min_value=0.5),
         row_rule(VALUES, "held-out documents must not be trained on", column="num_content_splits", max_value=1),
         table_rule(NOT_NULL, "rules above pass over what is null", column="num_segments"),
         table_rule(NOT_NULL, "rules above pass over what is null", column="num_tokens"),
@@ -127,9 +121,7 @@ def _packing_rules(split: str, checks: LatentChecks) -> Sequence[Rule]:
         fill, share = checks.min_packing_fill, checks.max_quarantined_share
         rules += [
             table_rule(VALUES, "empty positions are computed for nothing", column="packing_fill", min_value=fill),
-            table_rule(
-                VALUES, "too many documents with images do not fit a row", column="share_set_aside", max_value=share
-            ),
+            table_rule(VALUES, "too many documents with images do not fit a row", column="share_set_aside", max_value=share),
         ]
     return rules
 

@@ -77,8 +77,7 @@ class TextTokenizer:
             found = tokenizer.token_to_id(token)
             if found != self.special_ids[name]:
                 raise BadInput(
-                    f"the tokenizer has {token} at id {found}, not {self.special_ids[name]};"
-                    " make it with the ingest stage"
+                    f"the tokenizer has {token} at id {found}, not {self.special_ids[name]}; make it with the ingest stage"
                 )
 
     def encode(self, text: str) -> list[int]:

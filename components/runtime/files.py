@@ -62,9 +62,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_manifest(
-    folder: Path, *, kind: str, records: Mapping[str, int] | None = None, **facts: Any
-) -> dict[str, Any]:
+def write_manifest(folder: Path, *, kind: str, records: Mapping[str, int] | None = None, **facts: Any) -> dict[str, Any]:
     """List every file of `folder` with its size and sha256, and write that list last.
 
     records: relative path -> number of records in that file. facts: anything a reader must know (shapes, counts, digests).
@@ -85,17 +83,13 @@ def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
     """The manifest of `folder`, after checking that every listed file is there with the listed bytes."""
     manifest = read_json(folder / MANIFEST)
     if manifest.get("kind") != kind:
-        raise BadInput(
-            f"{folder} holds {manifest.get('kind')!r}, not {kind!r}; give the folder that the {kind} stage wrote"
-        )
+        raise BadInput(f"{folder} holds {manifest.get('kind')!r}, not {kind!r}; give the folder that the {kind} stage wrote")
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             raise BadInput(f"{path} is listed in the manifest but missing; run the stage that writes {folder} again")
         if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise BadInput(
-                f"{path} does not have the bytes its manifest lists; run the stage that writes {folder} again"
-            )
+            raise BadInput(f"{path} does not have the bytes its manifest lists; run the stage that writes {folder} again")
     return manifest
 
 

@@ -141,7 +141,7 @@ class Trainer:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
         state, config = self.state, self.config
         with autocast(self.config.precision, self.world.device):
-            local = loss_sums(self.model, batch, config.seed, step)
+            local = loss_sums(self.model, batch, config.seed, step, time_shift=config.time_shift)
         seen = self.over_all_workers(self.sums_of(local, batch))
         loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
         # DistributedDataParallel averages gradients over workers, and each worker's loss is a share of one sum.
@@ -164,7 +164,7 @@ class Trainer:
             part = numbers[start : start + self.config.batch_rows]
             batch = self.read(self.validation, part, step=0, caption_dropout=0.0)
             with autocast(self.config.precision, self.world.device):
-                local = loss_sums(self.state.averaged, batch, self.config.seed, 0)
+                local = loss_sums(self.state.averaged, batch, self.config.seed, 0, time_shift=self.config.time_shift)
             sums.values += self.sums_of(local, batch)
         self.over_all_workers(sums.values)
         return sums.losses(self.config.image_loss_weight)

@@ -44,10 +44,7 @@ def test_parity_at_random_shapes(made: Made) -> None:
         num_keys = rng.randint(max(filled) + num_positions, longest)
         shapes = ShapeSet("random", filled, num_positions, num_keys)
         print(shapes)
-        assert (
-            largest_error([compare_step(made.model, session, random_step(made.model.config, shapes, generator))])
-            <= 1e-4
-        )
+        assert largest_error([compare_step(made.model, session, random_step(made.model.config, shapes, generator))]) <= 1e-4
 
 
 def test_end_to_end_equals_one_full_forward(made: Made) -> None:
@@ -103,10 +100,7 @@ def test_opset_23_falls_back_to_scatter(made: Made, tmp_path: Path) -> None:
     assert "ScatterND" in operators
     assert "TensorScatter" not in operators
     assert largest_error(step_parity(made.model, exported.path, num_patches=4, seed=3)) <= 1e-4
-    assert (
-        end_to_end(made.model, OnnxRuntimeEngine(exported.path, made.model.config), num_patches=8, seed=3).max_abs
-        <= 1e-4
-    )
+    assert end_to_end(made.model, OnnxRuntimeEngine(exported.path, made.model.config), num_patches=8, seed=3).max_abs <= 1e-4
 
 
 def test_cache_write_is_what_it_says() -> None:

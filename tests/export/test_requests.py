@@ -75,9 +75,7 @@ def test_the_journal_survives_a_cut_at_every_byte(tmp_path: Path) -> None:
 
 
 def test_a_journalled_picture_that_is_gone_is_drawn_again(tmp_path: Path) -> None:
-    append_journal(
-        tmp_path / "j", [{"line": 1, "id": "1", "task": "text_to_image", "generated_image": "images/000001.png"}]
-    )
+    append_journal(tmp_path / "j", [{"line": 1, "id": "1", "task": "text_to_image", "generated_image": "images/000001.png"}])
     assert read_journal(tmp_path / "j", tmp_path) == {}
 
 

@@ -131,9 +131,7 @@ def test_attention_may_fall_apart_in_memory_and_the_file_stays(made: Made) -> No
     path = made.bundle.folder / STEP_GRAPH
     before = path.read_bytes()
     patched = onnx.ModelProto.FromString(decomposable_graph(path))
-    marked = [
-        node for node in patched.graph.node if any(a.name == "TRT_decomposable" and a.i == 1 for a in node.attribute)
-    ]
+    marked = [node for node in patched.graph.node if any(a.name == "TRT_decomposable" and a.i == 1 for a in node.attribute)]
     assert [node.op_type for node in marked] == ["Attention"] * made.model.config.num_layers
     assert path.read_bytes() == before
 

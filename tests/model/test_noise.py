@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_perfect_prediction_leads_back_to_the_clean_image(objective: Objective
     clean, eps = torch.randn(4, 12), torch.randn(4, 12)
     times = torch.tensor(solver_times(objective, 20))
     x = noise.add_noise(objective, clean, eps, times[0])
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in itertools.pairwise(times):
         x = advance(objective, x, noise.target(objective, clean, eps), now, then)
     torch.testing.assert_close(x, clean, rtol=1e-3, atol=1e-3)
 
@@ -87,3 +88,12 @@ def test_draws_look_uniform_and_normal() -> None:
     assert abs(drawn.noise.mean()) < 0.02 and abs(drawn.noise.std() - 1) < 0.02
     neighbours = torch.corrcoef(torch.stack([drawn.time[:-1], drawn.time[1:]]))[0, 1]
     assert abs(neighbours) < 0.06
+
+
+def test_a_shift_moves_times_towards_noise_and_one_moves_nothing() -> None:
+    time = torch.linspace(0, 1, 11)
+    assert torch.equal(noise.shifted(time, 1.0), time)
+    moved = noise.shifted(time, 3.0)
+    assert moved[0] == 0 and moved[-1] == 1 and (moved[1:-1] > time[1:-1]).all() and (moved.diff() > 0).all()
+    # SD3's eq. 23 at t = 1/2: shift / (1 + shift).
+    assert moved[5] == pytest.approx(0.75)

@@ -53,9 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path(name).mkdir(parents=True)
     tokenizer.save(Path("data/tokenizer"))
     sizes = {"vocab_size": 300, "latent_channels": 4, "patch_side": 2, "objective": "flow", "max_length": 128}
-    save_pretrained(
-        Transfusion(model_config("tiny", **sizes, special_ids=tokenizer.special_ids)), Path("artifacts/train")
-    )
+    save_pretrained(Transfusion(model_config("tiny", **sizes, special_ids=tokenizer.special_ids)), Path("artifacts/train"))
     write_json(Path("artifacts/train/run.json"), {"run_id": open_run("train").run_id})
     write_manifest(Path("artifacts/train"), kind="train", step=1)
     channels = {"block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4}

@@ -55,9 +55,7 @@ def write_inputs(make: Callable[[str], list[Document]]) -> None:
         write_documents(documents, split, make(split), documents_per_file=20)
     tokenizer: TextTokenizer = train_tokenizer((text for doc in make("train") for text in doc.texts), 300)
     tokenizer.save(Path("data/tokenizer"))
-    write_table(
-        documents, (document_row(doc, tokenizer) for split in SPLITS for doc in read_documents(documents, split))
-    )
+    write_table(documents, (document_row(doc, tokenizer) for split in SPLITS for doc in read_documents(documents, split)))
     write_manifest(documents, kind="documents", image_side_px=16)
     torch.manual_seed(0)
     autoencoder = Autoencoder.create(
@@ -79,9 +77,7 @@ def run(name: str, work: Callable[[], Any]) -> int:
     return stage.execute(name, work)
 
 
-def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(
-    params: Params, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
     def make(split: str) -> list[Document]:
         made = make_documents(split, 40 if split == "train" else 12)
         if split == "train":

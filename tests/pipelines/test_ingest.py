@@ -61,9 +61,7 @@ def test_demonstration_corpora_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     assert (one / "data/quarantine/ingest.jsonl").read_bytes() == b""
     assert manifest["kept_out_pairs"] == report["kept_out_pairs"]
     assert len(report["kept_out_pairs"]) == 3
-    assert (
-        manifest["tokenizer_sha256"] == hashlib.sha256((one / "data/tokenizer/tokenizer.json").read_bytes()).hexdigest()
-    )
+    assert manifest["tokenizer_sha256"] == hashlib.sha256((one / "data/tokenizer/tokenizer.json").read_bytes()).hexdigest()
     assert sum(manifest["num_documents"].values()) == len(documents) == len(table)
     assert [row["key"] for row in table] == [f"{document.source}/{document.key}" for document in documents]
     for row, document in zip(table, documents, strict=True):
@@ -92,9 +90,7 @@ def test_the_tokenizer_has_seen_training_text_only(tmp_path: Path, monkeypatch: 
     held_out = {document.key for document in documents_of(tmp_path / "one") if document.split != "train"}
     assert 10 < len(held_out) < 40
     # Held-out texts now say one new word over and over; a tokenizer that saw it would merge it.
-    strange = [
-        json.dumps({"id": str(n), "text": "qzxw " * 50 if str(n) in held_out else f"document {n}"}) for n in range(60)
-    ]
+    strange = [json.dumps({"id": str(n), "text": "qzxw " * 50 if str(n) in held_out else f"document {n}"}) for n in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(strange))
     run(tmp_path / "two", monkeypatch, *own)
     assert digests(tmp_path / "one/data/tokenizer") == digests(tmp_path / "two/data/tokenizer")

@@ -66,9 +66,7 @@ def write_sources(folder: Path) -> tuple[Sources, list[Document]]:
     write_manifest(parts, kind="documents", image_side_px=16)
     train_tokenizer((text for document in train for text in document.texts), 270).save(folder / "tokenizer")
     torch.manual_seed(4)
-    made = Autoencoder.create(
-        block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16
-    )
+    made = Autoencoder.create(block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16)
     made.save_pretrained(folder / "autoencoder")
     write_manifest(folder / "autoencoder", kind="autoencoder")
     return Sources(parts, folder / "tokenizer", folder / "autoencoder", frozenset()), train

@@ -24,9 +24,7 @@ def make(number: int, split: str = "train") -> Document:
         ImageSegment(bytes([0, 255, number])),
         TextSegment(""),
     )
-    return Document(
-        key=f"k{number}", source="s", split=split, segments=segments, meta={"scans": [number], "objects": []}
-    )
+    return Document(key=f"k{number}", source="s", split=split, segments=segments, meta={"scans": [number], "objects": []})
 
 
 @pytest.mark.parametrize(("number", "parts"), [(0, 0), (1, 1), (4, 2), (5, 3)])
@@ -50,9 +48,7 @@ def test_splits_do_not_mix(tmp_path: Path) -> None:
 def test_same_documents_give_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_documents(tmp_path / folder, "train", [make(index) for index in range(20)], 16)
-    first, second = (
-        [path.read_bytes() for path in document_parts(tmp_path / folder, "train")] for folder in ("a", "b")
-    )
+    first, second = ([path.read_bytes() for path in document_parts(tmp_path / folder, "train")] for folder in ("a", "b"))
     assert first == second
 
 

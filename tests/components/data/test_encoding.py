@@ -29,9 +29,7 @@ def parts(encoded):
     return load_tokenizer(sources.tokenizer), Autoencoder.from_pretrained(sources.autoencoder)
 
 
-def encode(
-    parts, documents: list[Document], settings: EncodeSettings = SETTINGS, left_out: frozenset[str] = frozenset()
-):
+def encode(parts, documents: list[Document], settings: EncodeSettings = SETTINGS, left_out: frozenset[str] = frozenset()):
     tokenizer, autoencoder = parts
     return encode_part(documents, tokenizer, autoencoder, settings, device=CPU, left_out=left_out)
 
@@ -131,9 +129,7 @@ def test_rows_measure_the_image_that_strays_furthest(parts, encoded) -> None:
 def test_latents_that_are_not_finite_are_told(parts) -> None:
     tokenizer, _ = parts
     torch.manual_seed(0)
-    broken = Autoencoder.create(
-        block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16
-    )
+    broken = Autoencoder.create(block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16)
     broken.set_normalisation(torch.zeros(4), torch.full((4,), 1e-12))
     picture = ImageSegment(encode_png(np.full((16, 16, 3), 9, np.uint8)))
     documents = [Document(key="x", source="s", segments=(picture,), split="test")]
@@ -178,9 +174,7 @@ def test_the_digest_follows_everything_the_result_depends_on(encoded, tmp_path: 
     assert digest != work_digest(encoded.sources._replace(tokenizer=other), SETTINGS)
 
 
-def test_two_ray_workers_that_resume_give_the_bytes_of_one_process(
-    encoded, tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_two_ray_workers_that_resume_give_the_bytes_of_one_process(encoded, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "2")
     work = tmp_path / "work"
     items = plan(encoded.sources, work)

@@ -20,9 +20,7 @@ def corpus(folder: Path, splits: tuple[str, ...] = SPLITS) -> list[Document]:
     shares = SplitShares(validation=0.1, test=0.1)
     documents = list(make_scenes(config, shares, seed=5, caption_first_share=0.8, source="scenes"))
     prose = [(split, f"{split} text {n} goes on and on, word after word.") for split in SPLITS for n in range(5)]
-    documents += [
-        Document(key=text, source="prose", split=split, segments=(TextSegment(text),)) for split, text in prose
-    ]
+    documents += [Document(key=text, source="prose", split=split, segments=(TextSegment(text),)) for split, text in prose]
     for split in splits:
         write_documents(folder, split, [document for document in documents if document.split == split], 8)
     return documents
@@ -37,9 +35,7 @@ def test_demonstration_requests(tmp_path: Path) -> None:
     documents = corpus(tmp_path / "documents")
     number = write_requests(tmp_path / "requests", tmp_path / "documents", kept_out=KEPT_OUT, has_scenes=True, seed=5)
     lines = requests_of(tmp_path / "requests")
-    by_task = {
-        task: [line for line in lines if line["task"] == task] for task in ("text_to_image", "image_to_text", "text")
-    }
+    by_task = {task: [line for line in lines if line["task"] == task] for task in ("text_to_image", "image_to_text", "text")}
     assert number == len(lines) == 24
     assert [len(found) for found in by_task.values()] == [12, 8, 4]
     assert len({line["id"] for line in lines}) == 24
@@ -48,9 +44,7 @@ def test_demonstration_requests(tmp_path: Path) -> None:
     pictures = [(tmp_path / "requests" / line["image"]).read_bytes() for line in by_task["image_to_text"]]
     assert pictures == images[:8]
     texts = [document.texts[0] for document in test if not document.images]
-    assert all(
-        any(text.startswith(line["prompt"]) and text != line["prompt"] for text in texts) for line in by_task["text"]
-    )
+    assert all(any(text.startswith(line["prompt"]) and text != line["prompt"] for text in texts) for line in by_task["text"])
 
 
 def test_half_of_the_prompts_name_a_kept_out_pair() -> None:

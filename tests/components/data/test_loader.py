@@ -32,9 +32,7 @@ def names_by_row(latents: Path, split: str = "train") -> list[list[str]]:
 
 
 def batch_of(rows: PackedRows, wanted: list[int], *, step: int = 0, seed: int = 1, dropout: float = 0.0) -> Batch:
-    return rows.batch(
-        wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5
-    )
+    return rows.batch(wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5)
 
 
 class Oracle:
@@ -64,11 +62,7 @@ class Oracle:
     def patches(self, data: bytes) -> list[list[float]]:
         with torch.inference_mode():
             latent = self.autoencoder.encode(to_pixels(torch.from_numpy(decode_png(data).copy()[None])))[0]
-        return [
-            latent[:, y : y + SIDE, x : x + SIDE].flatten().tolist()
-            for y in range(0, 8, SIDE)
-            for x in range(0, 8, SIDE)
-        ]
+        return [latent[:, y : y + SIDE, x : x + SIDE].flatten().tolist() for y in range(0, 8, SIDE) for x in range(0, 8, SIDE)]
 
     def batch(self, wanted: list[int], hidden: set[int]) -> dict[str, list]:
         """Every part of the batch as a flat list. hidden: numbers of the images that must not see their caption."""

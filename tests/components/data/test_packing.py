@@ -120,9 +120,7 @@ def _flat(document: Document) -> list[int]:
 
 def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
     """The layout straight from its definition, one position at a time."""
-    out: dict[str, list[int]] = {
-        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")
-    }
+    out: dict[str, list[int]] = {name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")}
     for number, row in enumerate(rows):
         cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
         for document in row:

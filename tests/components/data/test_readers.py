@@ -31,9 +31,7 @@ def picture(number: int) -> bytes:
 
 
 def pairs(numbers: range) -> list[tuple[str, bytes]]:
-    return [
-        member for n in numbers for member in ((f"{n:06d}.png", picture(n)), (f"{n:06d}.txt", f"caption {n}".encode()))
-    ]
+    return [member for n in numbers for member in ((f"{n:06d}.png", picture(n)), (f"{n:06d}.txt", f"caption {n}".encode()))]
 
 
 def tar_bytes(members: Members) -> bytes:
@@ -375,9 +373,7 @@ def test_a_corpus_is_found_by_file_folder_glob_and_url(tmp_path: Path, where: st
 
 
 @pytest.mark.parametrize("path", ["nowhere", "empty", "empty/*.tar", "memory://nothing/*", "unknown-protocol://x"])
-def test_a_corpus_that_is_not_there_is_refused_by_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_a_corpus_that_is_not_there_is_refused_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="'mine'") as caught:
@@ -408,9 +404,7 @@ def test_built_in_corpora_come_through_the_same_door() -> None:
     assert rejected == []
     assert {decode_png(document.images[0]).shape for document in scenes.values()} == {(24, 24, 3)}
     assert all(
-        isinstance(segment, (ImageSegment, TextSegment))
-        for document in scenes.values()
-        for segment in document.segments
+        isinstance(segment, (ImageSegment, TextSegment)) for document in scenes.values() for segment in document.segments
     )
     prose, _ = read("python_prose", "")
     assert {document.split for document in prose.values()} == {"train", "validation", "test"}

@@ -18,9 +18,7 @@ def rows(number: int, reason: str = "broken JSON") -> list[Rejected]:
 
 
 def refuse(max_share: float, rejected: list[Rejected], num_kept: int) -> None:
-    refuse_above(
-        max_share, rejected, num_kept, what="the corpus 'web'", quarantine=PATH, key="ingest.max_quarantined_share"
-    )
+    refuse_above(max_share, rejected, num_kept, what="the corpus 'web'", quarantine=PATH, key="ingest.max_quarantined_share")
 
 
 @pytest.mark.parametrize(
@@ -53,8 +51,6 @@ def test_the_refusal_names_corpus_reasons_file_and_parameter() -> None:
 def test_the_file_lists_each_row_and_is_empty_without_any(tmp_path: Path) -> None:
     write_rejected(tmp_path / "some.jsonl", rows(2))
     lines = [json.loads(line) for line in (tmp_path / "some.jsonl").read_text().splitlines()]
-    assert lines == [
-        {"source": "web", "position": f"a.jsonl line {index}", "reason": "broken JSON"} for index in range(2)
-    ]
+    assert lines == [{"source": "web", "position": f"a.jsonl line {index}", "reason": "broken JSON"} for index in range(2)]
     write_rejected(tmp_path / "none.jsonl", [])
     assert (tmp_path / "none.jsonl").read_bytes() == b""

@@ -99,9 +99,7 @@ def test_a_split_without_documents_or_images_is_refused(documents: pd.DataFrame)
         "documents-test: expect_table_row_count_to_be_between (min_value 5) failed, observed 0"
     )
     without_images = judge_them(documents.assign(num_images=0))
-    assert [sentence.split(" ")[0] for sentence in without_images.refusals] == [
-        f"documents-{split}:" for split in SPLITS
-    ]
+    assert [sentence.split(" ")[0] for sentence in without_images.refusals] == [f"documents-{split}:" for split in SPLITS]
 
 
 @pytest.mark.parametrize("column", ["key", "split", "num_tokens", "std_pixel"])
