@@ -130,6 +130,7 @@ def _full_forward(model: Transfusion, story: Story, patches: Tensor, time: float
         time_limit=torch.ones(num_rows),
         predict_at=torch.cat(predict_at),
         target=torch.zeros(len(predict_at) * story.after.shape[1], dtype=torch.int64),
+        after_image=torch.ones(len(predict_at) * story.after.shape[1], dtype=torch.bool),
     )
     output = model(batch, batch.patches, torch.full((num_rows,), time))
     return output.prediction.view(patches.shape), output.logits.view(num_rows, -1, model.config.vocab_size)

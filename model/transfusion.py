@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     patch_image: int64 [P], which image of the batch. image_sample: int64 [M], the image's number in its split.
     time_limit: float32 [M], largest noise level.
     predict_at: int64 [N], flattened indices of the text positions that predict. target: int64 [N], what they predict.
+    after_image: bool [N], whether an image stands before the position in its document.
     """
 
     ids: Tensor
@@ -45,6 +46,7 @@ class Batch(NamedTuple):
     time_limit: Tensor
     predict_at: Tensor
     target: Tensor
+    after_image: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(*(part.to(device) for part in self))
@@ -60,11 +62,12 @@ class Output(NamedTuple):
 class LossSums(NamedTuple):
     """Summed losses and what they were summed over, so that any number of workers can form the same mean.
 
-    text: cross-entropy in nats over num_tokens. image: squared error over num_values numbers.
+    text: cross-entropy in nats over num_tokens, weighted ones counted by their weight. image: squared error over
+    num_values numbers.
     """
 
     text: Tensor
-    num_tokens: int
+    num_tokens: float
     image: Tensor
     num_values: int
 
@@ -142,27 +145,32 @@ def cached_attention(cache: Cache, write_at: Tensor, q_last: Tensor, num_keys: i
     return attend
 
 
-def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, *, time_shift: float = 1.0) -> LossSums:
+def loss_sums(
+    model: nn.Module, batch: Batch, seed: int, step: int, *, time_shift: float = 1.0, after_image_weight: float = 1.0
+) -> LossSums:
     """Both losses of a batch, with the noise of (seed, step).
 
     model: a Transfusion, or a wrapper with its forward. seed and step key the draw, not the state of any generator.
-    time_shift: see `noise.shifted`; 1 draws times uniformly.
+    time_shift: see `noise.shifted`; 1 draws times uniformly. after_image_weight: how often a token after an image counts.
     """
     num_patches = torch.bincount(batch.patch_image, minlength=len(batch.image_sample))
     drawn = noise.draw(seed, step, batch.image_sample, num_patches, batch.patches.shape[-1])
     time = noise.shifted(drawn.time, time_shift).to(batch.patches.device) * batch.time_limit
-    return loss_sums_at(model, batch, drawn.noise.to(batch.patches.device), time)
+    return loss_sums_at(model, batch, drawn.noise.to(batch.patches.device), time, after_image_weight=after_image_weight)
 
 
-def loss_sums_at(model: nn.Module, batch: Batch, noise_values: Tensor, time: Tensor) -> LossSums:
+def loss_sums_at(
+    model: nn.Module, batch: Batch, noise_values: Tensor, time: Tensor, *, after_image_weight: float = 1.0
+) -> LossSums:
     """Both losses at given noise, float32 [P, W], and times, float32 [M]."""
     objective = getattr(model, "module", model).config.objective
     noised = noise.add_noise(objective, batch.patches, noise_values, time[batch.patch_image].unsqueeze(-1))
     output = model(batch, noised, time)
     wanted = noise.target(objective, batch.patches, noise_values)
+    weight = torch.where(batch.after_image, after_image_weight, 1.0)
     return LossSums(
-        text=F.cross_entropy(output.logits.float(), batch.target, reduction="sum"),
-        num_tokens=len(batch.target),
+        text=F.cross_entropy(output.logits.float(), batch.target, reduction="none") @ weight,
+        num_tokens=float(weight.sum()),
         image=F.mse_loss(output.prediction, wanted, reduction="sum"),
         num_values=batch.patches.numel(),
     )

@@ -1,4 +1,4 @@
-"""What can be set about the corpora, their checks and their encoding? Every field with its unit; params.yaml holds all values."""
+"""What can be set about the corpora, their checks and their encoding? Every field with its unit; params.yaml has all values."""
 
 from __future__ import annotations
 

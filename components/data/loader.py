@@ -125,6 +125,7 @@ class PackedRows:
             time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
             predict_at=torch.from_numpy(layout.predict_at),
             target=torch.from_numpy(layout.target),
+            after_image=torch.from_numpy(layout.after_image),
         )
 
     @property

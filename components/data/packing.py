@@ -29,6 +29,7 @@ class Layout(NamedTuple):
     """Rows of a batch, as model.transfusion.Batch describes them, and as numpy arrays.
 
     ids, position: int64 [B, L]. first, last: int32 [B, L]. patch_at: int64 [P]. predict_at, target: int64 [N].
+    after_image: bool [N].
     """
 
     ids: np.ndarray
@@ -38,6 +39,7 @@ class Layout(NamedTuple):
     patch_at: np.ndarray
     predict_at: np.ndarray
     target: np.ndarray
+    after_image: np.ndarray
 
 
 def pack(lengths: np.ndarray, row_length: int) -> Packing:
@@ -135,7 +137,8 @@ def lay_out(
     boi_at = np.flatnonzero(is_boi)
     patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
     # Both counts run over the whole batch; a document's own begin at its first token.
-    in_document = np.arange(len(tokens)) - document_at[document] + patches_before - patches_before[document_at[document]]
+    in_stream = np.arange(len(tokens)) - document_at[document]
+    in_document = in_stream + patches_before - patches_before[document_at[document]]
     token_at = start[document] + in_document
     offset = np.arange(1, patches_per_image + 1)
     patch_at = (token_at[boi_at][:, None] + offset).ravel()
@@ -155,7 +158,7 @@ def lay_out(
     # The next stored id stands at the next position unless patches lie between: no text is predicted after a
     # begin-of-image (paper, Sec. 3) or after the last token of a document.
     predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
-    return Layout(*rows, patch_at, token_at[predicts], tokens[predicts + 1])
+    return Layout(*rows, patch_at, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
 
 
 def _document_starts(

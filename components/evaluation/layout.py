@@ -57,6 +57,7 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
         time_limit=torch.ones(num_images),
         predict_at=torch.from_numpy(layout.predict_at),
         target=torch.from_numpy(layout.target),
+        after_image=torch.from_numpy(layout.after_image),
     )
 
 

@@ -90,6 +90,8 @@ class TrainConfig:
     batch_rows: packed rows of one optimiser step over all workers together.
     max_steps, warmup_steps: optimiser steps; the rate falls by a cosine from learning_rate to min_learning_rate.
     image_loss_weight: lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5 with epsilon; about 3 suits flow).
+    after_image_weight: how often a text token after an image counts in the text loss; 4 makes up for captions that come
+        first in four of five pairs.
     time_shift: draws noise levels closer to noise the larger it is; 1 draws them uniformly (SD3, eq. 23: 3).
     image_first_time_limit: noise level at most this where the image precedes its caption (paper, Sec. 4.3.4: 0.5).
     caption_dropout: share of images that cannot see their caption in a step, for classifier-free guidance.
@@ -112,6 +114,7 @@ class TrainConfig:
     adam_eps: float
     clip_norm: float
     image_loss_weight: float
+    after_image_weight: float
     time_shift: float
     image_first_time_limit: float
     caption_dropout: float
@@ -124,7 +127,7 @@ class TrainConfig:
     sampling: SamplingConfig
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_rows", "max_steps", "learning_rate", "clip_norm", "adam_eps", "time_shift")
+        _positive(self, "batch_rows", "max_steps", "learning_rate", "clip_norm", "adam_eps", "time_shift", "after_image_weight")
         _positive(self, "checkpoint_every_steps", "sample_every_steps", "log_every_steps", "validate_every_steps")
         _share(self, "image_first_time_limit", "caption_dropout", "ema_decay", "adam_beta1", "adam_beta2")
         if not 0 <= self.warmup_steps < self.max_steps:

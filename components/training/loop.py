@@ -141,7 +141,9 @@ class Trainer:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
         state, config = self.state, self.config
         with autocast(self.config.precision, self.world.device):
-            local = loss_sums(self.model, batch, config.seed, step, time_shift=config.time_shift)
+            local = loss_sums(
+                self.model, batch, config.seed, step, time_shift=config.time_shift, after_image_weight=config.after_image_weight
+            )
         seen = self.over_all_workers(self.sums_of(local, batch))
         loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
         # DistributedDataParallel averages gradients over workers, and each worker's loss is a share of one sum.

@@ -48,7 +48,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     position, first, last = ids.clone(), torch.arange(length).repeat(len(rows), 1), torch.arange(length).repeat(len(rows), 1)
-    patch_at, patch_image, predict_at, target, num_images = [], [], [], [], 0
+    patch_at, patch_image, predict_at, target, after_image, num_images = [], [], [], [], [], 0
     for row, documents in enumerate(rows):
         start = 0
         for document in documents:
@@ -65,6 +65,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
                 elif token != 3 and offset + 1 < len(document) and document[offset + 1] >= 0:
                     predict_at.append(row * length + at)
                     target.append(document[offset + 1])
+                    after_image.append(bool(of_image))
             start += len(document)
         assert start <= length
     return Batch(
@@ -79,6 +80,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
         time_limit=torch.ones(num_images),
         predict_at=torch.tensor(predict_at, dtype=torch.long),
         target=torch.tensor(target, dtype=torch.long),
+        after_image=torch.tensor(after_image, dtype=torch.bool),
     )
 
 

@@ -61,6 +61,22 @@ def test_losses_equal_a_loop_over_positions(rng: random.Random) -> None:
     assert (sums.num_tokens, sums.num_values) == (len(batch.target), batch.patches.numel())
 
 
+def test_tokens_after_an_image_count_by_their_weight(rng: random.Random) -> None:
+    model, config = tiny_model(), tiny_config()
+    batch = pack([[random_document(rng, 1)], [random_document(rng, 0)]], config, 40)
+    after = batch.after_image
+    only = {
+        name: batch._replace(predict_at=batch.predict_at[kept], target=batch.target[kept], after_image=after[kept])
+        for name, kept in (("before", ~after), ("after", after))
+    }
+    with torch.no_grad():
+        weighted = loss_sums(model, batch, 0, 0, after_image_weight=3.0)
+        before, behind = (loss_sums(model, part, 0, 0) for part in only.values())
+    assert behind.num_tokens > 0 and before.num_tokens > 0
+    torch.testing.assert_close(weighted.text, before.text + 3 * behind.text, rtol=1e-5, atol=1e-4)
+    assert weighted.num_tokens == before.num_tokens + 3 * behind.num_tokens
+
+
 def test_a_batch_without_images_and_one_without_text_have_losses(rng: random.Random) -> None:
     model, config = tiny_model(), tiny_config()
     text_only = loss_sums(model, pack([[random_document(rng, 0)]], config, 16), seed=0, step=0)

@@ -85,11 +85,13 @@ class Oracle:
                 if index:
                     out["predict_at"].append(row_start + at - 1)
                     out["target"].append(part)
+                    out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
                 cells.append((part, at - start, start, at))
                 seen_text |= part > 4
                 continue
             out["predict_at"].append(row_start + at - 1)
             out["target"].append(3)
+            out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
             first = at if image in hidden else start
             text_follows = any(isinstance(later, int) and later > 4 for later in parts[index:])
             out["time_limit"].append(0.5 if text_follows and not seen_text else 1.0)
@@ -129,6 +131,7 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
         "time_limit",
         "predict_at",
         "target",
+        "after_image",
     ):
         assert getattr(batch, name).flatten().tolist() == expected[name], name
     # Stored in float16.
@@ -139,7 +142,7 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
 def test_dtypes_are_those_of_the_contract(encoded) -> None:
     batch = batch_of(PackedRows(encoded.latents, "train", None), [0, 1])
     wanted = dict.fromkeys(Batch._fields, torch.int64) | {"first": torch.int32, "last": torch.int32}
-    wanted |= {"patches": torch.float32, "time_limit": torch.float32}
+    wanted |= {"patches": torch.float32, "time_limit": torch.float32, "after_image": torch.bool}
     assert {name: part.dtype for name, part in batch._asdict().items()} == wanted
 
 

@@ -110,7 +110,7 @@ def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]],
     assert np.array_equal(np.where(is_patch, PAD, layout.ids.ravel()), expected["ids"])
     for name in ("position", "first", "last"):
         assert np.array_equal(getattr(layout, name).ravel(), expected[name]), name
-    for name in ("patch_at", "predict_at", "target"):
+    for name in ("patch_at", "predict_at", "target", "after_image"):
         assert getattr(layout, name).tolist() == expected[name], name
 
 
@@ -120,17 +120,20 @@ def _flat(document: Document) -> list[int]:
 
 def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
     """The layout straight from its definition, one position at a time."""
-    out: dict[str, list[int]] = {name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target")}
+    out: dict[str, list[int]] = {
+        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target", "after_image")
+    }
     for number, row in enumerate(rows):
         cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
         for document in row:
-            start, text_before = len(cells), False
+            start, text_before, image_before = len(cells), False, False
             for part in [1, *document, 2]:
                 at = len(cells)
                 if isinstance(part, int):
                     if text_before:
                         out["predict_at"].append(number * row_length + at - 1)
                         out["target"].append(part)
+                        out["after_image"].append(image_before)
                     cells.append((part, at - start, start, at))
                     text_before = True
                     continue
@@ -138,6 +141,8 @@ def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[
                 # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
                 out["predict_at"].append(number * row_length + at - 1)
                 out["target"].append(BOI)
+                out["after_image"].append(image_before)
+                image_before = True
                 cells.append((BOI, at - start, first, at))
                 for patch in range(at + 1, at + 1 + patches):
                     out["patch_at"].append(number * row_length + patch)

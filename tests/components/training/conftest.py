@@ -50,6 +50,7 @@ CONFIG = TrainConfig(
     adam_eps=1e-8,
     clip_norm=1.0,
     image_loss_weight=3.0,
+    after_image_weight=1.0,
     time_shift=1.0,
     image_first_time_limit=0.5,
     caption_dropout=0.2,
