@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+# diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoder is untyped here.
+AutoencoderKL = Any
 
 
 class Moments(NamedTuple):
@@ -52,10 +52,11 @@ class Autoencoder(nn.Module):
         *, block_channels: Sequence[int], layers_per_block: int, latent_channels: int, norm_groups: int, sample_side_px: int
     ) -> Autoencoder:
         """A fresh autoencoder; each block but the last halves the side."""
-        from diffusers import AutoencoderKL
+        import diffusers
 
+        kind: Any = diffusers.AutoencoderKL
         return Autoencoder(
-            AutoencoderKL(
+            kind(
                 down_block_types=("DownEncoderBlock2D",) * len(block_channels),
                 up_block_types=("UpDecoderBlock2D",) * len(block_channels),
                 block_out_channels=tuple(block_channels),
@@ -70,9 +71,11 @@ class Autoencoder(nn.Module):
     @staticmethod
     def from_pretrained(folder: Path) -> Autoencoder:
         """The autoencoder of a diffusers folder, in eval mode."""
-        from diffusers import AutoencoderKL
+        import diffusers
 
-        return Autoencoder(AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)).eval()
+        return Autoencoder(
+            diffusers.AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        ).eval()
 
     def save_pretrained(self, folder: Path) -> None:
         """Write a diffusers folder; the normalisation stands in its config.json."""

@@ -81,8 +81,8 @@ class TorchEngine:
     def new_cache(self, num_slots: int) -> Cache:
         config, weight = self.config, self.model.embedding.weight
         shape = (num_slots, config.num_heads, self.max_length, config.head_width)
-        empty = torch.zeros(2, *shape, dtype=weight.dtype, device=weight.device)
-        return [tuple(empty.clone()) for _ in range(config.num_layers)]
+        empty = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        return [(empty.clone(), empty.clone()) for _ in range(config.num_layers)]
 
     @torch.inference_mode()
     def step(self, inputs: StepInputs, cache: Cache, rows: slice) -> StepOutput:

@@ -9,7 +9,7 @@ V vocabulary, S positions a step, H heads, K head width, T cache length.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,10 +163,10 @@ def loss_sums_at(
     model: nn.Module, batch: Batch, noise_values: Tensor, time: Tensor, *, after_image_weight: float = 1.0
 ) -> LossSums:
     """Both losses at given noise, float32 [P, W], and times, float32 [M]."""
-    objective = getattr(model, "module", model).config.objective
-    noised = noise.add_noise(objective, batch.patches, noise_values, time[batch.patch_image].unsqueeze(-1))
+    config = cast(ModelConfig, getattr(model, "module", model).config)
+    noised = noise.add_noise(config.objective, batch.patches, noise_values, time[batch.patch_image].unsqueeze(-1))
     output = model(batch, noised, time)
-    wanted = noise.target(objective, batch.patches, noise_values)
+    wanted = noise.target(config.objective, batch.patches, noise_values)
     weight = torch.where(batch.after_image, after_image_weight, 1.0)
     return LossSums(
         text=F.cross_entropy(output.logits.float(), batch.target, reduction="none") @ weight,

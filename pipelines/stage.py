@@ -1,7 +1,4 @@
-"""How does a stage start and end? Options, parameters, the lock, and exit codes that mean the same everywhere.
-
-Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted.
-"""
+"""How does a stage start and end? Options, parameters, the lock, and exit codes that mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -20,6 +17,8 @@ from components.runtime.failure import BadInput, GateRefused
 from pipelines import paths
 from pipelines.params import Params, ParamsError, load
 
+EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted."
+
 
 def run(name: str, description: str | None, main: Callable[[Params], None]) -> None:
     """Run `main` as the stage `name` with the command line's parameters, and exit with the stage's code."""
@@ -29,9 +28,7 @@ def run(name: str, description: str | None, main: Callable[[Params], None]) -> N
 
 def parse(name: str, description: str | None, *positional: tuple[str, list[str], str]) -> argparse.Namespace:
     """The options every stage has; positional: (name, choices, help) of further arguments."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m pipelines.{name}", description=description, epilog=__doc__.splitlines()[2]
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m pipelines.{name}", description=description, epilog=EXIT_CODES)
     for argument, choices, text in positional:
         parser.add_argument(argument, choices=choices, help=text)
     parser.add_argument(

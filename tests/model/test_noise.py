@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_cosine_schedule_equals_diffusers() -> None:
 def test_noised_patches_equal_diffusers(rng: random.Random) -> None:
     from diffusers import DDPMScheduler
 
-    theirs = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    theirs: Any = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     clean, eps = torch.randn(8, 12), torch.randn(8, 12)
     step = torch.tensor([rng.randrange(1, 1001) for _ in range(8)])
     ours = noise.add_noise("epsilon", clean, eps, (step / 1000).unsqueeze(-1))
@@ -35,7 +36,7 @@ def test_noised_patches_equal_diffusers(rng: random.Random) -> None:
 def test_ddim_step_equals_diffusers(rng: random.Random) -> None:
     from diffusers import DDIMScheduler
 
-    theirs = DDIMScheduler(
+    theirs: Any = DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", clip_sample=False, set_alpha_to_one=True
     )
     theirs.set_timesteps(10)
@@ -49,7 +50,7 @@ def test_ddim_step_equals_diffusers(rng: random.Random) -> None:
 def test_euler_on_the_flow_equals_diffusers() -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    theirs = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
+    theirs: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
     times = solver_times("flow", 7)
     theirs.set_timesteps(sigmas=times[:-1])
     x = torch.randn(4, 12)

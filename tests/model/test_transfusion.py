@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.config import ModelConfig, model_config
+from model.config import model_config
 from model.patches import cut, join
 from model.pretrained import load_pretrained, save_pretrained
 from model.transfusion import Transfusion, loss_sums, loss_sums_at
@@ -113,18 +114,16 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_impossible_sizes_are_refused() -> None:
-    good = tiny_config().to_dict()
+    good = tiny_config()
     with pytest.raises(ValueError, match="num_heads"):
-        ModelConfig(**good | {"num_heads": 5})
+        dataclasses.replace(good, num_heads=5)
     with pytest.raises(ValueError, match="preset"):
         model_config(
             "9b",
-            **{
-                "vocab_size": 9,
-                "latent_channels": 1,
-                "patch_side": 1,
-                "max_length": 9,
-                "special_ids": SPECIAL_IDS,
-                "objective": "flow",
-            },
+            vocab_size=9,
+            latent_channels=1,
+            patch_side=1,
+            max_length=9,
+            special_ids=SPECIAL_IDS,
+            objective="flow",
         )

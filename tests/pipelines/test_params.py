@@ -62,7 +62,7 @@ def test_overrides_take_yaml_values() -> None:
 
 @pytest.mark.parametrize("stage", ["ingest", "train"])
 def test_a_stage_exits_2_with_one_sentence_before_any_work(stage: str, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(PARAMS.read_text().replace("patch_side: 2", "patch_side: 3"))
+    (tmp_path / "params.yaml").write_text(PARAMS.read_text().replace("patch_side: 4", "patch_side: 3"))
     command = [sys.executable, "-m", f"pipelines.{stage}", "--params", str(tmp_path / "params.yaml")]
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT), "PATH": ""}

@@ -138,7 +138,7 @@ def test_the_run_is_in_mlflow(repository: Path) -> None:
     run = client.get_run(run_id)
     assert {"train/loss_text", "train/loss_image", "text/bits_per_byte"} <= set(run.data.metrics)
     assert run.data.params["train.max_steps"] == "12"
-    assert run.inputs.dataset_inputs, "no dataset lineage"
+    assert run.inputs is not None and run.inputs.dataset_inputs, "no dataset lineage"
     assert any("samples" in file.path or "images" in file.path for file in client.list_artifacts(run_id))
     version = client.get_model_version_by_alias("transfusion", "challenger")
     assert version.run_id == run_id
