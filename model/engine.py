@@ -1,4 +1,4 @@
-"""What does generation ask of whatever runs the model? One `step` on a cache of fixed slots; and eager torch's answer to it.
+"""What does generation ask of whatever runs the model? One `step` on a cache of fixed slots.
 
 A slot holds one sequence from column 0 on. A step writes the keys and values of S new positions a row at columns
 write_at .. write_at + S - 1, overwriting what stood there, and a key column is visible where column <= q_last. That one
@@ -9,15 +9,11 @@ Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, H heads,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-
-if TYPE_CHECKING:
-    from model.transfusion import Transfusion
 
 
 class StepInputs(NamedTuple):
@@ -51,7 +47,7 @@ Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each [slots, 
 
 
 class Engine(Protocol):
-    """Whatever can run a step: eager torch here, ONNX Runtime and TensorRT in export/."""
+    """Whatever can run a step: eager torch in model/eager.py, ONNX Runtime and TensorRT in export/."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -68,25 +64,3 @@ class Engine(Protocol):
     def step(self, inputs: StepInputs, cache: Any, rows: slice) -> StepOutput:
         """Run one step on the slots `rows` (contiguous, one for each row of inputs), writing the cache in place."""
         ...
-
-
-class TorchEngine:
-    """Eager torch, on whatever device and in whatever precision the model is."""
-
-    def __init__(self, model: Transfusion, max_length: int | None = None) -> None:
-        self.model = model.eval()
-        self.config = model.config
-        self.max_length = max_length or model.config.max_length
-
-    def new_cache(self, num_slots: int) -> Cache:
-        config, weight = self.config, self.model.embedding.weight
-        shape = (num_slots, config.num_heads, self.max_length, config.head_width)
-        empty = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        return [(empty.clone(), empty.clone()) for _ in range(config.num_layers)]
-
-    @torch.inference_mode()
-    def step(self, inputs: StepInputs, cache: Cache, rows: slice) -> StepOutput:
-        device = self.model.embedding.weight.device
-        moved = StepInputs(*(part.to(device) for part in inputs[:-1]), num_keys=inputs.num_keys)
-        output = self.model.step(moved, [(keys[rows], values[rows]) for keys, values in cache])
-        return StepOutput(output.logits.cpu(), output.prediction.cpu())

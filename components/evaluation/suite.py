@@ -23,7 +23,7 @@ from components.evaluation.images import draw_images, reconstruct, score_scenes
 from components.evaluation.judge import Judge, score_judge, train_judge
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from model.autoencoder import Autoencoder
-from model.engine import TorchEngine
+from model.eager import TorchEngine
 from model.requests import SamplingOptions
 from model.transfusion import Transfusion
 

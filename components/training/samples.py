@@ -11,7 +11,7 @@ from torch import Tensor
 from components.data.tokenizer import load_tokenizer
 from components.training.config import SamplingConfig
 from model.autoencoder import Autoencoder, to_images
-from model.engine import TorchEngine
+from model.eager import TorchEngine
 from model.requests import SamplingOptions, image_request
 from model.sampling import generate
 from model.transfusion import Transfusion

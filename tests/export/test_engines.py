@@ -12,7 +12,8 @@ from export.bundle import STEP_GRAPH
 from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
 from export.engines import open_engine
 from export.failure import ExportRefused
-from model.engine import Engine, StepInputs, TorchEngine
+from model.eager import TorchEngine
+from model.engine import Engine, StepInputs
 from model.requests import Completion, SamplingOptions, caption_request, image_request, text_request
 from model.sampling import generate
 from tests.export.conftest import Made

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import ModelConfig
-from model.engine import TorchEngine
+from model.eager import TorchEngine
 from model.patches import cut
 from model.requests import Request, SamplingOptions, caption_request, image_request, text_request
 from model.sampling import generate

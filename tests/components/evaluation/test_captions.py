@@ -8,7 +8,7 @@ import pytest
 from components.data.scenes import PHRASINGS, SceneObject, describe
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.captions import caption_images, score_captions
-from model.engine import TorchEngine
+from model.eager import TorchEngine
 from model.transfusion import Transfusion
 
 THREE = SceneObject(3, "red", "top left")

@@ -10,7 +10,8 @@ from components.evaluation.diffusion import caption_first, measure_diffusion, ot
 from components.evaluation.held_out import ImageDocument, Stored
 from model import noise
 from model.config import ModelConfig
-from model.engine import StepInputs, TorchEngine
+from model.eager import TorchEngine
+from model.engine import StepInputs
 from model.patches import cut
 from model.transfusion import Transfusion
 

@@ -10,7 +10,7 @@ from components.data.scenes import SceneObject
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.images import draw_images, reconstruct, score_scenes
 from model.autoencoder import Autoencoder
-from model.engine import TorchEngine
+from model.eager import TorchEngine
 from model.requests import SamplingOptions
 from model.transfusion import Transfusion
 

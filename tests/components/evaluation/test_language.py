@@ -21,7 +21,8 @@ from components.evaluation.language import (
     xz_bits_per_byte,
 )
 from model.config import ModelConfig
-from model.engine import StepInputs, TorchEngine
+from model.eager import TorchEngine
+from model.engine import StepInputs
 from model.transfusion import Transfusion
 
 TEXTS = ["a red three top left", "bottom right: blue seven; naïve", "x"]
