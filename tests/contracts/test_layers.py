@@ -78,8 +78,6 @@ def test_nothing_is_loaded_unsafely() -> None:
         r"torch\.load\((?!.*weights_only=True)",
     ]
     banned = re.compile("|".join(unsafe))
-        r"\bpickle\.load|\byaml\.(unsafe_load|full_load)|import yaml\b|(?<![\w.])eval\(|shell=True|torch\.load\((?!.*weights_only=True)"
-    )
     for path in SOURCES:
         assert not banned.search(path.read_text()), path
 
