@@ -34,6 +34,7 @@ OVERRIDES = (
         "validate.latents.min_packing_fill=0.5",
         "encode.row_length=64",
         "encode.batch_size=8",
+        "train.model.patch_side=2",
     ),
 )
 
