@@ -66,7 +66,7 @@ class SizePreset(dict[str, int]):
 
 PRESETS: dict[str, SizePreset] = {
     # The demonstration's: small enough for minutes on two CPU cores.
-    "demo": SizePreset(width=192, num_layers=6, num_heads=6, mlp_width=512),
+    "demo": SizePreset(width=256, num_layers=4, num_heads=8, mlp_width=704),
     # For tests of the whole graph, where only the wiring matters.
     "tiny": SizePreset(width=32, num_layers=2, num_heads=2, mlp_width=64),
     # The paper's five.
