@@ -25,7 +25,9 @@ def refuse(max_share: float, rejected: list[Rejected], num_kept: int) -> None:
     ("max_share", "num_rejected", "num_kept"), [(0.0, 0, 10), (0.1, 1, 9), (0.5, 5, 5), (1.0, 5, 0), (0.0, 0, 0)]
 )
 def test_a_share_up_to_the_limit_passes(max_share: float, num_rejected: int, num_kept: int) -> None:
-    refuse(max_share, rows(num_rejected), num_kept)
+    rejected = rows(num_rejected)
+    assert num_rejected <= max_share * (num_rejected + num_kept), "the case itself lies above its limit"
+    assert refuse(max_share, rejected, num_kept) is None
 
 
 @pytest.mark.parametrize(("max_share", "num_rejected", "num_kept"), [(0.0, 1, 1000), (0.1, 2, 9), (0.99, 5, 0)])
