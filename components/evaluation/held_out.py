@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.data.documents import Document, read_documents
-from components.data.latents import document_name
+from components.data.documents import Document, document_name, read_documents
 from components.data.scenes import COLOURS, PLACES, SceneObject
 from components.data.shards import Shard, open_shard, shard_keys, shard_paths
 
