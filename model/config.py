@@ -21,6 +21,7 @@ class ModelConfig:
     patch_side: latent pixels along one side of a patch.
     objective: what the image half predicts; "flow" is the velocity of a rectified flow, "epsilon" the paper's noise.
     max_length: longest document in positions that the rotary table covers.
+    qk_norm: normalise queries and keys of each head.
     *_id: the special tokens.
     """
 
@@ -35,6 +36,7 @@ class ModelConfig:
     max_length: int
     rope_theta: float
     norm_eps: float
+    qk_norm: bool
     pad_id: int
     bos_id: int
     eos_id: int
@@ -103,5 +105,6 @@ def model_config(
         max_length=max_length,
         rope_theta=10_000.0,
         norm_eps=1e-5,
+        qk_norm=False,
         **{f"{name}_id": token for name, token in special_ids.items()},
     )

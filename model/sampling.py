@@ -91,6 +91,7 @@ class _Wave:
         self.times = torch.tensor(solver_times(engine.config.objective, options.num_steps))
 
     def run(self) -> list[Completion]:
+        """Every request's completion, in their order."""
         self._prefill()
         while not all(row.done for row in self.rows):
             if any(row.pending is not None for row in self.rows):

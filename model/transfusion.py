@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model import noise
+from model.attention import packed_attention
 from model.config import ModelConfig
 from model.engine import Cache, StepInputs, StepOutput
 from model.patches import LinearPatchCodec
-from model.transformer import Attend, Transformer, masked_attention
+from model.transformer import Attend, Transformer
 from model.visibility import visible
 
 
@@ -105,7 +106,7 @@ class Transfusion(nn.Module):
         x = self.embedding(batch.ids).flatten(0, 1)
         patches = self.codec.encode(noised, time[batch.patch_image])
         x = x.index_copy(0, batch.patch_at, patches.to(x.dtype)).view(num_rows, length, -1)
-        attend = masked_attention(visible(batch.first, batch.last, length))
+        attend = packed_attention(batch.first, batch.last)
         hidden = self.transformer(x, batch.position, attend).flatten(0, 1)
         return Output(
             # A gather, because most of the head's work would be spent on positions that predict no text.

@@ -13,6 +13,7 @@ def report_progress(what: str) -> Callable[[int, int], None]:
     started_s = said_s = time.monotonic()
 
     def say(done: int, total: int) -> None:
+        """Print a line, unless the last one is only seconds old."""
         nonlocal said_s
         now_s = time.monotonic()
         if done < total and now_s - said_s < EVERY_S:

@@ -88,6 +88,7 @@ def _printed(lines: Path) -> Iterator[None]:
     ended = threading.Event()
 
     def follow() -> None:
+        """Print what worker 0 wrote since the last look, until the run ends."""
         at = start
         while True:
             last_look = ended.wait(0.2)

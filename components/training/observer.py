@@ -59,6 +59,7 @@ class Observer:
         )
 
     def log(self, progress: Progress) -> None:
+        """Record the losses and the speed of the steps since the last call, and say them."""
         self.elapsed_s += progress.elapsed_s
         self.num_positions += progress.num_positions
         values = {

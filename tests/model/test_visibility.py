@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from model.attention import packed_attention
 from model.transfusion import loss_sums_at
 from model.visibility import visible
 from tests.model.conftest import pack, random_document, tiny_config, tiny_model
@@ -41,9 +42,7 @@ def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
     time = torch.rand(len(batch.image_sample))
     patches = model.codec.encode(batch.patches, time[batch.patch_image]).detach()
     x = embedded.flatten(0, 1).index_copy(0, batch.patch_at, patches).view(1, length, -1).requires_grad_()
-    from model.transformer import masked_attention
-
-    hidden = model.transformer(x, batch.position, masked_attention(mask.unsqueeze(0)))
+    hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last))
     for query in range(length):
         (gradient,) = torch.autograd.grad(hidden[0, query].sum(), x, retain_graph=True)
         reached = gradient[0].abs().sum(-1) > 0
