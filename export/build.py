@@ -22,7 +22,7 @@ from export.bundle import (
     write_generation_config,
 )
 from export.config import ExportConfig
-from export.end_to_end import PREFIX_LENGTHS, end_to_end, report
+from export.end_to_end import end_to_end, story_length, worst
 from export.engine_onnxruntime import OnnxRuntimeEngine
 from export.failure import ExportRefused
 from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
@@ -32,7 +32,7 @@ from export.to_onnx import export_graph
 from export.to_tensorrt import TensorrtReport, build_step_engine
 from model.autoencoder import Autoencoder
 from model.config import ModelConfig
-from model.pretrained import load_pretrained
+from model.pretrained import from_pretrained
 from model.transfusion import Transfusion
 
 # Inputs of the parity check are random and the same in every run.
@@ -52,11 +52,11 @@ def build_bundle(
     sources: Sources, folder: Path, config: ExportConfig, *, image_side_px: int, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fill the empty `folder`, all but the manifest; returns the parity report. metrics: of the evaluation."""
-    model, autoencoder = load_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
+    model, autoencoder = from_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
     generation = generation_config(model.config, autoencoder, image_side_px, config.opset)
+    _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)
     write_generation_config(folder, generation)
-    _export(model, autoencoder, folder, config.opset)
     parity = measure(model, autoencoder, folder, generation, config)
     errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -67,22 +67,26 @@ def build_bundle(
 
 def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int) -> GenerationConfig:
     """The sizes that generation needs; raises ExportRefused where the parts do not fit each other."""
-    scale = autoencoder.pixels_per_latent
-    if autoencoder.latent_channels != config.latent_channels:
+    if not config.modalities or len(config.image.patch) != 2:
+        names = ", ".join(modality.name for modality in config.modalities) or "none"
+        raise ExportRefused(f"a bundle wants images as the model's first modality, patches of two axes; it has: {names}")
+    scale, image = autoencoder.pixels_per_latent, config.image
+    if autoencoder.latent_channels != image.channels:
         raise ExportRefused(
             f"the autoencoder has {autoencoder.latent_channels} latent channels and the model was trained on"
-            f" {config.latent_channels}; train the model on latents of this autoencoder"
+            f" {image.channels}; train the model on latents of this autoencoder"
         )
-    if image_side_px % (scale * config.patch_side):
-        raise ExportRefused(f"images of {image_side_px} px do not cut into patches of {scale * config.patch_side} px")
+    height_px, width_px = (scale * side for side in image.patch)
+    if image_side_px % height_px or image_side_px % width_px:
+        raise ExportRefused(f"images of {image_side_px} px do not cut into patches of {height_px} x {width_px} px")
     generation = GenerationConfig(
         image_side_px=image_side_px,
         latent_side=image_side_px // scale,
-        latent_channels=config.latent_channels,
+        latent_channels=image.channels,
         max_length=config.max_length,
         opset=opset,
     )
-    needed = max(PREFIX_LENGTHS) + generation.num_patches(config.patch_side) + 3
+    needed = story_length(config, generation.num_patches(image))
     if needed > config.max_length:
         raise ExportRefused(f"an image with a short prompt takes {needed} positions, the model holds {config.max_length}")
     return generation
@@ -116,7 +120,7 @@ def measure(
 ) -> dict[str, Any]:
     """The parity report of the graphs in `folder`; deterministic but for the last digits of floating point."""
     side, latent_side = generation.image_side_px, generation.latent_side
-    num_patches = generation.num_patches(model.config.patch_side)
+    num_patches = generation.num_patches(model.config.image)
     images = image_examples(channels=3, height=side, width=side, seed=PARITY_SEED)
     channels = generation.latent_channels
     latents = image_examples(channels=channels, height=latent_side, width=latent_side, seed=PARITY_SEED)
@@ -132,11 +136,10 @@ def measure(
         for file, entries in shapes.items()
     }
     graphs[STEP_GRAPH]["limit"] = config.max_transformer_error
-    worst = max((*story.prediction, *story.logits), key=lambda entry: entry.max_abs)
     graphs["end_to_end"] = {
-        "largest_error": float(rounded(worst)["max_abs"]),
+        "largest_error": float(rounded(worst(story))["max_abs"]),
         "limit": config.max_transformer_error,
-        "parts": report(story),
+        "parts": {name: rounded(entry) for name, entry in story.items()},
     }
     return {"opset": generation.opset, "reference": "eager torch, float32", "graphs": graphs}
 
@@ -154,7 +157,7 @@ def build_tensorrt(bundle: Bundle, config: ExportConfig, engines: Path) -> Tenso
     """The engine for this machine; "auto" reports what stood against it, "required" raises ExportRefused."""
     if config.tensorrt == "off":
         return TensorrtReport(False, "not built: export.tensorrt is off")
-    num_patches = bundle.generation.num_patches(bundle.config.patch_side)
+    num_patches = bundle.generation.num_patches(bundle.config.image)
     try:
         result = build_step_engine(bundle.folder / STEP_GRAPH, bundle.config, num_patches, engines)
     except ExportRefused as error:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from export.failure import ExportRefused
-from model.config import ModelConfig
+from model.config import Modality, ModelConfig
 
 KIND = "bundle"
 MANIFEST = "manifest.json"
@@ -55,9 +56,9 @@ class GenerationConfig:
         """Height and width in latent pixels."""
         return (self.latent_side, self.latent_side)
 
-    def num_patches(self, patch_side: int) -> int:
-        """Positions that one image takes between BOI and EOI."""
-        return (self.latent_side // patch_side) ** 2
+    def num_patches(self, image: Modality) -> int:
+        """Positions that one image takes between its begin and end tokens."""
+        return math.prod(length // side for length, side in zip(self.image_shape, image.patch, strict=True))
 
 
 class Bundle(NamedTuple):
@@ -75,9 +76,12 @@ def write_generation_config(folder: Path, generation: GenerationConfig) -> None:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Check and open a bundle; raises ExportRefused where a file is missing, changed or outside the folder."""
+    """Check and open a bundle; raises ExportRefused where a file is missing, changed, outside the folder or of an old form."""
     manifest = verify(folder)
-    config = ModelConfig(**_read(folder / "config.json"))
+    try:
+        config = ModelConfig.from_dict(_read(folder / "config.json"))
+    except ValueError as error:
+        raise ExportRefused(f"{folder / 'config.json'}: {error}; export the bundle again") from None
     generation = GenerationConfig(**_read(folder / GENERATION))
     return Bundle(folder, config, generation, manifest)
 

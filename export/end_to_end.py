@@ -1,145 +1,216 @@
 """Does generation through the step graph see what training saw? One interleaved document, both ways.
 
-The document: a ragged text prefix, an image, text after it. Through an engine it is prefilled with right padding, its
-image is denoised twice in place, then committed clean, and the text after it is fed token by token. In torch it is one
-masked forward of the whole sequence, as in training. Equal numbers show that the cache, the visibility rule, the stale
-padding and the overwriting of the image's keys and values are right together.
+The document: a ragged text prefix, then for each modality a latent and text after it. Through an engine the prefix is
+prefilled with right padding, each latent is denoised twice in place and then committed clean, and the text after it is fed
+token by token. In torch it is one masked forward of the whole sequence, as in training. Equal numbers show that the cache,
+the visibility rule, the stale padding, the overwriting of a latent's keys and values, and the choice of each position's
+weights and codec are right together.
 
-Legend: B rows, L sequence length, n patches of the image, W numbers in a patch, V vocabulary.
+Legend: B rows, L sequence length, n patches of a latent, W numbers in a patch, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from export.parity import Difference, difference
-from model.engine import Engine, StepInputs, StepOutput
-from model.transfusion import Batch, Transfusion
+from model.batch import Batch, Latents
+from model.config import ModelConfig
+from model.engine import Engine, StepInputs
+from model.transfusion import Transfusion
 
 PREFIX_LENGTHS = (5, 9)
 TIMES = (0.9, 0.4)
+NUM_AFTER = 3
+# Patches of a latent that is not the image.
+OTHER_PATCHES = 4
+
+
+class Passage(NamedTuple):
+    """A latent and the text after it.
+
+    noised: one for each of TIMES, float32 [B, n, W]. clean: float32 [B, n, W]. after: int64 [B, NUM_AFTER], the first is the
+    latent's end token, the last the begin token of the next latent, if there is one.
+    """
+
+    name: str
+    noised: tuple[Tensor, ...]
+    clean: Tensor
+    after: Tensor
 
 
 class Story(NamedTuple):
-    """Two documents: ragged prefixes ending in BOI, the image at two noise levels and clean, the text after it."""
+    """prefixes: a row each, int64 [prefix length], ending in the first latent's begin token. passages: one a modality."""
 
-    prefixes: list[Tensor]  # each int64 [prefix length]
-    noised: list[Tensor]  # one for each of TIMES: float32 [B, n, W]
-    clean: Tensor  # float32 [B, n, W]
-    after: Tensor  # int64 [B, 3], the first is EOI
+    prefixes: tuple[Tensor, ...]
+    passages: tuple[Passage, ...]
 
 
-class EndToEnd(NamedTuple):
-    """Differences of the image's predictions at each noise level, and of the logits after every later token."""
+def end_to_end(model: Transfusion, engine: Engine, *, num_patches: int, seed: int) -> dict[str, Difference]:
+    """Generate a random document through `engine` and compare with full forwards of `model`; what was compared -> how far.
 
-    prediction: list[Difference]
-    logits: list[Difference]
-
-    @property
-    def max_abs(self) -> float:
-        return max(entry.max_abs for entry in (*self.prediction, *self.logits))
-
-
-def end_to_end(model: Transfusion, engine: Engine, *, num_patches: int, seed: int) -> EndToEnd:
-    """Generate a random document through `engine` and compare each number with the full forward of `model`."""
-    story = _random_story(model, num_patches, seed)
-    got_predictions, got_logits = _through_engine(engine, story)
-    noised = zip(story.noised, TIMES, strict=True)
-    wanted_predictions = [_full_forward(model, story, patches, time)[0] for patches, time in noised]
-    _, wanted_logits = _full_forward(model, story, story.clean, 0.0)
-    return EndToEnd(
-        [difference(wanted, got) for wanted, got in zip(wanted_predictions, got_predictions, strict=True)],
-        [difference(wanted_logits[:, index], got) for index, got in enumerate(got_logits)],
-    )
+    num_patches: of the first modality's latent.
+    """
+    story = _random_story(model.config, num_patches, seed)
+    wanted, got = _through_forward(model, story), _through_engine(engine, story)
+    return {name: difference(wanted[name], got[name]) for name in wanted}
 
 
-def _random_story(model: Transfusion, num_patches: int, seed: int) -> Story:
-    config, generator = model.config, torch.Generator().manual_seed(seed)
-    size = (len(PREFIX_LENGTHS), num_patches, config.patch_width)
-    prefixes = [torch.randint(5, config.vocab_size, (length,), generator=generator) for length in PREFIX_LENGTHS]
-    after = torch.randint(5, config.vocab_size, (len(PREFIX_LENGTHS), 3), generator=generator)
+def worst(story: dict[str, Difference]) -> Difference:
+    """The largest of an end-to-end comparison's differences."""
+    return max(story.values(), key=lambda entry: entry.max_abs)
+
+
+def story_length(config: ModelConfig, num_patches: int) -> int:
+    """Positions of the longer of the two documents."""
+    return max(PREFIX_LENGTHS) + sum(_sizes(config, num_patches)) + NUM_AFTER * len(config.modalities)
+
+
+def _sizes(config: ModelConfig, num_patches: int) -> list[int]:
+    return [num_patches, *[OTHER_PATCHES] * (len(config.modalities) - 1)]
+
+
+def _random_story(config: ModelConfig, num_patches: int, seed: int) -> Story:
+    generator, num_rows = torch.Generator().manual_seed(seed), len(PREFIX_LENGTHS)
+    begins = [modality.begin_id for modality in config.modalities]
+    prefixes = tuple(torch.randint(5, config.vocab_size, (length,), generator=generator) for length in PREFIX_LENGTHS)
     for prefix in prefixes:
-        prefix[0], prefix[-1] = config.bos_id, config.boi_id
-    after[:, 0] = config.eoi_id
-    blocks = [torch.randn(size, generator=generator) for _ in range(len(TIMES) + 1)]
-    return Story(prefixes, blocks[:-1], blocks[-1], after)
+        prefix[0], prefix[-1] = config.bos_id, begins[0]
+    passages = []
+    for number, (modality, size) in enumerate(zip(config.modalities, _sizes(config, num_patches), strict=True)):
+        shape = (num_rows, size, modality.patch_width)
+        after = torch.randint(5, config.vocab_size, (num_rows, NUM_AFTER), generator=generator)
+        after[:, 0] = modality.end_id
+        if number + 1 < len(begins):
+            after[:, -1] = begins[number + 1]
+        *noised, clean = (torch.randn(shape, generator=generator) for _ in range(len(TIMES) + 1))
+        passages.append(Passage(modality.name, tuple(noised), clean, after))
+    return Story(prefixes, tuple(passages))
 
 
-def _through_engine(engine: Engine, story: Story) -> tuple[list[Tensor], list[Tensor]]:
-    """Predictions [B, n, W] at each noise level, and logits [B, V] after each token of story.after."""
-    start = torch.tensor([len(prefix) for prefix in story.prefixes])
-    num_rows, size, width = story.clean.shape
+def _at_time(name: str, time: float) -> str:
+    return f"{name} at noise {time}"
+
+
+def _after(name: str, index: int) -> str:
+    return f"logits after {name}, token {index}"
+
+
+# ---- through an engine
+
+
+def _through_engine(engine: Engine, story: Story) -> dict[str, Tensor]:
+    """Predictions [B, n, W] of each latent at each noise level, and logits [B, V] after each later token."""
+    config, found = engine.config, dict[str, Tensor]()
+    end = torch.tensor([len(prefix) for prefix in story.prefixes])
     # Two slots below stay empty, so that a slice of the cache is what is written.
-    cache, rows = engine.new_cache(num_rows + 2), slice(2, 2 + num_rows)
-    padded = torch.nn.utils.rnn.pad_sequence(story.prefixes, batch_first=True)
-    write_at = torch.zeros(num_rows, dtype=torch.int64)
-    engine.step(_inputs(padded, None, 0.0, write_at, width), cache, rows)
-    ids = torch.zeros(num_rows, size, dtype=torch.int64)
-    steps = [*zip(story.noised, TIMES, strict=True), (story.clean, 0.0)]
-    outputs = [engine.step(_inputs(ids, patches, time, start, width), cache, rows) for patches, time in steps]
-    texts: list[StepOutput] = []
-    for index in range(story.after.shape[1]):
-        token = story.after[:, index : index + 1]
-        texts.append(engine.step(_inputs(token, None, 0.0, start + size + index, width), cache, rows))
-    return [output.prediction for output in outputs[:-1]], [output.logits for output in texts]
+    rows = slice(2, 2 + len(end))
+    cache = engine.new_cache(rows.stop)
+    engine.step(_text(config, pad_sequence(list(story.prefixes), batch_first=True), torch.zeros_like(end)), cache, rows)
+    for number, passage in enumerate(story.passages):
+        for noised, time in zip(passage.noised, TIMES, strict=True):
+            output = engine.step(_latent(config, number, noised, time, end), cache, rows)
+            found[_at_time(passage.name, time)] = output.prediction[..., : noised.shape[-1]]
+        engine.step(_latent(config, number, passage.clean, 0.0, end), cache, rows)
+        end = end + passage.clean.shape[1]
+        for index, token in enumerate(passage.after.split(1, dim=1)):
+            found[_after(passage.name, index)] = engine.step(_text(config, token, end), cache, rows).logits
+            end = end + 1
+    return found
 
 
-def _inputs(ids: Tensor, patches: Tensor | None, time: float, write_at: Tensor, width: int) -> StepInputs:
+def _text(config: ModelConfig, ids: Tensor, write_at: Tensor) -> StepInputs:
+    column = write_at.unsqueeze(1) + torch.arange(ids.shape[1])
+    return _inputs(ids, torch.zeros(*ids.shape, config.patch_width), 0, 0.0, column, column)
+
+
+def _latent(config: ModelConfig, number: int, patches: Tensor, time: float, write_at: Tensor) -> StepInputs:
+    column = write_at.unsqueeze(1) + torch.arange(patches.shape[1])
+    patches = pad(patches, (0, config.patch_width - patches.shape[-1]))
+    return _inputs(torch.zeros_like(column), patches, number + 1, time, column, column[:, -1:].expand_as(column))
+
+
+def _inputs(ids: Tensor, patches: Tensor, kind: int, time: float, column: Tensor, q_last: Tensor) -> StepInputs:
     num_rows, length = ids.shape
-    column = write_at.unsqueeze(1) + torch.arange(length)
     return StepInputs(
         ids=ids,
-        patches=torch.zeros(num_rows, length, width) if patches is None else patches,
-        is_image=torch.full((num_rows, length), patches is not None),
+        patches=patches,
+        kind=torch.full_like(ids, kind),
         time=torch.full((num_rows,), time),
         position=column,
-        q_last=column if patches is None else column[:, -1:].expand(-1, length),
-        write_at=write_at,
+        q_last=q_last,
+        write_at=column[:, 0],
         read_at=torch.full((num_rows,), length - 1),
         num_keys=int(column.max()) + 1,
+        grids=((length,) if kind else (),) * num_rows,
     )
+
+
+# ---- through the training forward
 
 
 @torch.inference_mode()
-def _full_forward(model: Transfusion, story: Story, patches: Tensor, time: float) -> tuple[Tensor, Tensor]:
-    """Predictions [B, n, W] and logits [B, 3, V] of one training forward over the whole rows."""
-    num_rows, size, _ = patches.shape
-    predict_at, patch_at, rows, lasts = [], [], [], []
-    length = max(PREFIX_LENGTHS) + size + story.after.shape[1]
+def _through_forward(model: Transfusion, story: Story) -> dict[str, Tensor]:
+    """The same numbers by full forwards: one for each latent at each noise level, the others clean, and one all clean."""
+    found: dict[str, Tensor] = {}
+    clean = [passage.clean for passage in story.passages]
+    for number, passage in enumerate(story.passages):
+        for noised, time in zip(passage.noised, TIMES, strict=True):
+            patches, times = list(clean), [0.0] * len(clean)
+            patches[number], times[number] = noised, time
+            prediction = model(_batch(story), *_noised(patches, times)).predictions[number]
+            found[_at_time(passage.name, time)] = prediction.view(noised.shape)
+    hidden = model.hidden(_batch(story), *_noised(clean, [0.0] * len(clean)))
+    start = torch.tensor([len(prefix) for prefix in story.prefixes]) + torch.arange(len(story.prefixes)) * _length(story)
+    for passage in story.passages:
+        start = start + passage.clean.shape[1]
+        for index in range(NUM_AFTER):
+            found[_after(passage.name, index)] = model.head(hidden.stream[start + index]).float()
+        start = start + NUM_AFTER
+    return found
+
+
+def _noised(patches: Sequence[Tensor], times: Sequence[float]) -> tuple[list[Tensor], list[Tensor]]:
+    """The forward's patches [P, W] and times [M], one of each a modality."""
+    level = [torch.full((len(part),), time) for part, time in zip(patches, times, strict=True)]
+    return [part.flatten(0, 1) for part in patches], level
+
+
+def _length(story: Story) -> int:
+    return max(len(prefix) for prefix in story.prefixes) + sum(passage.clean.shape[1] + NUM_AFTER for passage in story.passages)
+
+
+def _batch(story: Story) -> Batch:
+    """Both documents as training sees them, a row each; nothing is to be predicted."""
+    num_rows, length = len(story.prefixes), _length(story)
+    none = torch.zeros(0, dtype=torch.int64)
+    ids = torch.zeros(num_rows, length, dtype=torch.int64)
+    column = torch.arange(length).expand(num_rows, -1)
+    last, start, latents = column.clone(), torch.tensor([len(prefix) for prefix in story.prefixes]).unsqueeze(1), []
     for row, prefix in enumerate(story.prefixes):
-        start, end = len(prefix), len(prefix) + size
-        ids = torch.cat([prefix, torch.zeros(size, dtype=torch.int64), story.after[row]])
-        rows.append(torch.nn.functional.pad(ids, (0, length - len(ids)), value=model.config.pad_id))
-        last = torch.arange(length, dtype=torch.int32)
-        last[start:end] = end - 1
-        lasts.append(last)
-        patch_at.append(row * length + torch.arange(start, end))
-        predict_at.append(row * length + torch.arange(end, end + story.after.shape[1]))
-    batch = Batch(
-        ids=torch.stack(rows),
-        position=torch.arange(length).expand(num_rows, -1),
-        first=torch.zeros(num_rows, length, dtype=torch.int32),
-        last=torch.stack(lasts),
-        patches=patches.flatten(0, 1),
-        patch_at=torch.cat(patch_at),
-        patch_image=torch.arange(num_rows).repeat_interleave(size),
-        image_sample=torch.arange(num_rows),
-        time_limit=torch.ones(num_rows),
-        predict_at=torch.cat(predict_at),
-        target=torch.zeros(len(predict_at) * story.after.shape[1], dtype=torch.int64),
-        after_image=torch.ones(len(predict_at) * story.after.shape[1], dtype=torch.bool),
-    )
-    output = model(batch, batch.patches, torch.full((num_rows,), time))
-    return output.prediction.view(patches.shape), output.logits.view(num_rows, -1, model.config.vocab_size)
-
-
-def report(result: EndToEnd) -> dict[str, Any]:
-    """The parity report's entries of an end-to-end comparison."""
-    from export.parity import rounded
-
-    named = {f"prediction at noise {time}": entry for time, entry in zip(TIMES, result.prediction, strict=True)}
-    named |= {f"logits after token {index}": entry for index, entry in enumerate(result.logits)}
-    return {name: rounded(entry) for name, entry in named.items()}
+        ids[row, : len(prefix)] = prefix
+    for passage in story.passages:
+        size = passage.clean.shape[1]
+        block = start + torch.arange(size)
+        last.scatter_(1, block, block[:, -1:].expand_as(block))
+        start = start + size
+        ids.scatter_(1, start + torch.arange(NUM_AFTER), passage.after)
+        start = start + NUM_AFTER
+        latents.append(
+            Latents(
+                patches=passage.clean.flatten(0, 1),
+                patch_at=(block + length * torch.arange(num_rows).unsqueeze(1)).flatten(),
+                patch_image=torch.arange(num_rows).repeat_interleave(size),
+                image_sample=torch.arange(num_rows),
+                time_limit=torch.ones(num_rows),
+                grids=((size,),) * num_rows,
+            )
+        )
+    first = torch.zeros(num_rows, length, dtype=torch.int32)
+    return Batch(ids, column, first, last.int(), tuple(latents), none, none, none.bool())

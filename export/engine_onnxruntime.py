@@ -1,9 +1,8 @@
 """How does ONNX Runtime run the graphs? A step engine whose cache is updated in place, and the autoencoder's.
 
-Every buffer is a torch tensor bound by its address; each cache buffer is bound as both input and output, which makes
-the graph's cache update an in-place write of the new columns (unbound, every step would copy every cache).
+Every tensor of a step is torch's and bound by its address; see export/step_tensors.py.
 
-Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, H heads, T cache length, D head width.
+Legend: N images, C latent channels, Y/X latent height/width.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor
 
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, Bundle
-from export.graph_names import cache_names
+from export.step_tensors import StepTensors
 from model.config import ModelConfig
 from model.engine import StepInputs, StepOutput
 
-_NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64, torch.bool: np.bool_}
+_NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64}
 
 
 def open_session(path: Path) -> Any:
@@ -48,42 +47,32 @@ def session_device(session: Any) -> torch.device:
 
 
 class OnnxRuntimeEngine:
-    """The step graph as a `model.engine.Engine`. A cache: tensors [slots, H, T, D], key and value by layer."""
+    """The step graph as a `model.engine.Engine`; its outputs stay on its device."""
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.session = open_session(path)
         self.device = session_device(self.session)
         self.config = config
         self.max_length = config.max_length
-        self._key_position = torch.arange(self.max_length, device=self.device)
-        self._cache_names = list(
-            zip(cache_names("cache", config.num_layers), cache_names("present", config.num_layers), strict=True)
-        )
+        self._tensors = StepTensors(config, self.device)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:
-        shape = (num_slots, self.config.num_heads, self.max_length, self.config.head_width)
-        return [torch.zeros(shape, device=self.device) for _ in self._cache_names]
+        return self._tensors.new_cache(num_slots)
 
     def step(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepOutput:
         """Run the graph on the slots `rows`; their caches are written in place."""
-        num_rows, num_positions = inputs.ids.shape
-        bound = {name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"}
-        bound["key_position"] = self._key_position[: inputs.num_keys]
-        logits = torch.empty(num_rows, self.config.vocab_size, device=self.device)
-        prediction = torch.empty(num_rows, num_positions, self.config.patch_width, device=self.device)
+        call = self._tensors.call(inputs, cache, rows)
         binding = self.session.io_binding()
-        for name, value in bound.items():
+        for name, value in call.inputs.items():
             _bind(binding.bind_input, name, value)
-        _bind(binding.bind_output, "logits", logits)
-        _bind(binding.bind_output, "prediction", prediction)
-        for (past, present), whole in zip(self._cache_names, cache, strict=True):
-            part = whole[rows]
-            assert len(part) == num_rows
-            assert part.is_contiguous()
-            _bind(binding.bind_input, past, part)
-            _bind(binding.bind_output, present, part)
-        _run(self.session, binding, self.device)
-        return StepOutput(logits.cpu(), prediction.cpu())
+        for name, value in call.outputs.items():
+            _bind(binding.bind_output, name, value)
+        if self.device.type == "cuda":
+            # The session has a stream of its own, which does not wait for torch's.
+            torch.cuda.synchronize(self.device)
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return call.result
 
 
 class AutoencoderGraphs:
@@ -116,11 +105,3 @@ def _bind(bind: Any, name: str, value: Tensor) -> None:
         tuple(value.shape),
         value.data_ptr(),
     )
-
-
-def _run(session: Any, binding: Any, device: torch.device) -> None:
-    if device.type == "cuda":
-        # The session has a stream of its own, which does not wait for torch's.
-        torch.cuda.synchronize(device)
-    session.run_with_iobinding(binding)
-    binding.synchronize_outputs()

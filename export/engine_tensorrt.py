@@ -1,9 +1,4 @@
-"""How does TensorRT run the step graph? One engine, one execution context a profile, caches updated in place.
-
-TensorRT's cache update wants each cache input and its output at one address, so both are bound to the same slots.
-
-Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, H heads, T cache length, D head width.
-"""
+"""How does TensorRT run the step graph? One engine, one execution context a profile, caches updated in place."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ from export.engine_key import (
     step_profiles,
 )
 from export.failure import ExportRefused
-from export.graph_names import cache_names
+from export.step_tensors import StepCall, StepTensors
 from model.config import ModelConfig
 from model.engine import StepInputs, StepOutput
 
@@ -38,7 +33,7 @@ def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine
         raise ExportRefused(f"TensorRT cannot run: {missing}")
     if engines is None:
         raise ExportRefused("TensorRT cannot run: no folder of engines was given")
-    num_patches = bundle.generation.num_patches(bundle.config.patch_side)
+    num_patches = bundle.generation.num_patches(bundle.config.image)
     profiles = step_profiles(bundle.config, num_patches, MAX_ROWS)
     key = current_key(trt, bundle.folder / STEP_GRAPH, FLAGS, profiles)
     folder = engines / key.digest[:16]
@@ -48,7 +43,7 @@ def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine
 
 
 class TensorrtEngine:
-    """A deserialised plan as a `model.engine.Engine`. A cache: tensors [slots, H, T, D], key and value by layer."""
+    """A deserialised plan as a `model.engine.Engine`; its outputs stay on its device."""
 
     def __init__(self, trt: Any, plan: Path, config: ModelConfig, profiles: tuple[Profile, ...]) -> None:
         self.config = config
@@ -61,29 +56,17 @@ class TensorrtEngine:
             raise ExportRefused(f"TensorRT does not take {plan}; delete its folder and run the export stage again")
         self._stream = torch.cuda.Stream(self.device)
         self._contexts = [self._new_context(index) for index in range(len(profiles))]
-        self._key_position = torch.arange(self.max_length, device=self.device)
-        self._cache_names = list(
-            zip(cache_names("cache", config.num_layers), cache_names("present", config.num_layers), strict=True)
-        )
+        self._tensors = StepTensors(config, self.device)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:
-        shape = (num_slots, self.config.num_heads, self.max_length, self.config.head_width)
-        return [torch.zeros(shape, device=self.device) for _ in self._cache_names]
+        return self._tensors.new_cache(num_slots)
 
     def step(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepOutput:
         """Run the plan on the slots `rows`; their caches are written in place."""
-        num_rows, num_positions = inputs.ids.shape
-        context = self._contexts[profile_for(self._profiles, num_rows, num_positions)]
-        bound = {name: value.to(self.device).contiguous() for name, value in inputs._asdict().items() if name != "num_keys"}
-        bound["key_position"] = self._key_position[: inputs.num_keys]
-        outputs = {
-            "logits": torch.empty(num_rows, self.config.vocab_size, device=self.device),
-            "prediction": torch.empty(num_rows, num_positions, self.config.patch_width, device=self.device),
-        }
-        for (past, present), whole in zip(self._cache_names, cache, strict=True):
-            bound[past] = outputs[present] = whole[rows]
-        self._execute(context, bound, outputs)
-        return StepOutput(outputs["logits"].cpu(), outputs["prediction"].cpu())
+        context = self._contexts[profile_for(self._profiles, *inputs.ids.shape)]
+        call = self._tensors.call(inputs, cache, rows)
+        self._execute(context, call)
+        return call.result
 
     def _new_context(self, profile: int) -> Any:
         context = self._engine.create_execution_context()
@@ -91,11 +74,11 @@ class TensorrtEngine:
             raise ExportRefused(f"the TensorRT engine has no profile {profile}; run the export stage again")
         return context
 
-    def _execute(self, context: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
-        for name, value in inputs.items():
+    def _execute(self, context: Any, call: StepCall) -> None:
+        for name, value in call.inputs.items():
             context.set_input_shape(name, tuple(value.shape))
             context.set_tensor_address(name, value.data_ptr())
-        for name, value in outputs.items():
+        for name, value in call.outputs.items():
             context.set_tensor_address(name, value.data_ptr())
         # Copies to the device run on torch's stream, the plan on its own.
         self._stream.wait_stream(torch.cuda.current_stream(self.device))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 STEP, ENCODER, DECODER = "step", "vae_encoder", "vae_decoder"
 
-# Inputs of the step graph before its caches, in order; all but the last are fields of model.engine.StepInputs.
-STEP_INPUTS = ("ids", "patches", "is_image", "time", "position", "q_last", "write_at", "read_at", "key_position")
+# Inputs of the step graph before its caches, in order; all but the last are StepInputs.tensors of model/engine.py.
+STEP_INPUTS = ("ids", "patches", "kind", "time", "position", "q_last", "write_at", "read_at", "key_position")
 # Which axis of each is which dimension; the caches' only free axis is the batch.
 STEP_DIMS: dict[str, dict[int, str]] = {
     "ids": {0: "batch", 1: "step"},
     "patches": {0: "batch", 1: "step"},
-    "is_image": {0: "batch", 1: "step"},
+    "kind": {0: "batch", 1: "step"},
     "time": {0: "batch"},
     "position": {0: "batch", 1: "step"},
     "q_last": {0: "batch", 1: "step"},

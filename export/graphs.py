@@ -1,10 +1,12 @@
 """What exactly is exported? Torch modules whose forward is one ONNX graph each: a step, and the autoencoder's two.
 
 The step graph is `Transfusion.step` made pure: caches come in and go out, and the active window of the cache is the
-length of one input. One graph serves prefill, text decoding, denoising in place and the commit of a finished image.
+length of one input. One graph serves prefill, text decoding, denoising in place and the commit of a finished latent, for any
+number of modalities with linear codecs. Where modalities have weights of their own, it computes every position with each of
+them and takes one, because no shape in a graph may depend on values.
 
-Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, H heads, T cache length, D head width, K active
-cache columns, C latent channels, Y/X latent height/width; pixels are float32 [B, 3, height, width] in -1..1.
+Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, T cache length, D head
+width, K active cache columns, C latent channels, Y/X latent height/width; pixels are float32 [B, 3, height, width] in -1..1.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.cache_write import scatter_cache, write_cache
+from export.failure import ExportRefused
 from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, cache_names
 from model.autoencoder import Autoencoder
 from model.config import ModelConfig
 from model.engine import StepInputs
+from model.experts import selected, shared
 from model.transfusion import Transfusion
 
 
@@ -50,8 +54,14 @@ class GraphSpec(NamedTuple):
 
 
 def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
-    """The step graph of `model` with slots of config.max_length columns."""
+    """The step graph of `model` with slots of config.max_length columns; raises ExportRefused for a U-Net codec."""
     config = model.config
+    unets = [modality.name for modality in config.modalities if modality.codec == "unet"]
+    if unets:
+        raise ExportRefused(
+            f"the U-Net codec of {', '.join(unets)} cannot be exported yet, because its work depends on the latents' sizes;"
+            " train with linear codecs, or run the model in torch"
+        )
     inputs = step_example(config, num_rows=3, num_positions=5, num_keys=9)
     caches = cache_names("cache", config.num_layers)
     dims = STEP_DIMS | {name: {0: "batch"} for name in caches}
@@ -84,7 +94,7 @@ def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, num_
     inputs = {
         "ids": torch.zeros(size, dtype=torch.int64),
         "patches": torch.zeros(*size, config.patch_width),
-        "is_image": torch.zeros(size, dtype=torch.bool),
+        "kind": torch.zeros(size, dtype=torch.int64),
         "time": torch.zeros(num_rows),
         "position": torch.zeros(size, dtype=torch.int64),
         "q_last": torch.zeros(size, dtype=torch.int64),
@@ -108,7 +118,7 @@ class StepGraph(nn.Module):
         self,
         ids: Tensor,
         patches: Tensor,
-        is_image: Tensor,
+        kind: Tensor,
         time: Tensor,
         position: Tensor,
         q_last: Tensor,
@@ -128,8 +138,9 @@ class StepGraph(nn.Module):
             values = present[2 * layer + 1] = self.write(present[2 * layer + 1], value, write_at)
             return F.scaled_dot_product_attention(query, keys[:, :, :num_keys], values[:, :, :num_keys], attn_mask=mask)
 
-        inputs = StepInputs(ids, patches, is_image, time, position, q_last, write_at, read_at, num_keys)
-        output = self.model.step_with(inputs, attend)
+        inputs = StepInputs(ids, patches, kind, time, position, q_last, write_at, read_at, num_keys, grids=())
+        route = selected(kind) if self.model.config.num_experts > 1 else shared
+        output = self.model.step_with(inputs, attend, route)
         return (output.logits, output.prediction, *present)
 
 

@@ -20,6 +20,12 @@ tags:
 {model_index}---
 """
 
+_WEIGHTS = {
+    "shared": "shared",
+    "feed_forward": "shared but for the feed-forward layers",
+    "full": "their own but for the attention between them",
+}
+
 
 def model_card(
     name: str,
@@ -40,8 +46,9 @@ def model_card(
         "| | |\n|---|---|\n"
         f"| parameters of the transformer | {num_parameters:,} |\n"
         f"| layers, width, heads | {config.num_layers}, {config.width}, {config.num_heads} |\n"
+        f"| weights of text and images | {_WEIGHTS[config.experts]} |\n"
         f"| vocabulary | {config.vocab_size} byte-level BPE tokens |\n"
-        f"| images | {side} x {side} pixels, {generation.num_patches(config.patch_side)} positions each |\n"
+        f"| images | {side} x {side} pixels, {generation.num_patches(config.image)} positions each |\n"
         f"| longest document | {config.max_length} positions |\n",
         _figures(metrics or {}),
         "## ONNX against eager torch\n",

@@ -2,7 +2,7 @@
 
 The shape sets are those where exporters go wrong: one row, one position, ragged rows, and the largest step and window.
 
-Legend: B rows, S positions a step, W numbers in a patch, V vocabulary, K active cache columns, T cache length.
+Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from export.engine_onnxruntime import open_session
-from export.graph_names import cache_names
+from export.graph_names import STEP_INPUTS, cache_names
 from export.graphs import step_example
 from model.config import ModelConfig
 from model.engine import StepInputs
@@ -43,7 +43,7 @@ def difference(expected: Tensor, actual: Tensor) -> Difference:
     """How far `actual` is from `expected`; a value that is not finite counts as infinitely far."""
     if expected.shape != actual.shape:
         raise ValueError(f"shapes {tuple(expected.shape)} and {tuple(actual.shape)} differ")
-    wanted, got = expected.double().flatten(), actual.double().flatten()
+    wanted, got = (value.detach().cpu().double().flatten() for value in (expected, actual))
     if not (torch.isfinite(wanted).all() and torch.isfinite(got).all()):
         return Difference(float("inf"), float("inf"), 0.0)
     norms = wanted.norm() * got.norm()
@@ -82,7 +82,7 @@ def step_parity(model: Transfusion, path: Path, *, num_patches: int, seed: int) 
 
 
 def random_step(config: ModelConfig, shapes: ShapeSet, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random inputs of the step graph, text and patches mixed, every query seeing at least its own column."""
+    """Random inputs of the step graph, text and patches of all modalities mixed, every query seeing its own column at least."""
     num_rows, num_positions = len(shapes.filled), shapes.num_positions
     inputs = step_example(config, num_rows=num_rows, num_positions=num_positions, num_keys=shapes.num_keys)
     size, write_at = (num_rows, num_positions), torch.tensor(shapes.filled)
@@ -91,13 +91,13 @@ def random_step(config: ModelConfig, shapes: ShapeSet, generator: torch.Generato
     inputs |= {
         "ids": torch.randint(config.vocab_size, size, generator=generator),
         "patches": torch.randn(*size, config.patch_width, generator=generator),
-        "is_image": torch.rand(size, generator=generator) < 0.5,
+        "kind": torch.randint(1 + len(config.modalities), size, generator=generator),
         "time": torch.rand(num_rows, generator=generator),
         "position": column,
         "write_at": write_at,
         "read_at": torch.randint(num_positions, (num_rows,), generator=generator),
     }
-    inputs["q_last"] = torch.where(inputs["is_image"], end, column)
+    inputs["q_last"] = torch.where(inputs["kind"] > 0, end, column)
     caches = cache_names("cache", config.num_layers)
     return inputs | {name: torch.randn(inputs[name].shape, generator=generator) for name in caches}
 
@@ -109,8 +109,8 @@ def compare_step(model: Transfusion, session: Any, inputs: Mapping[str, Tensor])
     outputs = dict(zip([item.name for item in session.get_outputs()], run_session(session, inputs), strict=True))
     halves = [inputs[name].clone() for name in cache_names("cache", config.num_layers)]
     cache = list(zip(halves[0::2], halves[1::2], strict=True))
-    fields = {name: inputs[name] for name in StepInputs._fields if name != "num_keys"}
-    expected = model.step(StepInputs(**fields, num_keys=len(inputs["key_position"])), cache)
+    *tensors, key_position = (inputs[name] for name in STEP_INPUTS)
+    expected = model.step(StepInputs(*tensors, num_keys=len(key_position), grids=((),) * len(tensors[0])), cache)
     present = torch.stack([outputs[name] for name in cache_names("present", config.num_layers)])
     return {
         "logits": rounded(difference(expected.logits, outputs["logits"])),

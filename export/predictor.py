@@ -19,6 +19,7 @@ from export.engines import OpenedEngine, open_engine
 from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
 from export.text import TextCodec
+from model.prefix import columns_needed
 from model.requests import Completion, Request, SamplingOptions, caption_request, image_request, text_request
 from model.sampling import generate
 
@@ -80,7 +81,7 @@ class Predictor:
             except BadPrompt as error:
                 answers[index] = Answer(prompt.id, error=str(error))
         sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
-        # Tasks apart: one picture in a batch would give every caption a second, unguided row.
+        # Tasks apart: beside a picture in progress every row of text is padded to the picture's length.
         for task in sorted({prompts[index].task for index in requests}):
             members = [index for index in requests if prompts[index].task == task]
             completions = generate(self.opened.engine, [requests[i] for i in members], sampling, num_slots=options.batch_size)
@@ -105,17 +106,10 @@ class Predictor:
                 request = image_request(config, ids, seed=seed, image_shape=generation.image_shape)
         else:
             raise BadPrompt(f"task {prompt.task!r} is not one of text_to_image, image_to_text, text")
-        needed, held = self.positions(request), self.opened.engine.max_length
+        needed, held = columns_needed(config, request), self.opened.engine.max_length
         if needed > held:
             raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; shorten the prompt")
         return request
-
-    def positions(self, request: Request) -> int:
-        """Cache columns that the request may need, as `generate` counts them for a batch of its kind."""
-        area = self.bundle.config.patch_side**2
-        given = sum(len(part) if part.dim() == 1 else part.shape[1] * part.shape[2] // area + 2 for part in request.prefix)
-        block = request.image_shape[0] * request.image_shape[1] // area + 2
-        return given + request.max_new_tokens + (request.max_images + 1) * block
 
     def _answers(self, ids: Sequence[str], completions: Sequence[Completion]) -> list[Answer]:
         images = [image for completion in completions for image in completion.images]

@@ -1,4 +1,4 @@
-"""How do the positions of packed rows attend? Document by document, or under one mask over the whole row.
+"""How do the positions of packed rows attend? Document by document on a CPU, in blocks on a GPU, or under one mask.
 
 A packed row holds many documents, and most of its L x L scores are between two of them: computed, masked, thrown away. Here
 the row is cut where no interval crosses, spans of like length are padded together, and each group is one fused call: at a
@@ -9,12 +9,13 @@ Legend: B rows, L row length, N spans of a group, S padded length of a group, H 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.regroup import inverse, regroup
 from model.transformer import Attend
 from model.visibility import visible
 
@@ -44,6 +45,10 @@ class Group(NamedTuple):
 
 def packed_attention(first: Tensor, last: Tensor) -> Attend:
     """What suits the device. first, last: integer [B, L]."""
+    if first.is_cuda:
+        from model.flexible_attention import flexible_attention
+
+        return flexible_attention(first, last)
     return spanwise_attention(first, last) if first.device.type == "cpu" else masked_attention(first, last)
 
 
@@ -61,9 +66,7 @@ def spanwise_attention(first: Tensor, last: Tensor) -> Attend:
     """The same, span by span; for a CPU, where the number of spans costs no recompilation. first, last: integer [B, L]."""
     groups = group(first, last)
     slots = torch.cat([part.at for part in groups])
-    slot_of = torch.empty(first.numel() + 1, dtype=torch.long)
-    slot_of[slots] = torch.arange(len(slots))
-    slot_of = slot_of[:-1]
+    slot_of = inverse(slots, first.numel())
     sizes = [part.num_spans * part.length for part in groups]
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -71,9 +74,9 @@ def spanwise_attention(first: Tensor, last: Tensor) -> Attend:
         # On a CPU the fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
         with torch.autocast("cpu", enabled=False):
             rows = [part.transpose(1, 2).reshape(num_rows * length, -1) for part in (query, key, value)]
-            parts = [_spread(part, slots, slot_of).float().split(sizes) for part in rows]
+            parts = [regroup(part, slots, slot_of).float().split(sizes) for part in rows]
             mixed = [_attend_group(each, q, k, v, num_heads) for each, q, k, v in zip(groups, *parts, strict=True)]
-            flat = _collect(torch.cat(mixed), slots, slot_of)
+            flat = regroup(torch.cat(mixed), slot_of, slots)
         return flat.view(num_rows, length, num_heads, width).transpose(1, 2)
 
     return attend
@@ -124,40 +127,3 @@ def _attend_group(part: Group, query: Tensor, key: Tensor, value: Tensor, num_he
     query, key, value = (each.view(shape).transpose(1, 2) for each in (query, key, value))
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=part.bias)
     return mixed.transpose(1, 2).reshape(part.num_spans * part.length, -1)
-
-
-class _Spread(torch.autograd.Function):
-    """Rows to slots by a gather, and back by another: torch's own backward of a gather adds up, row after row."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, slots: Tensor, slot_of: Tensor) -> Tensor:
-        ctx.save_for_backward(slot_of)
-        return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])[slots]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0][ctx.saved_tensors[0]], None, None
-
-
-class _Collect(torch.autograd.Function):
-    """Slots to rows: the inverse of _Spread."""
-
-    @staticmethod
-    def forward(ctx: Any, slotted: Tensor, slots: Tensor, slot_of: Tensor) -> Tensor:
-        ctx.save_for_backward(slots)
-        return slotted[slot_of]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradients[0]
-        return torch.cat([gradient, gradient.new_zeros(1, gradient.shape[1])])[ctx.saved_tensors[0]], None, None
-
-
-def _spread(rows: Tensor, slots: Tensor, slot_of: Tensor) -> Tensor:
-    """[B * L, H * K] -> [slots, H * K], zeros where padded."""
-    return _Spread.apply(rows, slots, slot_of)  # type: ignore[return-value]
-
-
-def _collect(slotted: Tensor, slots: Tensor, slot_of: Tensor) -> Tensor:
-    """[slots, H * K] -> [B * L, H * K]."""
-    return _Collect.apply(slotted, slots, slot_of)  # type: ignore[return-value]

@@ -1,27 +1,75 @@
-"""What does a Transfusion model consist of? Its configuration, flat as in a Hugging Face config.json, and the presets.
+"""What does a Transfusion model consist of? Its configuration, as in a Hugging Face config.json, and the presets.
 
 Source of the paper's sizes: Transfusion, arXiv 2408.11039, table of Sec. 4.1.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
-Objective = Literal["flow", "epsilon"]
+Objective = Literal["epsilon", "v", "flow", "x"]
+Codec = Literal["linear", "unet"]
+Experts = Literal["shared", "feed_forward", "full"]
+
+
+class Process(NamedTuple):
+    """How latents are noised, and what of it the network predicts.
+
+    objective: "epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise). "v" is the velocity on the same path
+        (Salimans and Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified
+        flow where the network predicts the clean patch (JiT, arXiv 2511.13720).
+    zero_terminal_snr: the cosine schedule ends in pure noise (arXiv 2305.08891); with "v" alone, for there the noise says
+        nothing of the image.
+    """
+
+    objective: Objective
+    zero_terminal_snr: bool = False
+
+    @property
+    def is_flow(self) -> bool:
+        return self.objective in ("flow", "x")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """One kind of latent that a model reads and writes.
+
+    name: "image", say. channels: numbers of one latent pixel.
+    patch: latent pixels along each axis of a patch: (2, 2) of an image, (4,) of audio, (1, 2, 2) of a video.
+    codec: between patches and the transformer's width, "linear" or "unet" (paper, Sec. 3.2).
+    unet_channels: of each level of the U-Net, the finest first; unused by "linear".
+    begin_id, end_id: the tokens before and after a latent of this kind (BOI and EOI of images).
+    """
+
+    name: str
+    channels: int
+    patch: tuple[int, ...]
+    codec: Codec
+    unet_channels: tuple[int, ...]
+    begin_id: int
+    end_id: int
+
+    @property
+    def patch_width(self) -> int:
+        """Numbers in one patch: channels times the patch's latent pixels."""
+        return self.channels * math.prod(self.patch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One model, completely. Flat, so that config.json round-trips.
+    """One model, completely; config.json holds it.
 
     vocab_size: entries of the embedding and of the untied head, the special tokens included.
     width, num_layers, num_heads, mlp_width: the Llama block's sizes (mlp_width is SwiGLU's hidden width).
-    latent_channels: channels of one latent pixel.
-    patch_side: latent pixels along one side of a patch.
-    objective: what the image half predicts; "flow" is the velocity of a rectified flow, "epsilon" the paper's noise.
+    modalities: the kinds of latents; the first one is the pipeline's images.
+    objective, zero_terminal_snr: see Process.
+    experts: weights that text and each modality have for themselves. "shared": none (the paper). "feed_forward": the
+        feed-forward layers. "full": all but the attention they share (Mixture-of-Transformers, arXiv 2411.04996).
+    qk_norm: normalise queries and keys of each head (Chameleon, arXiv 2405.09818, Sec. 2.2).
     max_length: longest document in positions that the rotary table covers.
-    qk_norm: normalise queries and keys of each head.
     *_id: the special tokens.
     """
 
@@ -30,40 +78,78 @@ class ModelConfig:
     num_layers: int
     num_heads: int
     mlp_width: int
-    latent_channels: int
-    patch_side: int
+    modalities: tuple[Modality, ...]
     objective: Objective
+    zero_terminal_snr: bool
+    experts: Experts
+    qk_norm: bool
     max_length: int
     rope_theta: float
     norm_eps: float
-    qk_norm: bool
     pad_id: int
     bos_id: int
     eos_id: int
-    boi_id: int
-    eoi_id: int
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or (self.width // self.num_heads) % 2:
             raise ValueError(f"num_heads: {self.num_heads} must cut width {self.width} into even head widths")
-        if self.objective not in ("flow", "epsilon"):
-            raise ValueError(f"objective: {self.objective!r} is not one of 'flow', 'epsilon'")
+        for name, value, allowed in (
+            ("objective", self.objective, get_args(Objective)),
+            ("experts", self.experts, get_args(Experts)),
+            *((f"{modality.name}.codec", modality.codec, get_args(Codec)) for modality in self.modalities),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
+        if self.zero_terminal_snr and self.objective != "v":
+            raise ValueError(f"zero_terminal_snr: goes with objective 'v', not {self.objective!r}")
 
     @property
     def head_width(self) -> int:
         return self.width // self.num_heads
 
     @property
+    def process(self) -> Process:
+        return Process(self.objective, self.zero_terminal_snr)
+
+    @property
     def patch_width(self) -> int:
-        """Numbers in one patch: channels times patch area."""
-        return self.latent_channels * self.patch_side**2
+        """Numbers in the widest modality's patch."""
+        return max([0, *(modality.patch_width for modality in self.modalities)])
+
+    @property
+    def image(self) -> Modality:
+        """The first modality: the images of the pipeline."""
+        return self.modalities[0]
+
+    @property
+    def num_experts(self) -> int:
+        """Sets of weights: one, or one for text and one for each modality."""
+        return 1 if self.experts == "shared" else 1 + len(self.modalities)
 
     def to_dict(self) -> dict[str, Any]:
+        """What config.json holds."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`, also of what JSON makes of it. Raises ValueError for a key too many or too few."""
+        try:
+            modalities = tuple(
+                Modality(**{**each, "patch": tuple(each["patch"]), "unet_channels": tuple(each["unet_channels"])})
+                for each in values["modalities"]
+            )
+            return cls(**{**values, "modalities": modalities})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a model's configuration: {error}") from None
 
-class SizePreset(dict[str, int]):
-    """width, num_layers, num_heads, mlp_width of one named size."""
+
+class SizePreset(NamedTuple):
+    """One named size."""
+
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int
 
 
 PRESETS: dict[str, SizePreset] = {
@@ -80,31 +166,52 @@ PRESETS: dict[str, SizePreset] = {
 }
 
 
+def image_modality(
+    *, channels: int, patch_side: int, codec: Codec, unet_channels: tuple[int, ...], begin_id: int, end_id: int
+) -> Modality:
+    """Images, cut into square patches of patch_side latent pixels."""
+    return Modality(
+        name="image",
+        channels=channels,
+        patch=(patch_side, patch_side),
+        codec=codec,
+        unet_channels=unet_channels,
+        begin_id=begin_id,
+        end_id=end_id,
+    )
+
+
 def model_config(
     preset: str,
     *,
     vocab_size: int,
-    latent_channels: int,
-    patch_side: int,
+    modalities: tuple[Modality, ...],
     objective: Objective,
     max_length: int,
-    special_ids: dict[str, int],
+    special_ids: Mapping[str, int],
+    zero_terminal_snr: bool = False,
+    experts: Experts = "shared",
+    qk_norm: bool = False,
 ) -> ModelConfig:
-    """The configuration of a named size for one tokenizer and one autoencoder.
-
-    special_ids: {"pad": ..., "bos": ..., "eos": ..., "boi": ..., "eoi": ...}.
-    """
+    """The configuration of a named size. special_ids: {"pad": ..., "bos": ..., "eos": ..., ...}."""
     if preset not in PRESETS:
         raise ValueError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
+    size = PRESETS[preset]
     return ModelConfig(
-        **PRESETS[preset],
         vocab_size=vocab_size,
-        latent_channels=latent_channels,
-        patch_side=patch_side,
+        width=size.width,
+        num_layers=size.num_layers,
+        num_heads=size.num_heads,
+        mlp_width=size.mlp_width,
+        modalities=modalities,
         objective=objective,
+        zero_terminal_snr=zero_terminal_snr,
+        experts=experts,
+        qk_norm=qk_norm,
         max_length=max_length,
         rope_theta=10_000.0,
         norm_eps=1e-5,
-        qk_norm=False,
-        **{f"{name}_id": token for name, token in special_ids.items()},
+        pad_id=special_ids["pad"],
+        bos_id=special_ids["bos"],
+        eos_id=special_ids["eos"],
     )

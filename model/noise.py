@@ -1,55 +1,56 @@
-"""What does the image half learn? Noise added at a time between 0 (clean) and 1 (pure noise), and the target to predict.
+"""What do latents teach? Noise added at a time between 0 (clean) and 1 (pure noise), and what the network predicts of it.
 
-"epsilon" is the paper's: DDPM with T = 1000 and the cosine schedule (Transfusion, arXiv 2408.11039, Sec. 2.2 and 3.2; Nichol
-and Dhariwal, arXiv 2102.09672, eq. 17, betas capped at 0.999). "flow" is rectified flow with the velocity as target (Liu et
-al., arXiv 2209.03003; Esser et al., arXiv 2403.03206). Every draw is a pure function of (seed, step, sample), so that neither
-a restart nor the number of workers changes what is learnt.
+The objectives (model/config.py: Process), with signal a and noise b at the time (model/schedules.py):
+    epsilon  the noise eps; the paper's (Transfusion, arXiv 2408.11039, Sec. 2.2; Ho et al., arXiv 2006.11239, eq. 14)
+    v        a * eps - b * clean (Salimans and Ho, arXiv 2202.00512, Appendix D)
+    flow     eps - clean, the velocity d noised / d time (Esser et al., arXiv 2403.03206, Sec. 2)
+    x        clean, with the loss on the velocity it implies (JiT, arXiv 2511.13720, Sec. 3)
+Every draw is a pure function of (seed, step, sample, modality), so that neither a restart nor the number of workers changes
+what is learnt.
 
-Legend: M images, P patches of all of them, W numbers in a patch.
+Legend: M latents, P patches of all of them, W numbers in a patch.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.config import Objective
+from model.config import Process
+from model.schedules import levels, signal_to_noise
 
-NUM_DDPM_STEPS = 1000
+# Below this time the loss of "x" divides by it instead of by the time, or the nearly clean patches would outweigh all others
+# without bound, by 1 / t^2. JiT clips the same denominator, at the same value.
+X_TIME_FLOOR = 0.05
+
+# What keeps `to_noise` of "x" finite at time 0, where clean patches say nothing of the noise.
+TINY_TIME = 1e-6
 
 
 class Draw(NamedTuple):
-    """time: float32 [M] in 0..1, before any limit. noise: float32 [P, W]."""
+    """time: float32 [M], uniform in 0..1. noise: float32 [P, W], normal."""
 
     time: Tensor
     noise: Tensor
 
 
-def draw(seed: int, step: int, samples: Tensor, num_patches: Tensor, patch_width: int) -> Draw:
-    """Time and noise of every image of a batch.
+def draw(seed: int, step: int, samples: Tensor, num_patches: Tensor, patch_width: int, modality: int = 0) -> Draw:
+    """Time and noise of every latent of one modality in a batch.
 
-    samples: int64 [M], each image's number in its split. num_patches: int64 [M].
+    samples: int64 [M], each latent's number in its split. num_patches: int64 [M]. modality: its number in the configuration.
     """
     times, noises = [], []
     for sample, count in zip(samples.tolist(), num_patches.tolist(), strict=True):
-        generator = torch.Generator().manual_seed(key(seed, step, sample))
+        # The first modality's key has no fourth part: it draws as it did when there were images alone.
+        stream = key(seed, step, sample, modality) if modality else key(seed, step, sample)
+        generator = torch.Generator().manual_seed(stream)
         times.append(torch.rand((), generator=generator))
         noises.append(torch.randn(count, patch_width, generator=generator))
     if not times:
         return Draw(torch.zeros(0), torch.zeros(0, patch_width))
     return Draw(torch.stack(times), torch.cat(noises))
-
-
-def shifted(time: Tensor, shift: float) -> Tensor:
-    """Move times in 0..1 towards noise: shift * t / (1 + (shift - 1) * t) (Esser et al., arXiv 2403.03206, eq. 23).
-
-    A caption decides what an image shows at high noise; a shift above 1 spends more of the training there.
-    """
-    return shift * time / (1 + (shift - 1) * time)
 
 
 def key(*parts: int) -> int:
@@ -63,33 +64,93 @@ def key(*parts: int) -> int:
     return mixed >> 1
 
 
-def add_noise(objective: Objective, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+def training_time(
+    uniform: Tensor, *, distribution: Literal["uniform", "logit_normal"], mean: float, std: float, shift: float
+) -> Tensor:
+    """Noise levels [M] to train at, from uniform draws [M] in 0..1; rising in the draw.
+
+    distribution: "uniform" is the paper's. "logit_normal": the sigmoid of a normal of `mean` and `std`, most often in the
+        middle (Esser et al., arXiv 2403.03206, eq. 19); "uniform" uses neither.
+    shift: above 1 moves times towards noise, shift * t / (1 + (shift - 1) * t) (same, eq. 23): a caption decides what an
+        image shows at high noise, and more of the training is spent there. 1 moves nothing.
+    Raises ValueError for another distribution, or a std or shift that is not positive.
+    """
+    if distribution not in ("uniform", "logit_normal"):
+        raise ValueError(f"distribution: {distribution!r} is not one of 'uniform', 'logit_normal'")
+    for name, value in (("std", std), ("shift", shift)):
+        if not value > 0:
+            raise ValueError(f"{name}: {value} must be above 0")
+    time = uniform if distribution == "uniform" else torch.sigmoid(mean + std * torch.special.ndtri(uniform))
+    return shift * time / (1 + (shift - 1) * time)
+
+
+def add_noise(process: Process, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """The noised patches. clean, noise: [..., W]; time broadcasts against them."""
-    if objective == "flow":
-        return (1 - time) * clean + time * noise
-    signal = signal_level(time)
-    return signal.sqrt() * clean + (1 - signal).sqrt() * noise
+    at = levels(process, time)
+    return at.signal * clean + at.noise * noise
 
 
-def target(objective: Objective, clean: Tensor, noise: Tensor) -> Tensor:
-    """What the model regresses onto: the velocity d x_t / d t = noise - clean, or the noise."""
-    return noise - clean if objective == "flow" else noise
+def squared_error(
+    process: Process, prediction: Tensor, *, noised: Tensor, clean: Tensor, noise: Tensor, time: Tensor
+) -> Tensor:
+    """What training minimises, number by number: [..., W] like prediction, noised, clean and noise; time broadcasts.
+
+    "x" compares the velocities (noised - clean) / t of the prediction and of the truth, with t from X_TIME_FLOOR up.
+    """
+    if process.objective == "x":
+        floored = time.clamp(min=X_TIME_FLOOR)
+        return ((noised - prediction) / floored - (noised - clean) / floored).square()
+    if process.objective == "flow":
+        return (prediction - (noise - clean)).square()
+    if process.objective == "v":
+        at = levels(process, time)
+        return (prediction - (at.signal * noise - at.noise * clean)).square()
+    return (prediction - noise).square()
 
 
-def signal_level(time: Tensor) -> Tensor:
-    """The cosine schedule's alpha-bar at times in 0..1, on the grid of T = 1000 steps; 1 at time 0."""
-    index = (time * NUM_DDPM_STEPS).round().long().clamp(0, NUM_DDPM_STEPS)
-    return _alpha_bar().to(time.device)[index]
+def loss_weight(process: Process, time: Tensor, snr_gamma: float) -> Tensor:
+    """Min-SNR weights (Hang et al., arXiv 2303.09556, Sec. 3.4), of the shape of time; snr_gamma 0 gives ones.
+
+    Whatever the objective, the clean patch that the prediction implies then has the squared error's weight min(SNR, gamma).
+    The network's own error is that of the clean patch times 1 / SNR ("epsilon"), 1 / (SNR + 1) ("v"), or t^2 ("flow" and "x",
+    whose SNR is ((1 - t) / t)^2; with t from X_TIME_FLOOR up in "x", as in `squared_error`), which gives
+        epsilon  min(SNR, gamma) / SNR         v  min(SNR, gamma) / (SNR + 1)         flow, x  min(SNR, gamma) * t^2
+    Weights are at most 1 and not normalised, so they lower the latents' share of the whole loss; at time 1 only epsilon's is
+    not (nearly) 0.
+    """
+    if snr_gamma == 0:
+        return torch.ones_like(time)
+    snr = signal_to_noise(process, time)
+    if process.objective == "epsilon":
+        # min(SNR, gamma) / SNR without the quotient of two infinities at time 0.
+        return (snr_gamma / snr).clamp(max=1)
+    if process.objective == "v":
+        return snr.clamp(max=snr_gamma) / (snr + 1)
+    return snr.clamp(max=snr_gamma) * time.clamp(min=X_TIME_FLOOR if process.objective == "x" else 0).square()
 
 
-@functools.cache
-def _alpha_bar() -> Tensor:
-    """float32 [T + 1]; entry 0 is the clean image."""
+def to_clean(process: Process, noised: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    """The clean patches that a prediction implies. noised, prediction: [..., W]; time broadcasts against them.
 
-    def level(t: float) -> float:
-        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    "epsilon" divides by the signal, 5e-5 at time 1: finite, but the prediction's error is 20,000 times as large there.
+    """
+    if process.objective == "x":
+        return prediction
+    at = levels(process, time)
+    if process.objective == "flow":
+        return noised - at.noise * prediction
+    if process.objective == "v":
+        return at.signal * noised - at.noise * prediction
+    return (noised - at.noise * prediction) / at.signal
 
-    steps = range(NUM_DDPM_STEPS)
-    beta = [min(1 - level((i + 1) / NUM_DDPM_STEPS) / level(i / NUM_DDPM_STEPS), 0.999) for i in steps]
-    product = torch.cumprod(1 - torch.tensor(beta, dtype=torch.float64), dim=0)
-    return torch.cat([torch.ones(1, dtype=torch.float64), product]).float()
+
+def to_noise(process: Process, noised: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    """The noise that a prediction implies; arguments as for `to_clean`. Finite at time 0 too, where "x" says nothing of it."""
+    if process.objective == "epsilon":
+        return prediction
+    at = levels(process, time)
+    if process.objective == "flow":
+        return noised + at.signal * prediction
+    if process.objective == "v":
+        return at.noise * noised + at.signal * prediction
+    return (noised - at.signal * prediction) / at.noise.clamp(min=TINY_TIME)

@@ -19,11 +19,11 @@ def save_pretrained(model: Transfusion, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def load_pretrained(folder: Path) -> Transfusion:
+def from_pretrained(folder: Path) -> Transfusion:
     """The model of `folder`, on the CPU, in eval mode. Raises ValueError where the weights do not fit the configuration."""
     from safetensors.torch import load_file
 
-    model = Transfusion(ModelConfig(**json.loads((folder / "config.json").read_text())))
+    model = Transfusion(ModelConfig.from_dict(json.loads((folder / "config.json").read_text())))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:

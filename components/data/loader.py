@@ -20,8 +20,8 @@ from components.data.quarantine import read_keys
 from components.data.shards import KIND, Shard, check_shard, open_shard, shard_keys, shard_paths
 from components.runtime.failure import BadInput
 from components.runtime.files import read_manifest
+from model.batch import Batch, Latents
 from model.patches import cut
-from model.transfusion import Batch
 
 
 class Documents(NamedTuple):
@@ -108,35 +108,40 @@ class PackedRows:
             boi=self.special_ids["boi"],
             pad=self.special_ids["pad"],
         )
-        patches = (
-            cut(torch.from_numpy(latents), patch_side)
-            if len(latents)
-            else torch.zeros(0, self.patches_per_image, self.patch_width)
+        images = Latents(
+            patches=self._cut(latents),
+            patch_at=torch.from_numpy(layout.patch_at),
+            patch_image=torch.arange(len(sample)).repeat_interleave(self.patches_per_image),
+            image_sample=torch.from_numpy(sample),
+            time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
+            grids=(self.grid,) * len(sample),
         )
         return Batch(
             ids=torch.from_numpy(layout.ids),
             position=torch.from_numpy(layout.position),
             first=torch.from_numpy(layout.first),
             last=torch.from_numpy(layout.last),
-            patches=patches.flatten(0, 1),
-            patch_at=torch.from_numpy(layout.patch_at),
-            patch_image=torch.arange(len(sample)).repeat_interleave(self.patches_per_image),
-            image_sample=torch.from_numpy(sample),
-            time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
+            latents=(images,),
             predict_at=torch.from_numpy(layout.predict_at),
             target=torch.from_numpy(layout.target),
             after_image=torch.from_numpy(layout.after_image),
         )
 
     @property
-    def patches_per_image(self) -> int:
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across an image."""
         _, height, width = self.latent_shape
-        return height * width // self.patch_side**2
+        return height // self.patch_side, width // self.patch_side
 
     @property
-    def patch_width(self) -> int:
-        """Numbers in one patch."""
-        return self.latent_shape[0] * self.patch_side**2
+    def patches_per_image(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def _cut(self, latents: np.ndarray) -> torch.Tensor:
+        """float32 [M, C, Y, X] -> [M * n, W]."""
+        if not len(latents):
+            return torch.zeros(0, self.latent_shape[0] * self.patch_side**2)
+        return cut(torch.from_numpy(latents), (self.patch_side, self.patch_side)).flatten(0, 1)
 
     def _documents_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The kept documents of `rows` in order, and the place in the batch of the row of each."""

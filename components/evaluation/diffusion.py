@@ -18,7 +18,8 @@ from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.layout import in_groups, rows_of
 from model import noise
 from model.config import ModelConfig
-from model.transfusion import Transfusion, loss_sums_at
+from model.loss import PLAIN, Noised, loss_sums_at
+from model.transfusion import Transfusion
 
 
 class DiffusionLosses(NamedTuple):
@@ -78,10 +79,11 @@ def squared_error(model: Transfusion, stored: Sequence[Stored], time: float, *, 
     for group in in_groups(stored, model.config, max_positions):
         batch = rows_of([stored[index] for index in group], model.config)
         sample = torch.cat([torch.arange(int(first_image[index]), int(first_image[index + 1])) for index in group])
-        num_patches = torch.bincount(batch.patch_image, minlength=len(sample))
-        drawn = noise.draw(seed, 0, sample, num_patches, batch.patches.shape[-1])
-        at = torch.full((len(sample),), time, device=device)
-        sums = loss_sums_at(model, batch.to(device), drawn.noise.to(device), at)
+        (images,) = batch.latents
+        num_patches = torch.bincount(images.patch_image, minlength=len(sample))
+        drawn = noise.draw(seed, 0, sample, num_patches, images.patches.shape[-1])
+        noised = Noised(drawn.noise.to(device), torch.full((len(sample),), time, device=device))
+        sums = loss_sums_at(model, batch.to(device), [noised], PLAIN)
         total += float(sums.image)
         num_values += sums.num_values
     return SquaredError(total, num_values)
@@ -89,9 +91,10 @@ def squared_error(model: Transfusion, stored: Sequence[Stored], time: float, *, 
 
 def caption_first(stored: Stored, caption_source: np.ndarray, config: ModelConfig) -> Stored:
     """The one image of `stored` after the text of another stored stream: [bos] text [boi] [eoi] [eos]."""
-    markers = (config.bos_id, config.eos_id, config.boi_id, config.eoi_id)
+    boi, eoi = config.image.begin_id, config.image.end_id
+    markers = (config.bos_id, config.eos_id, boi, eoi)
     text = caption_source[~np.isin(caption_source, markers)]
-    return Stored(np.concatenate([[config.bos_id], text, [config.boi_id, config.eoi_id, config.eos_id]]), stored.latents)
+    return Stored(np.concatenate([[config.bos_id], text, [boi, eoi, config.eos_id]]), stored.latents)
 
 
 def other_captions(documents: Sequence[ImageDocument]) -> list[int]:

@@ -21,7 +21,8 @@ import torch
 
 from components.evaluation.held_out import TextDocument
 from components.evaluation.layout import in_groups, rows_of
-from model.transfusion import Transfusion, loss_sums_at
+from model.loss import PLAIN, Noised, loss_sums_at
+from model.transfusion import Transfusion
 
 SEPARATOR = "\n\n"
 ORDER = 5
@@ -42,11 +43,12 @@ class _Grams(NamedTuple):
 def model_bits_per_byte(model: Transfusion, documents: Sequence[TextDocument], *, max_positions: int = 8192) -> float:
     """Bits the model needs for every text token and eos, divided by the texts' bytes (see the head of this file)."""
     pieces = [piece for document in documents for piece in document.pieces]
-    no_noise, no_time = torch.zeros(0, model.config.patch_width), torch.zeros(0)
+    device = model.embedding.weight.device
+    nothing = Noised(torch.zeros(0, model.config.image.patch_width, device=device), torch.zeros(0, device=device))
     nats = 0.0
     for group in in_groups(pieces, model.config, max_positions):
-        batch = rows_of([pieces[index] for index in group], model.config).to(model.embedding.weight.device)
-        nats += loss_sums_at(model, batch, no_noise.to(batch.ids.device), no_time.to(batch.ids.device)).text.item()
+        batch = rows_of([pieces[index] for index in group], model.config).to(device)
+        nats += loss_sums_at(model, batch, [nothing], PLAIN).text.item()
     return nats / math.log(2) / sum(len(document.text.encode()) for document in documents)
 
 

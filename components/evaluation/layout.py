@@ -5,6 +5,7 @@ Legend: B documents (rows), n patches an image, M images of all documents, W num
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,25 +13,25 @@ import torch
 
 from components.data.packing import lay_out
 from components.evaluation.held_out import Stored
+from model.batch import Batch, Latents
 from model.config import ModelConfig
 from model.patches import cut
-from model.transfusion import Batch
 
 
-def patches_per_image(stored: Sequence[Stored], config: ModelConfig) -> int:
-    """Patches of every image, 0 where no document has one."""
+def image_grid(stored: Sequence[Stored], config: ModelConfig) -> tuple[int, int]:
+    """Patches down and across every image, (0, 0) where no document has one."""
     shape = next((document.latents.shape for document in stored if len(document.latents)), (0, 0, 0, 0))
-    return shape[2] * shape[3] // config.patch_side**2
+    return shape[2] // config.image.patch[0], shape[3] // config.image.patch[1]
 
 
 def num_positions(stored: Stored, config: ModelConfig) -> int:
     """Row positions of one document, its patches included."""
-    return len(stored.ids) + len(stored.latents) * patches_per_image([stored], config)
+    return len(stored.ids) + len(stored.latents) * math.prod(image_grid([stored], config))
 
 
 def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
     """One row a document; nothing is hidden. image_sample counts the images of this batch from 0."""
-    per_image = patches_per_image(stored, config)
+    grid = image_grid(stored, config)
     num_images = sum(len(document.latents) for document in stored)
     layout = lay_out(
         np.concatenate([document.ids for document in stored]),
@@ -39,22 +40,26 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
         hidden_captions=np.zeros(num_images, np.bool_),
         num_rows=len(stored),
         row_length=max(num_positions(document, config) for document in stored),
-        patches_per_image=per_image,
-        boi=config.boi_id,
+        patches_per_image=math.prod(grid),
+        boi=config.image.begin_id,
         pad=config.pad_id,
     )
     latents = [torch.from_numpy(document.latents) for document in stored if len(document.latents)]
-    patches = cut(torch.cat(latents), config.patch_side).flatten(0, 1) if latents else torch.zeros(0, config.patch_width)
+    no_patches = torch.zeros(0, config.image.patch_width)
+    images = Latents(
+        patches=cut(torch.cat(latents), config.image.patch).flatten(0, 1) if latents else no_patches,
+        patch_at=torch.from_numpy(layout.patch_at),
+        patch_image=torch.arange(num_images).repeat_interleave(math.prod(grid)),
+        image_sample=torch.arange(num_images),
+        time_limit=torch.ones(num_images),
+        grids=(grid,) * num_images,
+    )
     return Batch(
         ids=torch.from_numpy(layout.ids),
         position=torch.from_numpy(layout.position),
         first=torch.from_numpy(layout.first),
         last=torch.from_numpy(layout.last),
-        patches=patches,
-        patch_at=torch.from_numpy(layout.patch_at),
-        patch_image=torch.arange(num_images).repeat_interleave(per_image),
-        image_sample=torch.arange(num_images),
-        time_limit=torch.ones(num_images),
+        latents=(images,),
         predict_at=torch.from_numpy(layout.predict_at),
         target=torch.from_numpy(layout.target),
         after_image=torch.from_numpy(layout.after_image),

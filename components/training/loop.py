@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +25,9 @@ from components.training.config import TrainConfig
 from components.training.flops import step_flops
 from components.training.optimiser import average, build_optimiser, learning_rate, set_learning_rate
 from components.training.precision import autocast
-from model.transfusion import Batch, LossSums, Transfusion, loss_sums
+from model.batch import Batch
+from model.loss import LossSums, loss_sums
+from model.transfusion import Transfusion
 
 # Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
 MAX_VALIDATION_ROWS = 256
@@ -135,15 +138,14 @@ class Trainer:
     def batch_of(self, step: int) -> Batch:
         """This worker's share of the step's rows."""
         numbers = rows_of_step(self.config.seed, step - 1, self.config.batch_rows, self.rows.num_rows)
-        return self.read(self.rows, self.share(numbers), step, self.config.caption_dropout)
+        config = self.config
+        return self.read(self.rows, self.share(numbers), step, config.caption_dropout)
 
     def take_step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
         state, config = self.state, self.config
         with autocast(self.config.precision, self.world.device):
-            local = loss_sums(
-                self.model, batch, config.seed, step, time_shift=config.time_shift, after_image_weight=config.after_image_weight
-            )
+            local = loss_sums(self.model, batch, config.seed, step, config.loss)
         seen = self.over_all_workers(self.sums_of(local, batch))
         loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
         # DistributedDataParallel averages gradients over workers, and each worker's loss is a share of one sum.
@@ -160,13 +162,15 @@ class Trainer:
     @torch.inference_mode()
     def validate(self) -> Losses:
         """Losses of the averaged weights on held-out rows, at the same noise every time."""
+        # Weights and penalties are means of training; held-out losses are the plain ones, at the noise levels of training.
+        options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         sums = Sums(self.world.device)
         numbers = self.share(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
             batch = self.read(self.validation, part, step=0, caption_dropout=0.0)
             with autocast(self.config.precision, self.world.device):
-                local = loss_sums(self.state.averaged, batch, self.config.seed, 0, time_shift=self.config.time_shift)
+                local = loss_sums(self.state.averaged, batch, self.config.seed, 0, options)
             sums.values += self.sums_of(local, batch)
         self.over_all_workers(sums.values)
         return sums.losses(self.config.image_loss_weight)
@@ -204,7 +208,8 @@ class Trainer:
     def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
         """What this worker saw, as Sums.values."""
         used = batch.ids != self.state.model.config.pad_id
-        used.view(-1)[batch.patch_at] = True
+        for part in batch.latents:
+            used.view(-1)[part.patch_at] = True
         num_positions = int(used.sum())
         counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
         numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]

@@ -17,7 +17,8 @@ from components.training.config import TrainConfig
 from components.training.loop import Trainer, World, new_state
 from components.training.observer import Observer, Report, Witness
 from components.training.work import Work
-from model.config import ModelConfig, model_config
+from model.compiled import compile_for_training
+from model.config import ModelConfig, image_modality, model_config
 from model.transfusion import Transfusion
 
 
@@ -53,6 +54,9 @@ def train_to_the_end(work: Work, world: World, report: Report) -> None:
     validation = PackedRows(work.latents, "validation", work.quarantine)
     torch.manual_seed(config.seed)
     state = new_state(Transfusion(configuration(config, rows)), config, world.device)
+    # Only what is trained: the averaged weights see batches of other sizes, and seldom.
+    if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
+        compile_for_training(state.model)
     if world.rank > 0:
         step = resume(work.store, state, lambda line: None)
         Trainer(config, state, rows, validation, world).run(Witness(report), first_step=step + 1)
@@ -67,12 +71,23 @@ def train_to_the_end(work: Work, world: World, report: Report) -> None:
 
 def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:
     """The model that `config` asks for, on the data as it is."""
+    choice = config.model
+    images = image_modality(
+        channels=rows.latent_shape[0],
+        patch_side=choice.patch_side,
+        codec=choice.codec,
+        unet_channels=choice.unet_channels,
+        begin_id=rows.special_ids["boi"],
+        end_id=rows.special_ids["eoi"],
+    )
     return model_config(
-        config.model.preset,
+        choice.preset,
         vocab_size=rows.vocab_size,
-        latent_channels=rows.latent_shape[0],
-        patch_side=config.model.patch_side,
-        objective=config.model.objective,
+        modalities=(images,),
+        objective=choice.objective,
+        zero_terminal_snr=choice.zero_terminal_snr,
+        experts=choice.experts,
+        qk_norm=choice.qk_norm,
         max_length=rows.row_length,
         special_ids=rows.special_ids,
     )

@@ -15,7 +15,7 @@ from export.build import Sources, build_bundle
 from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
 from model.autoencoder import Autoencoder
-from model.config import ModelConfig, model_config
+from model.config import ModelConfig, image_modality, model_config
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 
@@ -53,11 +53,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     tokenizer = train_tokenizer(CAPTIONS, 300)
     sources.tokenizer.mkdir()
     tokenizer.save(sources.tokenizer)
+    markers = {"begin_id": tokenizer.special_ids["boi"], "end_id": tokenizer.special_ids["eoi"]}
     config = model_config(
         "tiny",
         vocab_size=300,
-        latent_channels=4,
-        patch_side=2,
+        modalities=(image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers),),
         objective="flow",
         max_length=96,
         special_ids=tokenizer.special_ids,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from components.runtime.files import write_manifest
-from export.build import Sources, build_bundle
+from export.build import Sources, build_bundle, generation_config
 from export.bundle import CARD, DECODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.failure import ExportRefused
 from export.predictor import Predictor
@@ -84,6 +85,29 @@ def test_card_has_front_matter_and_figures(made: Made) -> None:
     assert {"type": "text_to_image/objects_right", "value": 0.97} in metrics
     assert "| text_to_image/objects_right | 0.97 |" in text
     assert "| step.onnx |" in text
+
+
+def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:
+    """Such as bundles held before models had modalities: whole, and not of this code."""
+    config = json.loads((copied / "config.json").read_text())
+    config["patch_side"] = config.pop("modalities")[0]["patch"][0]
+    (copied / "config.json").write_text(json.dumps(config))
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(ExportRefused, match=r"config\.json: not a model's configuration.*export the bundle again"):
+        open_bundle(copied)
+
+
+def test_positions_of_an_image_follow_its_patch(made: Made) -> None:
+    for patch, wanted in (((1, 1), 64), ((2, 4), 8), ((8, 8), 1)):
+        assert made.bundle.generation.num_patches(dataclasses.replace(made.model.config.image, patch=patch)) == wanted
+
+
+def test_a_model_without_images_first_is_refused(made: Made) -> None:
+    sound = dataclasses.replace(made.model.config.image, name="sound", patch=(4,))
+    for modalities, names in (((), "none"), ((sound, made.model.config.image), "sound, image")):
+        config = dataclasses.replace(made.model.config, modalities=modalities)
+        with pytest.raises(ExportRefused, match=f"images as the model's first modality.*it has: {names}"):
+            generation_config(config, made.autoencoder, 16, 24)
 
 
 def test_parts_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:

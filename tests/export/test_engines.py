@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
 import pytest
 import torch
 
+from export.build import build_tensorrt
 from export.bundle import STEP_GRAPH
 from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
 from export.engines import open_engine
 from export.failure import ExportRefused
 from model.eager import TorchEngine
 from model.engine import Engine, StepInputs
-from model.requests import Completion, SamplingOptions, caption_request, image_request, text_request
+from model.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
 from model.sampling import generate
-from tests.export.conftest import Made
+from tests.export.conftest import CONFIG, Made
 
 
 def completions(engine: Engine, seed: int, guidance_scale: float) -> list[Completion]:
@@ -32,30 +34,44 @@ def completions(engine: Engine, seed: int, guidance_scale: float) -> list[Comple
     return generate(engine, requests, options, num_slots=3)
 
 
-def engines(made: Made) -> dict[str, Engine]:
-    return {name: open_engine(made.bundle, name).engine for name in ("torch", "onnxruntime")}
+@pytest.fixture(scope="module")
+def engines(made: Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
+    """Every engine that runs here, by name; TensorRT where it is installed with a GPU."""
+    folder = tmp_path_factory.mktemp("engines")
+    names = ["torch", "onnxruntime"]
+    if build_tensorrt(made.bundle, CONFIG, folder).built:
+        names.append("tensorrt")
+    return {name: open_engine(made.bundle, name, engines=folder).engine for name in names}
 
 
-def test_onnxruntime_generates_what_torch_generates(made: Made) -> None:
+def test_onnxruntime_generates_what_torch_generates(engines: dict[str, Engine]) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    wanted, got = (completions(engine, seed, 2.5) for engine in engines(made).values())
+    wanted, got = (completions(engines[name], seed, 2.5) for name in ("torch", "onnxruntime"))
     for one, other in zip(wanted, got, strict=True):
         assert len(one.segments) == len(other.segments)
         for left, right in zip(one.segments, other.segments, strict=True):
-            if left.dim() == 1:
-                assert torch.equal(left, right)
+            if isinstance(left, Latent):
+                assert isinstance(right, Latent)
+                print("image error", float((left.values - right.values).abs().max()))
+                assert torch.allclose(left.values, right.values, atol=1e-4)
             else:
-                print("image error", float((left - right).abs().max()))
-                assert torch.allclose(left, right, atol=1e-4)
+                assert torch.equal(left, right)  # type: ignore[arg-type]
 
 
-def test_guidance_changes_the_picture_on_every_engine(made: Made) -> None:
-    for name, engine in engines(made).items():
-        with_guidance, without = completions(engine, 5, 3.0)[0], completions(engine, 5, 1.0)[0]
-        change = float((with_guidance.images[0] - without.images[0]).abs().max())
-        print(name, change)
-        assert change > 1e-2
+def test_guidance_changes_the_picture_on_every_engine(engines: dict[str, Engine]) -> None:
+    for name, engine in engines.items():
+        without, with_guidance = (completions(engine, 5, scale)[0].images[0] for scale in (1.0, 3.0))
+        print(name, float((with_guidance - without).abs().max()))
+        assert float((with_guidance - without).abs().max()) > 1e-2
+
+
+def test_guidance_at_scale_1_is_the_conditional_prediction_on_every_engine(engines: dict[str, Engine]) -> None:
+    """A scale next to 1 runs the second row of every pair, which 1 leaves out, and must come to the same."""
+    for name, engine in engines.items():
+        alone, paired = (completions(engine, 6, scale)[0].images[0] for scale in (1.0, math.nextafter(1.0, 2.0)))
+        print(name, float((paired - alone).abs().max()))
+        assert torch.allclose(paired, alone, atol=1e-4)
 
 
 def test_the_cache_is_written_in_place_and_only_in_its_rows(made: Made) -> None:
@@ -66,15 +82,18 @@ def test_the_cache_is_written_in_place_and_only_in_its_rows(made: Made) -> None:
     inputs = StepInputs(
         ids=torch.full((2, 3), 7),
         patches=torch.zeros(2, 3, made.model.config.patch_width),
-        is_image=torch.zeros(2, 3, dtype=torch.bool),
+        kind=torch.zeros(2, 3, dtype=torch.int64),
         time=torch.zeros(2),
         position=column,
         q_last=column,
         write_at=torch.tensor([0, 5]),
         read_at=torch.tensor([2, 2]),
         num_keys=8,
+        grids=((), ()),
     )
     engine.step(inputs, cache, slice(1, 3))
+    with pytest.raises(ValueError, match="not 2 slots of a cache of 4"):
+        engine.step(inputs, cache, slice(3, 5))
     assert [part.data_ptr() for part in cache] == addresses
     for part in cache:
         assert not part[0].any()

@@ -17,7 +17,8 @@ from export.pictures import read_pixels
 from export.predictor import PredictOptions, Predictor, Prompt
 from export.text import TextCodec
 from model.autoencoder import to_images
-from model.requests import SamplingOptions
+from model.prefix import columns_needed
+from model.requests import Request, SamplingOptions
 from model.sampling import generate
 from tests.export.conftest import Made
 
@@ -86,11 +87,18 @@ def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> N
         assert codec.decode(ids) == text
     request = predictor.request(Prompt("1", "text", "<|boi|><|eos|>"), OPTIONS)
     config = made.bundle.config
-    assert request.prefix[0].tolist().count(config.boi_id) == 0
-    assert request.prefix[0].tolist().count(config.eos_id) == 0
+    assert ids_of(request).tolist().count(config.image.begin_id) == 0
+    assert ids_of(request).tolist().count(config.eos_id) == 0
     request = predictor.request(Prompt("1", "text_to_image", "<|eoi|> <|boi|>"), OPTIONS)
-    assert request.prefix[0].tolist().count(config.boi_id) == 1
-    assert request.prefix[0][-1] == config.boi_id
+    assert ids_of(request).tolist().count(config.image.begin_id) == 1
+    assert ids_of(request)[-1] == config.image.begin_id
+
+
+def ids_of(request: Request) -> torch.Tensor:
+    """The tokens of a prefix that is text alone."""
+    (ids,) = request.prefix
+    assert isinstance(ids, torch.Tensor)
+    return ids
 
 
 def fits(predictor: Predictor, prompt: Prompt) -> bool:
@@ -113,8 +121,9 @@ def test_the_longest_prompt_fits_and_one_more_is_refused(predictor: Predictor, t
         predictor.request(Prompt("1", task, "é" * (accepted + 1)), OPTIONS)
     longest = predictor.request(Prompt("1", task, "é" * accepted), OPTIONS)
     generate(predictor.opened.engine, [longest], options, num_slots=1)
-    spare = predictor.opened.engine.max_length - predictor.positions(longest)
-    longer = longest._replace(prefix=(torch.cat([longest.prefix[0][:1].repeat(spare + 1), longest.prefix[0]]),))
+    spare = predictor.opened.engine.max_length - columns_needed(predictor.bundle.config, longest)
+    ids = ids_of(longest)
+    longer = longest._replace(prefix=(torch.cat([ids[:1].repeat(spare + 1), ids]),))
     with pytest.raises(ValueError, match="positions"):
         generate(predictor.opened.engine, [longer], options, num_slots=1)
 

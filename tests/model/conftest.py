@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from model.config import ModelConfig, model_config
-from model.transfusion import Batch, Transfusion
+from model.batch import Batch, Latents
+from model.config import ModelConfig, image_modality, model_config
+from model.transfusion import Transfusion
 
+# Patches of a random document's image -> its grid.
+GRIDS = {1: (1, 1), 2: (2, 1), 4: (2, 2), 6: (2, 3)}
 SPECIAL_IDS = {"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}
 
 
-def tiny_config(objective: str = "flow") -> ModelConfig:
-    return model_config(
+def tiny_config(objective: str = "flow", **changes: Any) -> ModelConfig:
+    """changes: fields of ModelConfig other than the tiny model's."""
+    images = image_modality(channels=3, patch_side=2, codec="linear", unet_channels=(), begin_id=3, end_id=4)
+    config = model_config(
         "tiny",
         vocab_size=64,
-        latent_channels=3,
-        patch_side=2,
+        modalities=(images,),
         objective=objective,  # type: ignore[arg-type]
         max_length=160,
         special_ids=SPECIAL_IDS,
     )
+    return replace(config, **changes)
 
 
-def tiny_model(objective: str = "flow", seed: int = 0) -> Transfusion:
+def tiny_model(objective: str = "flow", seed: int = 0, **changes: Any) -> Transfusion:
     torch.manual_seed(seed)
-    model = Transfusion(tiny_config(objective))
+    model = Transfusion(tiny_config(objective, **changes))
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
@@ -48,7 +55,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     position, first, last = ids.clone(), torch.arange(length).repeat(len(rows), 1), torch.arange(length).repeat(len(rows), 1)
-    patch_at, patch_image, predict_at, target, after_image, num_images = [], [], [], [], [], 0
+    patch_at, patch_image, predict_at, target, after_image, grids = [], [], [], [], [], []
     for row, documents in enumerate(rows):
         start = 0
         for document in documents:
@@ -58,7 +65,8 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
                 position[row, at], first[row, at], ids[row, at] = offset, start, max(token, 0)
                 if token < 0:
                     if token not in of_image:
-                        of_image[token], num_images = num_images, num_images + 1
+                        of_image[token] = len(grids)
+                        grids.append(GRIDS[document.count(token)])
                     last[row, at] = start + max(i for i, other in enumerate(document) if other == token)
                     patch_at.append(row * length + at)
                     patch_image.append(of_image[token])
@@ -68,20 +76,35 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
                     after_image.append(bool(of_image))
             start += len(document)
         assert start <= length
+    images = () if not config.modalities else _images(config, patch_at, patch_image, grids, generator)
     return Batch(
         ids=ids,
         position=position,
         first=first.int(),
         last=last.int(),
-        patches=torch.randn(len(patch_at), config.patch_width, generator=generator),
-        patch_at=torch.tensor(patch_at, dtype=torch.long),
-        patch_image=torch.tensor(patch_image, dtype=torch.long),
-        image_sample=torch.arange(num_images),
-        time_limit=torch.ones(num_images),
+        latents=images,
         predict_at=torch.tensor(predict_at, dtype=torch.long),
         target=torch.tensor(target, dtype=torch.long),
         after_image=torch.tensor(after_image, dtype=torch.bool),
     )
+
+
+def _images(
+    config: ModelConfig,
+    patch_at: list[int],
+    patch_image: list[int],
+    grids: list[tuple[int, int]],
+    generator: torch.Generator,
+) -> tuple[Latents]:
+    images = Latents(
+        patches=torch.randn(len(patch_at), config.image.patch_width, generator=generator),
+        patch_at=torch.tensor(patch_at, dtype=torch.long),
+        patch_image=torch.tensor(patch_image, dtype=torch.long),
+        image_sample=torch.arange(len(grids)),
+        time_limit=torch.ones(len(grids)),
+        grids=tuple(grids),
+    )
+    return (images,)
 
 
 @pytest.fixture

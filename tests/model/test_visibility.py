@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import cast
 
 import torch
 
 from model.attention import packed_attention
-from model.transfusion import loss_sums_at
+from model.experts import shared
+from model.loss import PLAIN, Noised, loss_sums_at
+from model.patches import LinearPatchCodec
 from model.visibility import visible
 from tests.model.conftest import pack, random_document, tiny_config, tiny_model
 
@@ -39,10 +42,11 @@ def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
     batch = pack([documents], config, length)
     mask = visible(batch.first, batch.last, length)[0]
     embedded = model.embedding(batch.ids).detach()
-    time = torch.rand(len(batch.image_sample))
-    patches = model.codec.encode(batch.patches, time[batch.patch_image]).detach()
-    x = embedded.flatten(0, 1).index_copy(0, batch.patch_at, patches).view(1, length, -1).requires_grad_()
-    hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last))
+    (images,) = batch.latents
+    time = torch.rand(len(images.image_sample))
+    patches = cast(LinearPatchCodec, model.codecs[0]).encode(images.patches, time[images.patch_image], ())[0].detach()
+    x = embedded.flatten(0, 1).index_copy(0, images.patch_at, patches).view(1, length, -1).requires_grad_()
+    hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last), shared)
     for query in range(length):
         (gradient,) = torch.autograd.grad(hidden[0, query].sum(), x, retain_graph=True)
         reached = gradient[0].abs().sum(-1) > 0
@@ -56,8 +60,9 @@ def test_packing_changes_no_loss(rng: random.Random) -> None:
     documents = [random_document(rng, rng.randrange(1, 3)) for _ in range(3)]
     together = pack([documents], config, sum(map(len, documents)) + 3, seed=1)
     apart = pack([[document] for document in documents], config, max(map(len, documents)) + 5, seed=1)
-    noise, time = torch.randn_like(together.patches), torch.rand(len(together.image_sample))
+    (images,) = together.latents
+    drawn = [Noised(torch.randn_like(images.patches), torch.rand(len(images.image_sample)))]
     with torch.no_grad():
-        one, other = loss_sums_at(model, together, noise, time), loss_sums_at(model, apart, noise, time)
+        one, other = (loss_sums_at(model, batch, drawn, PLAIN) for batch in (together, apart))
     torch.testing.assert_close(one.text, other.text, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(one.image, other.image, rtol=1e-5, atol=1e-5)

@@ -20,7 +20,7 @@ from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest, write_json, write_manifest
 from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
 from model.autoencoder import Autoencoder
-from model.config import model_config
+from model.config import image_modality, model_config
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import export, infer, register
@@ -52,8 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("data/tokenizer", "data/requests/images", "artifacts/train"):
         Path(name).mkdir(parents=True)
     tokenizer.save(Path("data/tokenizer"))
-    sizes = {"vocab_size": 300, "latent_channels": 4, "patch_side": 2, "objective": "flow", "max_length": 128}
-    save_pretrained(Transfusion(model_config("tiny", **sizes, special_ids=tokenizer.special_ids)), Path("artifacts/train"))
+    ids = tokenizer.special_ids
+    markers = {"begin_id": ids["boi"], "end_id": ids["eoi"]}
+    images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
+    sizes = {"vocab_size": 300, "modalities": (images,), "objective": "flow", "max_length": 128}
+    save_pretrained(Transfusion(model_config("tiny", **sizes, special_ids=ids)), Path("artifacts/train"))
     write_json(Path("artifacts/train/run.json"), {"run_id": open_run("train").run_id})
     write_manifest(Path("artifacts/train"), kind="train", step=1)
     channels = {"block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4}

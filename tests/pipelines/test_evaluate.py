@@ -33,7 +33,7 @@ from components.evaluation.metrics import METRICS
 from components.runtime.files import read_json, write_json, write_manifest, write_text
 from components.runtime.tracking import open_run, tracking_uri
 from model.autoencoder import Autoencoder
-from model.config import model_config
+from model.config import image_modality, model_config
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths
@@ -108,8 +108,16 @@ def write_world(documents: Sequence[Document]) -> str:
     write_manifest(paths.LATENTS, kind="latents")
     for gate in ("documents", "latents"):
         write_text(paths.QUARANTINE / f"{gate}.jsonl", "")
-    sizes = {"vocab_size": tokenizer.vocab_size, "latent_channels": 4, "patch_side": 2, "max_length": 160}
-    config = model_config("tiny", **sizes, objective="flow", special_ids=tokenizer.special_ids)
+    markers = {"begin_id": tokenizer.special_ids["boi"], "end_id": tokenizer.special_ids["eoi"]}
+    images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
+    config = model_config(
+        "tiny",
+        vocab_size=tokenizer.vocab_size,
+        modalities=(images,),
+        objective="flow",
+        max_length=160,
+        special_ids=tokenizer.special_ids,
+    )
     save_pretrained(Transfusion(config), paths.TRAIN)
     run_id = open_run("train").run_id
     write_json(paths.TRAIN / "run.json", {"run_id": run_id})

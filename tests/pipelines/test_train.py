@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from components.runtime.files import read_manifest
-from model.pretrained import load_pretrained
+from model.pretrained import from_pretrained
 from tests.components.training.conftest import Corpus, corpus
 
 __all__ = ["corpus"]  # the fixture
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SETTINGS = {
-    "model": "{preset: tiny, patch_side: 2, objective: flow}",
+    "model.preset": "tiny",
+    "model.patch_side": 2,
     "batch_rows": 4,
     "max_steps": 60,
     "warmup_steps": 5,
@@ -97,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert "step 400/400 | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
     assert manifest["step"] == 400
-    model = load_pretrained(workspace / "artifacts/train")
+    model = from_pretrained(workspace / "artifacts/train")
     assert model.config.width == 32
     with (workspace / "reports/train/history.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -20,7 +20,7 @@ from components.data.shards import open_shard, shard_keys, shard_paths
 from components.data.tokenizer import load_tokenizer
 from components.runtime.failure import BadInput
 from model.autoencoder import Autoencoder, to_pixels
-from model.transfusion import Batch
+from model.batch import Batch, Latents
 
 SIDE, PATCHES, ROW = 2, 16, 80
 
@@ -33,6 +33,17 @@ def names_by_row(latents: Path, split: str = "train") -> list[list[str]]:
 
 def batch_of(rows: PackedRows, wanted: list[int], *, step: int = 0, seed: int = 1, dropout: float = 0.0) -> Batch:
     return rows.batch(wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5)
+
+
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """Every tensor of a batch and of its images, by name."""
+    parts = batch._asdict() | batch.latents[0]._asdict()
+    return {name: part for name, part in parts.items() if isinstance(part, torch.Tensor)}
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    for name, part in tensors_of(one).items():
+        assert torch.equal(part, tensors_of(other)[name]), name
 
 
 class Oracle:
@@ -66,7 +77,7 @@ class Oracle:
 
     def batch(self, wanted: list[int], hidden: set[int]) -> dict[str, list]:
         """Every part of the batch as a flat list. hidden: numbers of the images that must not see their caption."""
-        out: dict[str, list] = {name: [] for name in Batch._fields}
+        out: dict[str, list] = {name: [] for name in (*Batch._fields, *Latents._fields)}
         for row_number, row in enumerate(wanted):
             cells: list[tuple[int, int, int, int]] = []
             for name in self.rows[row]:
@@ -117,9 +128,10 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
     assert bool(hidden) == (dropout > 0)
     expected = oracle.batch(wanted, hidden)
     assert batch.ids.shape == (rows.num_rows, ROW)
-    assert batch.patches.dtype == torch.float32
+    (images,) = batch.latents
+    assert images.grids == ((4, 4),) * len(images.image_sample)
     ids = batch.ids.flatten().clone()
-    ids[batch.patch_at] = 0
+    ids[images.patch_at] = 0
     assert ids.tolist() == expected["ids"]
     for name in (
         "position",
@@ -133,17 +145,21 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
         "target",
         "after_image",
     ):
-        assert getattr(batch, name).flatten().tolist() == expected[name], name
+        part = getattr(images if name in Latents._fields else batch, name)
+        assert part.flatten().tolist() == expected[name], name
     # Stored in float16.
-    torch.testing.assert_close(batch.patches, torch.tensor(expected["patches"]), atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(images.patches, torch.tensor(expected["patches"]), atol=2e-3, rtol=2e-3)
     assert {row for row in oracle.rows for row in row} >= {f"made/train-{index}" for index in (0, 1, 3, 4)}
 
 
 def test_dtypes_are_those_of_the_contract(encoded) -> None:
     batch = batch_of(PackedRows(encoded.latents, "train", None), [0, 1])
-    wanted = dict.fromkeys(Batch._fields, torch.int64) | {"first": torch.int32, "last": torch.int32}
-    wanted |= {"patches": torch.float32, "time_limit": torch.float32, "after_image": torch.bool}
-    assert {name: part.dtype for name, part in batch._asdict().items()} == wanted
+    wanted = dict.fromkeys(Batch._fields, torch.int64) | dict.fromkeys(Latents._fields[:-1], torch.int64)
+    wanted |= {"first": torch.int32, "last": torch.int32, "after_image": torch.bool}
+    wanted |= {"patches": torch.float32, "time_limit": torch.float32}
+    assert {name: part.dtype for name, part in tensors_of(batch).items()} == {
+        name: dtype for name, dtype in wanted.items() if name != "latents"
+    }
 
 
 def test_every_text_token_is_predicted_once_over_the_rows(encoded) -> None:
@@ -164,12 +180,13 @@ def test_a_quarantined_document_is_in_no_batch(encoded, tmp_path: Path) -> None:
     before, after = batch_of(everything, [row]), batch_of(rows, [row])
     assert rows.num_left_out == 1
     assert rows.num_rows == everything.num_rows
-    assert len(before.image_sample) - len(after.image_sample) == 2
+    samples = [part.latents[0].image_sample.tolist() for part in (before, after)]
+    assert len(samples[0]) - len(samples[1]) == 2
     # What stays keeps its number, and so its noise and its dropped captions.
-    assert set(after.image_sample.tolist()) < set(before.image_sample.tolist())
+    assert set(samples[1]) < set(samples[0])
     assert (before.ids == 1).sum() - (after.ids == 1).sum() == 1
     others = [number for number in range(rows.num_rows) if number != row]
-    assert all(torch.equal(a, b) for a, b in zip(batch_of(everything, others), batch_of(rows, others), strict=True))
+    assert_equal(batch_of(everything, others), batch_of(rows, others))
 
 
 def test_a_row_with_nothing_left_is_padding(encoded, tmp_path: Path) -> None:
@@ -178,7 +195,7 @@ def test_a_row_with_nothing_left_is_padding(encoded, tmp_path: Path) -> None:
     batch = batch_of(PackedRows(encoded.latents, "train", tmp_path / "q"), [0])
     assert batch.ids.tolist() == [[0] * ROW]
     assert batch.first.tolist() == batch.last.tolist() == [list(range(ROW))]
-    assert batch.patches.shape == (0, 16)
+    assert batch.latents[0].patches.shape == (0, 16)
     assert len(batch.target) == 0
 
 
@@ -195,7 +212,7 @@ def test_batches_are_pure_functions_of_seed_and_step(encoded) -> None:
     wanted = list(range(first.num_rows))
     batch_of(first, [2, 0], step=8, dropout=0.5)  # no state is left behind
     a, b = (batch_of(rows, wanted, step=9, seed=4, dropout=0.5) for rows in (first, second))
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert_equal(a, b)
     assert not torch.equal(a.first, batch_of(first, wanted, step=10, seed=4, dropout=0.5).first)
     assert not torch.equal(a.first, batch_of(first, wanted, step=9, seed=5, dropout=0.5).first)
 

@@ -10,7 +10,7 @@ import torch
 
 from components.data.scenes import ALL_PAIRS, PHRASINGS, describe, random_objects
 from components.data.tokenizer import TextTokenizer, train_tokenizer
-from model.config import ModelConfig, model_config
+from model.config import ModelConfig, image_modality, model_config
 from model.transfusion import Transfusion
 
 LATENT_SHAPE = (4, 4, 4)
@@ -36,8 +36,16 @@ def config(tokenizer: TextTokenizer) -> ModelConfig:
     return model_config(
         "tiny",
         vocab_size=tokenizer.vocab_size,
-        latent_channels=LATENT_SHAPE[0],
-        patch_side=2,
+        modalities=(
+            image_modality(
+                channels=LATENT_SHAPE[0],
+                patch_side=2,
+                codec="linear",
+                unet_channels=(),
+                begin_id=tokenizer.special_ids["boi"],
+                end_id=tokenizer.special_ids["eoi"],
+            ),
+        ),
         objective="flow",
         max_length=256,
         special_ids=tokenizer.special_ids,

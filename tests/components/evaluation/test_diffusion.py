@@ -22,7 +22,7 @@ NUM_PATCHES = 4
 def document(config: ModelConfig, number: int, text: list[int], caption: str | None) -> ImageDocument:
     """One image after a text of the given ids."""
     latents = np.random.default_rng(number).normal(size=(1, 4, 4, 4)).astype(np.float32)
-    ids = np.array([config.bos_id, *text, config.boi_id, config.eoi_id, config.eos_id])
+    ids = np.array([config.bos_id, *text, config.image.begin_id, config.image.end_id, config.eos_id])
     return ImageDocument(f"c/{number}", Stored(ids, latents), caption, (), None, ())
 
 
@@ -35,26 +35,27 @@ def documents(config: ModelConfig) -> list[ImageDocument]:
 def one_image_error(model: Transfusion, stored: Stored, image: int, time: float) -> float:
     """Denoise once by the generation step: text and BOI as a prefix, then the noised patches."""
     config, engine = model.config, TorchEngine(model)
-    clean = cut(torch.from_numpy(stored.latents), config.patch_side)[0]
+    clean = cut(torch.from_numpy(stored.latents), config.image.patch)[0]
     drawn = noise.draw(SEED, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_width).noise
-    prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.boi_id)[0]) + 1])
+    prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.image.begin_id)[0]) + 1])
     column = torch.arange(len(prefix) + NUM_PATCHES)
     is_image = column >= len(prefix)
     patches = torch.zeros(len(column), config.patch_width)
-    patches[is_image] = noise.add_noise(config.objective, clean, drawn, torch.tensor(time))
+    patches[is_image] = noise.add_noise(config.process, clean, drawn, torch.tensor(time))
     inputs = StepInputs(
         ids=torch.cat([prefix, torch.full((NUM_PATCHES,), config.pad_id)])[None],
         patches=patches[None],
-        is_image=is_image[None],
+        kind=is_image[None].long(),
         time=torch.tensor([time]),
         position=column[None],
         q_last=torch.where(is_image, len(column) - 1, column)[None],
         write_at=torch.tensor([0]),
         read_at=torch.tensor([0]),
         num_keys=len(column),
+        grids=((2, 2),),
     )
     prediction = engine.step(inputs, engine.new_cache(1), slice(0, 1)).prediction[0, is_image]
-    return float((prediction - noise.target(config.objective, clean, drawn)).square().sum())
+    return float((prediction - (drawn - clean)).square().sum())
 
 
 def test_squared_error_is_that_of_single_denoising_steps(model: Transfusion, documents: list[ImageDocument]) -> None:
@@ -68,7 +69,7 @@ def test_squared_error_is_that_of_single_denoising_steps(model: Transfusion, doc
 
 def test_an_image_before_its_caption_is_measured_after_it(model: Transfusion, config: ModelConfig) -> None:
     after = document(config, 1, [20, 21], "x")
-    stream = np.array([config.bos_id, config.boi_id, config.eoi_id, 20, 21, config.eos_id])
+    stream = np.array([config.bos_id, config.image.begin_id, config.image.end_id, 20, 21, config.eos_id])
     before = after._replace(stored=Stored(stream, after.stored.latents))
     assert np.array_equal(caption_first(before.stored, stream, config).ids, after.stored.ids)
     losses = [measure_diffusion(model, [entry], (0.2, 0.6), seed=1) for entry in (before, after)]
@@ -92,8 +93,9 @@ def test_wrong_captions_cost_nothing_when_text_is_not_read(model: Transfusion, d
 def test_documents_of_several_images_count_in_the_loss_alone(
     model: Transfusion, config: ModelConfig, documents: list[ImageDocument]
 ) -> None:
+    boi, eoi = config.image.begin_id, config.image.end_id
     two = Stored(
-        np.array([config.bos_id, 20, config.boi_id, config.eoi_id, 30, config.boi_id, config.eoi_id, config.eos_id]),
+        np.array([config.bos_id, 20, boi, eoi, 30, boi, eoi, config.eos_id]),
         np.random.default_rng(9).normal(size=(2, 4, 4, 4)).astype(np.float32),
     )
     losses = measure_diffusion(model, [*documents, ImageDocument("c/9", two, None, (), None, ())], (0.5,), seed=2)

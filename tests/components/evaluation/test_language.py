@@ -74,13 +74,14 @@ def nats_token_by_token(model: Transfusion, ids: list[int]) -> float:
         inputs = StepInputs(
             ids=torch.tensor([[token]]),
             patches=torch.zeros(1, 1, model.config.patch_width),
-            is_image=torch.zeros(1, 1, dtype=torch.bool),
+            kind=torch.zeros(1, 1, dtype=torch.long),
             time=torch.zeros(1),
             position=column,
             q_last=column,
             write_at=column[0],
             read_at=torch.zeros(1, dtype=torch.long),
             num_keys=at + 1,
+            grids=((),),
         )
         logits = engine.step(inputs, cache, slice(0, 1)).logits[0].double()
         total -= float(torch.log_softmax(logits, dim=0)[following])

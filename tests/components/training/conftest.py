@@ -18,6 +18,7 @@ from components.data.tokenizer import TextTokenizer, token_stream, train_tokeniz
 from components.runtime.files import write_manifest
 from components.training.config import ModelChoice, SamplingConfig, TrainConfig
 from model.autoencoder import Autoencoder
+from model.loss import PLAIN
 
 ROW_LENGTH, LATENT_SHAPE, PATCH_SIDE = 64, (4, 4, 4), 2
 CAPTIONS = ("a red three top left", "a blue seven bottom right and a red one", "there is a green nine", "red")
@@ -38,7 +39,16 @@ class Corpus(NamedTuple):
 
 CONFIG = TrainConfig(
     seed=17,
-    model=ModelChoice(preset="tiny", patch_side=PATCH_SIDE, objective="flow"),
+    model=ModelChoice(
+        preset="tiny",
+        patch_side=PATCH_SIDE,
+        codec="linear",
+        unet_channels=(),
+        objective="flow",
+        zero_terminal_snr=False,
+        experts="shared",
+        qk_norm=False,
+    ),
     batch_rows=4,
     max_steps=12,
     warmup_steps=3,
@@ -50,12 +60,12 @@ CONFIG = TrainConfig(
     adam_eps=1e-8,
     clip_norm=1.0,
     image_loss_weight=3.0,
-    after_image_weight=1.0,
-    time_shift=1.0,
+    loss=PLAIN,
     image_first_time_limit=0.5,
     caption_dropout=0.2,
     ema_decay=0.9,
     precision="float32",
+    compile="off",
     checkpoint_every_steps=4,
     sample_every_steps=6,
     log_every_steps=2,

@@ -18,6 +18,7 @@ from components.training.checkpoints import TrainingState, resume, save_checkpoi
 from components.training.config import TrainConfig
 from components.training.loop import Losses, Progress, Trainer, World, new_state
 from components.training.worker import configuration
+from model.loss import loss_sums
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG, Corpus, changed
 
@@ -107,9 +108,7 @@ def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> 
 
 
 def losses_of(trainer: Trainer, batch):
-    from model.transfusion import loss_sums
-
-    return loss_sums(trainer.model, batch, CONFIG.seed, 3)
+    return loss_sums(trainer.model, batch, CONFIG.seed, 3, CONFIG.loss)
 
 
 def seen_by(trainer: Trainer, batch) -> torch.Tensor:

@@ -1,0 +1,164 @@
+"""How many tokens does a training step take in a second, and what share of the card's arithmetic is that?
+
+The step is forward, backward and AdamW's, under bfloat16 autocast with float32 weights, at packed rows of one length. Every
+step has a batch of its own: a layout that compiled anew would show. Noise is drawn beforehand, and timed by itself, because in
+training the CPU draws it while the GPU is busy with the step before.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from benchmarks.gpu_clock import Result, attempt, seconds_of_each
+from benchmarks.gpu_work import SPECIAL_IDS, Work, configuration, make_batch
+from model.batch import Batch
+from model.compiled import compile_for_training
+from model.config import ModelConfig
+from model.loss import PLAIN, Noised, draw, loss_sums_at
+from model.transfusion import Transfusion
+
+LEARNING_RATE = 1e-4
+# Lambda of the paper, arXiv 2408.11039, Sec. 4.1.
+IMAGE_WEIGHT = 5.0
+# Bytes that the backward pass keeps of one block for each number of the stream, uncompiled: 48 (the stream twice in float32; in
+# bfloat16 its norms, queries, keys and values before and after turning, what attention made, and the feed-forward's three
+# parts), and a third of that for what comes and goes.
+BYTES_KEPT = 64
+# Parameter, gradient and two moments.
+BYTES_PER_PARAMETER = 16
+
+
+class Given(NamedTuple):
+    """One step's batch on the device, its noise, the CPU's seconds for drawing that, and how many tokens it counts."""
+
+    batch: Batch
+    drawn: list[Noised]
+    draw_seconds: float
+    num_tokens: int
+
+
+class Trained(NamedTuple):
+    """A model and what moves its weights."""
+
+    model: Transfusion
+    optimiser: torch.optim.AdamW
+
+
+def train(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
+    """tokens/s uncompiled and compiled, with as many rows as fit."""
+    torch.set_float32_matmul_precision("high")
+    config = configuration(work, preset)
+    rows = rows_that_fit(work, config, device)
+    while True:
+        trained = new_trained(config, device)
+        given = [prepare(work, rows, seed, device) for seed in range(work.warm_up + work.repeats)]
+        eager = attempt(lambda: measure(work, trained, given, device))  # noqa: B023
+        if "OutOfMemoryError" not in eager.get("error", "") or rows == 1:
+            break
+        del trained, given
+        torch.cuda.empty_cache()
+        rows //= 2
+    yield {"parameters": num_parameters(config), "rows": rows, "row_length": work.row_length}
+    yield {"noise_drawn_on_cpu_seconds": statistics.median(each.draw_seconds for each in given)}
+    yield {"eager": eager}
+    compile_for_training(trained.model, backend=work.compiler)
+    yield {"compiled": attempt(lambda: measure(work, trained, given, device))}
+
+
+def new_trained(config: ModelConfig, device: torch.device) -> Trained:
+    torch.manual_seed(0)
+    model = Transfusion(config).to(device)
+    return Trained(model, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True))
+
+
+def measure(work: Work, trained: Trained, given: list[Given], device: torch.device) -> Result:
+    """The median over steps of their rates; the first `warm_up` steps do not count."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    losses = [take_step(trained, each, device).item() for each in given[: work.warm_up]]
+    warm_up_seconds = time.perf_counter() - start
+    graphs = counters["stats"]["unique_graphs"]
+    measured = given[work.warm_up :]
+    kept: list[torch.Tensor] = []
+    seconds = seconds_of_each(lambda at: kept.append(take_step(trained, measured[at], device)), len(measured), device)
+    losses += [loss.item() for loss in kept]
+    if not all(map(math.isfinite, losses)):
+        raise RuntimeError(f"losses {losses} are not all finite")
+    flops = [step_flops(trained.model, each.batch) for each in measured]
+    return {
+        "tokens_per_second": statistics.median(each.num_tokens / s for each, s in zip(measured, seconds, strict=True)),
+        "flops_per_second": statistics.median(amount / s for amount, s in zip(flops, seconds, strict=True)),
+        "seconds": seconds,
+        "warm_up_seconds": warm_up_seconds,
+        "graphs_compiled_while_measured": counters["stats"]["unique_graphs"] - graphs,
+        "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
+        "losses": losses,
+    }
+
+
+def take_step(trained: Trained, given: Given, device: torch.device) -> torch.Tensor:
+    """Forward, backward, and the optimiser's step; the loss."""
+    with torch.autocast(device.type, torch.bfloat16):
+        sums = loss_sums_at(trained.model, given.batch, given.drawn, PLAIN)
+    loss = sums.text / max(sums.num_tokens, 1) + IMAGE_WEIGHT * sums.image / max(sums.num_values, 1)
+    loss.backward()
+    trained.optimiser.step()
+    trained.optimiser.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+def prepare(work: Work, rows: int, seed: int, device: torch.device) -> Given:
+    """A batch and its noise, made on the CPU and moved."""
+    batch, num_tokens = make_batch(work, rows, seed)
+    start = time.perf_counter()
+    drawn = [draw(part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
+    draw_seconds = time.perf_counter() - start
+    moved = [Noised(*(part.to(device) for part in each)) for each in drawn]
+    return Given(batch.to(device), moved, draw_seconds, num_tokens)
+
+
+def rows_that_fit(work: Work, config: ModelConfig, device: torch.device) -> int:
+    """A power of two, at most work.max_rows, for which the memory should do."""
+    if device.type != "cuda":
+        return work.max_rows
+    memory = 0.8 * torch.cuda.get_device_properties(device).total_memory - 2 * 2**30
+    memory -= BYTES_PER_PARAMETER * num_parameters(config)
+    rows = int(memory / (BYTES_KEPT * config.width * config.num_layers * work.row_length))
+    return min(work.max_rows, 2 ** (max(rows, 1).bit_length() - 1))
+
+
+def step_flops(model: Transfusion, batch: Batch) -> float:
+    """Operations of the least that computes a step: 6 a weight and position in use, and visible attention alone.
+
+    The head counts where text is predicted and the codec at patches; nothing counts twice for being computed again.
+    """
+    config = model.config
+    used = batch.ids != SPECIAL_IDS["pad"]
+    for part in batch.latents:
+        used.view(-1)[part.patch_at] = True
+    blocks = _num_weights(model.transformer.blocks) * int(used.sum())
+    codecs = sum(_num_weights(codec) * len(part.patch_at) for codec, part in zip(model.codecs, batch.latents, strict=True))
+    head = config.width * config.vocab_size * len(batch.predict_at)
+    visible = ((batch.last - batch.first + 1) * used).sum().item()
+    # Forward a product with the keys and one with the values, 4 operations a visible pair; backward twice as many.
+    return 6.0 * (blocks + codecs + head) + 12.0 * config.num_layers * config.width * visible
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """Counted without making them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Transfusion(config).parameters())
+
+
+def _num_weights(module: nn.Module) -> int:
+    """Of the matrices alone."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() >= 2)

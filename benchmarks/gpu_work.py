@@ -1,0 +1,231 @@
+"""What work does a GPU do? Packed rows of mixed documents, text to images one to one; the same documents for the peer.
+
+Torch and the standard library alone, like all of benchmarks/gpu*.py, so that a bare machine with a GPU can run them.
+
+Legend: B rows, L row length, n positions of a document, P patches, Y/X patches along the axes of an image, W numbers in a
+patch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, Latents
+from model.config import ModelConfig, image_modality, model_config
+
+# Ids below are markers; words begin behind them.
+FIRST_WORD = 8
+SPECIAL_IDS = {"pad": 0, "bos": 1, "eos": 2}
+BEGIN_IMAGE, END_IMAGE = 3, 4
+CHANNELS, PATCH_SIDE = 8, 2
+
+
+class Sampling(NamedTuple):
+    """Text -> image. batch: prompts at once, each guided by a second row."""
+
+    batch: int
+    prompt_length: int
+    num_steps: int
+    guidance_scale: float
+    modes: tuple[str, ...]
+
+
+class Parity(NamedTuple):
+    """num_layouts: random ones of [rows, length]. timed_rows: of a row's full length, for the times."""
+
+    num_layouts: int
+    rows: int
+    length: int
+    num_heads: int
+    head_width: int
+    timed_rows: int
+
+
+class Work(NamedTuple):
+    """presets: of model/config.py. max_rows: most rows of a training step. peer_documents: of a step of the peer's.
+
+    repeats: measurements of each figure, after warm_up that do not count. compiler: backend of torch.compile.
+    matmul_side: of the square matrices whose product is the machine's measured rate.
+    """
+
+    presets: tuple[str, ...]
+    vocab_size: int
+    row_length: int
+    grid: tuple[int, int]
+    max_rows: int
+    peer_documents: int
+    repeats: int
+    warm_up: int
+    compiler: str
+    matmul_side: int
+    sampling: Sampling
+    parity: Parity
+
+
+FULL = Work(
+    presets=("0.16b", "0.37b", "0.76b"),
+    vocab_size=32768,
+    row_length=4096,
+    grid=(16, 16),
+    max_rows=16,
+    peer_documents=64,
+    repeats=8,
+    warm_up=3,
+    compiler="inductor",
+    matmul_side=8192,
+    sampling=Sampling(16, prompt_length=32, num_steps=50, guidance_scale=3.0, modes=("eager", "compiled", "graphs")),
+    parity=Parity(num_layouts=200, rows=2, length=1024, num_heads=12, head_width=64, timed_rows=4),
+)
+# The same on a CPU in seconds: whether it runs, not how fast.
+TOY = Work(
+    presets=("tiny",),
+    vocab_size=256,
+    row_length=160,
+    grid=(4, 4),
+    max_rows=2,
+    peer_documents=4,
+    repeats=2,
+    warm_up=1,
+    compiler="aot_eager",
+    matmul_side=256,
+    sampling=Sampling(2, prompt_length=6, num_steps=3, guidance_scale=3.0, modes=("eager",)),
+    parity=Parity(num_layouts=5, rows=2, length=200, num_heads=2, head_width=16, timed_rows=1),
+)
+
+# A document as it is planned: numbers of text tokens, and the grids of images.
+Plan = tuple[int | tuple[int, int], ...]
+
+
+def configuration(work: Work, preset: str) -> ModelConfig:
+    """Our model of a preset, for images of 2 x 2 x 8 numbers a patch."""
+    images = image_modality(
+        channels=CHANNELS,
+        patch_side=PATCH_SIDE,
+        codec="linear",
+        unet_channels=(),
+        begin_id=BEGIN_IMAGE,
+        end_id=END_IMAGE,
+    )
+    return model_config(
+        preset,
+        vocab_size=work.vocab_size,
+        modalities=(images,),
+        objective="flow",
+        max_length=work.row_length,
+        special_ids=SPECIAL_IDS,
+    )
+
+
+def plan_row(rng: random.Random, room: int, grid: tuple[int, int]) -> list[Plan]:
+    """Documents that fill a row: a caption before or after its image, or two images between three texts."""
+    num_patches = math.prod(grid)
+    plans: list[Plan] = []
+    while True:
+        text = lambda: rng.randint(num_patches // 2, num_patches * 3 // 2)  # noqa: E731
+        part = text() * 2 // 3
+        plan: Plan = rng.choice([(text(), grid), (grid, text()), (part, grid, part, grid, part)])
+        if num_positions(plan) > room:
+            break
+        plans.append(plan)
+        room -= num_positions(plan)
+    # What is left goes to a last document, with an image if it holds one.
+    if room >= num_patches + 5:
+        plans.append((room - num_patches - 4, grid))
+    elif room >= 3:
+        plans.append((room - 2,))
+    return plans
+
+
+def num_positions(plan: Plan) -> int:
+    """Positions of a document with its markers."""
+    return 2 + sum(part if isinstance(part, int) else math.prod(part) + 2 for part in plan)
+
+
+def num_tokens(plan: Plan) -> int:
+    """Text tokens and patches, which is what is counted on both sides; markers are not."""
+    return sum(part if isinstance(part, int) else math.prod(part) for part in plan)
+
+
+def make_document(plan: Plan, vocab_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Text as int64 [n], images as float32 [Y, X, W]."""
+    patch_width = CHANNELS * PATCH_SIDE**2
+    return [
+        torch.randint(FIRST_WORD, vocab_size, (part,), generator=generator)
+        if isinstance(part, int)
+        else torch.randn(*part, patch_width, generator=generator)
+        for part in plan
+    ]
+
+
+def make_batch(work: Work, num_rows: int, seed: int) -> tuple[Batch, int]:
+    """A batch of num_rows full rows, and how many tokens it counts."""
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    plans = [plan_row(rng, work.row_length, work.grid) for _ in range(num_rows)]
+    rows = [[make_document(plan, work.vocab_size, generator) for plan in row] for row in plans]
+    return lay_out(rows, work.row_length), sum(num_tokens(plan) for row in plans for plan in row)
+
+
+def lay_out(rows: list[list[list[Tensor]]], length: int) -> Batch:
+    """The documents of each row, one after the other, between their markers."""
+    num_rows = len(rows)
+    ids = torch.full((num_rows, length), SPECIAL_IDS["pad"])
+    position = torch.zeros_like(ids)
+    first = torch.arange(length).repeat(num_rows, 1)
+    last = first.clone()
+    is_patch, predicts, after_image = torch.zeros(3, num_rows, length, dtype=torch.bool)
+    images: list[Tensor] = []
+    for row, documents in enumerate(rows):
+        start = 0
+        for document in documents:
+            flat, blocks = _stream(document)
+            end = start + len(flat)
+            ids[row, start:end], position[row, start:end], first[row, start:end] = flat, torch.arange(len(flat)), start
+            for begin, stop in blocks:
+                last[row, start + begin : start + stop] = start + stop - 1
+                is_patch[row, start + begin : start + stop] = True
+                after_image[row, start + stop : end] = True
+            # No text is predicted where a patch or the beginning of an image is read, nor at the end.
+            predicts[row, start : end - 1] = (flat[:-1] != BEGIN_IMAGE) & ~is_patch[row, start : end - 1]
+            images += [part for part in document if part.is_floating_point()]
+            start = end
+    predict_at = predicts.flatten().nonzero().squeeze(1)
+    return Batch(
+        ids=ids,
+        position=position,
+        first=first.int(),
+        last=last.int(),
+        latents=(_latents(images, is_patch.flatten().nonzero().squeeze(1)),),
+        predict_at=predict_at,
+        target=ids.flatten()[predict_at + 1],
+        after_image=after_image.flatten()[predict_at],
+    )
+
+
+def _stream(document: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+    """int64 [n], pad where a patch stands, and where each image's patches begin and end."""
+    parts, blocks, length = [torch.tensor([SPECIAL_IDS["bos"]])], [], 1
+    for part in document:
+        if part.is_floating_point():
+            size = part.shape[0] * part.shape[1]
+            blocks.append((length + 1, length + 1 + size))
+            part = torch.tensor([BEGIN_IMAGE, *[SPECIAL_IDS["pad"]] * size, END_IMAGE])
+        parts.append(part)
+        length += len(part)
+    return torch.cat([*parts, torch.tensor([SPECIAL_IDS["eos"]])]), blocks
+
+
+def _latents(images: list[Tensor], patch_at: Tensor) -> Latents:
+    sizes = torch.tensor([image.shape[0] * image.shape[1] for image in images], dtype=torch.long)
+    return Latents(
+        patches=torch.cat([torch.zeros(0, CHANNELS * PATCH_SIDE**2), *(image.flatten(0, 1) for image in images)]),
+        patch_at=patch_at,
+        patch_image=torch.arange(len(images)).repeat_interleave(sizes),
+        image_sample=torch.arange(len(images)),
+        time_limit=torch.ones(len(images)),
+        grids=tuple((image.shape[0], image.shape[1]) for image in images),
+    )

@@ -1,0 +1,35 @@
+"""What is counted and set alike on both sides? The precision, and the network's evaluations of an image.
+
+Read by both environments, so it needs torch and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.peer_work import Precision
+
+
+def autocast(precision: Precision) -> torch.autocast:
+    """The context of forward passes; weights stay in float32 on both sides."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def evaluated_rows(transformer: torch.nn.Module, block: int) -> Iterator[list[int]]:
+    """Collects the number of rows [rows, block, D] of every pass over `block` positions: the evaluations of images."""
+    rows: list[int] = []
+
+    def hook(_: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        if given[0].shape[1] == block:
+            rows.append(given[0].shape[0])
+
+    handle = transformer.register_forward_pre_hook(hook)
+    try:
+        yield rows
+    finally:
+        handle.remove()

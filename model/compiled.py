@@ -1,0 +1,101 @@
+"""How is a model compiled for training on a GPU? Piece by piece, between what changes from batch to batch.
+
+Attention, and the route of positions to experts, are closures over a batch: within a compiled region each would be looked at
+anew, and masks that depend on the batch have gone wrong there silently (pytorch issue 186775). So each block is compiled in
+two pieces, before and after attention (FlexAttention is compiled by itself, see flexible_attention.py). All blocks share the
+two, so that compiling takes as long for 32 layers as for one. Shapes are those of the packed rows, [B, L], which never change.
+
+Where positions go through experts of their own, the number that each takes changes with every batch. There the experts are
+compiled, with sizes left open, and the gathers around them are not; an expert of one position or of none is compiled anew.
+
+Legend: B rows, L positions, D width, N predicted tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from model.experts import Route, shared
+from model.token_loss import TokenLoss, token_loss
+from model.transformer import Block
+from model.transfusion import Transfusion
+
+# Logits of a compiled piece, in numbers: large enough that the head's cast and the calls cost little, small enough that the
+# tokens left over, which are computed without compilation, are a small share of a GPU's batch.
+MAX_LOGITS = 2**26
+
+# (hidden [N, D], head [V, D], target int64 [N]) -> cross-entropy and log of the softmax's sum, float32 [N] each
+Losses = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> None:
+    """Compile the blocks and the text's loss of `model`, in place; names of weights and results stay as they are.
+
+    Compilation happens at the first batch, and again for a batch with other B or L. Copies of the model are compiled as well;
+    those made before are not. backend: of torch.compile.
+    """
+    before, after = (torch.compile(each, dynamic=False, backend=backend) for each in (Block.before, Block.after))
+    # Bound methods, because they follow their owner into a copy, where a closure would go on with the old one's weights.
+    for block in model.transformer.blocks:
+        assert isinstance(block, Block)
+        if len(block.attention) == 1:
+            block.before = MethodType(_of_one_expert(before), block)
+        if len(block.feed_forward) == 1:
+            block.after = MethodType(_of_one_expert(after), block)
+        for place in (block.attention, block.feed_forward):
+            if len(place) > 1:
+                _compile_each(place, backend)
+    model.text_loss = MethodType(_text_loss_with(torch.compile(_losses, dynamic=False, backend=backend)), model)
+
+
+def _of_one_expert(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Block where all positions go the same way, whatever the batch's route is elsewhere."""
+
+    def method(block: Block, x: Tensor, given: Any, route: Route) -> Any:
+        return compiled(block, x, given, shared)
+
+    return method
+
+
+def _compile_each(experts: nn.ModuleList, backend: str) -> None:
+    for expert in experts:
+        expert.forward = MethodType(torch.compile(type(expert).forward, dynamic=True, backend=backend), expert)
+
+
+def _text_loss_with(losses: Losses) -> Callable[..., TokenLoss]:
+    """`Transfusion.text_loss`, compiled."""
+
+    def text_loss(model: Transfusion, hidden: Tensor, target: Tensor) -> TokenLoss:
+        return loss_by_pieces(losses, hidden, model.head.weight, target)
+
+    return text_loss
+
+
+def loss_by_pieces(losses: Losses, hidden: Tensor, head: Tensor, target: Tensor, *, max_logits: int = MAX_LOGITS) -> TokenLoss:
+    """`token_loss` with `losses` for pieces of one size, and as it is for the tokens left over.
+
+    hidden: [N, D]. head: [V, D]. target: int64 [N]. max_logits: of one piece; the backward pass computes each piece again.
+    """
+    size = max(1, max_logits // head.shape[0])
+    whole = len(target) // size * size
+    pieces = [
+        checkpoint(losses, hidden[at : at + size], head, target[at : at + size], use_reentrant=False, preserve_rng_state=False)
+        for at in range(0, whole, size)
+    ]
+    pieces.append(token_loss(hidden[whole:], head, target[whole:]))
+    return TokenLoss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))  # type: ignore[arg-type]
+
+
+def _losses(hidden: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    logits = F.linear(hidden, head).float()
+    log_normaliser = logits.logsumexp(-1)
+    # A mask and not a gather: its backward pass is part of the softmax's, where a gather's fills a table of its own.
+    wanted = torch.arange(logits.shape[1], device=logits.device) == target.unsqueeze(1)
+    return log_normaliser - torch.where(wanted, logits, 0.0).sum(-1), log_normaliser

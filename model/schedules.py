@@ -1,0 +1,66 @@
+"""How much image and how much noise is there at a time? noised = signal * clean + noise * eps, at times 0 (clean) .. 1 (noise).
+
+The DDPM path ("epsilon", "v") is the paper's: T = 1000 steps of the cosine schedule (Transfusion, arXiv 2408.11039, Sec. 3.2;
+Nichol and Dhariwal, arXiv 2102.09672, eq. 17, betas capped at 0.999). Zero terminal SNR shifts and scales it until nothing is
+left of the image at time 1 (Lin et al., arXiv 2305.08891, Algorithm 1). Rectified flow ("flow", "x") is the straight line
+(Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, eq. 13).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.config import Process
+
+NUM_DDPM_STEPS = 1000
+OFFSET = 0.008  # s of arXiv 2102.09672, eq. 17: keeps the first betas from vanishing
+LARGEST_BETA = 0.999
+
+
+class Levels(NamedTuple):
+    """What clean values and unit noise are multiplied by; each of the shape of the times."""
+
+    signal: Tensor
+    noise: Tensor
+
+
+def levels(process: Process, time: Tensor) -> Levels:
+    """Both factors at times in 0..1, in time's precision.
+
+    The DDPM path has T = 1000 steps: its times are rounded to the next multiple of 1 / T.
+    """
+    if process.is_flow:
+        return Levels(1 - time, time)
+    # In float64, for 1 - alpha_bar of small times and cos() of large ones cancel.
+    index = (time.double() * NUM_DDPM_STEPS).round().clamp(0, NUM_DDPM_STEPS)
+    signal = _root_alpha_bar(index)
+    if process.zero_terminal_snr:
+        first, last = _root_alpha_bar(index.new_tensor([1, NUM_DDPM_STEPS]))
+        # Algorithm 1: the first noisy step stays as it is, the last one becomes pure noise, all are shifted in between.
+        signal = torch.where(index > 0, (signal - last) * (first / (first - last)), 1)
+    noise = (1 - signal.square()).sqrt()
+    return Levels(signal.to(time.dtype), noise.to(time.dtype))
+
+
+def signal_to_noise(process: Process, time: Tensor) -> Tensor:
+    """SNR = (signal / noise)^2, of the shape of time: infinite at time 0; ((1 - t) / t)^2 on the flow path."""
+    at = levels(process, time)
+    return (at.signal / at.noise).square()
+
+
+def _root_alpha_bar(index: Tensor) -> Tensor:
+    """sqrt(alpha-bar) after `index` of the T steps, float64.
+
+    The product of 1 - beta telescopes to eq. 17's f(t) / f(0) wherever no beta is capped, and only the last one is: f(1) = 0
+    asks for a beta of 1.
+    """
+
+    def root_f(time: Tensor) -> Tensor:
+        return torch.cos((time + OFFSET) / (1 + OFFSET) * (math.pi / 2))
+
+    uncapped = root_f(index.clamp(max=NUM_DDPM_STEPS - 1) / NUM_DDPM_STEPS) / root_f(torch.zeros_like(index))
+    return torch.where(index < NUM_DDPM_STEPS, uncapped, uncapped * math.sqrt(1 - LARGEST_BETA))

@@ -1,0 +1,49 @@
+"""Which token comes next? The likeliest, or a draw from the tempered, truncated distribution; many rows at once.
+
+A draw takes one uniform number a row, made by the row's own generator: so the choice depends on the row alone, and on an
+accelerator it costs one transfer of the chosen tokens, not of the logits.
+
+Legend: R rows that want a token, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def choose(logits: Tensor, uniform: Tensor | None, *, temperature: float, top_p: float, min_p: float) -> Tensor:
+    """int64 [R]: one token a row, where the logits are.
+
+    logits: float [R, V]; -inf bars a token. uniform: float [R], in 0..1, 1 excluded; not read at temperature 0, which takes
+    the likeliest token.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    assert uniform is not None
+    # Doubles, because single-precision sums over a large vocabulary drift by more than a rare token's chance.
+    chance = torch.softmax(logits.double() / temperature, dim=-1)
+    kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=-1)
+    wanted = uniform.to(kept).unsqueeze(1) * kept[:, -1:]
+    # The first token whose running sum exceeds the number drawn; one of chance 0 never does.
+    return torch.searchsorted(kept, wanted, right=True).squeeze(1)
+
+
+def keep(chance: Tensor, *, top_p: float, min_p: float) -> Tensor:
+    """bool [R, V]: the tokens that may be drawn. chance: float [R, V], each row summing to 1.
+
+    top_p: the fewest likeliest tokens that hold this share together (nucleus sampling, arXiv 1904.09751, Sec. 3.1).
+    min_p: tokens at least this share as likely as the likeliest (arXiv 2407.01082, Sec. 3). Both: what each would keep.
+    """
+    kept = chance >= min_p * chance.amax(dim=-1, keepdim=True)
+    if top_p < 1:
+        ordered, order = chance.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        kept &= torch.zeros_like(kept).scatter(-1, order, before < top_p)
+    return kept
+
+
+def bar(logits: Tensor, tokens: Tensor, barred: Tensor) -> Tensor:
+    """The logits with -inf where a row may not choose a token. tokens: int64 [K]; barred: bool [R, K]."""
+    weight = torch.zeros(barred.shape, dtype=logits.dtype).masked_fill_(barred, float("-inf"))
+    return logits.index_add(1, tokens.to(logits.device), weight.to(logits.device))

@@ -1,0 +1,167 @@
+"""Is the GPU benchmark ready to run: every part, at toy size on a CPU, on the work that it says?"""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import figures, plan, run_part
+from benchmarks.gpu_parity import random_layout
+from benchmarks.gpu_train import step_flops
+from benchmarks.gpu_work import (
+    FULL,
+    SPECIAL_IDS,
+    TOY,
+    configuration,
+    lay_out,
+    make_batch,
+    make_document,
+    num_positions,
+    plan_row,
+)
+from benchmarks.packed_batch import packed_batch
+from components.training import flops
+from model.transfusion import Transfusion
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "benchmarks").glob("gpu*.py"))
+
+
+@pytest.fixture
+def seed() -> int:
+    drawn = random.SystemRandom().randrange(2**31)
+    print(f"seed {drawn}")
+    return drawn
+
+
+def test_the_whole_command_at_toy_size(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result == json.loads(out.read_text())
+    assert list(result["parts"]) == ["train tiny", "parity", "peer tiny", "sampling tiny"]
+    assert '"error"' not in done.stdout
+    found = result["figures"]["tiny"]
+    for figure in ("tokens_per_second", "tokens_per_second_uncompiled", "share_of_matmul_rate", "images_per_second_eager"):
+        assert found[figure] > 0
+    assert result["figures"]["flex_agrees"] == {"float32": True, "bfloat16": True}
+    train = result["parts"]["train tiny"]
+    assert len(train["compiled"]["seconds"]) == TOY.repeats
+    assert train["compiled"]["graphs_compiled_while_measured"] == 0
+    # From one beginning: what was learnt in the uncompiled steps is all that lies between the two.
+    assert train["compiled"]["losses"] == pytest.approx(train["eager"]["losses"], rel=0.02)
+
+
+def test_only_torch_is_needed() -> None:
+    allowed = {*sys.stdlib_module_names, "torch", "model"}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in allowed or name.startswith("benchmarks.gpu_"), f"{path.name} imports {name}"
+
+
+def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    config = configuration(TOY, "tiny")
+    documents = [make_document(each, TOY.vocab_size, generator) for each in plan_row(rng, TOY.row_length, TOY.grid)]
+    for document in documents:
+        found, wanted = lay_out([[document]], TOY.row_length), packed_batch([document], config, TOY.row_length)
+        assert found.latents[0].grids == wanted.latents[0].grids
+        for one, other in zip(
+            (*found[:4], *found[5:], *found.latents[0][:5]), (*wanted[:4], *wanted[5:], *wanted.latents[0][:5]), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_row_is_its_documents_one_after_the_other(seed: int) -> None:
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    rows = [
+        [make_document(each, TOY.vocab_size, generator) for each in plan_row(rng, TOY.row_length, TOY.grid)] for _ in range(3)
+    ]
+    batch = lay_out(rows, TOY.row_length)
+    for row, documents in enumerate(rows):
+        start = 0
+        for document in documents:
+            alone = lay_out([[document]], TOY.row_length)
+            size = int((alone.position.argmax() + 1).item())
+            here = slice(start, start + size)
+            torch.testing.assert_close(batch.ids[row, here], alone.ids[0, :size])
+            torch.testing.assert_close(batch.position[row, here], alone.position[0, :size])
+            torch.testing.assert_close(batch.first[row, here] - start, alone.first[0, :size])
+            torch.testing.assert_close(batch.last[row, here] - start, alone.last[0, :size])
+            start += size
+        assert TOY.row_length - start < 3
+    singles = [lay_out([[document]], TOY.row_length) for documents in rows for document in documents]
+    torch.testing.assert_close(batch.target, torch.cat([each.target for each in singles]))
+    torch.testing.assert_close(batch.after_image, torch.cat([each.after_image for each in singles]))
+
+
+def test_rows_of_the_full_work_are_full_and_half_images(seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [plan_row(rng, FULL.row_length, FULL.grid) for _ in range(200)]
+    assert all(FULL.row_length - 3 < sum(map(num_positions, row)) <= FULL.row_length for row in rows)
+    num_images = sum(isinstance(part, tuple) for row in rows for each in row for part in each)
+    assert num_images * 256 / (200 * FULL.row_length) == pytest.approx(0.5, abs=0.03)
+
+
+def test_flops_are_those_that_training_reports(seed: int) -> None:
+    config = configuration(TOY, "tiny")
+    batch, num_tokens = make_batch(TOY, 3, seed)
+    model = Transfusion(config)
+    is_patch = torch.zeros(batch.ids.numel(), dtype=torch.bool).index_fill_(0, batch.latents[0].patch_at, True)
+    used = (batch.ids.flatten() != SPECIAL_IDS["pad"]) | is_patch
+    # A position of padding sees itself, which training counts.
+    padding = 12 * config.num_layers * config.width * int((~used).sum())
+    assert step_flops(model, batch) == flops.step_flops(model, batch, int(used.sum())) - padding
+    assert num_tokens < int(used.sum()) < 1.3 * num_tokens
+
+
+def test_random_layouts_are_documents_and_images_within_them(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(50):
+        first, last = random_layout(rng, 2, 150)
+        at = torch.arange(150)
+        assert ((first <= at) & (at <= last) & (last < 150)).all()
+        assert (first.gather(1, last.long()) == first).all()
+        assert (last.gather(1, last.long()) == last).all()
+        assert (first.gather(1, first.long()) == first).all()
+
+
+def test_a_part_that_fails_is_reported_and_costs_no_other() -> None:
+    failed = run_part("train", "no such preset", toy=True, end=time.monotonic() + 60)
+    assert failed["error"].startswith("ended with code 1")
+    late = run_part("train", "tiny", toy=True, end=time.monotonic())
+    assert late["error"] == "not run: no time left"
+    parts = {
+        "machine": {"matmul_flops_per_second": 500e12},
+        "train a": {"compiled": {"tokens_per_second": 300.0, "flops_per_second": 400e12}},
+        "peer a": {"flex": {"error": "some"}, "plain": {"tokens_per_second": 60.0}},
+        "train b": failed,
+    }
+    found = figures(parts)
+    assert found["a"]["mfu"] == pytest.approx(400 / 989, abs=1e-4)
+    assert found["a"]["share_of_matmul_rate"] == 0.8
+    assert found["a"]["times_peer"] == 5.0
+    assert all(value is None for value in found["b"].values())
+
+
+def test_every_preset_is_measured_and_parity_once() -> None:
+    assert plan(("sampling", "parity", "train"), ["a", "b"]) == [
+        ("train", "a"),
+        ("train", "b"),
+        ("parity", "a"),
+        ("sampling", "a"),
+        ("sampling", "b"),
+    ]

@@ -1,0 +1,117 @@
+"""A model of several modalities with weights of their own leaves as one graph that computes what torch computes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from export.build import Sources, build_bundle
+from export.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
+from export.engine_onnxruntime import OnnxRuntimeEngine
+from export.failure import ExportRefused
+from export.graphs import step_spec
+from export.parity import largest_error, step_parity
+from export.to_onnx import export_graph
+from model.config import Codec, Experts, Modality, ModelConfig, model_config
+from model.eager import TorchEngine
+from model.pretrained import save_pretrained
+from model.requests import Latent, Request, SamplingOptions
+from model.sampling import generate
+from model.transfusion import Transfusion
+from tests.export.conftest import CONFIG, Made, lively_model
+
+
+class Exported(NamedTuple):
+    model: Transfusion
+    path: Path
+
+
+def several(experts: Experts, *, qk_norm: bool, codec: Codec = "linear") -> ModelConfig:
+    """Images, and sounds whose patches are wider."""
+    channels = (8, 8) if codec == "unet" else ()
+    image = Modality(name="image", channels=4, patch=(2, 2), codec=codec, unet_channels=channels, begin_id=3, end_id=4)
+    sound = Modality(name="sound", channels=6, patch=(4,), codec="linear", unet_channels=(), begin_id=5, end_id=6)
+    return model_config(
+        "tiny",
+        vocab_size=64,
+        modalities=(image, sound),
+        objective="v",
+        max_length=64,
+        special_ids={"pad": 0, "bos": 1, "eos": 2},
+        experts=experts,
+        qk_norm=qk_norm,
+    )
+
+
+@pytest.fixture(scope="module", params=["feed_forward", "full"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    torch.manual_seed(5)
+    model = lively_model(several(request.param, qk_norm=request.param == "full"))
+    path = tmp_path_factory.mktemp("modalities") / "step.onnx"
+    return Exported(model, export_graph(step_spec(model, opset=24), path, opset=24, external_data=True).path)
+
+
+def test_one_step_and_a_whole_document(exported: Exported) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    model, path = exported
+    assert largest_error(step_parity(model, path, num_patches=9, seed=seed)) <= 1e-4
+    for engine in (TorchEngine(model), OnnxRuntimeEngine(path, model.config)):
+        story = end_to_end(model, engine, num_patches=9, seed=seed)
+        print(type(engine).__name__, worst(story))
+        assert len(story) == 2 * (len(TIMES) + NUM_AFTER)
+        assert worst(story).max_abs <= 1e-4
+
+
+def test_the_document_notices_an_engine_that_mixes_up_modalities(exported: Exported) -> None:
+    class Confused(TorchEngine):
+        def step(self, inputs, cache, rows):
+            return super().step(inputs._replace(kind=inputs.kind.clamp(max=1)), cache, rows)
+
+    story = end_to_end(exported.model, Confused(exported.model), num_patches=9, seed=1)
+    assert max(entry.max_abs for name, entry in story.items() if "image" in name) <= 1e-4
+    assert min(entry.max_abs for name, entry in story.items() if "sound" in name) > 1e-3
+
+
+def test_it_generates_what_torch_generates(exported: Exported) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    model, path = exported
+    picture = torch.randn(4, 4, 6, generator=torch.Generator().manual_seed(seed))
+    shapes = ((4, 4), (12,))
+    requests = [
+        # Of a picture a sound, of a word a picture and then text.
+        Request((torch.tensor([1, 9]), Latent(0, picture), torch.tensor([8, 5])), seed, 0, 1, shapes),
+        Request((torch.tensor([1, 10, 3]),), seed + 1, 6, 1, shapes),
+    ]
+    options = SamplingOptions(num_steps=3, guidance_scale=2.0)
+    wanted, got = (
+        generate(engine, requests, options, num_slots=2)
+        for engine in (TorchEngine(model), OnnxRuntimeEngine(path, model.config))
+    )
+    for one, other in zip(wanted, got, strict=True):
+        assert len(one.segments) == len(other.segments) >= 1
+        for left, right in zip(one.segments, other.segments, strict=True):
+            if isinstance(left, Latent):
+                assert isinstance(right, Latent)
+                assert left.modality == right.modality
+                assert torch.allclose(left.values, right.values, atol=5e-4)
+            else:
+                assert torch.equal(left, right)  # type: ignore[arg-type]
+    first = wanted[0].segments[0]
+    assert isinstance(first, Latent)
+    assert (first.modality, first.values.shape) == (1, (6, 12))
+
+
+def test_a_unet_codec_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
+    sources = Sources(tmp_path / "model", made.sources.autoencoder, made.sources.tokenizer)
+    save_pretrained(Transfusion(several("shared", qk_norm=False, codec="unet")), sources.model)
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    with pytest.raises(ExportRefused, match="the U-Net codec of image cannot be exported yet"):
+        build_bundle(sources, folder, CONFIG, image_side_px=16, metrics={})
+    assert not list(folder.iterdir())
