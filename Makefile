@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup-trt: setup  ## add TensorRT (Linux with an NVIDIA GPU)
 	$(BIN)/pip install -r infra/requirements-tensorrt.txt
 
-lock: setup  ## resolve constraints.txt anew
+lock:  ## resolve constraints.txt anew
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile -q --python 3.11 pyproject.toml --extra dev --no-annotate --no-header -o constraints.txt
 
 repro: setup  ## run the whole graph (only what changed) and print the results

@@ -22,7 +22,8 @@ from benchmarks.gpu_work import SPECIAL_IDS, Work, configuration, make_batch
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import ModelConfig
-from model.loss import PLAIN, Noised, draw, loss_sums_at
+from model.loss import Noised, draw, loss_sums_at
+from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 
 LEARNING_RATE = 1e-4

@@ -127,10 +127,10 @@ def _ask(sides: Mapping[str, Worker], series: Series, instead: Mapping[str, Any]
     return sides[series.side].ask(series.do, **{**series.question, **instead})
 
 
-def _ratio(series: Mapping[str, Sequence[Answer]], above: str, below: str, unit: str) -> float | None:
-    if above not in series or below not in series:
+def _ratio(series: Mapping[str, Sequence[Answer]], above: str, below: Sequence[str], unit: str) -> float | None:
+    if not {above, *below} <= series.keys():
         return None
-    return round(_per_second(series[above], unit) / _per_second(series[below], unit), 4)
+    return round(_per_second(series[above], unit) / max(_per_second(series[each], unit) for each in below), 4)
 
 
 def _per_second(answers: Sequence[Answer], unit: str) -> float:

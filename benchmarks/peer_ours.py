@@ -30,9 +30,11 @@ from benchmarks.peer_work import (
 from benchmarks.worker import Answer, serve
 from components.training.flops import step_flops
 from model.batch import Batch
+from model.compiled import compile_for_training
 from model.config import Modality, ModelConfig
 from model.eager import TorchEngine
-from model.loss import PLAIN, loss_sums
+from model.loss import loss_sums
+from model.loss_options import PLAIN
 from model.requests import Request, SamplingOptions
 from model.sampling import generate
 from model.transfusion import Transfusion
@@ -55,11 +57,11 @@ class Ours:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.trained = {"same_width": new_trained(config_of(work.size))}
+        self.trained = {"same_width": new_trained(config_of(work.size), compiled=work.compiled)}
 
     def describe(self) -> Answer:
         """What is run, in words and numbers."""
-        config = self.trained["same_width"].model.config
+        config, compiled = self.trained["same_width"].model.config, self.work.compiled
         return {
             "parameters": num_parameters(config),
             "settings": {
@@ -68,14 +70,16 @@ class Ours:
                 "training_batch": "packed and laid out inside the measured time",
                 "image": "generate, Euler, guidance as paired rows",
                 "text": "generate, temperature 0",
-                "generation_bf16": "weights and cache in bfloat16",
+                "generation_bf16": "weights in bfloat16; cache and attention in float32, as the engine has it on a CPU",
+                "training_compiled": "block by block, torch.compile, before the measured time" if compiled else "no",
+                "generation_compiled": "the same, and weights in oneDNN's order" if compiled else "no",
             },
         }
 
     def same_params(self, parameters: int) -> Answer:
         """Make the model that is as large as the peer's."""
         config = widened(self.work.size, parameters)
-        self.trained["same_params"] = new_trained(config)
+        self.trained["same_params"] = new_trained(config, compiled=self.work.compiled)
         return {"parameters": num_parameters(config), "width": config.width, "mlp_width": config.mlp_width}
 
     def train(self, documents: str, precision: Precision, steps: int, model: str = "same_width") -> Answer:
@@ -97,7 +101,6 @@ class Ours:
     def image(self, precision: Precision, warm_up: bool = False) -> Answer:
         """One image for every prompt."""
         work = self.work.image
-        model = self.trained["same_width"].model
         prompts = make_prompts(self.work, work.num_prompts, work.prompt_length)
         ends = torch.tensor([[BOS], [BEGIN_IMAGE]])
         requests = [
@@ -107,7 +110,7 @@ class Ours:
         options = SamplingOptions(
             num_steps=2 if warm_up else work.evaluations, guidance_scale=work.guidance_scale, solver="euler"
         )
-        engine = _engine(model, precision)
+        engine = self._engine(precision)
         start = time.perf_counter()
         with evaluated_rows(engine.model.transformer, work.grid[0] * work.grid[1]) as rows:
             completions = generate(engine, requests, options, num_slots=work.num_prompts)
@@ -131,7 +134,7 @@ class Ours:
             for prompt in prompts
         ]
         options = SamplingOptions(num_steps=1, guidance_scale=1.0, temperature=0.0)
-        engine = _engine(model, precision)
+        engine = self._engine(precision)
         start = time.perf_counter()
         completions = generate(engine, requests, options, num_slots=work.num_rows)
         seconds = time.perf_counter() - start
@@ -160,6 +163,12 @@ class Ours:
             }
             for name, (k, n) in shapes.items()
         }
+
+    def _engine(self, precision: Precision) -> TorchEngine:
+        """Generation runs in the precision of the weights."""
+        model = self.trained["same_width"].model
+        given = model if precision == "fp32" else copy.deepcopy(model).bfloat16()
+        return TorchEngine(given, mode="compiled" if self.work.compiled else "eager")
 
 
 def config_of(size: Size) -> ModelConfig:
@@ -208,15 +217,14 @@ def num_parameters(config: ModelConfig) -> int:
         return sum(parameter.numel() for parameter in Transfusion(config).parameters())
 
 
-def new_trained(config: ModelConfig) -> Trained:
+def new_trained(config: ModelConfig, *, compiled: bool = False) -> Trained:
     torch.manual_seed(0)
     model = Transfusion(config)
+    if compiled:
+        # Each precision and layout of rows is compiled for itself, and torch would give up after eight.
+        torch._dynamo.config.recompile_limit = 64
+        compile_for_training(model)
     return Trained(model, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True))
-
-
-def _engine(model: Transfusion, precision: Precision) -> TorchEngine:
-    """Generation runs in the precision of the weights."""
-    return TorchEngine(model if precision == "fp32" else copy.deepcopy(model).bfloat16())
 
 
 def train_step(trained: Trained, batch: Batch, precision: Precision, step: int) -> torch.Tensor:

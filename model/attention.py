@@ -9,6 +9,7 @@ Legend: B rows, L row length, N spans of a group, S padded length of a group, H 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,11 @@ from model.regroup import inverse, regroup
 from model.transformer import Attend
 from model.visibility import visible
 
-# Lengths that spans are padded to. Few, because each group is a call of its own; close, because padding is work.
+# Spans up to each of these lengths are padded to the longest among them. Few, because each group is a call of its own; close,
+# because padding is work.
 GROUP_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+# Sorting positions into spans and back costs about what a seventh more scores cost, measured on rows of 324.
+WORTH_SORTING = 1.15
 
 
 class Spans(NamedTuple):
@@ -49,29 +53,43 @@ def packed_attention(first: Tensor, last: Tensor) -> Attend:
         from model.flexible_attention import flexible_attention
 
         return flexible_attention(first, last)
-    return spanwise_attention(first, last) if first.device.type == "cpu" else masked_attention(first, last)
+    if first.device.type != "cpu":
+        return masked_attention(first, last)
+    groups = group(first, last)
+    num_scores = sum(part.num_spans * part.length**2 for part in groups)
+    few_saved = first.numel() * first.shape[1] < WORTH_SORTING * num_scores
+    return masked_attention(first, last) if few_saved else spanwise_attention(first, last, groups)
 
 
 def masked_attention(first: Tensor, last: Tensor) -> Attend:
     """Attention of whole rows under one mask: the reference. first, last: integer [B, L]."""
     mask = visible(first, last, first.shape[1]).unsqueeze(1)
+    if first.device.type != "cpu":
+        return lambda layer, query, key, value: F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    bias = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # On a CPU the fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
+        with torch.autocast("cpu", enabled=False):
+            mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=bias)
+        return mixed
 
     return attend
 
 
-def spanwise_attention(first: Tensor, last: Tensor) -> Attend:
-    """The same, span by span; for a CPU, where the number of spans costs no recompilation. first, last: integer [B, L]."""
-    groups = group(first, last)
+def spanwise_attention(first: Tensor, last: Tensor, groups: Sequence[Group] | None = None) -> Attend:
+    """The same, span by span; for a CPU, where the number of spans costs no recompilation.
+
+    first, last: integer [B, L]. groups: `group` of these, where it has been called already.
+    """
+    groups = group(first, last) if groups is None else groups
     slots = torch.cat([part.at for part in groups])
     slot_of = inverse(slots, first.numel())
     sizes = [part.num_spans * part.length for part in groups]
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         num_rows, num_heads, length, width = query.shape
-        # On a CPU the fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
+        # In float32 as above.
         with torch.autocast("cpu", enabled=False):
             rows = [part.transpose(1, 2).reshape(num_rows * length, -1) for part in (query, key, value)]
             parts = [regroup(part, slots, slot_of).float().split(sizes) for part in rows]
@@ -102,16 +120,15 @@ def group(first: Tensor, last: Tensor) -> list[Group]:
     row_start = torch.arange(num_rows, device=first.device).unsqueeze(1) * length
     flat_first = torch.cat([(first + row_start).flatten(), first.new_zeros(1)]).long()
     flat_last = torch.cat([(last + row_start).flatten(), last.new_zeros(1)]).long()
-    lengths = torch.tensor([*GROUP_LENGTHS, max(length, GROUP_LENGTHS[-1] + 1)])
-    of_span = torch.searchsorted(lengths, found.length)
+    of_span = torch.searchsorted(torch.tensor(GROUP_LENGTHS), found.length)
     return [
-        _pad(Spans(*(part[of_span == index] for part in found)), min(int(lengths[index]), length), flat_first, flat_last)
-        for index in of_span.unique().tolist()
+        _pad(Spans(*(part[of_span == index] for part in found)), flat_first, flat_last) for index in of_span.unique().tolist()
     ]
 
 
-def _pad(found: Spans, length: int, first: Tensor, last: Tensor) -> Group:
-    """first, last: int64 [B * L + 1], intervals in flattened rows, the last entry for padding."""
+def _pad(found: Spans, first: Tensor, last: Tensor) -> Group:
+    """To the longest. first, last: int64 [B * L + 1], intervals in flattened rows, the last entry for padding."""
+    length = int(found.length.max())
     offset = torch.arange(length)
     at = torch.where(offset < found.length.unsqueeze(1), found.start.unsqueeze(1) + offset, len(first) - 1)
     mask = visible(first[at] - found.start.unsqueeze(1), last[at] - found.start.unsqueeze(1), length)

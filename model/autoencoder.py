@@ -1,13 +1,15 @@
 """How do pixels become latents and back? diffusers' AutoencoderKL, with latents normalised to mean 0 and deviation 1.
 
 Any diffusers AutoencoderKL folder works: its latents_mean and latents_std are used where it has them, else its
-shift_factor and scaling_factor, as the sd-vae family has them.
+shift_factor and scaling_factor, as the sd-vae family has them. So does a VQModel folder, the vector-quantised twin, whose
+latents are the vectors of codes (Transfusion, arXiv 2408.11039, Sec. 4.1: the discrete baseline's image tokens).
 
-Legend: N images, C latent channels, Y/X latent height/width; pixels are float [N, 3, height, width] in -1..1.
+Legend: N images, C latent channels, Y/X latent height/width, K codes; pixels are float [N, 3, height, width] in -1..1.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,31 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoder is untyped here.
+from model.vector_quantiser import look_up, nearest_codes, quantise
+
+# diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoders are untyped here.
 AutoencoderKL = Any
+VQModel = Any
+
+
+class AutoencoderSize(NamedTuple):
+    """block_channels: of each resolution level; each further level halves the side. layers_per_block: residual layers a level.
+
+    latent_channels: of one latent pixel. norm_groups: of every group norm.
+    """
+
+    block_channels: tuple[int, ...]
+    layers_per_block: int
+    latent_channels: int
+    norm_groups: int
+
+
+# "86m" is the paper's by its description (App. A: 86M parameters, 256 x 256 x 3 to 32 x 32 x 8): sd-vae's levels, 83.7M here.
+PRESETS = {
+    "tiny": AutoencoderSize((8, 16), 1, 4, 4),
+    "demo": AutoencoderSize((16, 32, 64), 1, 8, 8),
+    "86m": AutoencoderSize((128, 256, 512, 512), 2, 8, 32),
+}
 
 
 class Moments(NamedTuple):
@@ -34,13 +59,23 @@ class Reconstruction(NamedTuple):
     log_variance: Tensor
 
 
+class QuantisedReconstruction(NamedTuple):
+    """What training of the quantised twin needs. raw: what was quantised [N, C, Y, X]; the rest as in Quantised."""
+
+    pixels: Tensor
+    raw: Tensor
+    codes: Tensor
+    commitment: Tensor
+    codebook: Tensor
+
+
 class Autoencoder(nn.Module):
     """A KL autoencoder whose `encode` gives, and whose `decode` takes, normalised latents."""
 
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, network: AutoencoderKL) -> None:
+    def __init__(self, network: AutoencoderKL | VQModel) -> None:
         super().__init__()
         self.network = network
         mean, std = _normalisation(network)
@@ -70,9 +105,13 @@ class Autoencoder(nn.Module):
 
     @staticmethod
     def from_pretrained(folder: Path) -> Autoencoder:
-        """The autoencoder of a diffusers folder, in eval mode."""
+        """The autoencoder of a diffusers folder, in eval mode; a QuantisedAutoencoder where the folder holds a VQModel."""
         import diffusers
 
+        if json.loads((folder / "config.json").read_text()).get("_class_name") == "VQModel":
+            return QuantisedAutoencoder(
+                diffusers.VQModel.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+            ).eval()
         return Autoencoder(
             diffusers.AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
         ).eval()
@@ -111,11 +150,76 @@ class Autoencoder(nn.Module):
         """Normalised latents -> pixels, not clamped."""
         return self.network.decode(latents * self.latent_std + self.latent_mean).sample
 
-    def forward(self, pixels: Tensor, noise: Tensor) -> Reconstruction:
+    def forward(self, pixels: Tensor, noise: Tensor) -> Reconstruction | QuantisedReconstruction:
         """The training pass: decode a draw of the posterior. noise: standard normal [N, C, Y, X]."""
         posterior = self.network.encode(pixels).latent_dist
         decoded = self.network.decode(posterior.mean + posterior.std * noise).sample
         return Reconstruction(decoded, posterior.mean, posterior.logvar)
+
+
+class QuantisedAutoencoder(Autoencoder):
+    """An autoencoder whose latents are vectors of a codebook, so that an image is codes too.
+
+    `encode` gives the codes' vectors, normalised; `decode` takes any latents and moves each to the nearest code first,
+    because the decoder has seen nothing else.
+    """
+
+    @staticmethod
+    def with_codes(size: AutoencoderSize, *, num_codes: int, code_width: int, sample_side_px: int) -> QuantisedAutoencoder:
+        """A fresh one: levels of `size`, latents of code_width channels."""
+        import diffusers
+
+        kind: Any = diffusers.VQModel
+        return QuantisedAutoencoder(
+            kind(
+                down_block_types=("DownEncoderBlock2D",) * len(size.block_channels),
+                up_block_types=("UpDecoderBlock2D",) * len(size.block_channels),
+                block_out_channels=tuple(size.block_channels),
+                layers_per_block=size.layers_per_block,
+                latent_channels=code_width,
+                vq_embed_dim=code_width,
+                num_vq_embeddings=num_codes,
+                norm_num_groups=size.norm_groups,
+                sample_size=sample_side_px,
+                scaling_factor=1.0,
+            )
+        )
+
+    @property
+    def latent_channels(self) -> int:
+        return self.codebook.shape[1]
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes' vectors [K, C], before normalisation."""
+        return self.network.quantize.embedding.weight
+
+    def encode_codes(self, pixels: Tensor) -> Tensor:
+        """Pixels -> codes, int64 [N, Y, X]."""
+        return nearest_codes(self.network.encode(pixels).latents, self.codebook)
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Codes, int64 [N, Y, X] -> pixels, not clamped."""
+        return self._decode(look_up(codes, self.codebook))
+
+    def encode_moments(self, pixels: Tensor) -> Moments:
+        """Pixels -> the codes' normalised vectors, with deviation 0: nothing is drawn."""
+        vectors = look_up(self.encode_codes(pixels), self.codebook)
+        return Moments((vectors - self.latent_mean) / self.latent_std, torch.zeros_like(vectors))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents -> pixels of the nearest codes, not clamped."""
+        return self.decode_codes(nearest_codes(latents * self.latent_std + self.latent_mean, self.codebook))
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> QuantisedReconstruction:
+        """The training pass: decode the nearest codes. noise: not used."""
+        raw = self.network.encode(pixels).latents
+        latents, codes, commitment, codebook = quantise(raw, self.codebook)
+        return QuantisedReconstruction(self._decode(latents), raw, codes, commitment, codebook)
+
+    def _decode(self, vectors: Tensor) -> Tensor:
+        spatial = self.network.config["norm_type"] == "spatial"
+        return self.network.decoder(self.network.post_quant_conv(vectors), vectors if spatial else None)
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -128,9 +232,9 @@ def to_images(pixels: Tensor) -> Tensor:
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _normalisation(network: AutoencoderKL) -> tuple[Tensor, Tensor]:
+def _normalisation(network: AutoencoderKL | VQModel) -> tuple[Tensor, Tensor]:
     """Raw latents' mean and deviation, each [C], by whichever convention the folder follows."""
-    config, channels = network.config, network.config["latent_channels"]
+    config, channels = network.config, network.config.get("vq_embed_dim") or network.config["latent_channels"]
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         return torch.tensor(config["latents_mean"]), torch.tensor(config["latents_std"])
     shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0

@@ -1,18 +1,22 @@
-"""How is a model compiled for training on a GPU? Piece by piece, between what changes from batch to batch.
+"""How is a model compiled, for training or for generation on a CPU? In pieces, between what changes from batch to batch.
 
 Attention, and the route of positions to experts, are closures over a batch: within a compiled region each would be looked at
 anew, and masks that depend on the batch have gone wrong there silently (pytorch issue 186775). So each block is compiled in
 two pieces, before and after attention (FlexAttention is compiled by itself, see flexible_attention.py). All blocks share the
 two, so that compiling takes as long for 32 layers as for one. Shapes are those of the packed rows, [B, L], which never change.
 
+In generation B and L change from pass to pass. The pieces treat every position alike, so there they are given all B * L as one
+row, a single open size: sizes left open by themselves would be compiled anew wherever two happen to be equal.
+
 Where positions go through experts of their own, the number that each takes changes with every batch. There the experts are
 compiled, with sizes left open, and the gathers around them are not; an expert of one position or of none is compiled anew.
 
-Legend: B rows, L positions, D width, N predicted tokens, V vocabulary.
+Legend: B rows, L positions, D width, H heads, K head width, N predicted tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -24,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.experts import Route, shared
 from model.token_loss import TokenLoss, token_loss
-from model.transformer import Block
+from model.transformer import Block, Rotation
 from model.transfusion import Transfusion
 
 # Logits of a compiled piece, in numbers: large enough that the head's cast and the calls cost little, small enough that the
@@ -53,6 +57,59 @@ def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> No
             if len(place) > 1:
                 _compile_each(place, backend)
     model.text_loss = MethodType(_text_loss_with(torch.compile(_losses, dynamic=False, backend=backend)), model)
+
+
+def compile_for_generation(model: Transfusion) -> None:
+    """Compile the blocks of `model` for steps of any size, in place; seconds at the first, and again for a single position.
+
+    Parts that hold several experts stay as they are.
+    """
+    for block in model.transformer.blocks:
+        assert isinstance(block, Block)
+        if len(block.attention) == 1:
+            block.before = MethodType(_before_in_one_row, block)
+        if len(block.feed_forward) == 1:
+            block.after = MethodType(_after_in_one_row, block)
+
+
+def _before_in_one_row(block: Block, x: Tensor, turn: Rotation, route: Route) -> tuple[Tensor, Tensor, Tensor]:
+    turn = Rotation(*(_in_one_row(part.expand(len(x), -1, -1, -1), 2) for part in turn))
+    parts = _compiled_step(_step_before)(block, _in_one_row(x, 1), turn)
+    # [1, H, B * L, K] each.
+    query, key, value = (part[0].unflatten(1, x.shape[:2]).transpose(0, 1) for part in parts)
+    return query, key, value
+
+
+def _after_in_one_row(block: Block, x: Tensor, mixed: Tensor, route: Route) -> Tensor:
+    mixed = _with_open_size(_in_one_row(mixed.transpose(1, 2), 1).transpose(1, 2), 2)
+    return _compiled_step(_step_after)(block, _in_one_row(x, 1), mixed).view(x.shape)
+
+
+# Functions of their own, because torch counts what it compiles by function, and gives up after a few.
+def _step_before(block: Block, x: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    return Block.before(block, x, turn, shared)
+
+
+def _step_after(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
+    return Block.after(block, x, mixed, shared)
+
+
+def _in_one_row(x: Tensor, at: int) -> Tensor:
+    """The sizes B at 0 and L at `at` as one of 1 and one of B * L, the latter open. Those between them are 1."""
+    return _with_open_size(x.reshape(1, *x.shape[1:at], -1, *x.shape[at + 1 :]).contiguous(), at)
+
+
+def _with_open_size(x: Tensor, at: int) -> Tensor:
+    """x, compiled for any size at `at` but 1."""
+    if x.shape[at] > 1:
+        torch._dynamo.maybe_mark_dynamic(x, at)
+    return x
+
+
+@functools.cache
+def _compiled_step(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once for all models, and not before it is needed."""
+    return torch.compile(method)
 
 
 def _of_one_expert(compiled: Callable[..., Any]) -> Callable[..., Any]:

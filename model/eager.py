@@ -1,5 +1,7 @@
 """How does torch run a generation step? Eagerly (the reference), compiled, or compiled and replayed as a CUDA graph.
 
+Compiled on a CPU means block by block, and linear layers whose weights were laid out beforehand (see packed_linear.py).
+
 A cache grows with its longest row, for most requests need few of a slot's columns. Not so under graphs: a captured graph has
 its shapes and addresses baked in. Few shapes repeat (a token for every row, a latent's block for every row), so a shape runs
 plainly the first time and is captured the second; the window of the cache grows in wide strides; and the cache's buffers, with
@@ -17,9 +19,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from model.cached_attention import cached_attention
+from model.compiled import compile_for_generation
 from model.engine import Cache, StepInputs, StepOutput
 from model.experts import selected, shared
-from model.transfusion import Transfusion, cached_attention
+from model.packed_linear import packed
+from model.transfusion import Transfusion
 
 Mode = Literal["eager", "compiled", "graphs"]
 # Columns by which the active window grows where each new window costs a compilation or a capture.
@@ -59,8 +64,9 @@ class SlotCache:
 class TorchEngine:
     """Steps of a model where it is, in the precision it has; its outputs stay on its device.
 
-    mode: "eager"; "compiled" (torch.compile; minutes for a large model, twice: one token, and more); "graphs" (the same,
-    replayed as CUDA graphs; ValueError without a CUDA GPU, and for the U-Net codec, whose work depends on values).
+    mode: "eager"; "compiled" (torch.compile; on a GPU minutes for a large model, twice: one token, and more; on a CPU seconds,
+    for the weights as they are now, of which it holds a second copy); "graphs" (the same, replayed as CUDA graphs; ValueError
+    without a CUDA GPU, and for the U-Net codec, whose work depends on values).
     """
 
     def __init__(self, model: Transfusion, max_length: int | None = None, *, mode: Mode = "eager") -> None:
@@ -75,6 +81,11 @@ class TorchEngine:
         self._has_unet = any(modality.codec == "unet" for modality in model.config.modalities)
         if mode == "graphs" and self._has_unet:
             raise ValueError("mode: 'graphs' needs the linear codec for every modality; take 'compiled'")
+        if mode == "compiled" and self.device.type == "cpu":
+            self.model = packed(self.model)
+            compile_for_generation(self.model)
+            # Pieces take any window.
+            mode = "eager"
         self._mode = mode
         run: Any = _step_of_any_values if mode == "graphs" else Transfusion.step
         self._run = run if mode == "eager" else torch.compile(run, dynamic=True)
@@ -103,14 +114,16 @@ class TorchEngine:
         return self._run(self.model, inputs.to(self.device), _part(cache.slots, rows))
 
     def _grow(self, slots: Slots, num_keys: int) -> None:
-        """Make room for num_keys columns and as many again; for all there may be where buffers are not to change."""
-        num_columns = min(2 * num_keys, self.max_length) if self._mode == "eager" else self.max_length
+        """Make room for num_keys columns, and twice what there was; for all there may be where buffers are not to change."""
+        num_columns = min(max(num_keys, 2 * slots.num_columns), self.max_length) if self._mode == "eager" else self.max_length
         config, weight = self.config, self.model.embedding.weight
         shape = (slots.num_slots, config.num_heads, num_columns, config.head_width)
+        # Fused attention on a CPU is faster in float32, for a single query by four times.
+        dtype = torch.float32 if self.device.type == "cpu" else weight.dtype
 
         def grown(old: Tensor | None) -> Tensor:
             # Zeros, because what a mask hides must still be a number.
-            larger = torch.zeros(shape, dtype=weight.dtype, device=self.device)
+            larger = torch.zeros(shape, dtype=dtype, device=self.device)
             if old is not None:
                 larger[:, :, : old.shape[2]] = old
             return larger

@@ -4,7 +4,7 @@ Transfusion, arXiv 2408.11039, Sec. 3. Text enters by an embedding and leaves by
 enter and leave by its codec. Both share every weight in between, unless the configuration gives modalities their own.
 
 Legend: B rows, L row length, D width, P patches and M latents of one modality in the batch, W numbers in a patch, N predicted
-tokens, V vocabulary, S positions a step, H heads, K head width, T cache length.
+tokens, V vocabulary, S positions a step.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.attention import packed_attention
 from model.batch import Batch
+from model.cached_attention import cached_attention
 from model.codecs import Codec, Skip, new_codec, read_step, write_step
 from model.config import ModelConfig
 from model.engine import Cache, StepInputs, StepOutput
 from model.experts import Route, route_of_batch, route_of_step, shared
 from model.token_loss import TokenLoss, token_loss
 from model.transformer import Attend, Transformer
-from model.visibility import visible
 
 
 class Hidden(NamedTuple):
@@ -135,18 +134,3 @@ class Transfusion(nn.Module):
 
     def _codecs(self) -> list[Codec]:
         return list(self.codecs)  # type: ignore[arg-type]
-
-
-def cached_attention(cache: Cache, write_at: Tensor, q_last: Tensor, num_keys: int) -> Attend:
-    """Attention over slots: write the new keys and values, then see every column up to q_last."""
-    mask = visible(torch.zeros_like(q_last), q_last, num_keys).unsqueeze(1)
-    row = torch.arange(len(write_at), device=write_at.device).unsqueeze(1)
-    column = write_at.unsqueeze(1) + torch.arange(q_last.shape[1], device=write_at.device)
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = cache[layer]
-        keys[row, :, column] = key.transpose(1, 2)
-        values[row, :, column] = value.transpose(1, 2)
-        return F.scaled_dot_product_attention(query, keys[:, :, :num_keys], values[:, :, :num_keys], attn_mask=mask)
-
-    return attend

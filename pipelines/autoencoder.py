@@ -1,10 +1,13 @@
 """Train the autoencoder on the corpus's images, or take a given one, and measure it on images held out.
 
+A killed training goes on from its last checkpoint.
+
 data/documents -> artifacts/autoencoder, reports/autoencoder/metrics.json, reports/autoencoder/reconstructions.png
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,7 +15,7 @@ import torch
 from components.runtime.cluster import device
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import fresh_folder, publish, read_manifest, write_json, write_manifest
-from components.training.autoencoder import psnr_db, read_images, reconstruct, train_autoencoder
+from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder
 from components.training.pictures import save_pairs
 from model.autoencoder import Autoencoder
 from pipelines import paths, stage
@@ -26,9 +29,10 @@ def main(params: Params) -> None:
     config = params.autoencoder
     read_manifest(paths.DOCUMENTS, kind="documents")
     if config.pretrained:
-        autoencoder = load(Path(config.pretrained)).to(device())
+        autoencoder = load(Path(config.pretrained))
     else:
-        autoencoder = train_autoencoder(config, read_images(paths.DOCUMENTS, "train"), device())
+        autoencoder = train_autoencoder(config, paths.DOCUMENTS, paths.WORK / "autoencoder")
+    autoencoder.to(device())
     held_out = read_images(paths.DOCUMENTS, "test")
     reconstructed = reconstruct(autoencoder, held_out)
     facts = {
@@ -38,6 +42,7 @@ def main(params: Params) -> None:
         "latent_channels": autoencoder.latent_channels,
         "latent_mean": autoencoder.latent_mean.flatten().tolist(),
         "latent_std": autoencoder.latent_std.flatten().tolist(),
+        **code_use(autoencoder, held_out),
     }
     REPORT.mkdir(parents=True, exist_ok=True)
     write_json(REPORT / "metrics.json", facts)
@@ -45,10 +50,11 @@ def main(params: Params) -> None:
     if facts["psnr_db"] < config.min_psnr_db:
         reached = f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}"
         raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
-    work = fresh_folder(paths.WORK / "autoencoder" / "finished")
+    work = fresh_folder(paths.WORK / "autoencoder" / "published")
     autoencoder.cpu().save_pretrained(work)
     write_manifest(work, kind="autoencoder", **facts)
     publish(work, paths.AUTOENCODER)
+    shutil.rmtree(work.parent)
     print(
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
         flush=True,
@@ -61,7 +67,7 @@ def load(folder: Path) -> Autoencoder:
         return Autoencoder.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"autoencoder.pretrained: {folder} is no diffusers AutoencoderKL ({str(error).splitlines()[0]})"
+            f"autoencoder.pretrained: {folder} is no diffusers AutoencoderKL or VQModel ({str(error).splitlines()[0]})"
         ) from None
 
 

@@ -10,9 +10,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from components.data.encoding import Sources, assemble, encode_parts, work_digest
+from components.data.assembly import Assembly, assemble
+from components.data.encoding import Sources, encode_parts, work_digest
 from components.data.latents import EncodeSettings
 from components.data.quarantine import read_keys
+from components.data.variants import Views
 from components.runtime.files import read_manifest, write_json
 from pipelines import paths, stage
 from pipelines.params import Params
@@ -23,6 +25,7 @@ class Inputs(NamedTuple):
 
     sources: Sources
     settings: EncodeSettings
+    assembly: Assembly
     work: Path
 
 
@@ -32,20 +35,23 @@ def inputs(params: Params) -> Inputs:
     read_manifest(paths.AUTOENCODER, kind="autoencoder")
     quarantine = read_keys(paths.QUARANTINE / "documents.jsonl")
     sources = Sources(paths.DOCUMENTS, paths.TOKENIZER, paths.AUTOENCODER, quarantine)
+    config = params.encode
     settings = EncodeSettings(
-        batch_size=params.encode.batch_size,
-        row_length=params.encode.row_length,
+        batch_size=config.batch_size,
+        row_length=config.row_length,
         patch_side=params.train.model.patch_side,
         image_side_px=documents["image_side_px"],
+        views=Views(config.flip, config.crops, config.crop_share),
     )
-    return Inputs(sources, settings, paths.WORK / "encode" / work_digest(sources, settings))
+    assembly = Assembly(documents.get("weights", {}), config.text_to_image_ratio, config.shard_mib * 2**20)
+    return Inputs(sources, settings, assembly, paths.WORK / "encode" / work_digest(sources, settings))
 
 
 def main(params: Params) -> None:
     """Make the missing shards, pack, publish, report."""
-    sources, settings, work = inputs(params)
+    sources, settings, assembly, work = inputs(params)
     encode_parts(sources, settings, work)
-    report = assemble(sources, settings, work, paths.LATENTS)
+    report = assemble(sources, settings, assembly, work, paths.LATENTS)
     write_json(paths.REPORTS / "encode" / "latents.json", report)
     shutil.rmtree(work.parent)
     for split, num_rows in report["num_rows"].items():

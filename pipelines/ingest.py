@@ -19,17 +19,19 @@ def main(params: Params) -> None:
     """Collect the corpora, learn the tokenizer, describe every document, and write the demonstration's requests."""
     config = params.ingest
     collected = collect(config, paths.DOCUMENTS, REJECTED)
-    print(
-        f"{collected.kept.total()} documents kept, {len(collected.rejected)} rows set aside; training the tokenizer",
-        flush=True,
-    )
-    tokenizer = learn_tokenizer(config, paths.DOCUMENTS)
+    tokenizer = learn_tokenizer(config, paths.DOCUMENTS, collected)
     tokenizer_sha256 = tokenizer.save(fresh_folder(paths.TOKENIZER))
     report = finish(config, paths.DOCUMENTS, collected, tokenizer, tokenizer_sha256)
     num_requests = write_requests(
         paths.REQUESTS, paths.DOCUMENTS, kept_out=kept_out(config), has_scenes=has_scenes(config), seed=config.seed
     )
     write_json(REPORT, report)
+    for name, counts in report["corpora"].items():
+        print(
+            f"{name}: {counts['rows']} rows = {counts['documents']} documents + {counts['quarantined']} set aside"
+            f" + {counts['duplicates_dropped']} duplicates dropped",
+            flush=True,
+        )
     for split, sources in report["splits"].items():
         for source, entry in sources.items():
             print(

@@ -1,6 +1,6 @@
 """Stop the pipeline where documents, or latents, are not what the next stage needs; set single bad rows aside.
 
-data/documents | data/latents -> reports/validate/<which>.json, data/quarantine/<which>.jsonl,
+data/documents | data/latents, artifacts/autoencoder -> reports/validate/<which>.json, data/quarantine/<which>.jsonl,
 reports/validate/data_docs/<which>
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from components.data.quarantine import write_quarantine
 from components.data.suites import judge_documents, judge_latents
 from components.runtime.failure import GateRefused
-from components.runtime.files import read_manifest, write_json
+from components.runtime.files import MANIFEST, read_manifest, sha256, write_json
 from pipelines import paths, stage
 from pipelines.params import Params, load
 
@@ -32,6 +32,8 @@ def main(params: Params, which: str) -> None:
     write_quarantine(paths.QUARANTINE / f"{which}.jsonl", judged.quarantined)
     write_json(report, judged.to_dict())
     page = DATA_DOCS / which / "index.html"
+    for warning in judged.warnings:
+        print(f"{which}: warning: {warning}", flush=True)
     if judged.refusals:
         more = f" (and {len(judged.refusals) - 1} more)" if len(judged.refusals) > 1 else ""
         raise GateRefused(f"{judged.refusals[0]}{more}; see {report} or open {page}")
@@ -51,7 +53,9 @@ def _documents(params: Params) -> Verdict:
 def _latents(params: Params) -> Verdict:
     manifest = read_manifest(paths.LATENTS, kind="latents")
     table = _read(paths.LATENTS / "table.parquet")
-    return judge_latents(table, manifest, params.validate.latents, docs=DATA_DOCS / "latents")
+    autoencoder = sha256(paths.AUTOENCODER / MANIFEST)
+    checks, docs = params.validate.latents, DATA_DOCS / "latents"
+    return judge_latents(paths.LATENTS, table, manifest, checks, autoencoder=autoencoder, docs=docs)
 
 
 def _read(path: Path) -> pd.DataFrame:

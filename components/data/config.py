@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CorpusFormat = Literal["digit_scenes", "python_prose", "webdataset", "parquet", "jsonl"]
+from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig, require
 
-
-def require(condition: bool, field: str, value: object, rule: str) -> None:
-    """Raise a ValueError that names the field, the value and the rule, unless the condition holds."""
-    if not condition:
-        raise ValueError(f"{field}: {value!r} {rule}")
+CorpusFormat = Literal[
+    "digit_scenes", "python_prose", "webdataset", "parquet", "coco", "obelics", "mmc4", "jsonl", "image_folder"
+]
+BUILT_IN = ("digit_scenes", "python_prose")
+# obelics may bring its images along, or name files.
+WITH_IMAGES_FOLDER, MAYBE_WITH_IMAGES_FOLDER = ("coco", "mmc4"), ("coco", "mmc4", "obelics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +21,34 @@ class CorpusConfig:
 
     name: short, unique; stands in every document's `source`.
     format: how it is stored.
-    path: a file, folder or glob (fsspec URLs work too); "" for the two built-in demonstration corpora.
+    path: a file, folder or glob, local or by any fsspec URL (s3://...); "" for the two built-in demonstration corpora.
+    images: the folder in which coco, mmc4 and obelics look up the files they name, local or by URL; "" for the others.
+    captions: of several captions of one image, make a document of each, or of one that a hash of the key chooses.
+    caption_per_line: each line of a caption's text is a caption of its own.
+    caption_first_share: share of image-caption pairs laid out caption first (the paper: 0.8).
+    max_documents: the first so many of the corpus are taken; 0 takes all.
+    weight: of the corpus in the training mixture, relative to the others.
     """
 
     name: str
     format: CorpusFormat
     path: str
+    images: str
+    captions: Literal["each", "one"]
+    caption_per_line: bool
+    caption_first_share: float
+    max_documents: int
+    weight: float
 
     def __post_init__(self) -> None:
-        built_in = self.format in ("digit_scenes", "python_prose")
-        require(
-            built_in or bool(self.path), "path", self.path, f"must name the files of the {self.format} corpus {self.name!r}"
-        )
+        of = f"the {self.format} corpus {self.name!r}"
+        require(self.format in BUILT_IN or bool(self.path), "path", self.path, f"must name the files of {of}")
+        needs_images, may_have_images = self.format in WITH_IMAGES_FOLDER, self.format in MAYBE_WITH_IMAGES_FOLDER
+        require(bool(self.images) or not needs_images, "images", self.images, f"must name the images folder of {of}")
+        require(not self.images or may_have_images, "images", self.images, f'must be "" for {of}, which names no files')
+        require(0 <= self.caption_first_share <= 1, "caption_first_share", self.caption_first_share, "must lie in 0..1")
+        require(self.max_documents >= 0, "max_documents", self.max_documents, "must not be negative")
+        require(self.weight > 0, "weight", self.weight, "must be positive; take a corpus that has none out of the list")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +110,26 @@ class IngestConfig:
     """seed: of every draw of this stage.
 
     image_side_px: images are resized and centre-cropped to this square.
-    caption_first_share: share of image-caption pairs laid out caption first (the paper: 0.8).
-    max_quarantined_share: above this share of set-aside rows the stage fails.
+    max_quarantined_share: above this share of set-aside rows of one corpus the stage fails.
     documents_per_file: rows of one Parquet file, and so of one shard later.
     vocab_size: of the byte-level BPE tokenizer, special tokens included.
     """
 
     seed: int
     image_side_px: int
-    caption_first_share: float
     max_quarantined_share: float
     documents_per_file: int
     vocab_size: int
     split_shares: SplitShares
     scenes: ScenesConfig
     prose: ProseConfig
+    images: ImagesConfig
+    text: TextConfig
+    duplicates: DuplicatesConfig
     corpora: tuple[CorpusConfig, ...]
 
     def __post_init__(self) -> None:
         require(self.image_side_px >= 8, "image_side_px", self.image_side_px, "must be at least 8")
-        require(0 <= self.caption_first_share <= 1, "caption_first_share", self.caption_first_share, "must lie in 0..1")
         require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
         require(self.documents_per_file >= 1, "documents_per_file", self.documents_per_file, "must be at least 1")
         require(self.vocab_size >= 261, "vocab_size", self.vocab_size, "must be at least 261 (256 bytes and 5 special tokens)")
@@ -127,16 +144,19 @@ class DocumentChecks:
 
     min_documents, min_images: floors per split (an empty corpus must fail); min_images may be 0 for text-only corpora.
     max_tokens: longest document in tokens; longer ones are quarantined.
+    min_unique_share: share of documents with content of their own, 0..1; below it the gate warns.
     max_quarantined_share: above this share of bad rows the gate refuses.
     """
 
     min_documents: int
     min_images: int
     max_tokens: int
+    min_unique_share: float
     max_quarantined_share: float
 
     def __post_init__(self) -> None:
         require(self.min_documents >= 1, "min_documents", self.min_documents, "must be at least 1")
+        require(0 <= self.min_unique_share <= 1, "min_unique_share", self.min_unique_share, "must lie in 0..1")
         require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
 
 
@@ -146,6 +166,7 @@ class LatentChecks:
 
     min_rows: packed rows of the training split at least.
     max_abs_mean, min_std, max_std: of one image's normalised latents (all its numbers); single images stray, so wide.
+    max_abs_overall_mean, min_overall_std, max_overall_std: the same, averaged over all documents with images.
     min_packing_fill: share of row positions in use in the training split, 0..1.
     max_quarantined_share: above this share of bad documents, or of documents too long for a row, the gate refuses.
     """
@@ -154,12 +175,21 @@ class LatentChecks:
     max_abs_mean: float
     min_std: float
     max_std: float
+    max_abs_overall_mean: float
+    min_overall_std: float
+    max_overall_std: float
     min_packing_fill: float
     max_quarantined_share: float
 
     def __post_init__(self) -> None:
         require(self.min_rows >= 1, "min_rows", self.min_rows, "must be at least 1")
         require(0 <= self.min_std < self.max_std, "min_std", self.min_std, f"must lie below max_std {self.max_std}")
+        require(
+            0 <= self.min_overall_std < self.max_overall_std,
+            "min_overall_std",
+            self.min_overall_std,
+            f"must lie below max_overall_std {self.max_overall_std}",
+        )
         require(0 <= self.min_packing_fill <= 1, "min_packing_fill", self.min_packing_fill, "must lie in 0..1")
         require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
 
@@ -172,14 +202,29 @@ class ValidateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """batch_size: images a forward pass of the autoencoder takes, on each worker.
+    """batch_size: images that a worker decodes and holds at a time; changes no byte.
 
     row_length: positions of one packed training row; also the longest document.
+    text_to_image_ratio: positions of text for each of an image in the rows to train on (the paper: 1), met by leaving out or
+        repeating documents of text alone; 0 takes every document as often as its source's weight says.
+    shard_mib: parts are joined to shards of up to so many MiB.
+    flip: encode every training image mirrored too; wrong where images show text, digits or named sides.
+    crops: parts of every training image encoded beside the whole, for training to choose from.
+    crop_share: side of such a part, as a share of the image's.
     """
 
     batch_size: int
     row_length: int
+    text_to_image_ratio: float
+    shard_mib: int
+    flip: bool
+    crops: int
+    crop_share: float
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         require(self.row_length >= 32, "row_length", self.row_length, "must be at least 32")
+        require(self.text_to_image_ratio >= 0, "text_to_image_ratio", self.text_to_image_ratio, "must not be negative")
+        require(self.shard_mib >= 1, "shard_mib", self.shard_mib, "must be at least 1")
+        require(0 <= self.crops <= 64, "crops", self.crops, "must lie in 0..64")
+        require(0 < self.crop_share <= 1, "crop_share", self.crop_share, "must lie above 0 and at most at 1")

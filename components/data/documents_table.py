@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from components.data.images import decode_png
 from components.data.tokenizer import TextTokenizer, token_stream
 
 FILE = "table.parquet"
+BATCH_ROWS, GROUP_BATCHES = 1024, 20
+SUMS = {"images": "num_images", "tokens": "num_tokens", "text_bytes": "num_bytes", "image_bytes": "num_image_bytes"}
 
 # key: document_name(source, key), unique over all corpora.
 # num_tokens: of the stored stream, control tokens included, patches not.
@@ -65,24 +68,45 @@ def document_row(document: Document, tokenizer: TextTokenizer) -> dict[str, Any]
     }
 
 
-def write_table(folder: Path, rows: Iterable[dict[str, Any]]) -> pa.Table:
-    """Write `folder/table.parquet` and return the table."""
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    pq.write_table(table, folder / FILE, compression="zstd", write_page_checksum=True)
-    return table
+class Summary(NamedTuple):
+    """counts: split -> source -> documents, images, tokens, longest_tokens, text_bytes, image_bytes."""
+
+    num_rows: int
+    counts: dict[str, dict[str, dict[str, int]]]
 
 
-def counts(table: pa.Table) -> dict[str, dict[str, dict[str, int]]]:
-    """split -> source -> documents, images, tokens, longest_tokens, text_bytes, image_bytes."""
-    sums = {"images": "num_images", "tokens": "num_tokens", "text_bytes": "num_bytes", "image_bytes": "num_image_bytes"}
-    wanted = [([], "count_all"), ("num_tokens", "max"), *((column, "sum") for column in sums.values())]
-    grouped = table.group_by(["split", "source"]).aggregate(wanted)
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for row in grouped.to_pylist():
-        entry = {name: row[f"{column}_sum"] for name, column in sums.items()}
-        entry |= {"documents": row["count_all"], "longest_tokens": row["num_tokens_max"]}
-        found.setdefault(row["split"], {})[row["source"]] = entry
-    return found
+def write_table(folder: Path, rows: Iterable[dict[str, Any]]) -> Summary:
+    """Write `folder/table.parquet`, a row group in memory at a time, and sum it up."""
+    num_rows, counts = 0, dict[str, dict[str, dict[str, int]]]()
+    with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        group: list[pa.RecordBatch] = []
+        for batch in _batches(rows):
+            num_rows += len(batch)
+            for row in batch:
+                _count(counts, row)
+            # Arrow's columns take a quarter of the dictionaries' memory.
+            group.append(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
+            if len(group) == GROUP_BATCHES:
+                writer.write_table(pa.Table.from_batches(group))
+                group = []
+        if group or not num_rows:
+            writer.write_table(pa.Table.from_batches(group, schema=SCHEMA))
+    return Summary(num_rows, counts)
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    left = iter(rows)
+    while batch := list(itertools.islice(left, BATCH_ROWS)):
+        yield batch
+
+
+def _count(counts: dict[str, dict[str, dict[str, int]]], row: dict[str, Any]) -> None:
+    names = ("documents", "images", "tokens", "longest_tokens", "text_bytes", "image_bytes")
+    entry = counts.setdefault(row["split"], {}).setdefault(row["source"], dict.fromkeys(names, 0))
+    entry["documents"] += 1
+    entry["longest_tokens"] = max(entry["longest_tokens"], row["num_tokens"])
+    for name, column in SUMS.items():
+        entry[name] += row[column]
 
 
 def _content_digest(document: Document) -> str:

@@ -1,7 +1,8 @@
 """How does a gate decide about a table? Great Expectations, a quarantine for rows, an equal verdict for equal tables.
 
 A row that breaks a row expectation is quarantined with the reason, and the gate passes while the share of such rows is
-small; an expectation about a whole table refuses at once, and so does one that could not be evaluated.
+small. An expectation about a whole table refuses at once where its severity is critical, and is only told where it is a
+warning. What could not be evaluated counts as failed, for rows too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from components.data.data_docs import as_html, from_html, make_offline
 from components.data.quarantine import Quarantined
 from components.runtime.files import fresh_folder
 
@@ -28,10 +30,12 @@ NUM_ROWS_SHOWN = 20
 class Rule(NamedTuple):
     """One expectation. kind: a class of great_expectations.expectations. reason: why it must hold.
 
-    level "row": a failing row is quarantined (severity warning). "table": a failure refuses (severity critical).
+    level "row": a failing row is quarantined, and does not stop by itself. "table": a failure refuses where the severity
+    (Great Expectations' own) is critical, and is told where it is warning.
     """
 
     level: Literal["row", "table"]
+    severity: Literal["critical", "warning"]
     kind: str
     arguments: dict[str, Any]
     reason: str
@@ -57,10 +61,12 @@ class Finding(NamedTuple):
     """What came of one rule. observed: the table's value, or how many rows it has. num_failing: rows that break it.
 
     rows: the first failing ones, each {"key": ..., column: value}. error: why it could not be evaluated, else "".
+    severity: as Great Expectations gives it back.
     """
 
     table: str
     level: str
+    severity: str
     expectation: str
     arguments: dict[str, Any]
     reason: str
@@ -72,12 +78,16 @@ class Finding(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """refusals: one sentence each; empty means passed. quarantined: rows set aside, each once, in the table's order."""
+    """refusals: one sentence each; empty means passed. warnings: one sentence each, of what does not stop.
+
+    quarantined: rows set aside, each once, in the table's order.
+    """
 
     findings: list[Finding]
     quarantined: list[Quarantined]
     quarantined_share: float
     refusals: list[str]
+    warnings: list[str]
 
     @property
     def passed(self) -> bool:
@@ -88,6 +98,7 @@ class Verdict(NamedTuple):
         return {
             "passed": self.passed,
             "refusals": self.refusals,
+            "warnings": self.warnings,
             "num_quarantined": len(self.quarantined),
             "quarantined_share": round(self.quarantined_share, 6),
             "quarantined": [entry._asdict() for entry in self.quarantined[:NUM_ROWS_SHOWN]],
@@ -97,12 +108,17 @@ class Verdict(NamedTuple):
 
 def row_rule(kind: str, reason: str, **arguments: Any) -> Rule:
     """A rule whose failing rows are quarantined."""
-    return Rule("row", kind, arguments, reason)
+    return Rule("row", "warning", kind, arguments, reason)
 
 
 def table_rule(kind: str, reason: str, **arguments: Any) -> Rule:
     """A rule whose failure refuses the table."""
-    return Rule("table", kind, arguments, reason)
+    return Rule("table", "critical", kind, arguments, reason)
+
+
+def warning_rule(kind: str, reason: str, **arguments: Any) -> Rule:
+    """A rule about the table whose failure is told and does not refuse."""
+    return Rule("table", "warning", kind, arguments, reason)
 
 
 def judge(
@@ -119,22 +135,34 @@ def judge(
     """
     context = _context()
     findings, broken = _run(context, rows)
-    quarantined = [Quarantined(str(key), "; ".join(reasons)) for key, reasons in broken.items()]
-    kept = rows.table.loc[~rows.table[KEY].isin(list(broken))] if KEY in rows.table else rows.table
+    quarantined, kept = _set_aside(rows.table, broken)
     parts = [Check(floor.name, _part(kept, floor.selection), floor.rules) for floor in floors]
     for check in (*parts, *others):
         findings += _run(context, check)[0]
     share = len(quarantined) / max(1, len(rows.table))
     refusals = [_sentence(finding) for finding in findings if _refuses(finding)]
+    warnings = [_sentence(finding) for finding in findings if _warns(finding)]
     if share > max_quarantined_share:
         first = ", ".join(f"{entry.key} ({entry.reason})" for entry in quarantined[:3])
         refusals.append(
             f"{len(quarantined)} of {len(rows.table)} rows of {rows.name} break row expectations, a share of"
             f" {share:.4f} over the {max_quarantined_share} of max_quarantined_share: {first}"
         )
+    verdict = Verdict(findings, quarantined, share, refusals, warnings)
     if docs:
         _write_docs(context, docs)
-    return Verdict(findings, quarantined, share, refusals)
+        make_offline(docs, verdict)
+    return verdict
+
+
+def _set_aside(table: pd.DataFrame, broken: Mapping[Any, list[str]]) -> tuple[list[Quarantined], pd.DataFrame]:
+    """The rows to set aside in the table's order, each once, and the table without them."""
+    if not broken:
+        return [], table
+    is_broken = table[KEY].isin(list(broken))
+    # A null key has several spellings; its table is refused.
+    keys = dict.fromkeys(key for key in table.loc[is_broken, KEY] if key in broken)
+    return [Quarantined(str(key), "; ".join(broken[key])) for key in keys], table.loc[~is_broken]
 
 
 def _part(table: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
@@ -144,7 +172,13 @@ def _part(table: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _refuses(finding: Finding) -> bool:
-    return bool(finding.error) or (finding.level == "table" and not finding.success)
+    if finding.level == "row":
+        return bool(finding.error)
+    return finding.severity == "critical" and not finding.success
+
+
+def _warns(finding: Finding) -> bool:
+    return finding.level == "table" and finding.severity != "critical" and not finding.success
 
 
 def _context() -> EphemeralDataContext:
@@ -178,7 +212,7 @@ def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], di
             "unexpected_index_column_names": [KEY] if KEY in check.table else [],
         },
     )
-    result = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": check.table})
+    result = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": as_html(check.table)})
     (run,) = result.run_results.values()
     # The results come in an order of their own.
     answers: list[dict[str, Any]] = [dict(item.to_json_dict()) for item in run.results]
@@ -197,18 +231,19 @@ def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], di
 def _expectation(rule: Rule, position: int) -> Any:
     import great_expectations as gx
 
-    severity = "warning" if rule.level == "row" else "critical"
     meta = {"position": position, "level": rule.level, "reason": rule.reason}
-    return getattr(gx.expectations, rule.kind)(**rule.arguments, severity=severity, meta=meta, notes=rule.reason)
+    return getattr(gx.expectations, rule.kind)(**rule.arguments, severity=rule.severity, meta=meta, notes=rule.reason)
 
 
 def _finding(table: str, rule: Rule, result: dict[str, Any]) -> tuple[Finding, list[dict[str, Any]]]:
     """The finding, and all failing rows."""
     details = result["result"]
-    failing = details.get("unexpected_index_list") or []
+    # Without a column of keys they are bare numbers.
+    failing = [from_html(row) for row in details.get("unexpected_index_list") or [] if isinstance(row, Mapping)]
     finding = Finding(
         table=table,
         level=rule.level,
+        severity=str(result["expectation_config"]["severity"]),
         expectation=re.sub(r"(?<!^)([A-Z])", r"_\1", rule.kind).lower(),
         arguments=rule.arguments,
         reason=rule.reason,
@@ -251,7 +286,3 @@ def _write_docs(context: EphemeralDataContext, docs: Path) -> None:
     }
     context.add_data_docs_site(SITE, site)  # type: ignore[arg-type]
     context.build_data_docs(site_names=[SITE])
-    # The pages would fetch the logo from a server whenever they are opened; a copy lies beside them.
-    for page in docs.rglob("*.html"):
-        logo = os.path.relpath(docs / "static/images/logo-long.png", page.parent)
-        page.write_text(re.sub(r"https://great-expectations-web-assets[^\"')]*", logo, page.read_text()))

@@ -1,13 +1,16 @@
 """How does a part of documents become a shard? Token streams by the tokenizer, latents by the autoencoder.
 
-Equal documents give equal bytes, whoever encodes them: images pass the autoencoder in fixed batches of their part.
+Equal documents give equal bytes, whoever encodes them: images pass the autoencoder in batches of one size, which follows from
+their number of pixels alone, and the last batch of a part is filled up.
 
-Legend: M images of the part, C latent channels, Y/X latent height/width.
+Legend: M images of the part, V views of each (variants.py), C latent channels, Y/X latent height/width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +20,25 @@ from components.data.documents import Document, document_name
 from components.data.images import decode_png
 from components.data.shards import Shard, pack_keys
 from components.data.tokenizer import TextTokenizer, token_stream
+from components.data.variants import WHOLE, Views, views_of
 from components.runtime.failure import BadInput
 from model.autoencoder import Autoencoder, to_pixels
 
+# Pixels of one pass of the autoencoder: enough to keep a GPU busy, little beside its memory.
+PIXELS_A_PASS, MOST_A_PASS = 2**20, 64
+
 
 class EncodeSettings(NamedTuple):
-    """batch_size: images a pass of the autoencoder. row_length: positions of a packed row, a document's most.
+    """batch_size: images decoded and held at a time. row_length: positions of a packed row, a document's most.
 
-    patch_side: latent pixels along a patch. image_side_px: of every image.
+    patch_side: latent pixels along a patch. image_side_px: of every image. views: what is encoded of each.
     """
 
     batch_size: int
     row_length: int
     patch_side: int
     image_side_px: int
+    views: Views = WHOLE
 
 
 class EncodedPart(NamedTuple):
@@ -73,8 +81,9 @@ def encode_part(
     *,
     device: torch.device,
     left_out: frozenset[str] = frozenset(),
+    decoders: int = 1,
 ) -> EncodedPart:
-    """Encode documents in order. left_out: names that a gate quarantined.
+    """Encode documents in order. left_out: names that a gate quarantined. decoders: threads that decode images.
 
     A text longer than a row is cut into pieces that fit, each beginning with the last token of the one before, so that
     every token is predicted once; a document with images that is longer is set aside, as it cannot be cut.
@@ -94,8 +103,8 @@ def encode_part(
         else:
             pieces += _cut(name, document, stream.ids, stream.image_positions, settings.row_length)
     images = [data for piece in pieces for data in piece.document.images]
-    mean, std = _encode_images(images, autoencoder, settings.batch_size, shape, device)
-    shard = _shard(pieces, mean, std, eos=tokenizer.special_ids["eos"])
+    moments = _encode_images(images, autoencoder, settings, shape, device, decoders)
+    shard = _shard(pieces, moments, eos=tokenizer.special_ids["eos"])
     return EncodedPart(shard, list(_rows(pieces, shard, patches_per_image)), set_aside)
 
 
@@ -110,22 +119,46 @@ def _cut(name: str, document: Document, ids: list[int], image_at: list[int], row
 def _encode_images(
     images: Sequence[bytes],
     autoencoder: Autoencoder,
-    batch_size: int,
+    settings: EncodeSettings,
     shape: tuple[int, int, int],
     device: torch.device,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the normalised posterior, each float16 [M, C, Y, X]."""
-    mean, std = np.empty((2, len(images), *shape), np.float16)
-    for start in range(0, len(images), batch_size):
-        pixels = np.stack([decode_png(data) for data in images[start : start + batch_size]])
-        moments = autoencoder.encode_moments(to_pixels(torch.from_numpy(pixels).to(device)))
-        end = start + len(pixels)
-        mean[start:end] = moments.mean.to("cpu", torch.float16).numpy()
-        std[start:end] = moments.std.to("cpu", torch.float16).numpy()
-    return mean, std
+    decoders: int,
+) -> np.ndarray:
+    """Mean and deviation of the normalised posterior of every view, float16 [2, M, V, C, Y, X]."""
+    moments = np.empty((2, len(images), settings.views.number, *shape), np.float16)
+    flat = moments.reshape(2, -1, *shape)
+    a_pass = max(1, min(MOST_A_PASS, PIXELS_A_PASS // settings.image_side_px**2))
+    with ThreadPoolExecutor(decoders) as pool:
+        views = chain.from_iterable(_decoded(images, settings, pool))
+        for start in range(0, flat.shape[1], a_pass):
+            pixels = np.stack(list(islice(views, a_pass)))
+            number = len(pixels)
+            # A pass that is not full is filled up: a kernel for fewer images may add in another order.
+            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], a_pass - number, axis=0)])
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                found = autoencoder.encode_moments(to_pixels(torch.from_numpy(pixels).to(device)))
+            for into, part in zip(flat, (found.mean, found.std), strict=True):
+                into[start : start + number] = part[:number].to("cpu", torch.float16).numpy()
+    return moments
 
 
-def _shard(pieces: Sequence[Piece], mean: np.ndarray, std: np.ndarray, *, eos: int) -> Shard:
+def _decoded(images: Sequence[bytes], settings: EncodeSettings, pool: ThreadPoolExecutor) -> Iterator[list[np.ndarray]]:
+    """The views of every image in order; the next batch_size images are decoded while these are used."""
+
+    def decode(data: bytes) -> list[np.ndarray]:
+        return views_of(decode_png(data), settings.views)
+
+    ahead = iter(())
+    for start in range(0, len(images), settings.batch_size):
+        current, ahead = ahead, pool.map(decode, images[start : start + settings.batch_size])
+        yield from current
+    yield from ahead
+
+
+def _shard(pieces: Sequence[Piece], moments: np.ndarray, *, eos: int) -> Shard:
+    """moments: float16 [2, M, V, C, Y, X]."""
+    mean, std = moments
+    others = {"variants": mean[:, 1:], "variant_std": std[:, 1:]} if moments.shape[2] > 1 else {}
     lengths = [len(piece.ids) for piece in pieces]
     document_at = np.cumsum([0, *lengths], dtype=np.int64)
     image_at = [start + at for piece, start in zip(pieces, document_at[:-1].tolist(), strict=True) for at in piece.image_at]
@@ -133,13 +166,14 @@ def _shard(pieces: Sequence[Piece], mean: np.ndarray, std: np.ndarray, *, eos: i
     return Shard(
         ids=np.array([id for piece in pieces for id in piece.ids], np.int32),
         document_at=document_at,
-        latents=mean,
-        latent_std=std,
+        latents=mean[:, 0],
+        latent_std=std[:, 0],
         image_document=np.repeat(np.arange(len(pieces), dtype=np.int32), [len(piece.image_at) for piece in pieces]),
         image_at=np.array(image_at, np.int64),
         image_first=np.array([first for piece in pieces for first in _images_first(piece, eos)], np.bool_),
         keys=keys,
         key_at=key_at,
+        **others,
     )
 
 

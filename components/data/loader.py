@@ -1,12 +1,15 @@
 """Which rows does a training step see, and how do they become a Batch? Memory-mapped shards, keyed by (seed, step).
 
-The order of the rows and the dropped captions are pure functions of (seed, step, index): resuming takes the step alone.
+The order of the rows, the dropped captions and the view and draw of every latent are pure functions of (seed, step, index):
+resuming takes the step alone.
 
-Legend: R packed rows and N documents of the split, B rows and M images of a batch, L row length, n patches an image.
+Legend: R packed rows and N documents of the split, B rows, D documents and M images of a batch, L row length, n patches an
+image, V views of an image (variants.py), C latent channels, Y/X latent height/width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +18,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from components.data.packing import lay_out, open_packing
+from components.data.packing import PACKING, lay_out_at, open_packing
 from components.data.quarantine import read_keys
-from components.data.shards import KIND, Shard, check_shard, open_shard, shard_keys, shard_paths
+from components.data.shard_cache import SplitFiles, open_split
+from components.data.shards import Shard, check_shard, open_shard, shard_keys
 from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest
 from model.batch import Batch, Latents
+from model.noise import key
 from model.patches import cut
+
+# Streams of their own beside the one that drops captions and those of the noise.
+VIEW_STREAM, LATENT_STREAM = 0x76696577, 0x6C6174656E74
 
 
 class Documents(NamedTuple):
@@ -56,27 +63,34 @@ def uniform(seed: int, step: int, index: np.ndarray) -> np.ndarray:
 class PackedRows:
     """The packed rows of one split of data/latents, checked against the manifest when opened.
 
-    num_rows: R. row_length: L. patch_side, latent_shape (C, Y, X), vocab_size, special_ids: as encoded.
+    num_rows: R. num_views: V. row_length: L. patch_side, latent_shape (C, Y, X), vocab_size, special_ids: as encoded.
     num_images: of the split. num_left_out: documents that the gate quarantined; no batch holds them.
     """
 
-    def __init__(self, folder: Path, split: str, quarantine: Path | None) -> None:
-        """quarantine: what the gate of the latents set aside (data/quarantine/latents.jsonl); None reads everything."""
-        manifest = read_manifest(folder, kind=KIND)
+    def __init__(self, folder: Path | str, split: str, quarantine: Path | None) -> None:
+        """folder: may be a URL, and the environment may name one to read instead (shard_cache.py).
+
+        quarantine: what the gate of the latents set aside (data/quarantine/latents.jsonl); None reads everything.
+        """
+        # Kept, because the cache may remove files whose locks are closed.
+        self._found = open_split(folder, split)
+        manifest = self._found.manifest
         self.row_length: int = manifest["row_length"]
         self.patch_side: int = manifest["patch_side"]
         self.latent_shape: tuple[int, int, int] = tuple(manifest["latent_shape"])
         self.vocab_size: int = manifest["vocab_size"]
         self.special_ids: dict[str, int] = manifest["special_ids"]
-        self._shards = _open_shards(folder, split, self.special_ids["boi"])
+        self._shards = _open_shards(self._found, f"{folder}, {split} split", self.special_ids["boi"])
+        self.num_views = 1 if self._shards[0].variants is None else 1 + self._shards[0].variants.shape[1]
         self._documents, self._image_offset = _index(self._shards)
-        self._packing = open_packing(folder / split / "packing.safetensors")
+        self._patch_order = _patch_order(self.latent_shape, self.patch_side)
+        self._packing = open_packing(self._found.files[PACKING])
         self._kept = self._not_in(read_keys(quarantine) if quarantine else frozenset())
         self.num_left_out = int((~self._kept).sum())
         self.num_rows = len(self._packing.row_at) - 1
         self.num_images = int(self._image_offset[-1])
         if self.num_rows == 0:
-            raise BadInput(f"{folder / split} holds no rows; give ingest documents for the {split} split and run `dvc repro`")
+            raise BadInput(f"{folder} has no rows of the {split} split; give ingest documents for it and run `dvc repro`")
 
     def batch(
         self,
@@ -87,20 +101,23 @@ class PackedRows:
         patch_side: int,
         caption_dropout: float,
         image_first_time_limit: float,
+        resample_latents: bool = False,
     ) -> Batch:
         """The batch of `rows`. caption_dropout: share of images that see nothing before themselves in this step.
 
         image_first_time_limit: largest noise level of images that precede their caption (paper, Sec. 4.3.4).
+        resample_latents: draw latents from the autoencoder's posterior instead of taking its mean.
         """
         if patch_side != self.patch_side:
             raise BadInput(f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`")
-        document_row, chosen = self._documents_of(np.asarray(rows, np.int64))
+        start, chosen = self._documents_of(np.asarray(rows, np.int64))
         tokens, document_at = self._tokens(chosen)
-        sample, latents, image_first = self._images(chosen)
-        layout = lay_out(
+        sample, shard, in_shard = self._images(chosen)
+        latents, image_first = self._latents(sample, shard, in_shard, seed, step, resample_latents)
+        layout = lay_out_at(
+            start,
             tokens,
             document_at,
-            document_row,
             hidden_captions=uniform(seed, step, sample) < caption_dropout,
             num_rows=len(rows),
             row_length=self.row_length,
@@ -109,7 +126,7 @@ class PackedRows:
             pad=self.special_ids["pad"],
         )
         images = Latents(
-            patches=self._cut(latents),
+            patches=latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2),
             patch_at=torch.from_numpy(layout.patch_at),
             patch_image=torch.arange(len(sample)).repeat_interleave(self.patches_per_image),
             image_sample=torch.from_numpy(sample),
@@ -137,19 +154,14 @@ class PackedRows:
     def patches_per_image(self) -> int:
         return self.grid[0] * self.grid[1]
 
-    def _cut(self, latents: np.ndarray) -> torch.Tensor:
-        """float32 [M, C, Y, X] -> [M * n, W]."""
-        if not len(latents):
-            return torch.zeros(0, self.latent_shape[0] * self.patch_side**2)
-        return cut(torch.from_numpy(latents), (self.patch_side, self.patch_side)).flatten(0, 1)
-
     def _documents_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The kept documents of `rows` in order, and the place in the batch of the row of each."""
-        at, document = self._packing
-        chosen = _slices(document, at[rows], at[rows + 1])
-        document_row = np.repeat(np.arange(len(rows)), at[rows + 1] - at[rows])
-        kept = self._kept[chosen]
-        return document_row[kept], chosen[kept]
+        """The kept documents of `rows` in order: where each begins in the flattened rows, and which it is, both [D]."""
+        at, document, start, _ = self._packing
+        entry = _ranges(at[rows], at[rows + 1])
+        entry_row = np.repeat(np.arange(len(rows)), at[rows + 1] - at[rows])
+        kept = self._kept[document[entry]]
+        entry, entry_row = entry[kept], entry_row[kept]
+        return entry_row * self.row_length + start[entry], document[entry]
 
     def _tokens(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shard, start, end = (
@@ -162,21 +174,36 @@ class PackedRows:
         return tokens, np.concatenate([[0], np.cumsum(end - start)])
 
     def _images(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the documents' images in order: number in the split [M], latents float32 [M, C, Y, X], image_first [M]."""
-        shard, start, end = (
-            self._documents.shard[chosen],
-            self._documents.image_start[chosen],
-            self._documents.image_end[chosen],
-        )
-        image_shard = np.repeat(shard, end - start)
-        in_shard = _slices(None, start, end)
-        latents = np.empty((len(in_shard), *self.latent_shape), np.float32)
-        image_first = np.empty(len(in_shard), np.bool_)
-        for number in np.unique(image_shard).tolist():
-            here = image_shard == number
-            latents[here] = self._shards[number].latents[in_shard[here]]
-            image_first[here] = self._shards[number].image_first[in_shard[here]]
-        return self._image_offset[image_shard] + in_shard, latents, image_first
+        """Of the documents' images in order, all int64 [M]: number in the split, shard, and number in the shard."""
+        start, end = self._documents.image_start[chosen], self._documents.image_end[chosen]
+        shard, in_shard = np.repeat(self._documents.shard[chosen], end - start), _ranges(start, end)
+        return self._image_offset[shard] + in_shard, shard, in_shard
+
+    def _latents(
+        self, sample: np.ndarray, shard: np.ndarray, in_shard: np.ndarray, seed: int, step: int, resample: bool
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Latents float32 [M, C * Y * X] and image_first bool [M] of images as `_images` finds them."""
+        mean = np.empty((len(sample), *self.latent_shape), np.float16)
+        std = np.empty_like(mean) if resample else None
+        image_first = np.empty(len(sample), np.bool_)
+        view = self._views(sample, seed, step)
+        for number in np.unique(shard).tolist():
+            stored = self._shards[number]
+            here = np.flatnonzero(shard == number)
+            image_first[here] = stored.image_first[in_shard[here]]
+            mean[here] = _viewed(stored.latents, stored.variants, in_shard[here], view[here])
+            if std is not None:
+                std[here] = _viewed(stored.latent_std, stored.variant_std, in_shard[here], view[here])
+        latents = torch.from_numpy(mean).float()
+        if std is not None:
+            latents += torch.from_numpy(std).float() * _normal(seed, step, sample, self.latent_shape)
+        return latents.flatten(1), image_first
+
+    def _views(self, sample: np.ndarray, seed: int, step: int) -> np.ndarray:
+        """Which view of each image this step sees, int64 [M]."""
+        if self.num_views == 1:
+            return np.zeros(len(sample), np.int64)
+        return (uniform(seed ^ VIEW_STREAM, step, sample) * self.num_views).astype(np.int64)
 
     def _not_in(self, left_out: frozenset[str]) -> np.ndarray:
         """bool [N]: documents that are not left out."""
@@ -185,10 +212,10 @@ class PackedRows:
         return np.array([key not in left_out for shard in self._shards for key in shard_keys(shard)], np.bool_)
 
 
-def _open_shards(folder: Path, split: str, boi: int) -> list[Shard]:
-    paths = shard_paths(folder, split)
-    if not paths:
-        raise BadInput(f"{folder} has no shards of the {split} split; give ingest documents for it and run `dvc repro`")
+def _open_shards(found: SplitFiles, where: str, boi: int) -> list[Shard]:
+    paths = [path for name, path in found.files.items() if name.startswith("shard-")]
+    if not paths or PACKING not in found.files:
+        raise BadInput(f"{where}: there are no packed shards; give ingest documents for it and run `dvc repro`")
     shards = [open_shard(path) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
         check_shard(path, shard, boi=boi)
@@ -207,11 +234,34 @@ def _index(shards: Sequence[Shard]) -> tuple[Documents, np.ndarray]:
     return index, np.cumsum([0, *(len(shard.image_at) for shard in shards)], dtype=np.int64)
 
 
-def _slices(values: np.ndarray | None, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """values[start[0]:end[0]], values[start[1]:end[1]], ... one after the other; the indices themselves for None."""
+def _ranges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """start[0], start[0] + 1, ..., end[0] - 1, start[1], ..."""
     length = end - start
-    at = np.arange(length.sum()) + np.repeat(start - (np.cumsum(length) - length), length)
-    return at if values is None else values[at]
+    return np.arange(length.sum()) + np.repeat(start - (np.cumsum(length) - length), length)
+
+
+def _patch_order(latent_shape: tuple[int, int, int], patch_side: int) -> torch.Tensor:
+    """Which numbers of a flattened latent its patches hold, one after the other, int32 [C * Y * X]; ten times quicker to apply
+    than `cut` itself."""
+    number = torch.arange(math.prod(latent_shape)).view(1, *latent_shape)
+    return cut(number, (patch_side, patch_side)).flatten().int()
+
+
+def _viewed(whole: np.ndarray, others: np.ndarray | None, image: np.ndarray, view: np.ndarray) -> np.ndarray:
+    """Of each image the latent of its view: float16 [M, C, Y, X] of whole [all, C, Y, X] and others [all, V - 1, C, Y, X]."""
+    found = whole[image]
+    if others is not None:
+        seen = np.flatnonzero(view)
+        found[seen] = others[image[seen], view[seen] - 1]
+    return found
+
+
+def _normal(seed: int, step: int, sample: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    """Normal numbers float32 [M, *shape], a stream of its own for each image in each step."""
+    noise = torch.empty(len(sample), *shape)
+    for into, number in zip(noise, sample.tolist(), strict=True):
+        into.normal_(generator=torch.Generator().manual_seed(key(seed, step, number, LATENT_STREAM)))
+    return noise
 
 
 @lru_cache(maxsize=2)

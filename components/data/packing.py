@@ -14,19 +14,29 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.data.row_fill import RowKind, row_kinds
 from components.data.shards import open_arrays, write_arrays
 from components.runtime.failure import BadInput
 
+# The file of a split's rows, beside its shards.
+PACKING = "packing.safetensors"
+
 
 class Packing(NamedTuple):
-    """Documents of one split in rows. row_at: int64 [rows + 1], where each begins in `document`, int64 [documents]."""
+    """Documents of one split in rows, E entries; a document may stand in several rows, or in none.
+
+    row_at: int64 [rows + 1], where each row begins in the entries. document: int64 [E], which document.
+    start, length: int32 [E], the interval of the row's positions that it has: start, start + 1, ..., start + length - 1.
+    """
 
     row_at: np.ndarray
     document: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
 
 
 class Layout(NamedTuple):
-    """Rows of a batch, as model.transfusion.Batch describes them, and as numpy arrays.
+    """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays.
 
     ids, position: int64 [B, L]. first, last: int32 [B, L]. patch_at: int64 [P]. predict_at, target: int64 [N].
     after_image: bool [N].
@@ -42,62 +52,55 @@ class Layout(NamedTuple):
     after_image: np.ndarray
 
 
-def pack(lengths: np.ndarray, row_length: int) -> Packing:
-    """Put documents of `lengths` positions into rows of `row_length`.
+def pack(lengths: np.ndarray, row_length: int, copies: np.ndarray | None = None) -> Packing:
+    """Put documents of `lengths` positions into rows of `row_length`, the fullest rows that were found (row_fill.py).
 
-    Each row begins with the longest document left and takes those of the others that fill it best, found exactly; the
-    same combination of lengths is used while documents of these lengths last, so that the work grows with the number
-    of different lengths, not of documents. Best-fit-decreasing leaves 2 to 3% empty where most documents are captions.
-    Equal input gives equal rows. A document longer than a row is an error of the caller.
+    copies: int64 [documents], how many times each stands in the rows; None is once. Equal input gives equal rows. A document
+    longer than a row is an error of the caller.
     """
     assert len(lengths) == 0 or lengths.max() <= row_length, "a document longer than a row"
-    order = np.argsort(-lengths, kind="stable")
-    distinct, first, number = np.unique(-lengths[order], return_index=True, return_counts=True)
-    waiting = {
-        -length: order[at : at + count]
-        for length, at, count in zip(distinct.tolist(), first.tolist(), number.tolist(), strict=True)
-    }
-    rows: list[list[int]] = []
-    while waiting:
-        needs = _best_row({length: len(documents) for length, documents in waiting.items()}, row_length)
-        repeats = min(len(waiting[length]) // need for length, need in needs.items())
-        columns = [waiting[length][: repeats * need].reshape(repeats, need) for length, need in needs.items()]
-        rows += np.concatenate(columns, axis=1).tolist()
-        for length, need in needs.items():
-            waiting[length] = waiting[length][repeats * need :]
-            if len(waiting[length]) == 0:
-                del waiting[length]
-    row_at = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return Packing(row_at, np.array([document for row in rows for document in row], np.int64))
+    if copies is not None:
+        chosen = np.repeat(np.arange(len(lengths)), copies)
+        packing = pack(lengths[chosen], row_length)
+        return packing._replace(document=chosen[packing.document])
+    # A small type is sorted in one pass over the values.
+    kind = np.uint16 if row_length < 2**16 else np.int64
+    longest_first = np.argsort((row_length - lengths).astype(kind), kind="stable")
+    kinds = row_kinds(lengths, row_length)
+    number, entry = _entries(kinds)
+    document = np.empty(len(lengths), np.int64)
+    document[entry] = longest_first
+    row_at = np.cumsum(np.concatenate([[0], number]), dtype=np.int64)
+    length = lengths[document].astype(np.int32)
+    before = np.cumsum(length, dtype=np.int64) - length
+    start = before - np.repeat(before[row_at[:-1]], number)
+    return Packing(row_at, document, start.astype(np.int32), length)
 
 
-def _best_row(available: dict[int, int], row_length: int) -> dict[int, int]:
-    """Length -> how many of it: the longest available, and the others that leave the least of a row empty.
+def _entries(kinds: list[RowKind]) -> tuple[np.ndarray, np.ndarray]:
+    """Documents in each row, int64 [rows]; and where in the rows the documents stand, taken the longest first, int64 [E].
 
-    available: length -> number of documents, the longest first. Sums that can be reached are the bits of one integer.
+    Of documents of one length the first go to the first kind of row that wants this length, row after row.
     """
-    longest = next(iter(available))
-    capacity = row_length - longest
-    reached, steps = 1, []
-    for length, number in available.items():
-        for _ in range(min(number - (length == longest), capacity // length)):
-            steps.append((length, reached))
-            reached |= reached << length & (2 << capacity) - 1
-        if reached >> capacity:
-            break
-    chosen, left = {longest: 1}, reached.bit_length() - 1
-    # Backwards, a document is taken only where the sum was out of reach without it: short ones are kept for later rows.
-    for length, reached_before in reversed(steps):
-        if not reached_before >> left & 1:
-            chosen[length] = chosen.get(length, 0) + 1
-            left -= length
-    return chosen
+    of_kind = np.repeat(np.arange(len(kinds)), [len(kind.lengths) for kind in kinds])
+    repeats = np.array([kind.repeats for kind in kinds], np.int64)
+    length = np.array([length for kind in kinds for length, _ in kind.lengths], np.int64)
+    need = np.array([need for kind in kinds for _, need in kind.lengths], np.int64)
+    size = np.bincount(of_kind, need, minlength=len(kinds)).astype(np.int64)
+    kind_at = np.cumsum(repeats * size) - repeats * size
+    # Where a length's documents begin in each row of its kind.
+    column = np.cumsum(need) - need - (np.cumsum(size) - size)[of_kind]
+    in_order = np.argsort(-length, kind="stable")
+    each = np.repeat(in_order, (need * repeats[of_kind])[in_order])
+    taken = (need * repeats[of_kind])[in_order]
+    row, place = np.divmod(np.arange(len(each)) - np.repeat(np.cumsum(taken) - taken, taken), need[each])
+    return np.repeat(size, repeats), kind_at[of_kind[each]] + row * size[of_kind[each]] + column[each] + place
 
 
-def fill(packing: Packing, lengths: np.ndarray, row_length: int) -> float:
+def fill(packing: Packing, row_length: int) -> float:
     """Share of row positions in use, 0..1; 0 where there is no row."""
     num_positions = (len(packing.row_at) - 1) * row_length
-    return float(lengths.sum() / num_positions) if num_positions else 0.0
+    return float(packing.length.sum(dtype=np.int64) / num_positions) if num_positions else 0.0
 
 
 def write_packing(path: Path, packing: Packing) -> None:
@@ -130,10 +133,35 @@ def lay_out(
     tokens: [T] stored ids of the documents in order. document_at: [D + 1], where each begins in tokens.
     document_row: [D], the row of each, ascending. hidden_captions: bool [M], images that must not see their caption.
     """
+    return lay_out_at(
+        _document_starts(tokens == boi, document_at, document_row, patches_per_image, row_length),
+        tokens,
+        document_at,
+        hidden_captions=hidden_captions,
+        num_rows=num_rows,
+        row_length=row_length,
+        patches_per_image=patches_per_image,
+        boi=boi,
+        pad=pad,
+    )
+
+
+def lay_out_at(
+    start: np.ndarray,
+    tokens: np.ndarray,
+    document_at: np.ndarray,
+    *,
+    hidden_captions: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    patches_per_image: int,
+    boi: int,
+    pad: int,
+) -> Layout:
+    """`lay_out` of documents whose places are known: start, int64 [D], is where each begins in the flattened rows."""
     tokens = tokens.astype(np.int64)
-    document = np.repeat(np.arange(len(document_row)), np.diff(document_at))
+    document = np.repeat(np.arange(len(start)), np.diff(document_at))
     is_boi = tokens == boi
-    start = _document_starts(is_boi, document_at, document_row, patches_per_image, row_length)
     boi_at = np.flatnonzero(is_boi)
     patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
     # Both counts run over the whole batch; a document's own begin at its first token.

@@ -1,6 +1,7 @@
 """How is a WebDataset tar read? Neighbours of one key (key.jpg, key.txt, key.json) are a row; nothing is unpacked.
 
-tarfile ends silently at a cut or at a damaged header, so each tar must also show the end mark of two zero blocks.
+img2dataset writes such tars. tarfile ends silently at a cut or at a damaged header, so each tar must also show the end
+mark of two zero blocks.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
+from components.data.corpus_files import CorpusFile
 from components.data.rejected import Rejected
-from components.data.rows import CAPTION_FIELDS, Row, first_text
+from components.data.rows import CAPTION_FIELDS, MAX_FILE_BYTES, Row, first_text, pair_row
 from components.runtime.failure import BadInput
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 TEXT_ENDINGS = ("txt", "json")
-MAX_MEMBER_BYTES = 256 * 2**20
 
 
 class _Member(NamedTuple):
@@ -28,15 +29,15 @@ class _Member(NamedTuple):
     data: bytes | None
 
 
-def read_webdataset(file: IO[bytes], name: str, source: str) -> Iterator[Row | Rejected]:
-    """The rows of one tar; `name` stands in positions and errors. BadInput when it is damaged or cut short."""
+def read_webdataset(file: CorpusFile) -> Iterator[Row | Rejected]:
+    """The rows of one tar. BadInput when it is damaged or cut short."""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file.bytes, mode="r:") as tar:
             for key, members in itertools.groupby(_members(tar), key=lambda member: member.key):
-                yield _row(key, list(members), f"{name}:{key}", source)
-            _check_end(file, tar.offset, name)
+                yield _row(key, list(members), f"{file.name}:{key}", file.source)
+            _check_end(file.bytes, tar.offset, file.name)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise BadInput(f"{name} is not a whole tar file ({error}); fetch it again") from None
+        raise BadInput(f"{file.name} is not a whole tar file ({error}); fetch it again") from None
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
@@ -46,7 +47,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
         ending = ending.lower()
         if member.isdir() or not stem or ending not in (*IMAGE_ENDINGS, *TEXT_ENDINGS):
             continue
-        file = tar.extractfile(member) if member.isreg() and member.size <= MAX_MEMBER_BYTES else None
+        file = tar.extractfile(member) if member.isreg() and member.size <= MAX_FILE_BYTES else None
         yield _Member(f"{folder}/{stem}" if folder else stem, ending, None if file is None else file.read())
         # tarfile remembers every member it has read, which adds up over a long shard.
         tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
@@ -55,17 +56,17 @@ def _members(tar: tarfile.TarFile) -> Iterator[_Member]:
 def _row(key: str, members: list[_Member], position: str, source: str) -> Row | Rejected:
     by_ending = {member.ending: member.data for member in members}
     if None in by_ending.values():
-        return Rejected(source, position, "member is no plain file, or over 256 MiB")
+        return Rejected(source, position, f"member is no plain file, or over {MAX_FILE_BYTES // 2**20} MiB")
     images = [data for ending, data in by_ending.items() if ending in IMAGE_ENDINGS]
     if len(by_ending) != len(members) or len(images) > 1:
         return Rejected(source, position, "several files of one kind under one key")
-    text: object = by_ending.get("txt")
-    if text is None and by_ending.get("json") is not None:
+    captions: object = by_ending.get("txt")
+    if captions is None and by_ending.get("json") is not None:
         try:
-            text = first_text(json.loads(by_ending["json"] or b""), CAPTION_FIELDS)
+            captions = first_text(json.loads(by_ending["json"] or b""), CAPTION_FIELDS)
         except (ValueError, RecursionError):
             return Rejected(source, position, "broken JSON")
-    return Row(position=position, key=key, text=text, image=images[0] if images else None, wants_image=True)
+    return pair_row(position, key, captions, images[0] if images else None)
 
 
 def _check_end(file: IO[bytes], offset: int, name: str) -> None:

@@ -2,144 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
-
-import fsspec
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from components.data.config import CorpusConfig, IngestConfig
-from components.data.documents import Document, ImageSegment, TextSegment
-from components.data.images import ImageError, to_square_png
+from components.data.corpus_files import CorpusFile, Reading, images_folder, locate, locate_folders, open_files
+from components.data.decode_pool import decode_many
+from components.data.digest_set import DigestSet, digest
+from components.data.documents import Document, ImageSegment
+from components.data.images import to_square_png
 from components.data.prose import read_prose
-from components.data.read_tables import JSONL_SUFFIXES, PARQUET_SUFFIXES, read_jsonl, read_parquet
+from components.data.read_coco import SUFFIXES as COCO_SUFFIXES
+from components.data.read_coco import read_coco
+from components.data.read_folder import read_image_folder
+from components.data.read_interleaved import MMC4_SUFFIXES, OBELICS_SUFFIXES, read_mmc4, read_obelics
+from components.data.read_jsonl import SUFFIXES as JSONL_SUFFIXES
+from components.data.read_jsonl import read_jsonl
+from components.data.read_parquet import SUFFIXES as PARQUET_SUFFIXES
+from components.data.read_parquet import read_parquet
 from components.data.read_webdataset import SUFFIXES as TAR_SUFFIXES
 from components.data.read_webdataset import read_webdataset
+from components.data.references import read_ahead
 from components.data.rejected import Rejected
+from components.data.row_documents import Made, Outcome, image_data, outcomes, printable
 from components.data.rows import Row
 from components.data.scenes import SCENE_SIDE_PX, make_scenes
-from components.data.splits import split_of, uniform_of
 from components.runtime.failure import BadInput
 
-FileReader = Callable[[IO[bytes], str, str], Iterator[Row | Rejected]]
-
 BUILT_IN = ("digit_scenes", "python_prose")
-FILE_READERS: dict[str, tuple[FileReader, tuple[str, ...]]] = {
+# image_folder is the one format whose rows are not inside files.
+FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Row | Rejected]], tuple[str, ...]]] = {
     "webdataset": (read_webdataset, TAR_SUFFIXES),
     "parquet": (read_parquet, PARQUET_SUFFIXES),
+    "coco": (read_coco, COCO_SUFFIXES),
+    "obelics": (read_obelics, OBELICS_SUFFIXES),
+    "mmc4": (read_mmc4, MMC4_SUFFIXES),
     "jsonl": (read_jsonl, JSONL_SUFFIXES),
 }
 
 
 def read_corpus(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document | Rejected]:
-    """Every document of one corpus, with a split and images as PNG of image_side_px; a Rejected for each unusable row.
+    """The documents and rejected rows of `read_samples`, one after another."""
+    for sample in read_samples(corpus, config, Reading()):
+        for outcome in sample:
+            yield outcome.document if isinstance(outcome, Made) else outcome
 
-    Of rows with the same key the first is kept. BadInput for a missing path, an unreadable file or an empty corpus.
+
+def read_samples(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Generator[list[Outcome], None, None]:
+    """Every row of the corpus's files in order, as an outcome for each document it stands for, never none.
+
+    Documents have a split, and images as PNG of image_side_px; of those with the same key the first is kept. `reading`
+    says how far it is. BadInput for a missing path, an unreadable file or an empty corpus.
     """
-    empty = True
-    for found in _built_in(corpus, config) if corpus.format in BUILT_IN else _documents(corpus, config):
-        empty = False
-        yield found
-    if empty:
+    number = 0
+    for sample in (_built_in if corpus.format in BUILT_IN else _from_files)(corpus, config, reading):
+        number += 1
+        assert sample, f"row {number} of {corpus.name} became nothing"
+        yield sample
+    if not number:
         raise BadInput(
             f"the corpus {corpus.name!r} is empty; put data at {corpus.path or corpus.format} or take it out of ingest.corpora"
         )
+    assert number == reading.num_rows, f"{reading.num_rows} rows of {corpus.name} were read and {number} came out"
 
 
-def corpus_files(corpus: CorpusConfig) -> tuple[Any, list[str]]:
-    """The fsspec file system and the sorted paths that corpus.path names: a file, folder or glob, local or a URL."""
-    suffixes = FILE_READERS[corpus.format][1]
-    try:
-        system, path = fsspec.core.url_to_fs(corpus.path)
-        if any(character in path for character in "*?["):
-            files = system.glob(path)
-        elif system.isdir(path):
-            files = [name for name in system.find(path) if name.endswith(suffixes)]
+def check_paths(corpus: CorpusConfig) -> None:
+    """BadInput unless there is something to read: a mistyped path must be found before anything is removed or read."""
+    if corpus.format == "image_folder":
+        locate_folders(corpus)
+    elif corpus.format not in BUILT_IN:
+        locate(corpus, FILE_READERS[corpus.format][1])
+        images_folder(corpus)
+
+
+def num_decoders() -> int:
+    """Processes that decode images: TRANSFUSION_NUM_DECODERS, else one a core; 0 decodes in this process, unguarded."""
+    text = os.environ.get("TRANSFUSION_NUM_DECODERS", "")
+    if text and not text.isdecimal():
+        raise BadInput(f"TRANSFUSION_NUM_DECODERS={text!r} must be a whole number; unset it for one process a core")
+    return int(text) if text else os.cpu_count() or 1
+
+
+def _from_files(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Iterator[list[Outcome]]:
+    kept = DigestSet()
+    rows = read_ahead(_counted(_rows(corpus, reading), reading))
+    decoded = decode_many(rows, image_data, side_px=config.image_side_px, rules=config.images, num_workers=num_decoders())
+    for row, images in decoded:
+        if isinstance(row, Rejected):
+            yield [row._replace(position=printable(row.position))]
         else:
-            files = [path] if system.exists(path) else []
-    except (OSError, ValueError, ImportError) as error:
-        raise BadInput(
-            f"the corpus {corpus.name!r} cannot be listed at {corpus.path} ({error}); check ingest.corpora"
-        ) from None
-    if not files:
-        raise BadInput(
-            f"the corpus {corpus.name!r} has no {' or '.join(suffixes)} files at {corpus.path};"
-            " check the path in ingest.corpora"
-        )
-    return system, sorted(map(str, files))
+            yield [_first_of_its_key(found, kept) for found in outcomes(row, images, corpus, config)]
 
 
-def _built_in(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document]:
-    if corpus.format == "python_prose":
-        yield from read_prose(config.prose, config.split_shares, seed=config.seed, source=corpus.name)
+def _rows(corpus: CorpusConfig, reading: Reading) -> Iterator[Row | Rejected]:
+    if corpus.format == "image_folder":
+        yield from read_image_folder(corpus, reading)
         return
-    shares, share = config.split_shares, config.caption_first_share
-    for scene in make_scenes(config.scenes, shares, seed=config.seed, caption_first_share=share, source=corpus.name):
-        yield _resized(scene, config.image_side_px)
+    read, suffixes = FILE_READERS[corpus.format]
+    for file in open_files(corpus, suffixes, reading):
+        yield from read(file)
 
 
-def _documents(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document | Rejected]:
-    kept: set[str] = set()
-    for row in _file_rows(corpus):
-        if isinstance(row, Row) and row.key in kept:
-            yield Rejected(corpus.name, _printable(row.position), "duplicate key")
-            continue
-        document = row if isinstance(row, Rejected) else _document(row, corpus.name, config)
-        if isinstance(document, Document):
-            kept.add(document.key)
-        yield document
+def _counted(rows: Iterable[Row | Rejected], reading: Reading) -> Iterator[Row | Rejected]:
+    for row in rows:
+        reading.num_rows += 1
+        yield row
 
 
-def _file_rows(corpus: CorpusConfig) -> Iterator[Row | Rejected]:
-    system, files = corpus_files(corpus)
-    reader = FILE_READERS[corpus.format][0]
-    for path in files:
-        compression = "gzip" if path.endswith((".gz", ".tgz")) else None
-        # Paths of this machine have no place in outputs that are compared between machines.
-        name = path.removeprefix(f"{Path.cwd()}/")
-        try:
-            file = system.open(path, "rb", compression=compression)
-        except OSError as error:
-            raise BadInput(f"{name} cannot be opened ({error}); check the path in ingest.corpora") from None
-        with file:
-            yield from reader(file, name, corpus.name)
+def _first_of_its_key(outcome: Outcome, kept: DigestSet) -> Outcome:
+    if isinstance(outcome, Made) and not kept.add(digest(outcome.document.key)):
+        return Rejected(outcome.document.source, printable(outcome.position), "duplicate key")
+    return outcome
 
 
-def _document(row: Row, source: str, config: IngestConfig) -> Document | Rejected:
-    """The document of one row, or why it cannot be one."""
-    try:
-        _check_text(row.key, "key")
-        text = TextSegment(_check_text(row.text, "caption" if row.wants_image else "text"))
-        if row.wants_image and not row.image:
-            raise _UnusableError("missing image")
-        split = split_of(row.key, config.split_shares, config.seed)
-        if not row.image:
-            return Document(key=row.key, source=source, split=split, segments=(text,))
-        image = ImageSegment(to_square_png(row.image, config.image_side_px))
-    except (_UnusableError, ImageError) as error:
-        return Rejected(source, _printable(row.position), str(error))
-    caption_first = uniform_of("layout", row.key, config.seed) < config.caption_first_share
-    segments = (text, image) if caption_first else (image, text)
-    return Document(key=row.key, source=source, split=split, segments=segments)
-
-
-def _check_text(value: object, what: str) -> str:
-    """`value` as a string that is valid UTF-8 and not blank."""
-    try:
-        text = value.decode() if isinstance(value, bytes) else value
-        if text is None or (isinstance(text, str) and not text.strip()):
-            raise _UnusableError(f"missing {what}")
-        if not isinstance(text, str):
-            raise _UnusableError(f"{what} is not text")
-        # JSON and tar names can hold lone surrogates, which no file written later could.
-        text.encode()
-    except UnicodeError:
-        raise _UnusableError("invalid UTF-8") from None
-    return text
-
-
-def _printable(position: str) -> str:
-    return position.encode(errors="backslashreplace").decode()
+def _built_in(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Iterator[list[Outcome]]:
+    """The demonstration's documents, which need no checks; every one of them counts as a row."""
+    shares, seed = config.split_shares, config.seed
+    if corpus.format == "python_prose":
+        documents = read_prose(config.prose, shares, seed=seed, source=corpus.name)
+    else:
+        share = corpus.caption_first_share
+        scenes = make_scenes(config.scenes, shares, seed=seed, caption_first_share=share, source=corpus.name)
+        documents = (_resized(scene, config.image_side_px) for scene in scenes)
+        reading.total_rows = sum((config.scenes.num_train, config.scenes.num_validation, config.scenes.num_test))
+    for document in documents:
+        reading.num_rows += 1
+        yield [Made(document.key, document, ())]
 
 
 def _resized(scene: Document, side_px: int) -> Document:
@@ -150,7 +138,3 @@ def _resized(scene: Document, side_px: int) -> Document:
         for segment in scene.segments
     )
     return Document(key=scene.key, source=scene.source, split=scene.split, segments=segments, meta=scene.meta)
-
-
-class _UnusableError(ValueError):
-    """A row cannot be used; the message is the reason."""

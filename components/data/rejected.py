@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from components.runtime.failure import GateRefused
-from components.runtime.files import write_text
+
+MOST_FREQUENT = 10
 
 
 class Rejected(NamedTuple):
@@ -20,23 +23,44 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
-    """One JSON object a line: source, position, reason; an empty file when nothing was rejected."""
-    write_text(path, "".join(json.dumps(row._asdict()) + "\n" for row in rejected))
+class Quarantine:
+    """Writes rejected rows as they come, one JSON object a line, so that none has to be held in memory.
+
+    reasons: corpus name -> reason -> rows. The file takes its name when the context ends, by an exception too, because
+    the rows explain it; it is empty when nothing was rejected.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.reasons = path, dict[str, Counter[str]]()
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._partial.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._file as file:
+            file.flush()
+            os.fsync(file.fileno())
+        self._partial.replace(self.path)
+
+    def add(self, rejected: Rejected) -> None:
+        """Set one row aside."""
+        self._file.write(json.dumps(rejected._asdict()) + "\n")
+        self.reasons.setdefault(rejected.source, Counter())[rejected.reason] += 1
 
 
-def refuse_above(
-    max_share: float, rejected: Iterable[Rejected], num_kept: int, *, what: str, quarantine: Path, key: str
-) -> None:
-    """Raise GateRefused when rejected rows are more than `max_share` of all; key: the parameter that sets the share."""
-    reasons = Counter(row.reason for row in rejected)
-    num_rejected = reasons.total()
-    if num_rejected <= max_share * (num_rejected + num_kept):
+def refuse_above(max_share: float, reasons: Mapping[str, int], num_rows: int, *, what: str, quarantine: Path, key: str) -> None:
+    """Raise GateRefused when rejected rows are more than `max_share` of num_rows; key: the parameter that sets the share."""
+    num_rejected = sum(reasons.values())
+    if num_rejected <= max_share * num_rows:
         return
-    most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-    share = num_rejected / (num_rejected + num_kept)
+    most = ", ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(MOST_FREQUENT))
+    others = len(reasons) - MOST_FREQUENT
+    more = f", and {others} more reasons" if others > 0 else ""
     raise GateRefused(
-        f"{num_rejected} of {num_rejected + num_kept} rows of {what} cannot be used"
-        f" ({share:.2%}, at most {max_share:.2%} are allowed): {most};"
+        f"{num_rejected} of {num_rows} rows of {what} cannot be used"
+        f" ({num_rejected / num_rows:.2%}, at most {max_share:.2%} are allowed): {most}{more};"
         f" {quarantine} lists them; mend the corpus or raise {key}"
     )

@@ -1,6 +1,7 @@
-"""How do encoded documents lie on disk? One safetensors file a part of documents, memory-mapped and read by slices.
+"""How do encoded documents lie on disk? Safetensors files of many documents each, memory-mapped and read by slices.
 
-Legend: N documents, T stored token ids and M images of all of them, C latent channels, Y/X latent height/width.
+Legend: N documents, T stored token ids and M images of all of them, V variants of an image (flipped, cropped), the first of
+which is the image as it is, C latent channels, Y/X latent height/width.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from components.runtime.failure import BadInput
-from components.runtime.files import write_bytes
+from components.runtime.files import written_whole
 
 # The manifest of a folder of shards and everything beside them.
 KIND = "latents"
@@ -33,13 +34,14 @@ _DTYPES = {
 
 
 class Shard(NamedTuple):
-    """Documents of one part, in its order.
+    """Documents in the order of the corpus.
 
     ids: int32 [T], the stored streams one after the other. document_at: int64 [N + 1], where each begins in ids.
     latents, latent_std: float16 [M, C, Y, X], mean and deviation of the normalised posterior.
     image_document: int32 [M], ascending. image_at: int64 [M], index in ids of each image's boi.
     image_first: bool [M], True where text follows the image and none precedes it.
     keys: uint8 [K], the UTF-8 of all names. key_at: int64 [N + 1], where each begins in keys.
+    variants, variant_std: float16 [M, V - 1, C, Y, X], mean and deviation of the other variants, None where there are none.
     """
 
     ids: np.ndarray
@@ -51,10 +53,15 @@ class Shard(NamedTuple):
     image_first: np.ndarray
     keys: np.ndarray
     key_at: np.ndarray
+    variants: np.ndarray | None = None
+    variant_std: np.ndarray | None = None
+
+
+OPTIONAL = frozenset({"variants", "variant_std"})
 
 
 def shard_path(folder: Path, split: str, index: int) -> Path:
-    """Where shard `index` of a split stands; it has the number of the documents' part it was made from."""
+    """Where shard `index` of a split stands."""
     return folder / split / f"shard-{index:05d}.safetensors"
 
 
@@ -65,15 +72,15 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
 
 def write_shard(path: Path, shard: Shard) -> None:
     """Write one shard whole or not at all; equal shards give equal bytes."""
-    write_arrays(path, shard._asdict())
+    write_arrays(path, {name: array for name, array in shard._asdict().items() if array is not None})
 
 
 def open_shard(path: Path) -> Shard:
     """The shard at `path` as read-only views of the mapped file; BadInput where it is not one that we wrote."""
     arrays = open_arrays(path)
-    if missing := set(Shard._fields) - set(arrays):
+    if missing := set(Shard._fields) - OPTIONAL - set(arrays):
         raise BadInput(f"{path} lacks {', '.join(sorted(missing))}; run `dvc repro encode` to write it again")
-    return Shard(**{name: arrays[name] for name in Shard._fields})
+    return Shard(**{name: arrays[name] for name in Shard._fields if name in arrays})
 
 
 def pack_keys(keys: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,12 +99,11 @@ def shard_keys(shard: Shard) -> list[str]:
 def check_shard(path: Path, shard: Shard, *, boi: int) -> None:
     """Raise BadInput unless the parts of the shard fit each other and every image has its boi."""
     num_documents, num_images = len(shard.document_at) - 1, len(shard.image_at)
+    of_images = (shard.latents, shard.latent_std, shard.image_document, shard.image_first, shard.variants, shard.variant_std)
     problems = {
         "document_at does not cut ids into documents": _cuts(shard.document_at, len(shard.ids)),
         "key_at does not cut keys into names": len(shard.key_at) == num_documents + 1 and _cuts(shard.key_at, len(shard.keys)),
-        "the arrays of its images differ in length": all(
-            len(part) == num_images for part in (shard.latents, shard.latent_std, shard.image_document, shard.image_first)
-        ),
+        "the arrays of its images differ in length": all(len(part) == num_images for part in of_images if part is not None),
         "image_at is not where ids holds a begin-of-image": np.array_equal(np.flatnonzero(shard.ids == boi), shard.image_at),
     }
     if problem := next((text for text, holds in problems.items() if not holds), None):
@@ -106,7 +112,8 @@ def check_shard(path: Path, shard: Shard, *, boi: int) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as safetensors, whole or not at all."""
-    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    with written_whole(path) as partial:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
 
 
 def open_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """What must hold of documents before they are encoded, and of latents before training? Every rule with its reason.
 
 A column that is null (a picture's size where there is no picture) is not looked at by a rule on its values; not-null
-rules stand apart. Great Expectations calls an empty table a success, so every split has a floor on its rows.
+rules stand apart, those about pictures over the documents with pictures alone. Great Expectations calls an empty table a
+success, so every split has a floor on its rows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS
-from components.data.expectations import Check, Floor, Rule, Verdict, judge, row_rule, table_rule
+from components.data.expectations import Check, Floor, Rule, Verdict, judge, row_rule, table_rule, warning_rule
+from components.data.shards import open_shard, shard_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,8 @@ VALUES, NOT_NULL, UNIQUE = (
     "ExpectColumnValuesToBeUnique",
 )
 IN_SET, SUM, ROWS = "ExpectColumnValuesToBeInSet", "ExpectColumnSumToBeBetween", "ExpectTableRowCountToBeBetween"
-COLUMNS = "ExpectTableColumnsToMatchSet"
+COLUMNS, MEAN, PAIR = "ExpectTableColumnsToMatchSet", "ExpectColumnMeanToBeBetween", "ExpectColumnPairValuesToBeEqual"
+UNIQUE_SHARE = "ExpectColumnProportionOfUniqueValuesToBeBetween"
 
 DOCUMENT_COLUMNS = (
     "key",
@@ -45,17 +48,36 @@ LATENT_COLUMNS = (
 
 def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path | None) -> Verdict:
     """The verdict on the documents' table (components/data/documents_table.py)."""
-    floors = [Floor(f"documents-{split}", {"split": split}, _document_floors(split, checks)) for split in SPLITS]
     rows = Check("documents", _with_content_splits(table), _document_rules(checks, image_side_px))
-    return judge(rows, floors, max_quarantined_share=checks.max_quarantined_share, docs=docs)
+    floors = [Floor(f"documents-{split}", {"split": split}, _document_floors(split, checks)) for split in SPLITS]
+    measured = ("width_px", "height_px", "std_pixel")
+    pictures = Check("documents-with-pictures", _with_pictures(table), _not_null(measured, "a picture was not measured"))
+    return judge(rows, floors, [pictures], max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
-def judge_latents(table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, docs: Path | None) -> Verdict:
-    """The verdict on the table of encoded documents and on what the manifest says of the packed rows."""
-    rows = Check("latents", table, _latent_rules(checks, manifest["row_length"]))
+def judge_latents(
+    folder: Path, table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, autoencoder: str, docs: Path | None
+) -> Verdict:
+    """The verdict on the table of encoded documents, on the shards and on what the manifest says of the packed rows.
+
+    folder: of the shards. autoencoder: sha256 of the manifest of the autoencoder that later stages decode with.
+    """
+    rows = Check("latents", _with_expected_positions(table, manifest), _latent_rules(checks, manifest["row_length"]))
     floors = [Floor(f"latents-{split}", {"split": split}, _row_floors(1, split)) for split in SPLITS]
-    packing = [Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS]
-    return judge(rows, floors, packing, max_quarantined_share=checks.max_quarantined_share, docs=docs)
+    finite = _with_pictures(table)
+    finite = finite.loc[finite["latent_finite"].eq(True)] if "latent_finite" in finite else finite
+    others = [
+        # A corpus of text alone has no mean to speak of.
+        *([Check("latents-with-pictures", finite, _scale_rules(checks))] if len(finite) else []),
+        Check("origin", _origin_table(manifest, autoencoder), _origin_rules()),
+        Check("shards", _shard_table(folder, manifest), _shard_rules()),
+        *(Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS),
+    ]
+    return judge(rows, floors, others, max_quarantined_share=checks.max_quarantined_share, docs=docs)
+
+
+def _with_pictures(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[table["num_images"] > 0] if "num_images" in table else table.iloc[:0]
 
 
 def _with_content_splits(table: pd.DataFrame) -> pd.DataFrame:
@@ -82,9 +104,15 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
         row_rule(VALUES, side, column="height_px", min_value=image_side_px, max_value=image_side_px),
         row_rule(VALUES, "a picture of one colour alone is most often a failed download", column="std_pixel", min_value=0.5),
         row_rule(VALUES, "held-out documents must not be trained on", column="num_content_splits", max_value=1),
-        table_rule(NOT_NULL, "rules above pass over what is null", column="num_segments"),
-        table_rule(NOT_NULL, "rules above pass over what is null", column="num_tokens"),
-        table_rule(NOT_NULL, "equal content in two splits is found by it", column="sha256"),
+        *_not_null(("num_segments", "num_tokens", "num_images"), "other rules pass over what is null"),
+        *_not_null(("source",), "a document whose origin nobody knows can be neither weighted nor taken out"),
+        *_not_null(("sha256",), "equal content in two splits is found by it"),
+        warning_rule(
+            UNIQUE_SHARE,
+            "documents that come again are learnt by heart",
+            column="sha256",
+            min_value=checks.min_unique_share,
+        ),
     ]
 
 
@@ -102,11 +130,40 @@ def _latent_rules(checks: LatentChecks, row_length: int) -> Sequence[Rule]:
         table_rule(COLUMNS, "later rules read these columns", column_set=list(LATENT_COLUMNS), exact_match=False),
         *_key_rules(),
         table_rule(VALUES, "packing never parts a document", column="num_positions", min_value=2, max_value=row_length),
-        table_rule(NOT_NULL, "the rule below passes over what is null", column="latent_finite"),
+        table_rule(
+            PAIR,
+            "latents of another shape: an image takes a position for each patch",
+            column_A="num_positions",
+            column_B="num_positions_expected",
+        ),
+        *_not_null(("num_positions", "num_tokens", "num_images", "latent_finite"), "other rules pass over what is null"),
         row_rule(IN_SET, "one number that is not finite ruins every weight", column="latent_finite", value_set=[True]),
         row_rule(VALUES, "normalised latents have mean 0", column="latent_mean", min_value=-mean, max_value=mean),
         row_rule(VALUES, "normalised latents have deviation 1", column="latent_std_min", min_value=checks.min_std),
         row_rule(VALUES, "normalised latents have deviation 1", column="latent_std_max", max_value=checks.max_std),
+    ]
+
+
+def _scale_rules(checks: LatentChecks) -> Sequence[Rule]:
+    """Over the documents with images: single ones may stray, all of them together may not."""
+    mean, reason = checks.max_abs_overall_mean, "latents of another scale than training's noise is made for"
+    return [
+        *_not_null(("latent_mean", "latent_std_min", "latent_std_max"), "an image's latents were not measured"),
+        table_rule(MEAN, reason, column="latent_mean", min_value=-mean, max_value=mean),
+        table_rule(MEAN, reason, column="latent_std_max", min_value=checks.min_overall_std, max_value=checks.max_overall_std),
+    ]
+
+
+def _origin_rules() -> Sequence[Rule]:
+    reason = "pictures are decoded by another autoencoder than made the latents"
+    return [table_rule(PAIR, reason, column_A="made_by", column_B="decoded_by")]
+
+
+def _shard_rules() -> Sequence[Rule]:
+    return [
+        table_rule(ROWS, "latents without a shard are no latents", min_value=1),
+        table_rule(PAIR, "latents of another shape than the manifest says", column_A="shape", column_B="shape_expected"),
+        table_rule(NOT_NULL, "the rule above passes over what is null", column="shape"),
     ]
 
 
@@ -126,6 +183,38 @@ def _packing_rules(split: str, checks: LatentChecks) -> Sequence[Rule]:
     return rules
 
 
+def _with_expected_positions(table: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with num_positions_expected: tokens, and patches of the manifest's shape for each image."""
+    if not {"num_tokens", "num_images"} <= set(table.columns):
+        return table
+    _, height, width = manifest["latent_shape"]
+    patches_per_image = height * width // manifest["patch_side"] ** 2
+    return table.assign(num_positions_expected=table["num_tokens"] + table["num_images"] * patches_per_image)
+
+
+def _origin_table(manifest: Mapping[str, Any], autoencoder: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([{"key": "autoencoder", "made_by": manifest["autoencoder_sha256"], "decoded_by": autoencoder}])
+
+
+def _shard_table(folder: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """One row a shard; shapes as text, e.g. "8 x 4 x 4"."""
+    import pandas as pd
+
+    expected = " x ".join(map(str, manifest["latent_shape"]))
+    rows = [
+        {
+            "key": str(path.relative_to(folder)),
+            "shape": " x ".join(map(str, open_shard(path).latents.shape[1:])),
+            "shape_expected": expected,
+        }
+        for split in SPLITS
+        for path in shard_paths(folder, split)
+    ]
+    return pd.DataFrame(rows, columns=["key", "shape", "shape_expected"])
+
+
 def _packing_table(manifest: Mapping[str, Any], split: str) -> pd.DataFrame:
     import pandas as pd
 
@@ -141,6 +230,10 @@ def _key_rules() -> Sequence[Rule]:
         table_rule(NOT_NULL, "every document belongs to a split", column="split"),
         table_rule(IN_SET, "no stage reads another split", column="split", value_set=list(SPLITS)),
     ]
+
+
+def _not_null(columns: Sequence[str], reason: str) -> list[Rule]:
+    return [table_rule(NOT_NULL, reason, column=column) for column in columns]
 
 
 def _row_floors(min_rows: int, split: str) -> Sequence[Rule]:

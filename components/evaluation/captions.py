@@ -10,7 +10,7 @@ import torch
 
 from components.data.scenes import SceneObject, read_caption
 from components.data.tokenizer import TextTokenizer
-from components.evaluation.progress import report_progress
+from components.runtime.progress import report_progress
 from model.engine import Engine
 from model.noise import key
 from model.requests import SamplingOptions, caption_request

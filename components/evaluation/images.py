@@ -14,7 +14,7 @@ from torch import Tensor
 
 from components.data.scenes import SceneObject
 from components.data.tokenizer import TextTokenizer
-from components.evaluation.progress import report_progress
+from components.runtime.progress import report_progress
 from model.autoencoder import Autoencoder, to_images, to_pixels
 from model.engine import Engine
 from model.noise import key

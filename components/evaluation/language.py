@@ -21,7 +21,8 @@ import torch
 
 from components.evaluation.held_out import TextDocument
 from components.evaluation.layout import in_groups, rows_of
-from model.loss import PLAIN, Noised, loss_sums_at
+from model.loss import Noised, loss_sums_at
+from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 
 SEPARATOR = "\n\n"

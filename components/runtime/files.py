@@ -1,7 +1,7 @@
 """How do bytes cross a stage boundary safely? Atomic writes, and a manifest per folder that is written last and checked first.
 
 A folder without a valid manifest does not exist for a reader: neither DVC's cache, tar, Parquet, safetensors nor torch
-notices a flipped byte by default.
+notices a flipped byte by default. A manifest vouches for itself too: its last entry is the sha256 of all the others.
 """
 
 from __future__ import annotations
@@ -10,25 +10,38 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from components.runtime.failure import BadInput
 
 MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that is to stand at `path` whole or not at all: it is flushed to disk and renamed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write whole or not at all: a temporary file beside `path`, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _sync_folder(path.parent)
+    with written_whole(path) as partial:
+        partial.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys, so that equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, _json(value))
 
 
 def read_json(path: Path) -> Any:
@@ -67,29 +80,53 @@ def write_manifest(folder: Path, *, kind: str, records: Mapping[str, int] | None
 
     records: relative path -> number of records in that file. facts: anything a reader must know (shapes, counts, digests).
     """
-    files = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
-    }
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    names = [str(path.relative_to(folder)) for path in paths if path != folder / MANIFEST]
+    files = {name: entry for name, entry in zip(names, _entries(folder, names), strict=True) if entry}
     for name, count in (records or {}).items():
         files[name]["records"] = count
-    manifest = {"kind": kind, "format_version": 1, "files": files, **facts}
+    # As it will be read: JSON knows no tuples and no numbers as keys.
+    manifest = json.loads(_json({**facts, "kind": kind, "format_version": FORMAT_VERSION, "files": files}))
+    manifest["sha256"] = _own_digest(manifest)
     write_json(folder / MANIFEST, manifest)
     return manifest
 
 
-def read_manifest(folder: Path, *, kind: str) -> dict[str, Any]:
-    """The manifest of `folder`, after checking that every listed file is there with the listed bytes."""
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("kind") != kind:
-        raise BadInput(f"{folder} holds {manifest.get('kind')!r}, not {kind!r}; give the folder that the {kind} stage wrote")
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise BadInput(f"{path} is listed in the manifest but missing; run the stage that writes {folder} again")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise BadInput(f"{path} does not have the bytes its manifest lists; run the stage that writes {folder} again")
+def read_manifest(folder: Path, *, kind: str, under: str = "") -> dict[str, Any]:
+    """The manifest of `folder`, after checking that every listed file is there with the listed bytes.
+
+    under: check the files whose name begins so, and no others; for a reader of a part of a large folder.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = parse_manifest(path.read_bytes(), str(path), kind=kind)
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; run `dvc repro` to make it") from None
+    wanted = [name for name in manifest["files"] if name.startswith(under)]
+    for name, there in zip(wanted, _entries(folder, wanted), strict=True):
+        entry = manifest["files"][name]
+        if there is None:
+            raise BadInput(f"{folder / name} is listed in the manifest but missing; run the stage that writes {folder} again")
+        if entry["bytes"] != there["bytes"] or entry["sha256"] != there["sha256"]:
+            raise BadInput(
+                f"{folder / name} does not have the bytes its manifest lists; run the stage that writes {folder} again"
+            )
+    return manifest
+
+
+def parse_manifest(content: bytes, name: str, *, kind: str) -> dict[str, Any]:
+    """The manifest whose bytes are `content`; BadInput where they are not those that were written. name: for messages."""
+    try:
+        manifest = json.loads(content)
+        whole = manifest["sha256"] == _own_digest(manifest) and content == _json(manifest).encode()
+        found = manifest["kind"]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{name} is not a manifest as the stages write it; run the stage that writes it again") from None
+    if not whole:
+        raise BadInput(f"{name} does not have the bytes it was written with; run the stage that writes it again")
+    if found != kind:
+        folder = name.rpartition("/")[0]
+        raise BadInput(f"{folder} holds {found!r}, not {kind!r}; give the folder that the {kind} stage wrote")
     return manifest
 
 
@@ -106,6 +143,26 @@ def publish(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     source.replace(target)
     _sync_folder(target.parent)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _own_digest(manifest: Mapping[str, Any]) -> str:
+    """Of all that the manifest says but its own digest."""
+    return digest({name: value for name, value in manifest.items() if name != "sha256"})
+
+
+def _entries(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+    """What a manifest lists of each file, None for one that is missing; digests are made outside Python's lock."""
+
+    def entry(name: str) -> dict[str, Any] | None:
+        path = folder / name
+        return {"bytes": path.stat().st_size, "sha256": sha256(path)} if path.is_file() else None
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(entry, names)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model.loss import LossOptions
+from model.loss_options import LossOptions
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -17,6 +17,13 @@ def _positive(config: object, *fields: str) -> None:
             raise ValueError(f"{field}: {value!r} must be greater than 0")
 
 
+def _not_negative(config: object, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if not value >= 0:
+            raise ValueError(f"{field}: {value!r} must be at least 0")
+
+
 def _share(config: object, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
@@ -25,36 +32,78 @@ def _share(config: object, *fields: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """The KL autoencoder and its training.
+class AutoencoderLossConfig:
+    """What the autoencoder is trained on; the paper (App. A) has l1, LPIPS at 1, GAN at 0.5 from step 50,000 and KL at 1e-6.
 
-    pretrained: folder of a diffusers AutoencoderKL to use as it is; "" trains one.
-    block_channels: channels of each resolution level; each further level halves the side.
-    layers_per_block: residual layers a level.
-    latent_channels: channels of one latent pixel.
-    norm_groups: groups of every group norm.
-    kl_weight: of the KL term beside the mean squared error of pixels in -1..1.
-    batch_size: images a step; max_steps: steps; learning_rate: peak of a one-cycle cosine.
+    reconstruction: of pixels in -1..1, "l1" (the paper) or "l2".
+    kl_weight: of the KL term, summed over an image's latents; kind kl only.
+    lpips_weight: of LPIPS, with the networks of lpips_weights: a file, or a folder of files, that hold torchvision's VGG-16
+        features and the lpips package's linear layers; "" leaves the term out.
+    gan_weight: of the patch discriminator's term, 0 leaves it out; gan_start_step: the first step with it.
+    gan_adaptive: multiply gan_weight by the ratio of both terms' gradients at the decoder's last layer (VQGAN, eq. 7).
+    """
+
+    reconstruction: Literal["l1", "l2"]
+    kl_weight: float
+    lpips_weight: float
+    lpips_weights: str
+    gan_weight: float
+    gan_start_step: int
+    gan_adaptive: bool
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "kl_weight", "lpips_weight", "gan_weight", "gan_start_step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesConfig:
+    """The codebook of kind vq; the paper's baseline has 16,384 codes of 8 numbers, commitment 0.25, codebook loss 1.
+
+    number: codes. width: numbers of a code, which are the latent channels.
+    commitment_weight, codebook_weight: of the two distances between latents and codes (VQ-VAE, eq. 3).
+    restart_every_steps: codes unused for so many steps are put where latents are; 0 never.
+    """
+
+    number: int
+    width: int
+    commitment_weight: float
+    codebook_weight: float
+    restart_every_steps: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "number", "width", "codebook_weight")
+        _not_negative(self, "commitment_weight", "restart_every_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The autoencoder and its training.
+
+    pretrained: folder of a diffusers AutoencoderKL or VQModel to use as it is; "" trains one.
+    kind: of the one to train, "kl", or "vq" with the codebook of `codes`.
+    preset: a size of model/autoencoder.py.
+    batch_size: images a step over all workers together; max_steps: steps; learning_rate: peak of a one-cycle cosine.
+    ema_decay: of the averaged weights, which are kept; 0 keeps the last ones, which one cycle has annealed already.
+    checkpoint_every_steps: a killed stage goes on from the last of these.
     min_psnr_db: the stage fails when held-out reconstruction falls below this.
     """
 
     seed: int
     pretrained: str
-    block_channels: tuple[int, ...]
-    layers_per_block: int
-    latent_channels: int
-    norm_groups: int
-    kl_weight: float
+    kind: Literal["kl", "vq"]
+    preset: Literal["tiny", "demo", "86m"]
+    loss: AutoencoderLossConfig
+    codes: CodesConfig
     batch_size: int
     max_steps: int
     learning_rate: float
+    ema_decay: float
+    checkpoint_every_steps: int
     min_psnr_db: float
 
     def __post_init__(self) -> None:
-        _positive(self, "layers_per_block", "latent_channels", "norm_groups", "batch_size", "max_steps", "learning_rate")
-        for channels in self.block_channels:
-            if channels % self.norm_groups:
-                raise ValueError(f"block_channels: {channels} is not a multiple of norm_groups {self.norm_groups}")
+        _positive(self, "batch_size", "max_steps", "learning_rate", "checkpoint_every_steps")
+        _share(self, "ema_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +160,7 @@ class TrainConfig:
         that come first in four of five pairs; a time_shift of 3 draws noise levels closer to noise (SD3, eq. 23).
     image_first_time_limit: noise level at most this where the image precedes its caption (paper, Sec. 4.3.4: 0.5).
     caption_dropout: share of images that cannot see their caption in a step, for classifier-free guidance.
+    resample_latents: draw each latent anew in every step from what the autoencoder says it may be, instead of its mean.
     precision: of matrix products; weights are float32. "auto" is bfloat16 where the machine has instructions for it.
     compile: the model, by torch.compile (model/compiled.py): seconds to minutes once a run, then faster steps. "auto" is "on"
         with a CUDA GPU, which is where it pays.
@@ -135,6 +185,7 @@ class TrainConfig:
     loss: LossOptions
     image_first_time_limit: float
     caption_dropout: float
+    resample_latents: bool
     ema_decay: float
     precision: Precision
     compile: Literal["auto", "on", "off"]

@@ -139,7 +139,7 @@ class Trainer:
         """This worker's share of the step's rows."""
         numbers = rows_of_step(self.config.seed, step - 1, self.config.batch_rows, self.rows.num_rows)
         config = self.config
-        return self.read(self.rows, self.share(numbers), step, config.caption_dropout)
+        return self.read(self.rows, self.share(numbers), step, config.caption_dropout, config.resample_latents)
 
     def take_step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
         """One optimiser step: the gradient's norm before clipping, and what all workers saw, as Sums.values."""
@@ -168,7 +168,7 @@ class Trainer:
         numbers = self.share(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
-            batch = self.read(self.validation, part, step=0, caption_dropout=0.0)
+            batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.averaged, batch, self.config.seed, 0, options)
             sums.values += self.sums_of(local, batch)
@@ -189,7 +189,7 @@ class Trainer:
             elapsed_s=sums.elapsed_s,
         )
 
-    def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float) -> Batch:
+    def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float, resample_latents: bool) -> Batch:
         """The rows `numbers` as a batch on this worker's device."""
         batch = rows.batch(
             numbers,
@@ -197,6 +197,7 @@ class Trainer:
             seed=self.config.seed,
             patch_side=self.config.model.patch_side,
             caption_dropout=caption_dropout,
+            resample_latents=resample_latents,
             image_first_time_limit=self.config.image_first_time_limit,
         )
         return batch.to(self.world.device)

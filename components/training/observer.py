@@ -7,13 +7,13 @@ from pathlib import Path
 
 from components.data.loader import PackedRows
 from components.runtime.files import fresh_folder, write_json, write_manifest
+from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.training.checkpoints import TrainingState, save_checkpoint
 from components.training.flops import peak_flops
 from components.training.journal import forget_after, last_values
 from components.training.loop import Losses, Progress, World
 from components.training.pictures import save_grid
-from components.training.progress import duration, short
 from components.training.samples import Artist, image_key
 from components.training.work import Work
 from model.pretrained import save_pretrained

@@ -59,7 +59,10 @@ def test_the_command_without_the_peer_ends_in_one_json_object(tmp_path: Path, ca
 def test_a_ratio_is_the_median_rate_of_ours_over_theirs() -> None:
     seconds = {"ours": [1.0, 9.0, 2.0], "theirs": [8.0, 40.0, 8.0]}
     raw: peer.Raw = {"text": {side: [{"seconds": each, "tokens": 100} for each in times] for side, times in seconds.items()}}
-    assert peer.figures(raw) == {"text": 4.0}
+    for side in ("ours", "theirs"):
+        raw["text"][f"{side}_fp32"] = [{"seconds": 5.0, "tokens": 100}]
+    # The peer's better precision is float32 here, whatever ours is.
+    assert peer.figures(raw) == {"text": 4.0, "text_fp32": 1.0, "text_against_peers_best": 2.5}
     assert peer.spread(raw["text"]["ours"])["tokens_per_second"] == 50.0
 
 
@@ -83,7 +86,7 @@ def test_figures_of_another_machine_are_not_kept_beside_new_ones() -> None:
 
 def test_every_figure_names_series_of_its_group() -> None:
     for figure in FIGURES.values():
-        assert {figure.above, figure.below} <= GROUPS[figure.group].keys()
+        assert {figure.above, *figure.below} <= GROUPS[figure.group].keys()
     assert set(EXTRA) <= FIGURES.keys()
 
 

@@ -17,7 +17,12 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # Where each heavyweight may be imported; nothing else may.
 HOMES = {
     "mlflow": {"components/runtime/tracking.py", "components/runtime/registry.py", "export/pyfunc.py"},
-    "ray": {"components/runtime/cluster.py", "components/runtime/workers.py", "components/training/worker.py"},
+    "ray": {
+        "components/runtime/cluster.py",
+        "components/runtime/workers.py",
+        "components/training/autoencoder_worker.py",
+        "components/training/worker.py",
+    },
     "great_expectations": {"components/data/expectations.py"},
     "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/autoencoder.py"},

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from model.attention import Attend, masked_attention, spans, spanwise_attention
+from model.attention import Attend, masked_attention, packed_attention, spans, spanwise_attention
 from model.flexible_attention import BLOCK, block_mask, flexible_attention
 from model.visibility import visible
 from tests.model.conftest import pack, random_document, tiny_config
@@ -69,6 +69,18 @@ def test_masked_and_spanwise_attention_agree_with_brute_force_forward_and_backwa
         expected = _brute_force(first, last, *inputs)
         _compare(masked_attention(first, last), expected, inputs)
         _compare(spanwise_attention(first, last), expected, inputs)
+
+
+def test_packed_attention_agrees_with_brute_force_whichever_way_it_takes(rng: random.Random) -> None:
+    """Rows of one document, where sorting saves nothing, and rows of many."""
+    ways = set()
+    for number in range(NUM_LAYOUTS // 4):
+        first, last = _random_intervals(rng, num_documents=2 if number % 2 else 9)
+        inputs = _inputs(first, number)
+        attend = packed_attention(first, last)
+        ways.add(attend.__qualname__)
+        _compare(attend, _brute_force(first, last, *inputs), inputs)
+    assert len(ways) == 2
 
 
 def test_flexible_attention_agrees_with_brute_force(rng: random.Random) -> None:

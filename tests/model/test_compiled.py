@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 from model.batch import Batch
 from model.compiled import _losses, compile_for_training, loss_by_pieces
 from model.config import ModelConfig
-from model.loss import PLAIN, loss_sums
+from model.loss import loss_sums
+from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 from tests.model.conftest import pack, random_document, tiny_model
 

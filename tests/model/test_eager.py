@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from model.eager import Mode, TorchEngine
 from model.requests import Latent, Request, SamplingOptions, image_request, text_request
@@ -32,6 +33,28 @@ def test_modes_that_cannot_run_are_refused() -> None:
         TorchEngine(tiny_model(), mode="graphs")
     with pytest.raises(ValueError, match="not one of eager, compiled, graphs"):
         TorchEngine(tiny_model(), mode="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("experts", ["shared", "full"])
+def test_compiled_on_a_cpu_generates_what_eager_torch_does(experts: str, rng: random.Random) -> None:
+    """Whatever the numbers of rows and positions, each piece is compiled twice at most: for a single position, and for any."""
+    torch._dynamo.reset()
+    counters.clear()
+    model = tiny_model(seed=rng.randrange(1000), experts=experts)
+    requests = [
+        *(image_request(model.config, [7 + index] * 5, seed=index, image_shape=(4, 4)) for index in range(2)),
+        text_request(model.config, [9, 10], seed=3, max_new_tokens=rng.randrange(3, 9)),
+    ]
+    options = SamplingOptions(num_steps=3, guidance_scale=2.0)
+    engine = TorchEngine(model, mode="compiled")
+    for number in (3, 2):
+        wanted = generate(TorchEngine(model), requests, options, num_slots=number)
+        for got, want in zip(generate(engine, requests, options, num_slots=number), wanted, strict=True):
+            for one, other in zip(got.segments, want.segments, strict=True):
+                values = [part.values if isinstance(part, Latent) else part for part in (one, other)]
+                torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] <= (4 if experts == "shared" else 0)
+    assert (experts == "shared") == (counters["stats"]["unique_graphs"] > 0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

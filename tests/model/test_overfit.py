@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from model.eager import TorchEngine
-from model.loss import PLAIN, loss_sums
+from model.loss import loss_sums
+from model.loss_options import PLAIN
 from model.patches import join
 from model.requests import Latent, Request, SamplingOptions
 from model.sampling import generate

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from model.config import ModelConfig, model_config
-from model.loss import PLAIN, Noised, loss_sums, loss_sums_at
+from model.loss import Noised, loss_sums, loss_sums_at
+from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 from tests.model.conftest import SPECIAL_IDS, pack, random_document, tiny_config, tiny_model
 

@@ -9,7 +9,8 @@ import torch
 
 from model.attention import packed_attention
 from model.experts import shared
-from model.loss import PLAIN, Noised, loss_sums_at
+from model.loss import Noised, loss_sums_at
+from model.loss_options import PLAIN
 from model.patches import LinearPatchCodec
 from model.visibility import visible
 from tests.model.conftest import pack, random_document, tiny_config, tiny_model

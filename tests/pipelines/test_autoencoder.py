@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +19,7 @@ from components.data.documents import Document, ImageSegment, write_documents
 from components.data.images import encode_png
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_manifest, write_manifest
-from model.autoencoder import Autoencoder, to_pixels
+from model.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 from pipelines import autoencoder as stage_module
 from pipelines.params import Params, load
 from tests.components.training.test_autoencoder import CONFIG, squares
@@ -25,6 +31,7 @@ ARTIFACT = Path("artifacts/autoencoder")
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRANSFUSION_NUM_WORKERS", raising=False)
     for split, seed in (("train", 1), ("test", 2)):
         images = enumerate(squares(24, seed).numpy())
         documents = [
@@ -46,6 +53,75 @@ def test_it_trains_measures_and_publishes(params: Params) -> None:
     published = Autoencoder.from_pretrained(ARTIFACT)
     latents = published.encode(to_pixels(squares(24, 1)))
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
+    assert not list(Path(".work").glob("autoencoder/*"))
+
+
+def test_the_quantised_twin_is_trained_by_the_same_stage(params: Params) -> None:
+    quantised = dataclasses.replace(params.autoencoder, kind="vq", max_steps=20)
+    stage_module.main(dataclasses.replace(params, autoencoder=quantised))
+    manifest = read_manifest(ARTIFACT, kind="autoencoder")
+    assert (manifest["num_codes"], manifest["pixels_per_latent"]) == (64, 2)
+    assert 1 <= manifest["code_perplexity"] <= manifest["num_codes_used"] <= 64
+    published = Autoencoder.from_pretrained(ARTIFACT)
+    assert isinstance(published, QuantisedAutoencoder)
+    pixels = to_pixels(squares(4, 1))
+    assert torch.equal(published.decode_codes(published.encode_codes(pixels)), published.decode(published.encode(pixels)))
+
+
+SETTINGS = [
+    "autoencoder.preset=tiny",
+    "autoencoder.max_steps=150",
+    "autoencoder.checkpoint_every_steps=10",
+    "autoencoder.ema_decay=0.9",
+    "autoencoder.min_psnr_db=1.0",
+]
+
+
+def start(workspace: Path, num_workers: int) -> subprocess.Popen[str]:
+    sets = [f"--set={setting}" for setting in SETTINGS]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.autoencoder", *sets],
+        cwd=workspace,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=150)
+    print(output)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_a_killed_stage_goes_on_with_other_workers_to_the_same_end(params: Params, tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    stage_module.main(load(tmp_path / "params.yaml", SETTINGS))
+    alone = Autoencoder.from_pretrained(ARTIFACT)
+    alone_db = read_manifest(ARTIFACT, kind="autoencoder")["psnr_db"]
+    shutil.rmtree(ARTIFACT)
+
+    process = start(tmp_path, num_workers=1)
+    deadline = time.monotonic() + 100
+    while not any(Path(".work").glob("autoencoder/*/run/step-00000020/manifest.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not ARTIFACT.exists()
+
+    output = finish(start(tmp_path, num_workers=2))
+    assert "resumed from step" in output
+    assert "step 150/150 | loss" in output
+    together = Autoencoder.from_pretrained(ARTIFACT)
+    # Rounding of many steps, in bfloat16 where the machine has it, lie between the two.
+    assert read_manifest(ARTIFACT, kind="autoencoder")["psnr_db"] == pytest.approx(alone_db, abs=1.0)
+    assert together.latent_channels == alone.latent_channels
+    assert not list(Path(".work").glob("autoencoder/*"))
 
 
 def test_a_figure_below_the_floor_is_refused_and_nothing_is_published(params: Params) -> None:
@@ -69,6 +145,16 @@ def test_a_given_autoencoder_is_taken_as_it_is(params: Params, tmp_path: Path) -
     pixels = to_pixels(squares(3, 4))
     assert torch.equal(published.encode(pixels), given.encode(pixels))
     assert read_manifest(ARTIFACT, kind="autoencoder")["pixels_per_latent"] == 4
+
+
+def test_a_refused_figure_does_not_cost_the_training(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
+    strict = dataclasses.replace(params.autoencoder, min_psnr_db=60.0)
+    with pytest.raises(GateRefused):
+        stage_module.main(dataclasses.replace(params, autoencoder=strict))
+    assert "step 10/10" in capfd.readouterr().out
+    stage_module.main(params)
+    assert "step 10/10" not in capfd.readouterr().out
+    assert ARTIFACT.exists()
 
 
 def test_a_folder_without_an_autoencoder_is_bad_input(params: Params, tmp_path: Path) -> None:

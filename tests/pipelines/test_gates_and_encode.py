@@ -90,7 +90,7 @@ def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(params: Params, c
     assert run("validate", lambda: validate.main(params, "documents")) == 0
     assert read_keys(Path("data/quarantine/documents.jsonl")) == {"made/train-7"}
     # What an earlier attempt finished is taken as it is; test_encoding.py starts the workers that do the rest.
-    sources, settings, work = encode.inputs(params)
+    sources, settings, _, work = encode.inputs(params)
     encoder = PartEncoder(sources, settings)
     for item in plan(sources, work):
         encoder(item)

@@ -7,7 +7,9 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,6 +28,13 @@ SMALL = (
     "ingest.documents_per_file=16",
     "ingest.vocab_size=400",
 )
+
+
+def corpora(*chosen: dict[str, Any]) -> str:
+    """The override that makes these the corpora; what they leave out is neutral. JSON is YAML."""
+    neutral = {"images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 0.8}
+    neutral |= {"max_documents": 0, "weight": 1.0}
+    return f"ingest.corpora={json.dumps([neutral | corpus for corpus in chosen])}"
 
 
 def params(*overrides: str) -> Params:
@@ -59,6 +68,10 @@ def test_demonstration_corpora_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     report = read_json(one / "reports/ingest/counts.json")
 
     assert (one / "data/quarantine/ingest.jsonl").read_bytes() == b""
+    assert manifest["weights"] == {"scenes": 1.0, "prose": 1.0}
+    for name, counts in report["corpora"].items():
+        of_corpus = sum(document.source == name for document in documents)
+        assert (counts["rows"], counts["documents"], counts["quarantined"]) == (of_corpus, of_corpus, 0)
     assert manifest["kept_out_pairs"] == report["kept_out_pairs"]
     assert len(report["kept_out_pairs"]) == 3
     assert manifest["tokenizer_sha256"] == hashlib.sha256((one / "data/tokenizer/tokenizer.json").read_bytes()).hexdigest()
@@ -83,7 +96,7 @@ def test_the_tokenizer_has_seen_training_text_only(tmp_path: Path, monkeypatch: 
     lines = [json.dumps({"id": str(n), "text": f"document {n}"}) for n in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     own = (
-        f"ingest.corpora=[{{name: own, format: jsonl, path: '{tmp_path}/a.jsonl'}}]",
+        corpora({"name": "own", "format": "jsonl", "path": f"{tmp_path}/a.jsonl"}),
         "ingest.split_shares={validation: 0.2, test: 0.2}",
     )
     run(tmp_path / "one", monkeypatch, *own)
@@ -98,29 +111,34 @@ def test_the_tokenizer_has_seen_training_text_only(tmp_path: Path, monkeypatch: 
 
 
 def shard(num_good: int, num_bad: int) -> bytes:
-    import numpy as np
+    members = []
+    for number in range(num_good + num_bad):
+        data = encode_png(np.full((20, 40, 3), number, np.uint8)) if number < num_good else b"broken"
+        members += [(f"{number:04d}.png", data), (f"{number:04d}.txt", f"a picture {number}".encode())]
+    return tar_of(members)
 
+
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for number in range(num_good + num_bad):
-            pixels = np.full((20, 40, 3), number, np.uint8)
-            data = encode_png(pixels) if number < num_good else b"broken"
-            for name, content in ((f"{number:04d}.png", data), (f"{number:04d}.txt", f"a picture {number}".encode())):
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
 def test_own_pictures_with_some_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(shard(40, 2))
-    own = f"ingest.corpora=[{{name: web, format: webdataset, path: '{tmp_path}/a.tar'}}]"
+    own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar"})
     run(tmp_path / "one", monkeypatch, own, "ingest.max_quarantined_share=0.05")
     documents = documents_of(tmp_path / "one")
     assert len(documents) == 40
     assert {decode_png(document.images[0]).shape for document in documents} == {(32, 32, 3)}
     report = read_json(tmp_path / "one/reports/ingest/counts.json")
-    assert report["dropped"] == {"web": {"image is not PNG, JPEG, WEBP": 2}}
+    web = report["corpora"]["web"]
+    assert web["reasons"] == {"image is not PNG, JPEG, WEBP": 2}
+    assert (web["samples"], web["rows"], web["documents"], web["quarantined"]) == (42, 42, 40, 2)
     assert report["kept_out_pairs"] == []
     lines = [json.loads(line) for line in (tmp_path / "one/data/quarantine/ingest.jsonl").read_text().splitlines()]
     assert [line["position"].rpartition(":")[2] for line in lines] == ["0040", "0041"]
@@ -131,7 +149,7 @@ def test_own_pictures_with_some_bad_rows(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_too_many_bad_rows_refuse_and_list_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(shard(40, 3))
-    own = f"ingest.corpora=[{{name: web, format: webdataset, path: '{tmp_path}/a.tar'}}]"
+    own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar"})
     with pytest.raises(GateRefused, match=r"3 of 43 rows of the corpus 'web' .* image is not PNG, JPEG, WEBP \(3\)"):
         run(tmp_path / "one", monkeypatch, own, "ingest.max_quarantined_share=0.05")
     assert len((tmp_path / "one/data/quarantine/ingest.jsonl").read_text().splitlines()) == 3
@@ -143,14 +161,57 @@ def test_too_many_bad_rows_refuse_and_list_them(tmp_path: Path, monkeypatch: pyt
 def test_an_empty_corpus_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(BadInput, match="'own' is empty"):
-        run(tmp_path / "one", monkeypatch, f"ingest.corpora=[{{name: own, format: jsonl, path: '{tmp_path}/a.jsonl'}}]")
+        run(tmp_path / "one", monkeypatch, corpora({"name": "own", "format": "jsonl", "path": f"{tmp_path}/a.jsonl"}))
 
 
 def test_a_mistyped_path_leaves_earlier_documents_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "hello"}\n' * 5)
-    own = "ingest.corpora=[{{name: own, format: jsonl, path: '{}'}}]"
-    run(tmp_path / "one", monkeypatch, own.format(tmp_path / "a.jsonl"))
+    own = {"name": "own", "format": "jsonl"}
+    run(tmp_path / "one", monkeypatch, corpora(own | {"path": f"{tmp_path}/a.jsonl"}))
     before = digests(tmp_path / "one")
     with pytest.raises(BadInput, match=r"has no \.jsonl"):
-        run(tmp_path / "one", monkeypatch, own.format(tmp_path / "b.jsonl"))
+        run(tmp_path / "one", monkeypatch, corpora(own | {"path": f"{tmp_path}/b.jsonl"}))
     assert digests(tmp_path / "one") == before
+
+
+def test_every_row_is_counted_where_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"text": f"line {n % 30}"} for n in range(40)] + [{"other": "x"}] * 2 + ["no object"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": f"Line  {n}"}) + "\n" for n in range(25, 60)))
+    own = corpora(
+        {"name": "a", "format": "jsonl", "path": f"{tmp_path}/a.jsonl", "weight": 3.0},
+        {"name": "b", "format": "jsonl", "path": f"{tmp_path}/b.jsonl", "max_documents": 12},
+    )
+    lenient = "ingest.max_quarantined_share=0.1"
+    run(tmp_path / "counted", monkeypatch, own, lenient)
+    run(tmp_path / "dropped", monkeypatch, own, lenient, "ingest.duplicates.exact=drop")
+    counted, dropped = (read_json(tmp_path / name / "reports/ingest/counts.json")["corpora"] for name in ("counted", "dropped"))
+    assert {name: counts["duplicates_dropped"] for name, counts in counted.items()} == {"a": 0, "b": 0}
+    assert {name: counts["duplicates"]["exact"] for name, counts in counted.items()} == {"a": 10, "b": 5}
+    expected = {
+        "counted": {"a": (43, 40, 3, 0), "b": (12, 12, 0, 0)},
+        "dropped": {"a": (43, 30, 3, 10), "b": (17, 12, 0, 5)},
+    }
+    for name, report in (("counted", counted), ("dropped", dropped)):
+        for source, numbers in expected[name].items():
+            counts = report[source]
+            assert numbers == tuple(counts[key] for key in ("rows", "documents", "quarantined", "duplicates_dropped"))
+            assert counts["rows"] == counts["documents"] + counts["quarantined"] + counts["duplicates_dropped"]
+            of_corpus = [document for document in documents_of(tmp_path / name) if document.source == source]
+            assert len(of_corpus) == counts["documents"]
+        assert report["b"]["stopped_at_max_documents"] and not report["a"]["stopped_at_max_documents"]
+    manifest = read_manifest(tmp_path / "counted" / paths.DOCUMENTS, kind="documents")
+    assert manifest["weights"] == {"a": 3.0, "b": 1.0}
+
+
+def test_a_cap_in_the_midst_of_an_image_s_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [
+        ("0.png", encode_png(np.zeros((16, 16, 3), np.uint8))),
+        ("0.json", json.dumps({"caption": list("abcde")}).encode()),
+    ]
+    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar", "max_documents": 3})
+    run(tmp_path / "one", monkeypatch, own)
+    assert sorted(document.texts[0] for document in documents_of(tmp_path / "one")) == ["a", "b", "c"]
+    counts = read_json(tmp_path / "one/reports/ingest/counts.json")["corpora"]["web"]
+    assert (counts["samples"], counts["rows"], counts["documents"]) == (1, 3, 3)

@@ -18,6 +18,11 @@ def test_the_committed_parameters_are_valid() -> None:
     assert load(PARAMS).train.model.preset == "demo"
 
 
+CORPUS = (
+    "name: a, format: jsonl, captions: each, caption_per_line: false, caption_first_share: 0.8, max_documents: 0, weight: 1.0"
+)
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
@@ -30,7 +35,8 @@ def test_the_committed_parameters_are_valid() -> None:
         ("train.model.preset=huge", ["train.model.preset", "'huge'", "'demo'"]),
         ("train.learning_rate=.nan", ["train.learning_rate", "nan"]),
         ("ingest.corpora=[]", ["ingest.corpora", "at least one"]),
-        ("ingest.corpora=[{name: a, format: jsonl, path: ''}]", ["ingest.corpora.0.path", "must name the files"]),
+        (f"ingest.corpora=[{{{CORPUS}, path: '', images: ''}}]", ["ingest.corpora.0.path", "must name the files"]),
+        (f"ingest.corpora=[{{{CORPUS}, path: x, images: y}}]", ["ingest.corpora.0.images", 'must be ""']),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
         ("train={}", ["train.", "is missing"]),

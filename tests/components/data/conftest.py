@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from components.data.assembly import Assembly, assemble
 from components.data.documents import Document, ImageSegment, Segment, TextSegment, write_documents
-from components.data.encoding import PartEncoder, Sources, assemble, plan
+from components.data.encoding import PartEncoder, Sources, plan
 from components.data.images import encode_png
 from components.data.latents import EncodeSettings
 from components.data.tokenizer import train_tokenizer
@@ -18,6 +19,8 @@ from components.runtime.files import write_manifest
 from model.autoencoder import Autoencoder
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
+# Every document once; two parts a shard or so.
+ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000)
 WORDS = ["a", "red", "three", "top", "left", "and", "blue", "seven", "bottom", "right"]
 
 
@@ -80,5 +83,5 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     encoder = PartEncoder(sources, SETTINGS)
     for item in plan(sources, folder / "work"):
         encoder(item)
-    assemble(sources, SETTINGS, folder / "work", folder / "latents")
+    assemble(sources, SETTINGS, ASSEMBLY, folder / "work", folder / "latents")
     return Encoded(documents, sources, SETTINGS, folder / "latents")

@@ -9,17 +9,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from components.data.assembly import Assembly, assemble
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, document_name
-from components.data.encoding import PartEncoder, Sources, assemble, encode_parts, plan, work_digest
+from components.data.encoding import PartEncoder, Sources, plan, unfinished, work_digest
 from components.data.images import decode_png, encode_png
-from components.data.latents import EncodeSettings, encode_part
-from components.data.shards import check_shard, open_shard, shard_keys, shard_path, shard_paths
+from components.data.latents import EncodedPart, EncodeSettings, encode_part
+from components.data.loader import PackedRows
+from components.data.packing import open_packing
+from components.data.shards import check_shard, open_shard, shard_keys, shard_paths
 from components.data.tokenizer import load_tokenizer
+from components.data.variants import Views, views_of
 from components.runtime.failure import BadInput
-from components.runtime.files import read_json, read_manifest, sha256
+from components.runtime.files import read_manifest, sha256
 from model.autoencoder import Autoencoder, to_pixels
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
+ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000)
+VIEWS = Views(flip=True, crops=2, crop_share=0.75)
 CPU = torch.device("cpu")
 
 
@@ -166,7 +172,9 @@ def test_the_folder_lists_what_a_reader_must_know(encoded) -> None:
 def test_the_digest_follows_everything_the_result_depends_on(encoded, tmp_path: Path) -> None:
     digest = work_digest(encoded.sources, SETTINGS)
     assert digest == work_digest(encoded.sources, SETTINGS)
+    assert digest == work_digest(encoded.sources, SETTINGS._replace(batch_size=99))
     assert digest != work_digest(encoded.sources, SETTINGS._replace(row_length=81))
+    assert digest != work_digest(encoded.sources, SETTINGS._replace(views=VIEWS))
     assert digest != work_digest(encoded.sources._replace(quarantine=frozenset({"made/train-1"})), SETTINGS)
     other = tmp_path / "tokenizer"
     load_tokenizer(encoded.sources.tokenizer).save(other)
@@ -174,28 +182,124 @@ def test_the_digest_follows_everything_the_result_depends_on(encoded, tmp_path: 
     assert digest != work_digest(encoded.sources._replace(tokenizer=other), SETTINGS)
 
 
-def test_two_ray_workers_that_resume_give_the_bytes_of_one_process(encoded, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "2")
-    work = tmp_path / "work"
-    items = plan(encoded.sources, work)
+def test_only_what_is_not_whole_is_done_again(encoded, tmp_path: Path) -> None:
+    items = plan(encoded.sources, tmp_path)
+    assert unfinished(items) == items
     encoder = PartEncoder(encoded.sources, SETTINGS)
-    for item in items[:2]:
+    for item in items[:4]:
         encoder(item)
-    # A kill leaves a shard without its note, or with one that does not match.
-    half_done = shard_path(work, "train", 1)
-    half_done.write_bytes(half_done.read_bytes()[:-1])
-    kept = shard_path(work, "train", 0).stat()
+    first, second, third, _ = (Path(item["shard"]) for item in items[:4])
+    first.write_bytes(first.read_bytes()[:-1])
+    second.with_suffix(".json").unlink()
+    third.unlink()
+    assert unfinished(items) == [*items[:3], *items[4:]]
 
-    encode_parts(encoded.sources, SETTINGS, work)
-    assert f"1 of {len(items)} parts are there already" in capsys.readouterr().out
-    assert shard_path(work, "train", 0).stat().st_mtime_ns == kept.st_mtime_ns
-    report = assemble(encoded.sources, SETTINGS, work, tmp_path / "latents")
 
-    names = sorted(path.relative_to(encoded.latents) for path in encoded.latents.rglob("*") if path.is_file())
-    assert len(names) > 10
-    assert {str(name): sha256(tmp_path / "latents" / name) for name in names} == {
-        str(name): sha256(encoded.latents / name) for name in names
-    }
-    assert report["num_set_aside"] == 3
-    assert len(report["latents"]["mean"]) == 4
-    assert read_json(tmp_path / "latents/manifest.json")["kind"] == "latents"
+@pytest.mark.parametrize("batch_size", [1, 2, 64, 1000])
+def test_the_batch_size_changes_no_byte(encoded, tmp_path: Path, batch_size: int) -> None:
+    encoder = PartEncoder(encoded.sources, SETTINGS._replace(batch_size=batch_size, views=VIEWS))
+    reference = PartEncoder(encoded.sources, SETTINGS._replace(batch_size=7, views=VIEWS))
+    (item, *_), (other, *_) = plan(encoded.sources, tmp_path / "a"), plan(encoded.sources, tmp_path / "b")
+    encoder(item)
+    reference(other)
+    assert sha256(Path(item["shard"])) == sha256(Path(other["shard"]))
+
+
+def test_neither_order_nor_company_changes_a_latent(parts, encoded) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    generator = np.random.default_rng(seed)
+    settings = SETTINGS._replace(views=VIEWS)
+    whole = latents_by_document(encode(parts, encoded.documents, settings))
+    for _ in range(3):
+        chosen = generator.permutation(len(encoded.documents))[: int(generator.integers(1, 30))]
+        some = latents_by_document(encode(parts, [encoded.documents[index] for index in chosen], settings))
+        assert some == {name: whole[name] for name in some}
+        assert some
+
+
+def latents_by_document(result: EncodedPart) -> dict[str, bytes]:
+    shard = result.shard
+    found = {}
+    for index, name in enumerate(shard_keys(shard)):
+        mine = shard.image_document == index
+        arrays = (shard.latents, shard.latent_std, shard.variants, shard.variant_std)
+        found[name] = b"".join(array[mine].tobytes() for array in arrays if array is not None)
+    return found
+
+
+def test_views_are_the_latents_of_their_pictures_and_for_training_alone(parts, encoded, tmp_path: Path) -> None:
+    _, autoencoder = parts
+    encoder = PartEncoder(encoded.sources, SETTINGS._replace(views=VIEWS))
+    items = plan(encoded.sources, tmp_path)
+    train, held_out = items[0], next(item for item in items if item["split"] == "test")
+    encoder(train)
+    encoder(held_out)
+    assert open_shard(Path(held_out["shard"])).variants is None
+    shard = open_shard(Path(train["shard"]))
+    images = [data for document in encoded.documents[:9] for data in document.images]
+    pictures = [view for data in images for view in views_of(decode_png(data), VIEWS)]
+    with torch.inference_mode():
+        moments = autoencoder.encode_moments(to_pixels(torch.from_numpy(np.stack(pictures))))
+    shape = (len(images), VIEWS.number, *shard.latents.shape[1:])
+    assert shard.variants is not None and shard.variant_std is not None
+    stored = np.concatenate([shard.latents[:, None], shard.variants], axis=1)
+    np.testing.assert_allclose(stored, moments.mean.numpy().reshape(shape), rtol=2e-3, atol=2e-3)
+    stored = np.concatenate([shard.latent_std[:, None], shard.variant_std], axis=1)
+    np.testing.assert_allclose(stored, moments.std.numpy().reshape(shape), rtol=2e-3, atol=2e-3)
+
+
+def test_parts_are_joined_to_shards_of_the_wanted_size(encoded, tmp_path: Path) -> None:
+    whole = assembled(encoded, tmp_path, ASSEMBLY._replace(shard_bytes=2**30))
+    alone = assembled(encoded, tmp_path, ASSEMBLY._replace(shard_bytes=1))
+    assert len(shard_paths(whole, "train")) == 1
+    assert len(shard_paths(alone, "train")) == len(list((tmp_path / "work/train").glob("*.safetensors"))) == 5
+    # Some of either kind in the fixture's own folder.
+    assert 1 < len(shard_paths(encoded.latents, "train")) < 5
+    batches = [everything(folder) for folder in (whole, alone, encoded.latents)]
+    assert batches[0] == batches[1] == batches[2]
+    manifest = read_manifest(alone, kind="latents")
+    records = {name: entry["records"] for name, entry in manifest["files"].items() if "shard-" in name}
+    assert sum(records.values()) == sum(manifest["num_documents"].values())
+
+
+def assembled(encoded, folder: Path, assembly: Assembly) -> Path:
+    """The fixture's documents, encoded once below `folder`, put together in another way."""
+    items = plan(encoded.sources, folder / "work")
+    if unfinished(items):
+        encoder = PartEncoder(encoded.sources, SETTINGS)
+        for item in items:
+            encoder(item)
+    target = folder / f"latents-{len(list(folder.iterdir()))}"
+    assemble(encoded.sources, SETTINGS, assembly, folder / "work", target)
+    return target
+
+
+def everything(latents: Path) -> list[list]:
+    rows = PackedRows(latents, "train", None)
+    wanted = range(rows.num_rows)
+    batch = rows.batch(wanted, step=1, seed=1, patch_side=2, caption_dropout=0.5, image_first_time_limit=0.5)
+    (images,) = batch.latents
+    return [part.tolist() for part in (batch.ids, batch.first, images.patches, images.image_sample)]
+
+
+def test_the_mixture_acts_on_the_training_split_alone_and_is_reported(encoded, tmp_path: Path) -> None:
+    plain = read_manifest(encoded.latents, kind="latents")
+    number = plain["num_documents"]["train"]
+    assert plain["mixture"]["train"]["sources"] == {"made": {"documents": number, "in_rows": number}}
+    before = plain["mixture"]["train"]["text_to_image"]
+    ratio = before + 1.5
+    mixed = assembled(encoded, tmp_path, Assembly({"made": 2.0}, ratio, 60_000))
+    manifest = read_manifest(mixed, kind="latents")
+    found = manifest["mixture"]["train"]
+    assert found["text_to_image"] == pytest.approx(ratio, abs=0.05)
+    assert found["image_positions"] == 2 * plain["mixture"]["train"]["image_positions"]
+    assert manifest["mixture"]["test"] == plain["mixture"]["test"]
+    packing = open_packing(mixed / "train" / "packing.safetensors")
+    assert len(packing.document) == found["sources"]["made"]["in_rows"]
+    used = packing.length.sum() / (manifest["num_rows"]["train"] * 80)
+    assert manifest["packing_fill"]["train"] == pytest.approx(used, abs=1e-6)
+    assert found["text_positions"] + found["image_positions"] == packing.length.sum()
+    rows = PackedRows(mixed, "train", None)
+    batch = rows.batch(range(rows.num_rows), step=0, seed=0, patch_side=2, caption_dropout=0, image_first_time_limit=1)
+    assert np.unique(batch.latents[0].image_sample, return_counts=True)[1].tolist() == [2] * rows.num_images

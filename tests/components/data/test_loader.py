@@ -14,11 +14,12 @@ import torch
 from components.data.documents import Document, TextSegment
 from components.data.images import decode_png
 from components.data.loader import PackedRows, rows_of_step, uniform
-from components.data.packing import open_packing
+from components.data.packing import open_packing, pack, write_packing
 from components.data.quarantine import Quarantined, write_quarantine
-from components.data.shards import open_shard, shard_keys, shard_paths
+from components.data.shards import Shard, open_shard, pack_keys, shard_keys, shard_path, shard_paths, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime.failure import BadInput
+from components.runtime.files import write_manifest
 from model.autoencoder import Autoencoder, to_pixels
 from model.batch import Batch, Latents
 
@@ -27,12 +28,22 @@ SIDE, PATCHES, ROW = 2, 16, 80
 
 def names_by_row(latents: Path, split: str = "train") -> list[list[str]]:
     names = [key for path in shard_paths(latents, split) for key in shard_keys(open_shard(path))]
-    at, document = open_packing(latents / split / "packing.safetensors")
-    return [[names[index] for index in document[a:b]] for a, b in itertools.pairwise(at)]
+    packing = open_packing(latents / split / "packing.safetensors")
+    return [[names[index] for index in packing.document[a:b]] for a, b in itertools.pairwise(packing.row_at)]
 
 
-def batch_of(rows: PackedRows, wanted: list[int], *, step: int = 0, seed: int = 1, dropout: float = 0.0) -> Batch:
-    return rows.batch(wanted, step=step, seed=seed, patch_side=SIDE, caption_dropout=dropout, image_first_time_limit=0.5)
+def batch_of(
+    rows: PackedRows, wanted: list[int], *, step: int = 0, seed: int = 1, dropout: float = 0.0, resample: bool = False
+) -> Batch:
+    return rows.batch(
+        wanted,
+        step=step,
+        seed=seed,
+        patch_side=SIDE,
+        caption_dropout=dropout,
+        image_first_time_limit=0.5,
+        resample_latents=resample,
+    )
 
 
 def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
@@ -224,6 +235,74 @@ def test_an_image_drops_its_caption_whatever_shares_its_batch(encoded) -> None:
     assert torch.equal(together.first, torch.cat(alone))
 
 
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents of six views an image; every number of a latent tells which image and view it is of, every deviation is 0.5."""
+    folder = tmp_path_factory.mktemp("viewed")
+    write_rows(folder, num_documents=50, num_views=6)
+    return folder
+
+
+def write_rows(folder: Path, *, num_documents: int, num_views: int) -> None:
+    """Two shards of documents, each a caption and its image."""
+    image = np.arange(num_documents)[:, None] * 10 + np.arange(num_views)
+    values = np.broadcast_to(image[:, :, None, None, None], (*image.shape, 1, 4, 4)).astype(np.float16)
+    for number, part in enumerate(np.array_split(np.arange(num_documents), 2)):
+        keys, key_at = pack_keys(f"{name}" for name in part)
+        shard = Shard(
+            ids=np.tile(np.array([1, 9, 3, 4, 2], np.int32), len(part)),
+            document_at=np.arange(0, 5 * len(part) + 1, 5),
+            latents=values[part, 0],
+            latent_std=np.full_like(values[part, 0], 0.5),
+            image_document=np.arange(len(part), dtype=np.int32),
+            image_at=np.arange(2, 5 * len(part), 5),
+            image_first=np.zeros(len(part), np.bool_),
+            keys=keys,
+            key_at=key_at,
+            variants=values[part, 1:],
+            variant_std=np.full_like(values[part, 1:], 0.5),
+        )
+        write_shard(shard_path(folder, "train", number), shard)
+    write_packing(folder / "train" / "packing.safetensors", pack(np.full(num_documents, 9), 30))
+    facts = {"latent_shape": [1, 4, 4], "patch_side": SIDE, "row_length": 30, "vocab_size": 10}
+    write_manifest(folder, kind="latents", special_ids={"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}, **facts)
+
+
+def test_a_step_sees_one_view_of_each_image_and_every_view_in_time(viewed: Path) -> None:
+    rows = PackedRows(viewed, "train", None)
+    everything = list(range(rows.num_rows))
+    seen = np.zeros((rows.num_images, rows.num_views), int)
+    for step in range(200):
+        (images,) = batch_of(rows, everything, step=step).latents
+        values = images.patches.view(rows.num_images, -1).long()
+        assert (values == values[:, :1]).all()
+        sample, view = values[:, 0] // 10, values[:, 0] % 10
+        assert sample.tolist() == images.image_sample.tolist()
+        seen[sample, view] += 1
+    assert seen.min() > 10
+    # Chi-squared over all cells, 50 x 5 free: its mean is 250 and its deviation 22.
+    assert ((seen - 200 / 6) ** 2 / (200 / 6)).sum() < 360
+    again = [batch_of(PackedRows(viewed, "train", None), everything, step=7).latents[0].patches for _ in range(2)]
+    assert torch.equal(*again)
+    alone = [batch_of(rows, [row], step=7).latents[0].patches for row in everything]
+    assert torch.equal(torch.cat(alone), again[0])
+
+
+def test_resampled_latents_are_draws_of_the_posterior_keyed_by_step_and_image(viewed: Path) -> None:
+    rows = PackedRows(viewed, "train", None)
+    everything = list(range(rows.num_rows))
+    mean, drawn = (batch_of(rows, everything, step=3, resample=resample).latents[0].patches for resample in (False, True))
+    noise = (drawn - mean) / 0.5
+    assert abs(noise.mean()) < 0.1
+    assert abs(noise.std() - 1) < 0.1
+    assert len(noise.unique()) > 0.99 * noise.numel()
+    alone = [batch_of(rows, [row], step=3, resample=True).latents[0].patches for row in everything]
+    assert torch.equal(torch.cat(alone), drawn)
+    other = batch_of(rows, everything, step=4, resample=True).latents[0].patches
+    other_mean = batch_of(rows, everything, step=4).latents[0].patches
+    assert abs(np.corrcoef(noise.flatten(), ((other - other_mean) / 0.5).flatten())[0, 1]) < 0.1
+
+
 def test_an_epoch_holds_every_row_once() -> None:
     steps = [rows_of_step(7, step, 4, 10) for step in range(5)]
     rows = np.concatenate(steps)
@@ -252,7 +331,7 @@ def test_wrong_patch_side_and_split_are_refused(encoded) -> None:
         PackedRows(encoded.latents, "train", None).batch(
             [0], step=0, seed=0, patch_side=4, caption_dropout=0, image_first_time_limit=0.5
         )
-    with pytest.raises(BadInput, match="no shards of the other split"):
+    with pytest.raises(BadInput, match="no packed shards"):
         PackedRows(encoded.latents, "other", None)
 
 

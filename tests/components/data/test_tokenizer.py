@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from components.data.documents import Document, ImageSegment, TextSegment
 from components.data.scenes import COLOURS, DIGIT_WORDS, PHRASINGS, PLACES, SceneObject, describe
+from components.data.text_rules import TextError, check_text
 from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, load_tokenizer, token_stream, train_tokenizer
 from components.runtime.failure import BadInput
 
@@ -38,6 +39,32 @@ def test_any_text_comes_back_and_none_becomes_a_control_token(text: str) -> None
     ids = TOKENIZER.encode(text)
     assert CONTROL.isdisjoint(ids)
     assert TOKENIZER.decode(ids) == text
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=60), token=st.sampled_from(list(SPECIAL_TOKENS.values())), at=st.integers(0, 60))
+def test_no_bytes_of_a_corpus_become_a_control_token(data: bytes, token: str, at: int) -> None:
+    """What the rules on text let through comes back to the byte, with a control token spelt anywhere in it."""
+    try:
+        text = check_text(data[:at] + token.encode() + data[at:], "text").text
+    except TextError:
+        return
+    ids = TOKENIZER.encode(text)
+    assert CONTROL.isdisjoint(ids)
+    assert TOKENIZER.decode(ids).encode() == data[:at] + token.encode() + data[at:]
+
+
+@settings(deadline=None)
+@given(st.lists(st.none() | st.text(max_size=10) | LOADED_SPELLINGS, max_size=6))
+def test_a_stream_has_the_images_of_its_document_and_no_more(segments: list[str | None]) -> None:
+    """None stands for an image. 0 images injected, whatever the texts spell."""
+    document = Document(
+        key="k", source="s", segments=tuple(ImageSegment(b"") if text is None else TextSegment(text) for text in segments)
+    )
+    ids, positions = token_stream(TOKENIZER, document)
+    special = TOKENIZER.special_ids
+    assert ids.count(special["boi"]) == ids.count(special["eoi"]) == len(positions) == segments.count(None)
+    assert (ids.count(special["bos"]), ids.count(special["eos"]), ids.count(special["pad"])) == (1, 1, 0)
 
 
 def test_decoding_leaves_control_tokens_out_and_survives_broken_utf8() -> None:

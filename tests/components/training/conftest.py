@@ -18,7 +18,7 @@ from components.data.tokenizer import TextTokenizer, token_stream, train_tokeniz
 from components.runtime.files import write_manifest
 from components.training.config import ModelChoice, SamplingConfig, TrainConfig
 from model.autoencoder import Autoencoder
-from model.loss import PLAIN
+from model.loss_options import PLAIN
 
 ROW_LENGTH, LATENT_SHAPE, PATCH_SIDE = 64, (4, 4, 4), 2
 CAPTIONS = ("a red three top left", "a blue seven bottom right and a red one", "there is a green nine", "red")
@@ -63,6 +63,7 @@ CONFIG = TrainConfig(
     loss=PLAIN,
     image_first_time_limit=0.5,
     caption_dropout=0.2,
+    resample_latents=False,
     ema_decay=0.9,
     precision="float32",
     compile="off",

@@ -13,7 +13,6 @@ from PIL import Image
 
 from components.training.journal import forget_after, history_csv, last_values, read_journal
 from components.training.pictures import save_grid, save_pairs
-from components.training.progress import duration, short
 from components.training.samples import image_key
 
 
@@ -49,18 +48,6 @@ def test_the_history_has_a_row_a_step(journal: Path) -> None:
     assert [row["loss"] for row in rows] == ["5", "2.5", "1.66667"]
     assert [row["validation_loss"] for row in rows] == ["", "7", ""]
     assert last_values(journal) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0s"), (45, "45s"), (59.7, "1m00s"), (192, "3m12s"), (11520, "3h12m"), (90000, "25h00m")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("number", "text"), [(7.4, "7"), (999, "999"), (12431, "12.4k"), (412000, "412k"), (3.1e6, "3.1M")])
-def test_short_numbers(number: float, text: str) -> None:
-    assert short(number) == text
 
 
 def test_an_image_key_is_one_path_for_mlflow() -> None:

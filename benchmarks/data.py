@@ -1,0 +1,118 @@
+"""How fast, how full and how sure is the data path? One command: packing, loading, encoding, reading, kills while encoding.
+
+`python -m benchmarks.data` writes benchmarks/results/data.json and prints it as the last line. benchmarks/README.md says what
+each figure means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data_encode, data_kills, data_loader, data_packing, data_readers, machine
+from benchmarks.data_corpus import Corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "data.json"
+SEED = 17
+
+Group = Callable[[argparse.Namespace, Path], dict[str, Any]]
+
+
+def _packing(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    return data_packing.measure(quick=arguments.quick, rounds=arguments.rounds, seed=SEED)
+
+
+def _loader(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    import torch
+
+    # Both sides read with one core.
+    torch.set_num_threads(1)
+    seconds = 0.05 if arguments.quick else 2.0
+    return data_loader.measure(folder, quick=arguments.quick, rounds=arguments.rounds, seconds=seconds, seed=SEED)
+
+
+def _encode(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    options = {"quick": arguments.quick, "rounds": arguments.rounds, "num_cores": arguments.cores}
+    return data_encode.measure(folder, **options, seed=SEED)
+
+
+def _readers(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    return data_readers.measure(folder, quick=arguments.quick, seed=SEED)
+
+
+def _kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Ten kills of the stage and ten of a worker, in a random order."""
+    targets = data_kills.drawn(1 if arguments.quick else 10, SEED)
+    corpus = Corpus(num_documents=len(targets) * 60, side_px=16, documents_per_file=4, seed=SEED)
+    overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
+    made = data_kills.killed_and_resumed(folder, targets, corpus, overrides, finish_here=False)
+    return {"encode_kills": made.made, "encode_kills_survived": made.made * made.same, "kills": made._asdict()}
+
+
+GROUPS: dict[str, Group] = {
+    "packing": _packing,
+    "loader": _loader,
+    "encode": _encode,
+    "readers": _readers,
+    "kills": _kills,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """argv: the command line's words, the process's own by default."""
+    arguments = _parse(argv)
+    result: dict[str, Any] = {}
+    for name in arguments.only:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        # What the stages print on the way is no result.
+        with tempfile.TemporaryDirectory(prefix="data-benchmark-") as folder, redirect_stdout(sys.stderr):
+            result |= GROUPS[name](arguments, Path(folder))
+    result["machine"] = machine.describe(arguments.cores)
+    out: Path = arguments.out or (ROOT / ".work" / "data-quick.json" if arguments.quick else RESULT)
+    if out.exists():
+        result = merged(json.loads(out.read_text()), result)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+    return 0
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The new figures among the old ones; old ones of another machine are dropped."""
+    if old.get("machine") != new["machine"]:
+        print("earlier figures are dropped: their machine differs", file=sys.stderr)
+        return dict(new)
+    return {**old, **new}
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
+    parser.add_argument("--only", type=_names, default=list(GROUPS), help=f"some of: {', '.join(GROUPS)}; with commas")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each side (default: 5)")
+    parser.add_argument("--cores", type=int, default=_cores(), help="for encoding, of both sides (default: all there are)")
+    parser.add_argument("--quick", action="store_true", help="toy sizes: whether it runs, not how fast")
+    parser.add_argument("--out", type=Path, help="the file to write (default: benchmarks/results/data.json)")
+    return parser.parse_args(argv)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in GROUPS]:
+        raise argparse.ArgumentTypeError(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    return names
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

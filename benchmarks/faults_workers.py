@@ -1,0 +1,60 @@
+"""Do the encoded bytes depend on who encodes? D14: other workers, batches, order; D15: a worker killed in its work."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+from pathlib import Path
+
+from benchmarks.data_corpus import Corpus
+from benchmarks.data_kills import Target, killed_and_resumed
+from benchmarks.faults_corpora import encode_here, params_for, write_inputs
+from benchmarks.faults_counts import Found, Setting, Trial, counted, environment, misses
+from components.runtime.files import sha256
+
+
+def other_workers(setting: Setting) -> Found:
+    """D14: batches of 1, 3 and 64, the last part first, one worker and two; the bytes of one process in order."""
+    from components.data.assembly import assemble
+    from components.data.encoding import encode_parts
+    from pipelines import encode
+
+    work = setting.folder / "work"
+    write_inputs(work, 60)
+    trials = []
+    with chdir(work):
+        encode_here(work / "reference", params_for(), work / "one")
+        expected = _digests(work / "one")
+        for batch in (1, 3, 64):
+            params = params_for(overrides=(f"encode.batch_size={batch}",))
+            encode_here(work / f"batch-{batch}", params, work / "again", reverse=batch == 3)
+            trials.append(_same(f"batches of {batch}", expected, _digests(work / "again")))
+        for workers in () if setting.quick else ("1", "2"):
+            sources, settings, assembly, _ = encode.inputs(params_for())
+            target = work / f"workers-{workers}"
+            with environment({"TRANSFUSION_NUM_ACTORS": workers}):
+                encode_parts(sources, settings, target)
+            assemble(sources, settings, assembly, target, work / "again")
+            trials.append(_same(f"{workers} workers", expected, _digests(work / "again")))
+    return Found(counted(trials), {}, misses(trials))
+
+
+def killed_workers(setting: Setting) -> Found:
+    """D15: SIGKILL, which is what the kernel sends when memory is out, to encoding workers in the middle of a part."""
+    targets: list[Target] = ["worker"] if setting.quick else ["worker", "worker", "driver", "worker"]
+    corpus = Corpus(num_documents=400, side_px=16, documents_per_file=6, seed=int(setting.generator.integers(2**20)))
+    overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
+    outcome = killed_and_resumed(setting.folder, targets, corpus, overrides, finish_here=False)
+    missed = "" if outcome.same else "the bytes are not those of an undisturbed run"
+    trials = [Trial(missed, wrong_bytes=int(not outcome.same)) for _ in range(outcome.made)]
+    return Found(counted(trials), {}, misses(trials), f"in {outcome.starts} starts of the stage")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _same(what: str, expected: dict[str, str], found: dict[str, str]) -> Trial:
+    if found == expected:
+        return Trial()
+    names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    return Trial(f"{what}: {', '.join(names[:3])} differ", wrong_bytes=int(bool(found)))

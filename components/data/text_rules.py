@@ -1,0 +1,87 @@
+"""Which text of a corpus is used, and how long may it be? Valid UTF-8 without NUL; a caption's length has a limit.
+
+What is odd and harmless is let through with a note, so that it can be counted: control characters of the reading
+direction (a reader may see another order than the model), and the spelling of control tokens (the tokenizer encodes it
+as the characters it is).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from components.data.content_config import TextConfig
+
+BIDI_NOTE, TOKEN_NOTE, TRUNCATED = "text has bidi controls", "text spells a control token", "caption truncated"
+
+# Unicode's property Bidi_Control.
+BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Ours, and what other models call theirs.
+CONTROL_TOKENS = re.compile(r"<\|[a-zA-Z0-9_]{1,64}\|>")
+# Joins what stands before and after it into one sign.
+JOINER = "\u200d"
+
+
+class TextError(ValueError):
+    """A text cannot be used; the message is the reason, the same words for the same fault."""
+
+
+class CheckedText(NamedTuple):
+    """notes: what was done to the text or is odd about it, each one of the constants above."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def check_text(value: object, what: str) -> CheckedText:
+    """`value`, a string or UTF-8 bytes, as text that can be stored and encoded; TextError where it cannot be.
+
+    what: the word for it in reasons ("key", "text", "caption").
+    """
+    if value is None:
+        raise TextError(f"missing {what}")
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        if not isinstance(text, str):
+            raise TextError(f"{what} is not text")
+        # JSON and tar names can hold unpaired surrogates, which no file written later could.
+        text.encode()
+    except UnicodeError:
+        raise TextError("invalid UTF-8") from None
+    if not text.strip():
+        raise TextError(f"missing {what}")
+    if "\0" in text:
+        # It ends the text for half of the programs that may read it.
+        raise TextError(f"{what} holds a NUL")
+    notes = [note for note, pattern in ((BIDI_NOTE, BIDI_CONTROLS), (TOKEN_NOTE, CONTROL_TOKENS)) if pattern.search(text)]
+    return CheckedText(text, tuple(notes))
+
+
+def check_caption(value: object, config: TextConfig) -> CheckedText:
+    """`check_text` of a caption, and no longer than the limit: cut at the end of a word, or a TextError."""
+    checked = check_text(value, "caption")
+    if len(checked.text.encode()) <= config.max_caption_bytes:
+        return checked
+    if config.long_captions == "refuse":
+        raise TextError("caption is too long")
+    return CheckedText(truncate(checked.text.strip(), config.max_caption_bytes), (*checked.notes, TRUNCATED))
+
+
+def truncate(text: str, max_bytes: int) -> str:
+    """The longest beginning of at most `max_bytes` of UTF-8 that ends with a word; without spaces, with a character."""
+    cut = text.encode()[:max_bytes].decode(errors="ignore")
+    if len(cut) == len(text):
+        return text
+    if not text[len(cut)].isspace():
+        words = re.match(r"(?s).*\S(?=\s)", cut)
+        if words:
+            return words[0]
+        # An accent, or half of a joined sign, must not be parted from its letter.
+        while len(cut) > 1 and (_is_mark(text[len(cut)]) or JOINER in (text[len(cut)], cut[-1])):
+            cut = cut[:-1]
+    return cut.rstrip()
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

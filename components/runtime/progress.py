@@ -1,0 +1,124 @@
+"""How does a long step say that it is alive? A bar on a terminal, plain lines elsewhere, with the rate and the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+EVERY_S, BAR_EVERY_S = 10.0, 0.1
+
+T = TypeVar("T")
+
+
+def duration(seconds: float) -> str:
+    """45 -> "45s", 192 -> "3m12s", 11520 -> "3h12m"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def short(number: float) -> str:
+    """12431 -> "12.4k", 412000 -> "412k", 3100000 -> "3.1M"."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.0f}{unit}" if number >= 100 * size else f"{number / size:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def report_progress(what: str) -> Callable[[int, int], None]:
+    """A function of (done, in all) for code that only calls back; the last call, with both equal, ends the report."""
+    progress: Progress | None = None
+
+    def say(done: int, total: int) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = Progress(what, unit="", total=total).__enter__()
+        progress.at(done)
+        if done >= total:
+            progress.close()
+
+    return say
+
+
+class Progress:
+    """with Progress("encode", unit="images", total=5000) as progress: ... progress.at(done)
+
+    what: names the step. unit: what is counted. total: how many there are, None where nobody knows before the end.
+    every_s: seconds between two plain lines, at least. What the step prints itself goes above the bar.
+    """
+
+    def __init__(self, what: str, *, unit: str, total: int | None = None, every_s: float = EVERY_S) -> None:
+        self.what, self.unit, self.total, self.every_s = what, unit, total, every_s
+        self._bar: RichProgress | None = None
+        self._done, self._share, self._note, self._closed = 0, 0.0, "", False
+
+    def __enter__(self) -> Self:
+        self._started_s = self._said_s = time.monotonic()
+        if sys.stdout.isatty():
+            self._bar = _bar()
+            self._task = self._bar.add_task(self.what, total=None, text="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def at(self, done: int, *, share: Callable[[], float] | None = None, note: str = "") -> None:
+        """Say that `done` are finished. share: tells the share of the whole in 0..1 where `total` does not, 0 if unknown."""
+        self._done, self._note = done, note
+        now_s = time.monotonic()
+        if now_s - self._said_s < (BAR_EVERY_S if self._bar is not None else self.every_s):
+            return
+        self._said_s = now_s
+        self._share = share() if share else done / self.total if self.total else 0.0
+        if self._bar is None:
+            print(f"{self.what}: {self._line()}", flush=True)
+        else:
+            known = 1.0 if self._share > 0 else None
+            self._bar.update(self._task, total=known, completed=min(self._share, 1.0), text=self._counts())
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items, each reported when the next one is asked for."""
+        for done, item in enumerate(items, start=1):
+            yield item
+            self.at(done)
+
+    def close(self) -> None:
+        """The last line: how many in how long. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._bar is not None:
+            self._bar.stop()
+        spent = duration(time.monotonic() - self._started_s)
+        print(f"{self.what}: {self._counts()} | {spent} in all", flush=True)
+
+    def _line(self) -> str:
+        spent_s = time.monotonic() - self._started_s
+        if self._share <= 0:
+            return f"{self._counts()} | {duration(spent_s)} so far"
+        left_s = spent_s * (1 - min(self._share, 1.0)) / self._share
+        return f"{self._counts()} | {self._share:.0%} | {duration(left_s)} left"
+
+    def _counts(self) -> str:
+        rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
+        unit, of = f" {self.unit}" if self.unit else "", f"/{self.total}" if self.total else ""
+        note = f" | {self._note}" if self._note else ""
+        return f"{self._done}{of}{unit} | {short(rate) if rate >= 100 else f'{rate:.1f}'}/s{note}"
+
+
+def _bar() -> RichProgress:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    return RichProgress(*columns, transient=True)

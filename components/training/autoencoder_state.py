@@ -1,0 +1,149 @@
+"""What does training of the autoencoder change, and how does it survive a kill? One safetensors file under a manifest.
+
+Images, noise, the rate and restarted codes are pure functions of (seed, step), so weights, moments and the step are all of
+it. A checkpoint that its manifest does not vouch for is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from components.runtime.failure import BadInput
+from components.runtime.files import fresh_folder, publish, read_manifest, write_manifest
+from components.training.config import AutoencoderConfig
+from components.training.discriminator import PatchDiscriminator
+from model.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder
+
+KIND = "autoencoder-checkpoint"
+FILE = "state.safetensors"
+# A fresh posterior has deviation 1, as loud as the latents it is drawn around; from e^-3 on, learning begins at once.
+FIRST_LOG_VARIANCE = -6.0
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Learner(NamedTuple):
+    """A network and the optimiser that moves it."""
+
+    network: nn.Module
+    optimiser: torch.optim.AdamW
+
+
+class State(NamedTuple):
+    """averaged: None without averaging. discriminator: None without the adversarial term.
+
+    code_counts: how often each code was the nearest since the last restart, int64 [K]; empty for kind kl.
+    """
+
+    autoencoder: Autoencoder
+    optimiser: torch.optim.AdamW
+    averaged: Autoencoder | None
+    discriminator: Learner | None
+    code_counts: Tensor
+
+
+def fresh_autoencoder(config: AutoencoderConfig, side_px: int) -> Autoencoder:
+    """An untrained one for images of side_px, its weights those of the seed; BadInput where its levels do not fit."""
+    size = PRESETS[config.preset]
+    num_halvings = len(size.block_channels) - 1
+    if side_px % 2**num_halvings:
+        raise BadInput(f"autoencoder.preset {config.preset} halves the side {num_halvings} times, and {side_px} px cannot be")
+    torch.manual_seed(config.seed)
+    if config.kind == "vq":
+        codes = config.codes
+        return QuantisedAutoencoder.with_codes(size, num_codes=codes.number, code_width=codes.width, sample_side_px=side_px)
+    autoencoder = Autoencoder.create(**size._asdict(), sample_side_px=side_px)
+    to_moments = autoencoder.network.quant_conv
+    with torch.no_grad():
+        to_moments.weight[size.latent_channels :] = 0
+        to_moments.bias[size.latent_channels :] = FIRST_LOG_VARIANCE
+    return autoencoder
+
+
+def new_state(config: AutoencoderConfig, side_px: int, device: torch.device) -> State:
+    """Everything before the first step."""
+    autoencoder = fresh_autoencoder(config, side_px).to(device)
+    discriminator = None
+    if config.loss.gan_weight:
+        network = PatchDiscriminator().to(device)
+        discriminator = Learner(
+            network, torch.optim.AdamW(network.parameters(), betas=(0.5, 0.9), weight_decay=0.0, fused=True)
+        )
+    return State(
+        autoencoder=autoencoder,
+        optimiser=torch.optim.AdamW(autoencoder.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        averaged=copy.deepcopy(autoencoder).requires_grad_(False) if config.ema_decay else None,
+        discriminator=discriminator,
+        code_counts=torch.zeros(config.codes.number if config.kind == "vq" else 0, dtype=torch.int64, device=device),
+    )
+
+
+def save_checkpoint(store: Path, state: State, step: int) -> Path:
+    """Write the state after `step` whole or not at all; returns its folder."""
+    from safetensors.torch import save_file
+
+    partial = fresh_folder(store / ".partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state)}
+    save_file(tensors, partial / FILE)
+    write_manifest(partial, kind=KIND, step=step)
+    folder = store / f"step-{step:08d}"
+    publish(partial, folder)
+    return folder
+
+
+def checkpoints(store: Path) -> list[Path]:
+    """The newest first."""
+    return sorted(store.glob("step-*"), reverse=True)
+
+
+def resume(store: Path, state: State, say: Callable[[str], None]) -> int:
+    """Load the newest checkpoint of `store` whose bytes are right; returns its step, 0 where there is none."""
+    for folder in checkpoints(store):
+        try:
+            step = int(read_manifest(folder, kind=KIND)["step"])
+        except BadInput as error:
+            say(f"checkpoint {folder.name} is passed over: {error}")
+            continue
+        _load(folder / FILE, state)
+        say(f"resumed from step {step} ({folder.name})")
+        return step
+    return 0
+
+
+def _networks(state: State) -> dict[str, tuple[nn.Module, torch.optim.AdamW | None]]:
+    networks: dict[str, tuple[nn.Module, torch.optim.AdamW | None]] = {"autoencoder": (state.autoencoder, state.optimiser)}
+    if state.averaged is not None:
+        networks["averaged"] = (state.averaged, None)
+    if state.discriminator is not None:
+        networks["discriminator"] = state.discriminator
+    return networks
+
+
+def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
+    yield "code_counts", state.code_counts
+    for part, (network, optimiser) in _networks(state).items():
+        for name, tensor in network.state_dict().items():
+            yield f"{part}.weight.{name}", tensor
+        for name, parameter in network.named_parameters():
+            # The discriminator has no moments before its first step.
+            if optimiser is not None and optimiser.state[parameter]:
+                for moment in MOMENTS:
+                    yield f"{part}.{moment}.{name}", optimiser.state[parameter][moment]
+
+
+def _load(file: Path, state: State) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    state.code_counts.copy_(tensors["code_counts"])
+    for part, (network, optimiser) in _networks(state).items():
+        network.load_state_dict({name: tensors[f"{part}.weight.{name}"] for name in network.state_dict()})
+        for name, parameter in network.named_parameters():
+            if optimiser is not None and f"{part}.step.{name}" in tensors:
+                moments = {moment: tensors[f"{part}.{moment}.{name}"] for moment in MOMENTS}
+                optimiser.state[parameter] = {moment: value.to(parameter.device) for moment, value in moments.items()}
