@@ -51,7 +51,7 @@ def _readers(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Ten kills of the stage and ten of a worker, in a random order."""
     targets = data_kills.drawn(1 if arguments.quick else 10, SEED)
-    corpus = Corpus(num_documents=len(targets) * 60, side_px=16, documents_per_file=4, seed=SEED)
+    corpus = Corpus(num_documents=len(targets) * 100, side_px=16, documents_per_file=4, seed=SEED)
     overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
     made = data_kills.killed_and_resumed(folder, targets, corpus, overrides, finish_here=False)
     return {"encode_kills": made.made, "encode_kills_survived": made.made * made.same, "kills": made._asdict()}

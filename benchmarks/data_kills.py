@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Target = Literal["driver", "worker"]
 PATIENCE_S = 120.0
 # A kill comes up to so long after a part was finished: about as long as the next ones take.
-MOMENT_S = 0.2
+MOMENT_S = 0.15
 
 
 class Kills(NamedTuple):

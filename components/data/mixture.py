@@ -1,6 +1,7 @@
 """How often does each document stand in the rows of an epoch? By its source's weight, and by the wanted share of text.
 
-A pure function of names, sizes and parameters: no generator, no order of reading.
+A pure function of names, sizes and parameters: no generator, no order of reading. Copies of a document are one document to
+everything that is drawn for it: in one step they have one noise and one view.
 
 Legend: N documents of the split.
 """

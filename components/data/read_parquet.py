@@ -60,12 +60,15 @@ def require_columns(file: CorpusFile, schema: pa.Schema, any_of: Sequence[str]) 
 
 def table_rows(file: CorpusFile, table: pq.ParquetFile, columns: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
     """Rows as dictionaries, strings as bytes: Parquet does not check that they are UTF-8, and one that is not is a bad row."""
-    num_read = 0
+    num_read, num_rows = 0, table.metadata.num_rows
     for batch in table.iter_batches(batch_size=batch_size, columns=list(columns)):
         num_read += len(batch)
-        file.reading.in_file = num_read / table.metadata.num_rows
+        file.reading.in_file = min(1.0, num_read / max(num_rows, 1))
         arrays = [_strings_as_bytes(column) for column in batch.columns]
         yield from pa.RecordBatch.from_arrays(arrays, batch.schema.names).to_pylist()
+    if num_read != num_rows:
+        # Arrow believes the pages; what the footer says of them is not checked by anyone else.
+        raise pa.ArrowInvalid(f"its footer says {num_rows} rows and its pages hold {num_read}")
 
 
 def image_bytes(value: Any) -> bytes | None:

@@ -32,7 +32,8 @@ class Quarantine:
 
     def __init__(self, path: Path) -> None:
         self.path, self.reasons = path, dict[str, Counter[str]]()
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        # One name, so that what a killed stage leaves is written over; the stage's lock lets in one writer at a time.
+        self._partial = path.with_name(f".{path.name}.partial")
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)

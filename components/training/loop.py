@@ -109,7 +109,9 @@ class Trainer:
             raise BadInput(f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row")
         self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
         # Parallelism is put around the model here; the model itself knows nothing of it.
-        self.model: nn.Module = DistributedDataParallel(state.model) if world.size > 1 else state.model
+        self.model: nn.Module = (
+            DistributedDataParallel(state.model, gradient_as_bucket_view=True) if world.size > 1 else state.model
+        )
 
     def run(self, events: Events, *, first_step: int) -> None:
         """Train from first_step (the first of all is 1) to config.max_steps."""

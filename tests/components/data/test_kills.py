@@ -68,7 +68,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_stage_and_a_worker_killed_give_the_bytes_of_one_process(tmp_path: Path) -> None:
-    corpus = Corpus(num_documents=240, side_px=16, documents_per_file=6, seed=secrets.randbits(20))
+    corpus = Corpus(num_documents=360, side_px=16, documents_per_file=6, seed=secrets.randbits(20))
     print(f"seed {corpus.seed}")
     overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
     # Two workers, one of them killed, and then the stage; one process does the rest, and one did it all undisturbed.
