@@ -37,7 +37,7 @@ WAITING: dict[str, dict[str, str]] = {"plain_loop": {}, "plain_loop_passive": {"
 
 def measure(folder: Path, *, quick: bool, rounds: int, num_cores: int, seed: int) -> dict[str, Any]:
     """encode_ratio, and the images a second of both sides in each round."""
-    corpus = Corpus(400 if quick else 40_000, SIDE_PX, 50 if quick else 1024, seed)
+    corpus = Corpus(400 if quick else 80_000, SIDE_PX, 50 if quick else 1024, seed)
     num_theirs = 100 if quick else 3000
     write_corpus(folder, corpus)
     loop = [str(folder / paths.AUTOENCODER), str(num_theirs), str(num_cores), str(seed)]
