@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, write_documents
-from components.data.images import encode_png
+from components.data.intake.images import encode_png
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_manifest, write_text
-from model.autoencoder import PRESETS, Autoencoder
+from model.latents.autoencoder import PRESETS, Autoencoder
 from pipelines import paths
 
 WORDS = (

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data_corpus import Corpus, make_documents, write_corpus
-from components.data.encoding import Sources, encode_parts
-from components.data.latents import EncodeSettings
+from components.data.encode.encoding import Sources, encode_parts
+from components.data.encode.latents import EncodeSettings
 from components.data.shards import open_shard
 from components.runtime.cluster import start_ray
 from components.runtime.files import fresh_folder

@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 
 from benchmarks.data_corpus import Corpus, write_corpus
-from components.data.assembly import assemble
-from components.data.encoding import PartEncoder, plan, unfinished
+from components.data.encode.assembly import assemble
+from components.data.encode.encoding import PartEncoder, plan, unfinished
 from components.runtime.files import sha256
 from pipelines import encode, paths
 from pipelines.params import load

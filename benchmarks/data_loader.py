@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.data.encode.packing import PACKING, pack, write_packing
 from components.data.loader import PackedRows, rows_of_step
-from components.data.packing import PACKING, pack, write_packing
 from components.data.shards import Shard, open_shard, pack_keys, shard_path, write_shard
 from components.runtime.files import write_manifest
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from components.data.packing import fill, pack
+from components.data.encode.packing import fill, pack
 
 ROW_LENGTH, SHORTEST = 4096, 16
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.faults_counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
-from components.data.images import encode_png
-from components.data.intake import Collected, collect
+from components.data.intake.corpora import Collected, collect
+from components.data.intake.images import encode_png
 from components.runtime.files import write_manifest
 from pipelines.params import Params, load
 
@@ -114,7 +114,7 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     from components.data.documents_table import document_row, write_table
     from components.data.quarantine import write_quarantine
     from components.data.tokenizer import train_tokenizer
-    from model.autoencoder import Autoencoder
+    from model.latents.autoencoder import Autoencoder
 
     documents = write_documents_of(work / "data/documents", number, side_px=side_px, per_file=per_file)
     tokenizer = train_tokenizer((text for document in documents for text in document.texts), 300)
@@ -138,8 +138,8 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
 
 def encode_here(work: Path, params: Params, target: Path, *, reverse: bool = False) -> None:
     """What the encode stage does with the inputs in the working directory, in this process."""
-    from components.data.assembly import assemble
-    from components.data.encoding import PartEncoder, plan
+    from components.data.encode.assembly import assemble
+    from components.data.encode.encoding import PartEncoder, plan
     from pipelines import encode
 
     sources, settings, assembly, _ = encode.inputs(params)

@@ -14,8 +14,8 @@ from components.runtime.files import sha256
 
 def other_workers(setting: Setting) -> Found:
     """D14: batches of 1, 3 and 64, the last part first, one worker and two; the bytes of one process in order."""
-    from components.data.assembly import assemble
-    from components.data.encoding import encode_parts
+    from components.data.encode.assembly import assemble
+    from components.data.encode.encoding import encode_parts
     from pipelines import encode
 
     work = setting.folder / "work"

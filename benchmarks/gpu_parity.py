@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from benchmarks.gpu_clock import Result, attempt, seconds_of_each
 from benchmarks.gpu_work import Parity, Work, make_batch
-from model.attention import masked_attention
-from model.flexible_attention import block_mask, flexible_attention
+from model.attention.flexible import block_mask, flexible_attention
+from model.attention.packed import masked_attention
 from model.transformer import Attend
 
 PARTS = ("output", "query_gradient", "key_gradient", "value_gradient")

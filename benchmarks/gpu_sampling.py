@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.gpu_clock import Result, attempt, seconds_of_each
 from benchmarks.gpu_work import FIRST_WORD, PATCH_SIDE, Work, configuration
-from model.eager import Mode, TorchEngine
-from model.requests import Request, SamplingOptions, image_request
-from model.sampling import generate
+from model.generation.eager import Mode, TorchEngine
+from model.generation.requests import Request, SamplingOptions, image_request
+from model.generation.sampling import generate
 from model.transfusion import Transfusion
 
 # Measurements of a mode: each is a whole batch of images.

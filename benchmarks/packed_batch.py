@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.data.packing import pack
+from components.data.encode.packing import pack
 from model.batch import Batch, Latents
 from model.config import ModelConfig
 

@@ -32,11 +32,11 @@ from components.training.flops import step_flops
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import Modality, ModelConfig
-from model.eager import TorchEngine
+from model.generation.eager import TorchEngine
+from model.generation.requests import Request, SamplingOptions
+from model.generation.sampling import generate
 from model.loss import loss_sums
 from model.loss_options import PLAIN
-from model.requests import Request, SamplingOptions
-from model.sampling import generate
 from model.transfusion import Transfusion
 
 # Lambda of the paper, arXiv 2408.11039, Sec. 4.1.

@@ -30,8 +30,8 @@ from export.model_card import model_card, numbers
 from export.parity import image_examples, image_parity, largest_error, rounded, step_parity
 from export.to_onnx import export_graph
 from export.to_tensorrt import TensorrtReport, build_step_engine
-from model.autoencoder import Autoencoder
 from model.config import ModelConfig
+from model.latents.autoencoder import Autoencoder
 from model.pretrained import from_pretrained
 from model.transfusion import Transfusion
 

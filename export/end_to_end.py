@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from export.parity import Difference, difference
 from model.batch import Batch, Latents
 from model.config import ModelConfig
-from model.engine import Engine, StepInputs
+from model.generation.engine import Engine, StepInputs
 from model.transfusion import Transfusion
 
 PREFIX_LENGTHS = (5, 9)

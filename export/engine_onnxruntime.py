@@ -17,7 +17,7 @@ from torch import Tensor
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, Bundle
 from export.step_tensors import StepTensors
 from model.config import ModelConfig
-from model.engine import StepInputs, StepOutput
+from model.generation.engine import StepInputs, StepOutput
 
 _NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64}
 
@@ -47,7 +47,7 @@ def session_device(session: Any) -> torch.device:
 
 
 class OnnxRuntimeEngine:
-    """The step graph as a `model.engine.Engine`; its outputs stay on its device."""
+    """The step graph as a `model.generation.engine.Engine`; its outputs stay on its device."""
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.session = open_session(path)

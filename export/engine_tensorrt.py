@@ -23,7 +23,7 @@ from export.engine_key import (
 from export.failure import ExportRefused
 from export.step_tensors import StepCall, StepTensors
 from model.config import ModelConfig
-from model.engine import StepInputs, StepOutput
+from model.generation.engine import StepInputs, StepOutput
 
 
 def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine:
@@ -43,7 +43,7 @@ def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine
 
 
 class TensorrtEngine:
-    """A deserialised plan as a `model.engine.Engine`; its outputs stay on its device."""
+    """A deserialised plan as a `model.generation.engine.Engine`; its outputs stay on its device."""
 
     def __init__(self, trt: Any, plan: Path, config: ModelConfig, profiles: tuple[Profile, ...]) -> None:
         self.config = config

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from export.bundle import Bundle
 from export.failure import ExportRefused
-from model.eager import TorchEngine
-from model.engine import Engine
+from model.generation.eager import TorchEngine
+from model.generation.engine import Engine
 
 AUTO_ORDER = ("tensorrt", "onnxruntime")
 

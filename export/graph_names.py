@@ -4,7 +4,7 @@ from __future__ import annotations
 
 STEP, ENCODER, DECODER = "step", "vae_encoder", "vae_decoder"
 
-# Inputs of the step graph before its caches, in order; all but the last are StepInputs.tensors of model/engine.py.
+# Inputs of the step graph before its caches, in order; all but the last are StepInputs.tensors of model/generation/engine.py.
 STEP_INPUTS = ("ids", "patches", "kind", "time", "position", "q_last", "write_at", "read_at", "key_position")
 # Which axis of each is which dimension; the caches' only free axis is the batch.
 STEP_DIMS: dict[str, dict[int, str]] = {

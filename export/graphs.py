@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from export.cache_write import scatter_cache, write_cache
 from export.failure import ExportRefused
 from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, cache_names
-from model.autoencoder import Autoencoder
 from model.config import ModelConfig
-from model.engine import StepInputs
 from model.experts import selected, shared
+from model.generation.engine import StepInputs
+from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
 

@@ -18,7 +18,7 @@ from export.engine_onnxruntime import open_session
 from export.graph_names import STEP_INPUTS, cache_names
 from export.graphs import step_example
 from model.config import ModelConfig
-from model.engine import StepInputs
+from model.generation.engine import StepInputs
 from model.transfusion import Transfusion
 
 

@@ -1,6 +1,6 @@
 """How do image files become pixels and back? As the corpus was prepared, so that a picture is what the model knows.
 
-A test holds this file equal to components/data/images.py, which it may not import.
+A test holds this file equal to components/data/intake/images.py, which it may not import.
 
 Legend: N images; pixels are float [N, 3, height, width] in -1..1.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from export.failure import BadPrompt
-from model.autoencoder import to_images, to_pixels
+from model.latents.autoencoder import to_images, to_pixels
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,9 +19,9 @@ from export.engines import OpenedEngine, open_engine
 from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
 from export.text import TextCodec
-from model.prefix import columns_needed
-from model.requests import Completion, Request, SamplingOptions, caption_request, image_request, text_request
-from model.sampling import generate
+from model.generation.prefix import columns_needed
+from model.generation.requests import Completion, Request, SamplingOptions, caption_request, image_request, text_request
+from model.generation.sampling import generate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export.graph_names import STEP_INPUTS, cache_names
 from model.config import ModelConfig
-from model.engine import StepInputs, StepOutput
+from model.generation.engine import StepInputs, StepOutput
 
 
 class StepCall(NamedTuple):

@@ -14,9 +14,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from model import noise
 from model.batch import Batch, Latents
 from model.config import ModelConfig
+from model.diffusion import noise
 from model.loss_options import LossOptions
 from model.transfusion import Output
 

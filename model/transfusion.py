@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.attention import packed_attention
+from model.attention.cached import cached_attention
+from model.attention.packed import packed_attention
 from model.batch import Batch
-from model.cached_attention import cached_attention
-from model.codecs import Codec, Skip, new_codec, read_step, write_step
 from model.config import ModelConfig
-from model.engine import Cache, StepInputs, StepOutput
 from model.experts import Route, route_of_batch, route_of_step, shared
+from model.generation.engine import Cache, StepInputs, StepOutput
+from model.latents.codecs import Codec, Skip, new_codec, read_step, write_step
 from model.token_loss import TokenLoss, token_loss
 from model.transformer import Attend, Transformer
 
@@ -114,7 +114,7 @@ class Transfusion(nn.Module):
         return Hidden(stream.flatten(0, 1), tuple(skips))
 
     def step(self, inputs: StepInputs, cache: Cache) -> StepOutput:
-        """One generation step on a slot cache, written in place; see model/engine.py."""
+        """One generation step on a slot cache, written in place; see model/generation/engine.py."""
         attend = cached_attention(cache, inputs.write_at, inputs.q_last, inputs.num_keys)
         route = route_of_step(inputs.kind, self.config.num_experts) if self.config.num_experts > 1 else shared
         return self.step_with(inputs, attend, route)

@@ -17,7 +17,7 @@ from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import fresh_folder, publish, read_manifest, write_json, write_manifest
 from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder
 from components.training.pictures import save_pairs
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 from pipelines import paths, stage
 from pipelines.params import Params
 

@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from components.data.assembly import Assembly, assemble
-from components.data.encoding import Sources, encode_parts, work_digest
-from components.data.latents import EncodeSettings
+from components.data.encode.assembly import Assembly, assemble
+from components.data.encode.encoding import Sources, encode_parts, work_digest
+from components.data.encode.latents import EncodeSettings
+from components.data.encode.variants import Views
 from components.data.quarantine import read_keys
-from components.data.variants import Views
 from components.runtime.files import read_manifest, write_json
 from pipelines import paths, stage
 from pipelines.params import Params

@@ -5,7 +5,7 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
-from components.data.images import decode_png
+from components.data.intake.images import decode_png
 from components.data.quarantine import read_keys
 from components.data.tokenizer import load_tokenizer
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
@@ -16,7 +16,7 @@ from components.evaluation.suite import Findings, Subject, measure
 from components.runtime.cluster import device
 from components.runtime.files import read_json, read_manifest, write_bytes, write_json, write_text
 from components.runtime.tracking import Tracker, open_run
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 from model.pretrained import from_pretrained
 from pipelines import paths, stage
 from pipelines.params import Params

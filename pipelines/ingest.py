@@ -5,8 +5,8 @@ ingest.corpora -> data/documents, data/tokenizer, data/requests, data/quarantine
 
 from __future__ import annotations
 
-from components.data.example_requests import write_requests
-from components.data.intake import collect, finish, has_scenes, kept_out, learn_tokenizer
+from components.data.demonstration.example_requests import write_requests
+from components.data.intake.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
 from components.runtime.files import fresh_folder, write_json
 from pipelines import paths, stage
 from pipelines.params import Params

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.data.gate.suites import judge_documents, judge_latents
 from components.data.quarantine import write_quarantine
-from components.data.suites import judge_documents, judge_latents
 from components.runtime.failure import GateRefused
 from components.runtime.files import MANIFEST, read_manifest, sha256, write_json
 from pipelines import paths, stage
@@ -20,7 +20,7 @@ from pipelines.params import Params, load
 if TYPE_CHECKING:
     import pandas as pd
 
-    from components.data.expectations import Verdict
+    from components.data.gate.expectations import Verdict
 
 DATA_DOCS = paths.REPORTS / "validate" / "data_docs"
 

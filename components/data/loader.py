@@ -18,14 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from components.data.packing import PACKING, lay_out_at, open_packing
+from components.data.encode.packing import PACKING, lay_out_at, open_packing
 from components.data.quarantine import read_keys
 from components.data.shard_cache import SplitFiles, open_split
 from components.data.shards import Shard, check_shard, open_shard, shard_keys
 from components.runtime.failure import BadInput
 from model.batch import Batch, Latents
-from model.noise import key
-from model.patches import cut
+from model.diffusion.noise import key
+from model.latents.patches import cut
 
 # Streams of their own beside the one that drops captions and those of the noise.
 VIEW_STREAM, LATENT_STREAM = 0x76696577, 0x6C6174656E74

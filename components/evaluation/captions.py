@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from components.data.scenes import SceneObject, read_caption
+from components.data.demonstration.scenes import SceneObject, read_caption
 from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
-from model.engine import Engine
-from model.noise import key
-from model.requests import SamplingOptions, caption_request
-from model.sampling import generate
+from model.diffusion.noise import key
+from model.generation.engine import Engine
+from model.generation.requests import SamplingOptions, caption_request
+from model.generation.sampling import generate
 
 
 class CaptionScores(NamedTuple):

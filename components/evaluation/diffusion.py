@@ -16,8 +16,8 @@ import torch
 
 from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.layout import in_groups, rows_of
-from model import noise
 from model.config import ModelConfig
+from model.diffusion import noise
 from model.loss import Noised, loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion

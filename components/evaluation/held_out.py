@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.data.demonstration.scenes import COLOURS, PLACES, SceneObject
 from components.data.documents import Document, document_name, read_documents
-from components.data.scenes import COLOURS, PLACES, SceneObject
 from components.data.shards import Shard, open_shard, shard_keys, shard_paths
 
 # The 5-gram's counts of more prose than this would not fit small machines.

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.data.scenes import SceneObject
+from components.data.demonstration.scenes import SceneObject
 from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
-from model.autoencoder import Autoencoder, to_images, to_pixels
-from model.engine import Engine
-from model.noise import key
-from model.requests import SamplingOptions, image_request
-from model.sampling import generate
+from model.diffusion.noise import key
+from model.generation.engine import Engine
+from model.generation.requests import SamplingOptions, image_request
+from model.generation.sampling import generate
+from model.latents.autoencoder import Autoencoder, to_images, to_pixels
 
 Objects = frozenset[SceneObject]
 

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.data.scenes import CELL_SIDE_PX, COLOURS, DIGIT_SIDE_PX, PLACES, SCENE_SIDE_PX, SceneObject, load_scans
+from components.data.demonstration.scenes import (
+    CELL_SIDE_PX,
+    COLOURS,
+    DIGIT_SIDE_PX,
+    PLACES,
+    SCENE_SIDE_PX,
+    SceneObject,
+    load_scans,
+)
 from components.evaluation.config import JudgeConfig
 
 NUM_DIGITS = 10

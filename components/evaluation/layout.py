@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from components.data.packing import lay_out
+from components.data.encode.packing import lay_out
 from components.evaluation.held_out import Stored
 from model.batch import Batch, Latents
 from model.config import ModelConfig
-from model.patches import cut
+from model.latents.patches import cut
 
 
 def image_grid(stored: Sequence[Stored], config: ModelConfig) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.data.scenes import PHRASINGS, Pair, SceneObject, describe, random_objects, seen_pairs
+from components.data.demonstration.scenes import PHRASINGS, Pair, SceneObject, describe, random_objects, seen_pairs
 
 
 class Prompt(NamedTuple):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.data.images import decode_png
-from components.data.scenes import Pair, SceneObject, describe
+from components.data.demonstration.scenes import Pair, SceneObject, describe
+from components.data.intake.images import decode_png
 from components.data.tokenizer import TextTokenizer
 from components.evaluation import language
 from components.evaluation.captions import caption_images, score_captions
@@ -22,9 +22,9 @@ from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
 from components.evaluation.images import draw_images, reconstruct, score_scenes
 from components.evaluation.judge import Judge, score_judge, train_judge
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
-from model.autoencoder import Autoencoder
-from model.eager import TorchEngine
-from model.requests import SamplingOptions
+from model.generation.eager import TorchEngine
+from model.generation.requests import SamplingOptions
+from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
 # Shown in the report, the first ones as they come.

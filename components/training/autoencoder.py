@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from components.data.documents import read_documents
-from components.data.images import decode_png
+from components.data.intake.images import decode_png
 from components.runtime.cluster import device, num_training_workers, start_ray
 from components.runtime.failure import BadInput
 from components.runtime.files import MANIFEST, digest, read_manifest, sha256, written_whole
@@ -30,8 +30,8 @@ from components.training.config import AutoencoderConfig
 from components.training.discriminator import SMALLEST_SIDE_PX as SMALLEST_FOR_DISCRIMINATOR
 from components.training.perceptual import SMALLEST_SIDE_PX as SMALLEST_FOR_LPIPS
 from components.training.perceptual import load_lpips
-from model.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
-from model.vector_quantiser import perplexity
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
+from model.latents.vector_quantiser import perplexity
 
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
@@ -41,8 +41,8 @@ CODE = (
     "components/training/optimiser.py",
     "components/training/perceptual.py",
     "components/training/precision.py",
-    "model/autoencoder.py",
-    "model/vector_quantiser.py",
+    "model/latents/autoencoder.py",
+    "model/latents/vector_quantiser.py",
 )
 # Images beyond this are not read: the autoencoder needs a sample of the corpus.
 MAX_BYTES_OF_IMAGES = 2**30

@@ -28,8 +28,8 @@ from components.training.discriminator import discriminator_loss
 from components.training.optimiser import average
 from components.training.perceptual import Lpips
 from components.training.precision import autocast
-from model.autoencoder import QuantisedAutoencoder, QuantisedReconstruction, to_pixels
-from model.vector_quantiser import perplexity, restart_unused
+from model.latents.autoencoder import QuantisedAutoencoder, QuantisedReconstruction, to_pixels
+from model.latents.vector_quantiser import perplexity, restart_unused
 
 LOG_EVERY_STEPS = 50
 CLIP_NORM = 1.0

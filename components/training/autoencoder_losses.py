@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import decoder_loss
 from components.training.perceptual import Lpips
-from model.autoencoder import QuantisedReconstruction, Reconstruction
+from model.latents.autoencoder import QuantisedReconstruction, Reconstruction
 
 MOST_ADAPTIVE_WEIGHT = 1e4
 

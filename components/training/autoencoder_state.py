@@ -18,7 +18,7 @@ from components.runtime.failure import BadInput
 from components.runtime.files import fresh_folder, publish, read_manifest, write_manifest
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import PatchDiscriminator
-from model.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder
+from model.latents.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder
 
 KIND = "autoencoder-checkpoint"
 FILE = "state.safetensors"

@@ -22,7 +22,7 @@ from components.training.autoencoder_loop import AutoencoderTrainer, World
 from components.training.autoencoder_state import new_state, resume, save_checkpoint
 from components.training.config import AutoencoderConfig
 from components.training.perceptual import load_lpips
-from model.autoencoder import Autoencoder, to_pixels
+from model.latents.autoencoder import Autoencoder, to_pixels
 
 FINISHED = "finished-autoencoder"
 NUM_IMAGES_FOR_STATISTICS = 2048

@@ -81,7 +81,7 @@ class AutoencoderConfig:
 
     pretrained: folder of a diffusers AutoencoderKL or VQModel to use as it is; "" trains one.
     kind: of the one to train, "kl", or "vq" with the codebook of `codes`.
-    preset: a size of model/autoencoder.py.
+    preset: a size of model/latents/autoencoder.py.
     batch_size: images a step over all workers together; max_steps: steps; learning_rate: peak of a one-cycle cosine.
     ema_decay: of the averaged weights, which are kept; 0 keeps the last ones, which one cycle has annealed already.
     checkpoint_every_steps: a killed stage goes on from the last of these.

@@ -14,7 +14,7 @@ from components.training.work import Work
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
 CODE = (
-    "model/*.py",
+    "model/**/*.py",
     "components/training/checkpoints.py",
     "components/training/config.py",
     "components/training/loop.py",
@@ -22,7 +22,7 @@ CODE = (
     "components/training/precision.py",
     "components/training/worker.py",
     "components/data/loader.py",
-    "components/data/packing.py",
+    "components/data/encode/packing.py",
     "components/data/shards.py",
 )
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from components.data.tokenizer import load_tokenizer
 from components.training.config import SamplingConfig
-from model.autoencoder import Autoencoder, to_images
-from model.eager import TorchEngine
-from model.requests import SamplingOptions, image_request
-from model.sampling import generate
+from model.generation.eager import TorchEngine
+from model.generation.requests import SamplingOptions, image_request
+from model.generation.sampling import generate
+from model.latents.autoencoder import Autoencoder, to_images
 from model.transfusion import Transfusion
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import data, data_encode, data_kills, data_loader, data_packing, data_readers
 from benchmarks.data_corpus import Corpus, make_documents, write_corpus
 from components.data.documents import read_documents
-from components.data.images import decode_png
+from components.data.intake.images import decode_png
 from components.data.shards import open_shard
 from components.runtime.files import read_manifest
 

@@ -17,7 +17,7 @@ from benchmarks.packed_batch import packed_batch
 from benchmarks.peer_ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, config_of, num_parameters, widened
 from benchmarks.peer_work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
 from benchmarks.worker import Worker
-from model.visibility import visible
+from model.attention.visibility import visible
 
 ROOT = Path(__file__).resolve().parents[2]
 

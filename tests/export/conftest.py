@@ -14,8 +14,8 @@ from components.runtime.files import write_manifest
 from export.build import Sources, build_bundle
 from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
-from model.autoencoder import Autoencoder
 from model.config import ModelConfig, image_modality, model_config
+from model.latents.autoencoder import Autoencoder
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 

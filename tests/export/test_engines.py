@@ -14,10 +14,10 @@ from export.bundle import STEP_GRAPH
 from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
 from export.engines import open_engine
 from export.failure import ExportRefused
-from model.eager import TorchEngine
-from model.engine import Engine, StepInputs
-from model.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
-from model.sampling import generate
+from model.generation.eager import TorchEngine
+from model.generation.engine import Engine, StepInputs
+from model.generation.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
+from model.generation.sampling import generate
 from tests.export.conftest import CONFIG, Made
 
 

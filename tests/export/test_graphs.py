@@ -18,7 +18,7 @@ from export.graph_names import STEP_INPUTS, cache_names
 from export.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
 from export.parity import ShapeSet, compare_step, difference, image_parity, largest_error, random_step, step_parity
 from export.to_onnx import export_graph
-from model.eager import TorchEngine
+from model.generation.eager import TorchEngine
 from tests.export.conftest import Made
 
 

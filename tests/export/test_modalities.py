@@ -17,10 +17,10 @@ from export.graphs import step_spec
 from export.parity import largest_error, step_parity
 from export.to_onnx import export_graph
 from model.config import Codec, Experts, Modality, ModelConfig, model_config
-from model.eager import TorchEngine
+from model.generation.eager import TorchEngine
+from model.generation.requests import Latent, Request, SamplingOptions
+from model.generation.sampling import generate
 from model.pretrained import save_pretrained
-from model.requests import Latent, Request, SamplingOptions
-from model.sampling import generate
 from model.transfusion import Transfusion
 from tests.export.conftest import CONFIG, Made, lively_model
 

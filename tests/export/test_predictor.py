@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.images import ImageError, decode_png, to_square_png
+from components.data.intake.images import ImageError, decode_png, to_square_png
 from export.bundle import TOKENIZER
 from export.failure import BadPrompt
 from export.pictures import read_pixels
 from export.predictor import PredictOptions, Predictor, Prompt
 from export.text import TextCodec
-from model.autoencoder import to_images
-from model.prefix import columns_needed
-from model.requests import Request, SamplingOptions
-from model.sampling import generate
+from model.generation.prefix import columns_needed
+from model.generation.requests import Request, SamplingOptions
+from model.generation.sampling import generate
+from model.latents.autoencoder import to_images
 from tests.export.conftest import Made
 
 OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)

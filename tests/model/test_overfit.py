@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from model.eager import TorchEngine
+from model.generation.eager import TorchEngine
+from model.generation.requests import Latent, Request, SamplingOptions
+from model.generation.sampling import generate
+from model.latents.patches import join
 from model.loss import loss_sums
 from model.loss_options import PLAIN
-from model.patches import join
-from model.requests import Latent, Request, SamplingOptions
-from model.sampling import generate
 from model.transfusion import Transfusion
 from tests.model.conftest import pack, tiny_config
 

@@ -22,8 +22,8 @@ from diffusers import (
 from torch import Tensor
 
 from model.config import Process
-from model.schedules import levels
-from model.solvers import Solver, solver_times
+from model.diffusion.schedules import levels
+from model.diffusion.solvers import Solver, solver_times
 from tests.model.trajectories import EPSILON, FLOW, V_ZERO, Network, V, X, fake_network, start, trajectory
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.config import Process
-from model.solvers import Denoiser, Solver
+from model.diffusion.solvers import Denoiser, Solver
 
 EPSILON, V, V_ZERO = Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)
 FLOW, X = Process("flow"), Process("x")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from model.batch import Batch, Latents
 from model.config import ModelConfig
-from model.patches import cut
-from model.requests import Completion, Latent, Request, SamplingOptions
-from model.solvers import Denoiser
+from model.diffusion.solvers import Denoiser
+from model.generation.requests import Completion, Latent, Request, SamplingOptions
+from model.latents.patches import cut
 from model.transfusion import Transfusion
 
 

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, write_documents
-from components.data.images import encode_png
+from components.data.intake.images import encode_png
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_manifest, write_manifest
-from model.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 from pipelines import autoencoder as stage_module
 from pipelines.params import Params, load
 from tests.components.training.test_autoencoder import CONFIG, squares

@@ -19,8 +19,8 @@ from components.runtime.cluster import start_ray
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest, write_json, write_manifest
 from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
-from model.autoencoder import Autoencoder
 from model.config import image_modality, model_config
+from model.latents.autoencoder import Autoencoder
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import export, infer, register

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from components.data.config import ScenesConfig, SplitShares
+from components.data.demonstration.scenes import kept_out_pairs, make_scenes
 from components.data.documents import (
     SPLITS,
     Document,
@@ -24,16 +25,15 @@ from components.data.documents import (
     read_part,
     write_documents,
 )
-from components.data.images import encode_png
-from components.data.latents import EncodeSettings, encode_part
-from components.data.scenes import kept_out_pairs, make_scenes
+from components.data.encode.latents import EncodeSettings, encode_part
+from components.data.intake.images import encode_png
 from components.data.shards import shard_path, write_shard
 from components.data.tokenizer import train_tokenizer
 from components.evaluation.metrics import METRICS
 from components.runtime.files import read_json, write_json, write_manifest, write_text
 from components.runtime.tracking import open_run, tracking_uri
-from model.autoencoder import Autoencoder
 from model.config import image_modality, model_config
+from model.latents.autoencoder import Autoencoder
 from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.data.assembly import assemble
 from components.data.documents import SPLITS, Document, read_documents
-from components.data.encoding import PartEncoder, plan
-from components.data.images import decode_png
+from components.data.encode.assembly import assemble
+from components.data.encode.encoding import PartEncoder, plan
+from components.data.intake.images import decode_png
 from components.data.loader import PackedRows
 from components.data.tokenizer import load_tokenizer
 from components.runtime.files import fresh_folder, read_json, write_manifest
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 from pipelines import encode, ingest, paths, validate
 from pipelines.params import Params, load
 from tests.components.data.corpora import IMAGE_STRUCT, outline, picture, tar_bytes, write_images, write_jsonl

@@ -12,13 +12,13 @@ import torch
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.documents_table import document_row, write_table
-from components.data.encoding import PartEncoder, plan
-from components.data.images import encode_png
+from components.data.encode.encoding import PartEncoder, plan
+from components.data.intake.images import encode_png
 from components.data.loader import PackedRows
 from components.data.quarantine import read_keys
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.runtime.files import read_json, write_manifest
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 from pipelines import encode, stage, validate
 from pipelines.params import Params, load
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import SPLITS, Document, read_documents
-from components.data.images import decode_png, encode_png
+from components.data.intake.images import decode_png, encode_png
 from components.data.tokenizer import load_tokenizer, token_stream
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest

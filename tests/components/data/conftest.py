@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.assembly import Assembly, assemble
 from components.data.documents import Document, ImageSegment, Segment, TextSegment, write_documents
-from components.data.encoding import PartEncoder, Sources, plan
-from components.data.images import encode_png
-from components.data.latents import EncodeSettings
+from components.data.encode.assembly import Assembly, assemble
+from components.data.encode.encoding import PartEncoder, Sources, plan
+from components.data.encode.latents import EncodeSettings
+from components.data.intake.images import encode_png
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_manifest
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
 # Every document once; two parts a shard or so.

@@ -17,9 +17,9 @@ import pytest
 from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
 from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
-from components.data.images import encode_png
-from components.data.readers import read_corpus
-from components.data.rejected import Rejected
+from components.data.intake.images import encode_png
+from components.data.intake.rejected import Rejected
+from components.data.readers.corpus import read_corpus
 
 Members = Sequence[tuple[str, bytes]]
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.data_corpus import Corpus
 from benchmarks.data_kills import killed_and_resumed
-from components.data.assembly import Assembly, assemble
-from components.data.encoding import PartEncoder, plan, unfinished
+from components.data.encode.assembly import Assembly, assemble
+from components.data.encode.encoding import PartEncoder, plan, unfinished
 from components.runtime.files import sha256
 
 NUM_KILLS = 10

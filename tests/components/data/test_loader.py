@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from components.data.documents import Document, TextSegment
-from components.data.images import decode_png
+from components.data.encode.packing import open_packing, pack, write_packing
+from components.data.intake.images import decode_png
 from components.data.loader import PackedRows, rows_of_step, uniform
-from components.data.packing import open_packing, pack, write_packing
 from components.data.quarantine import Quarantined, write_quarantine
 from components.data.shards import Shard, open_shard, pack_keys, shard_keys, shard_path, shard_paths, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime.failure import BadInput
 from components.runtime.files import write_manifest
-from model.autoencoder import Autoencoder, to_pixels
 from model.batch import Batch, Latents
+from model.latents.autoencoder import Autoencoder, to_pixels
 
 SIDE, PATCHES, ROW = 2, 16, 80
 

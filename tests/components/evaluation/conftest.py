@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.scenes import ALL_PAIRS, PHRASINGS, describe, random_objects
+from components.data.demonstration.scenes import ALL_PAIRS, PHRASINGS, describe, random_objects
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from model.config import ModelConfig, image_modality, model_config
 from model.transfusion import Transfusion

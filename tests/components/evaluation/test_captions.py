@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.data.scenes import PHRASINGS, SceneObject, describe
+from components.data.demonstration.scenes import PHRASINGS, SceneObject, describe
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.captions import caption_images, score_captions
-from model.eager import TorchEngine
+from model.generation.eager import TorchEngine
 from model.transfusion import Transfusion
 
 THREE = SceneObject(3, "red", "top left")

@@ -8,11 +8,11 @@ import torch
 
 from components.evaluation.diffusion import caption_first, measure_diffusion, other_captions, squared_error
 from components.evaluation.held_out import ImageDocument, Stored
-from model import noise
 from model.config import ModelConfig
-from model.eager import TorchEngine
-from model.engine import StepInputs
-from model.patches import cut
+from model.diffusion import noise
+from model.generation.eager import TorchEngine
+from model.generation.engine import StepInputs
+from model.latents.patches import cut
 from model.transfusion import Transfusion
 
 SEED = 11

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.data.demonstration.scenes import SceneObject
 from components.data.documents import Document, ImageSegment, Segment, TextSegment, write_documents
-from components.data.scenes import SceneObject
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
 from components.evaluation.held_out import HeldOut, read_held_out, read_training_facts, scene_objects
 

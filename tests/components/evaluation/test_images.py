@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.scenes import SceneObject
+from components.data.demonstration.scenes import SceneObject
 from components.data.tokenizer import TextTokenizer
 from components.evaluation.images import draw_images, reconstruct, score_scenes
-from model.autoencoder import Autoencoder
-from model.eager import TorchEngine
-from model.requests import SamplingOptions
+from model.generation.eager import TorchEngine
+from model.generation.requests import SamplingOptions
+from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
 THREE = SceneObject(3, "red", "top left")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from components.data.config import SplitShares
-from components.data.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
+from components.data.demonstration.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
 from components.evaluation.config import JudgeConfig
 from components.evaluation.judge import EMPTY, Judge, colour_of, draw_cells, score_judge, train_judge
 

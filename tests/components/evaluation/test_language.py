@@ -21,8 +21,8 @@ from components.evaluation.language import (
     xz_bits_per_byte,
 )
 from model.config import ModelConfig
-from model.eager import TorchEngine
-from model.engine import StepInputs
+from model.generation.eager import TorchEngine
+from model.generation.engine import StepInputs
 from model.transfusion import Transfusion
 
 TEXTS = ["a red three top left", "bottom right: blue seven; naïve", "x"]

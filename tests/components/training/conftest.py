@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, Segment, TextSegment
+from components.data.encode.packing import pack, write_packing
 from components.data.loader import PackedRows
-from components.data.packing import pack, write_packing
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
 from components.data.tokenizer import TextTokenizer, token_stream, train_tokenizer
 from components.runtime.files import write_manifest
 from components.training.config import ModelChoice, SamplingConfig, TrainConfig
-from model.autoencoder import Autoencoder
+from model.latents.autoencoder import Autoencoder
 from model.loss_options import PLAIN
 
 ROW_LENGTH, LATENT_SHAPE, PATCH_SIDE = 64, (4, 4, 4), 2

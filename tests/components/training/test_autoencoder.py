@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, TextSegment, write_documents
-from components.data.images import encode_png
+from components.data.intake.images import encode_png
 from components.runtime.failure import BadInput
 from components.runtime.files import write_manifest
 from components.training import autoencoder as subject
 from components.training import autoencoder_worker
 from components.training.autoencoder_worker import AutoencoderWork
 from components.training.config import AutoencoderConfig, AutoencoderLossConfig, CodesConfig
-from model.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 
 CONFIG = AutoencoderConfig(
     seed=1,

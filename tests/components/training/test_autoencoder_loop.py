@@ -19,7 +19,7 @@ from components.training.autoencoder_state import State, new_state
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import PatchDiscriminator, decoder_loss, discriminator_loss
 from components.training.perceptual import load_lpips
-from model.autoencoder import Reconstruction, to_pixels
+from model.latents.autoencoder import Reconstruction, to_pixels
 from tests.components.training.test_autoencoder import CONFIG, squares
 from tests.components.training.test_perceptual import write_weights
 

@@ -1,0 +1,140 @@
+"""How are all documents encoded, by any number of workers, in any number of attempts? Part by part, kept when done.
+
+A finished part is a shard with a note beside it, in a folder outside DVC's outs, named by the digest of everything the
+result depends on; the next attempt checks the note's sha256 and does only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.data.documents import SPLITS, document_parts, read_part
+from components.data.encode.latents import EncodeSettings, encode_part
+from components.data.encode.variants import WHOLE
+from components.data.shards import FORMAT_VERSION, shard_path, write_shard
+from components.data.tokenizer import load_tokenizer
+from components.runtime import files
+from components.runtime.cluster import device, map_over_actors, num_map_actors, start_ray
+from components.runtime.failure import BadInput
+from components.runtime.progress import Progress
+from model.latents.autoencoder import Autoencoder
+
+ROOT = Path(__file__).resolve().parents[3]
+# The code that decides a shard's bytes: parts encoded by other code are not taken over.
+CODE = (
+    "components/data/encode/encoding.py",
+    "components/data/encode/latents.py",
+    "components/data/encode/variants.py",
+    "components/data/intake/images.py",
+    "components/data/shards.py",
+    "components/data/tokenizer.py",
+    "model/latents/autoencoder.py",
+    "model/latents/vector_quantiser.py",
+)
+
+
+class Sources(NamedTuple):
+    """Folders of documents, tokenizer and autoencoder. quarantine: names the gate of the documents set aside."""
+
+    documents: Path
+    tokenizer: Path
+    autoencoder: Path
+    quarantine: frozenset[str]
+
+
+class PartEncoder:
+    """One worker: an autoencoder and a tokenizer, and part after part."""
+
+    def __init__(self, sources: Sources, settings: EncodeSettings) -> None:
+        import torch
+
+        # One thread, and no kernels chosen by timing: bytes must not depend on how many workers share the machine.
+        torch.set_num_threads(1)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        self.left_out, self.settings, self.device = sources.quarantine, settings, device()
+        # A GPU waits for pictures that one core decodes; on a CPU the other cores have their own workers.
+        self.decoders = min(16, os.cpu_count() or 1) if self.device.type == "cuda" else 1
+        self.tokenizer = load_tokenizer(sources.tokenizer)
+        self.autoencoder = Autoencoder.from_pretrained(sources.autoencoder).to(self.device)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Encode {"part": path, "split": its split} into {"shard": path}, then write the note that says it is finished."""
+        documents, shard = read_part(Path(item["part"])), Path(item["shard"])
+        # What is measured is measured as it is.
+        settings = self.settings if item["split"] == "train" else self.settings._replace(views=WHOLE)
+        encoded = encode_part(
+            documents,
+            self.tokenizer,
+            self.autoencoder,
+            settings,
+            device=self.device,
+            left_out=self.left_out,
+            decoders=self.decoders,
+        )
+        write_shard(shard, encoded.shard)
+        note = {"sha256": files.sha256(shard), "rows": encoded.rows, "set_aside": encoded.set_aside}
+        files.write_json(shard.with_suffix(".json"), note)
+        return {"num_documents": len(encoded.rows), "num_images": len(encoded.shard.image_at)}
+
+
+def work_digest(sources: Sources, settings: EncodeSettings) -> str:
+    """A name for this work: equal where the inputs, the settings and the code that encodes are equal.
+
+    The batch size changes no byte, so that a run that was out of memory goes on with a smaller one.
+    """
+    manifests = (sources.documents, sources.tokenizer, sources.autoencoder)
+    facts = {
+        "inputs": [files.sha256(folder / files.MANIFEST) for folder in manifests],
+        "quarantine": sorted(sources.quarantine),
+        "settings": settings._replace(batch_size=0)._asdict() | {"views": settings.views._asdict()},
+        "format": FORMAT_VERSION,
+        "code": [files.sha256(ROOT / path) for path in CODE],
+        "torch": version("torch"),
+    }
+    return files.digest(facts)[:16]
+
+
+def plan(sources: Sources, work: Path) -> list[dict[str, Any]]:
+    """One item for PartEncoder a part of documents; its shard has the part's number."""
+    return [
+        {"split": split, "part": str(part.absolute()), "shard": str(shard_path(work.absolute(), split, number))}
+        for split in SPLITS
+        for number, part in enumerate(document_parts(sources.documents, split))
+    ]
+
+
+def unfinished(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items whose shard is not there with the bytes that its note vouches for."""
+    return [item for item in items if not _is_finished(Path(item["shard"]))]
+
+
+def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None:
+    """Make every shard that `work` lacks, by Ray actors, and say how far they are."""
+    items = plan(sources, work)
+    if not items:
+        raise BadInput(f"{sources.documents} holds no documents; run `dvc repro ingest`")
+    todo = unfinished(items)
+    print(f"encode: {len(items) - len(todo)} of {len(items)} parts are there already, {len(todo)} to do", flush=True)
+    if not todo:
+        return
+    # Workers may start in another folder.
+    documents, tokenizer, autoencoder = (folder.absolute() for folder in sources[:3])
+    absolute = Sources(documents, tokenizer, autoencoder, sources.quarantine)
+    with start_ray(), Progress("encode", unit="documents") as progress:
+        results = map_over_actors(todo, PartEncoder, {"sources": absolute, "settings": settings}, num_map_actors())
+        num_documents = num_images = 0
+        for done, result in enumerate(results, start=1):
+            num_documents += result["num_documents"]
+            num_images += result["num_images"]
+            share = done / len(todo)
+            progress.at(num_documents, share=lambda share=share: share, note=f"{num_images} images")
+
+
+def _is_finished(shard: Path) -> bool:
+    note = shard.with_suffix(".json")
+    return note.is_file() and shard.is_file() and files.read_json(note)["sha256"] == files.sha256(shard)

@@ -1,0 +1,211 @@
+"""Which documents share a row, and what does a packed row look like? Rows filled best, computed once, and their layout.
+
+A document is one item, so an image is never parted from its caption; no position sees another document: what it sees is
+one interval of its row, [first, last].
+
+Legend: B rows, L row length, D documents in the batch, T stored ids of all of them, M images, n patches an image,
+P = M * n patches, N predicted tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from components.data.encode.row_fill import RowKind, row_kinds
+from components.data.shards import open_arrays, write_arrays
+from components.runtime.failure import BadInput
+
+# The file of a split's rows, beside its shards.
+PACKING = "packing.safetensors"
+
+
+class Packing(NamedTuple):
+    """Documents of one split in rows, E entries; a document may stand in several rows, or in none.
+
+    row_at: int64 [rows + 1], where each row begins in the entries. document: int64 [E], which document.
+    start, length: int32 [E], the interval of the row's positions that it has: start, start + 1, ..., start + length - 1.
+    """
+
+    row_at: np.ndarray
+    document: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+
+
+class Layout(NamedTuple):
+    """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays.
+
+    ids, position: int64 [B, L]. first, last: int32 [B, L]. patch_at: int64 [P]. predict_at, target: int64 [N].
+    after_image: bool [N].
+    """
+
+    ids: np.ndarray
+    position: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    patch_at: np.ndarray
+    predict_at: np.ndarray
+    target: np.ndarray
+    after_image: np.ndarray
+
+
+def pack(lengths: np.ndarray, row_length: int, copies: np.ndarray | None = None) -> Packing:
+    """Put documents of `lengths` positions into rows of `row_length`, the fullest rows that were found (row_fill.py).
+
+    copies: int64 [documents], how many times each stands in the rows; None is once. Equal input gives equal rows. A document
+    longer than a row is an error of the caller.
+    """
+    assert len(lengths) == 0 or lengths.max() <= row_length, "a document longer than a row"
+    if copies is not None:
+        chosen = np.repeat(np.arange(len(lengths)), copies)
+        packing = pack(lengths[chosen], row_length)
+        return packing._replace(document=chosen[packing.document])
+    # A small type is sorted in one pass over the values.
+    kind = np.uint16 if row_length < 2**16 else np.int64
+    longest_first = np.argsort((row_length - lengths).astype(kind), kind="stable")
+    kinds = row_kinds(lengths, row_length)
+    number, entry = _entries(kinds)
+    document = np.empty(len(lengths), np.int64)
+    document[entry] = longest_first
+    row_at = np.cumsum(np.concatenate([[0], number]), dtype=np.int64)
+    length = lengths[document].astype(np.int32)
+    before = np.cumsum(length, dtype=np.int64) - length
+    start = before - np.repeat(before[row_at[:-1]], number)
+    return Packing(row_at, document, start.astype(np.int32), length)
+
+
+def _entries(kinds: list[RowKind]) -> tuple[np.ndarray, np.ndarray]:
+    """Documents in each row, int64 [rows]; and where in the rows the documents stand, taken the longest first, int64 [E].
+
+    Of documents of one length the first go to the first kind of row that wants this length, row after row.
+    """
+    of_kind = np.repeat(np.arange(len(kinds)), [len(kind.lengths) for kind in kinds])
+    repeats = np.array([kind.repeats for kind in kinds], np.int64)
+    length = np.array([length for kind in kinds for length, _ in kind.lengths], np.int64)
+    need = np.array([need for kind in kinds for _, need in kind.lengths], np.int64)
+    size = np.bincount(of_kind, need, minlength=len(kinds)).astype(np.int64)
+    kind_at = np.cumsum(repeats * size) - repeats * size
+    # Where a length's documents begin in each row of its kind.
+    column = np.cumsum(need) - need - (np.cumsum(size) - size)[of_kind]
+    in_order = np.argsort(-length, kind="stable")
+    each = np.repeat(in_order, (need * repeats[of_kind])[in_order])
+    taken = (need * repeats[of_kind])[in_order]
+    row, place = np.divmod(np.arange(len(each)) - np.repeat(np.cumsum(taken) - taken, taken), need[each])
+    return np.repeat(size, repeats), kind_at[of_kind[each]] + row * size[of_kind[each]] + column[each] + place
+
+
+def fill(packing: Packing, row_length: int) -> float:
+    """Share of row positions in use, 0..1; 0 where there is no row."""
+    num_positions = (len(packing.row_at) - 1) * row_length
+    return float(packing.length.sum(dtype=np.int64) / num_positions) if num_positions else 0.0
+
+
+def write_packing(path: Path, packing: Packing) -> None:
+    """Write the rows whole or not at all."""
+    write_arrays(path, packing._asdict())
+
+
+def open_packing(path: Path) -> Packing:
+    """The rows written by `write_packing`, memory-mapped."""
+    arrays = open_arrays(path)
+    if set(arrays) != set(Packing._fields):
+        raise BadInput(f"{path} does not hold packed rows; run `dvc repro encode` to write it again")
+    return Packing(**arrays)
+
+
+def lay_out(
+    tokens: np.ndarray,
+    document_at: np.ndarray,
+    document_row: np.ndarray,
+    *,
+    hidden_captions: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    patches_per_image: int,
+    boi: int,
+    pad: int,
+) -> Layout:
+    """Lay documents out in rows, one after the other in each.
+
+    tokens: [T] stored ids of the documents in order. document_at: [D + 1], where each begins in tokens.
+    document_row: [D], the row of each, ascending. hidden_captions: bool [M], images that must not see their caption.
+    """
+    return lay_out_at(
+        _document_starts(tokens == boi, document_at, document_row, patches_per_image, row_length),
+        tokens,
+        document_at,
+        hidden_captions=hidden_captions,
+        num_rows=num_rows,
+        row_length=row_length,
+        patches_per_image=patches_per_image,
+        boi=boi,
+        pad=pad,
+    )
+
+
+def lay_out_at(
+    start: np.ndarray,
+    tokens: np.ndarray,
+    document_at: np.ndarray,
+    *,
+    hidden_captions: np.ndarray,
+    num_rows: int,
+    row_length: int,
+    patches_per_image: int,
+    boi: int,
+    pad: int,
+) -> Layout:
+    """`lay_out` of documents whose places are known: start, int64 [D], is where each begins in the flattened rows."""
+    tokens = tokens.astype(np.int64)
+    document = np.repeat(np.arange(len(start)), np.diff(document_at))
+    is_boi = tokens == boi
+    boi_at = np.flatnonzero(is_boi)
+    patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
+    # Both counts run over the whole batch; a document's own begin at its first token.
+    in_stream = np.arange(len(tokens)) - document_at[document]
+    in_document = in_stream + patches_before - patches_before[document_at[document]]
+    token_at = start[document] + in_document
+    offset = np.arange(1, patches_per_image + 1)
+    patch_at = (token_at[boi_at][:, None] + offset).ravel()
+
+    rows = _empty_rows(num_rows, row_length, pad)
+    ids, position, first, last = (part.reshape(-1) for part in rows)
+    ids[token_at] = tokens
+    position[token_at] = in_document
+    position[patch_at] = (in_document[boi_at][:, None] + offset).ravel()
+    first[token_at] = start[document] % row_length
+    boi_column = token_at[boi_at] % row_length
+    first_seen = np.where(hidden_captions, boi_column, start[document[boi_at]] % row_length)
+    # The begin-of-image must not see the caption either: the patches see the begin-of-image.
+    first[token_at[boi_at]] = first_seen
+    first[patch_at] = np.repeat(first_seen, patches_per_image)
+    last[patch_at] = np.repeat(boi_column + patches_per_image, patches_per_image)
+    # The next stored id stands at the next position unless patches lie between: no text is predicted after a
+    # begin-of-image (paper, Sec. 3) or after the last token of a document.
+    predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
+    return Layout(*rows, patch_at, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
+
+
+def _document_starts(
+    is_boi: np.ndarray, document_at: np.ndarray, document_row: np.ndarray, patches_per_image: int, row_length: int
+) -> np.ndarray:
+    """[D] where each document begins in the flattened rows."""
+    bois = np.concatenate([[0], np.cumsum(is_boi)])[document_at]
+    length = np.diff(document_at) + np.diff(bois) * patches_per_image
+    ends = np.cumsum(length)
+    before = ends - length
+    # Documents of a row stand together: what lies before a document, less what lies before its row's first one.
+    first_of_row = np.searchsorted(document_row, document_row)
+    offset = before - before[first_of_row]
+    assert (offset + length <= row_length).all(), "documents run over their row"
+    return document_row * row_length + offset
+
+
+def _empty_rows(num_rows: int, row_length: int, pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """ids, position, first, last of unused positions: each sees itself alone, as a fully masked row has no softmax."""
+    own = np.tile(np.arange(row_length, dtype=np.int32), (num_rows, 1))
+    shape = (num_rows, row_length)
+    return np.full(shape, pad, np.int64), np.zeros(shape, np.int64), own.copy(), own

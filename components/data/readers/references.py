@@ -1,0 +1,74 @@
+"""How are the files read that a row only names? A few rows ahead of their turn, and never from outside their folder."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from components.data.intake.rejected import Rejected
+from components.data.readers.rows import Fault, FileReference, Row, UnusableError
+
+# Object stores answer in tens of milliseconds, so several requests must be under way; local disks need none of it.
+NUM_AHEAD = 16
+
+
+class Folder(NamedTuple):
+    """Where names inside a corpus are looked up. system: None for a corpus that was given no folder."""
+
+    system: Any
+    path: str
+
+    def image(self, name: object) -> FileReference | Fault | None:
+        """The image file called `name` in this folder; a Fault for a name that is no path inside it."""
+        if name is None or name == "":
+            return None
+        if not isinstance(name, str) or "\0" in name or len(name) > 1024:
+            return Fault("image name is no file name")
+        if "://" in name:
+            return Fault("image is a URL, and none is fetched")
+        if self.system is None:
+            return Fault("image is a file name, and the corpus has no images folder")
+        root = self.path.rstrip("/")
+        path = posixpath.normpath(posixpath.join(root, name))
+        if not path.startswith(f"{root}/"):
+            return Fault("image path leads out of the images folder")
+        return FileReference(self.system, path, "image")
+
+
+def read_ahead(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
+    """The same rows in the same order, each FileReference replaced by the file's bytes, or by a Fault."""
+    waiting: deque[Row | Rejected | Future[Row]] = deque()
+    pool = ThreadPoolExecutor(NUM_AHEAD, thread_name_prefix="read-ahead")
+    try:
+        for row in rows:
+            waiting.append(pool.submit(_read, row) if isinstance(row, Row) and _names_files(row) else row)
+            if len(waiting) > NUM_AHEAD:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _names_files(row: Row) -> bool:
+    return any(isinstance(piece.value, FileReference) for piece in row.pieces)
+
+
+def _result(row: Row | Rejected | Future[Row]) -> Row | Rejected:
+    return row.result() if isinstance(row, Future) else row
+
+
+def _read(row: Row) -> Row:
+    return row._replace(pieces=tuple(piece._replace(value=_content(piece.value)) for piece in row.pieces))
+
+
+def _content(value: object) -> Any:
+    if not isinstance(value, FileReference):
+        return value
+    try:
+        return value.read()
+    except UnusableError as error:
+        return Fault(str(error))

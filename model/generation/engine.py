@@ -1,0 +1,89 @@
+"""What does generation ask of whatever runs the model? One `step` on a cache of fixed slots.
+
+A slot holds one sequence from column 0 on. A step writes the keys and values of S new positions a row at columns
+write_at .. write_at + S - 1, overwriting what stood there, and a key column is visible where column <= q_last. That one
+call serves prefill, text decoding, denoising in place and the commit of a finished latent, in torch and in exported graphs,
+and rows of one call may be in different phases.
+
+Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, T cache length, K head
+width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+
+
+class StepInputs(NamedTuple):
+    """ids: int64 [B, S], read where kind is 0. patches: float32 [B, S, W], read elsewhere; zeros behind a narrower patch.
+
+    kind: int64 [B, S], 0 for text, k for a patch of modality k - 1. time: float32 [B], noise level of the row's patches; 0
+    for clean ones.
+    position: int64 [B, S], rotary. q_last: int64 [B, S], last visible cache column. write_at: int64 [B], first column written.
+    read_at: int64 [B], the one of the S positions whose logits are wanted.
+    num_keys: active window of the cache; at least q_last + 1 and write_at + S, the larger the slower.
+    grids: for each row the patches along each axis of the latent it holds, () where it holds none. The U-Net codec alone
+    reads it: a row holds at most one latent of such a modality in a step, and that one from position 0 on.
+    """
+
+    ids: Tensor
+    patches: Tensor
+    kind: Tensor
+    time: Tensor
+    position: Tensor
+    q_last: Tensor
+    write_at: Tensor
+    read_at: Tensor
+    num_keys: int
+    grids: tuple[tuple[int, ...], ...]
+
+    def to(self, device: torch.device | str) -> StepInputs:
+        return self.with_tensors(part.to(device, non_blocking=True) for part in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The first eight fields."""
+        return self[:8]
+
+    def with_tensors(self, tensors: Iterable[Tensor]) -> StepInputs:
+        """The same with other tensors."""
+        return StepInputs._make([*tensors, self.num_keys, self.grids])
+
+
+class StepOutput(NamedTuple):
+    """logits: float32 [B, V] of the read_at positions. prediction: float32 [B, S, W], the network's prediction.
+
+    Both are on a device of the engine's choosing.
+    """
+
+    logits: Tensor
+    prediction: Tensor
+
+
+Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each [slots, H, T, K]
+
+
+class Engine(Protocol):
+    """Whatever can run a step: torch in model/generation/eager.py, ONNX Runtime and TensorRT in export/."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def max_length(self) -> int:
+        """Columns of a slot."""
+        ...
+
+    def new_cache(self, num_slots: int) -> Any:
+        """A cache with every slot empty; what it is made of is the engine's own affair."""
+        ...
+
+    def step(self, inputs: StepInputs, cache: Any, rows: slice) -> StepOutput:
+        """Run one step on the slots `rows` (contiguous, one for each row of inputs), writing the cache in place."""
+        ...

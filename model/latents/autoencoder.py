@@ -1,0 +1,241 @@
+"""How do pixels become latents and back? diffusers' AutoencoderKL, with latents normalised to mean 0 and deviation 1.
+
+Any diffusers AutoencoderKL folder works: its latents_mean and latents_std are used where it has them, else its
+shift_factor and scaling_factor, as the sd-vae family has them. So does a VQModel folder, the vector-quantised twin, whose
+latents are the vectors of codes (Transfusion, arXiv 2408.11039, Sec. 4.1: the discrete baseline's image tokens).
+
+Legend: N images, C latent channels, Y/X latent height/width, K codes; pixels are float [N, 3, height, width] in -1..1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.latents.vector_quantiser import look_up, nearest_codes, quantise
+
+# diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoders are untyped here.
+AutoencoderKL = Any
+VQModel = Any
+
+
+class AutoencoderSize(NamedTuple):
+    """block_channels: of each resolution level; each further level halves the side. layers_per_block: residual layers a level.
+
+    latent_channels: of one latent pixel. norm_groups: of every group norm.
+    """
+
+    block_channels: tuple[int, ...]
+    layers_per_block: int
+    latent_channels: int
+    norm_groups: int
+
+
+# "86m" is the paper's by its description (App. A: 86M parameters, 256 x 256 x 3 to 32 x 32 x 8): sd-vae's levels, 83.7M here.
+PRESETS = {
+    "tiny": AutoencoderSize((8, 16), 1, 4, 4),
+    "demo": AutoencoderSize((16, 32, 64), 1, 8, 8),
+    "86m": AutoencoderSize((128, 256, 512, 512), 2, 8, 32),
+}
+
+
+class Moments(NamedTuple):
+    """Mean and deviation of the posterior, each [N, C, Y, X]."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Reconstruction(NamedTuple):
+    """What training needs: pixels, and the raw posterior they were decoded from (mean and log variance)."""
+
+    pixels: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class QuantisedReconstruction(NamedTuple):
+    """What training of the quantised twin needs. raw: what was quantised [N, C, Y, X]; the rest as in Quantised."""
+
+    pixels: Tensor
+    raw: Tensor
+    codes: Tensor
+    commitment: Tensor
+    codebook: Tensor
+
+
+class Autoencoder(nn.Module):
+    """A KL autoencoder whose `encode` gives, and whose `decode` takes, normalised latents."""
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, network: AutoencoderKL | VQModel) -> None:
+        super().__init__()
+        self.network = network
+        mean, std = _normalisation(network)
+        self.register_buffer("latent_mean", mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("latent_std", std.view(1, -1, 1, 1), persistent=False)
+
+    @staticmethod
+    def create(
+        *, block_channels: Sequence[int], layers_per_block: int, latent_channels: int, norm_groups: int, sample_side_px: int
+    ) -> Autoencoder:
+        """A fresh autoencoder; each block but the last halves the side."""
+        import diffusers
+
+        kind: Any = diffusers.AutoencoderKL
+        return Autoencoder(
+            kind(
+                down_block_types=("DownEncoderBlock2D",) * len(block_channels),
+                up_block_types=("UpDecoderBlock2D",) * len(block_channels),
+                block_out_channels=tuple(block_channels),
+                layers_per_block=layers_per_block,
+                latent_channels=latent_channels,
+                norm_num_groups=norm_groups,
+                sample_size=sample_side_px,
+                scaling_factor=1.0,
+            )
+        )
+
+    @staticmethod
+    def from_pretrained(folder: Path) -> Autoencoder:
+        """The autoencoder of a diffusers folder, in eval mode; a QuantisedAutoencoder where the folder holds a VQModel."""
+        import diffusers
+
+        if json.loads((folder / "config.json").read_text()).get("_class_name") == "VQModel":
+            return QuantisedAutoencoder(
+                diffusers.VQModel.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+            ).eval()
+        return Autoencoder(
+            diffusers.AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        ).eval()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write a diffusers folder; the normalisation stands in its config.json."""
+        self.network.register_to_config(
+            latents_mean=self.latent_mean.flatten().tolist(), latents_std=self.latent_std.flatten().tolist()
+        )
+        self.network.save_pretrained(folder)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.network.config["latent_channels"])
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Pixels along the side of one latent pixel."""
+        return 2 ** (len(self.network.config["block_out_channels"]) - 1)
+
+    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
+        """Take raw latents' mean and deviation, each [C], as 0 and 1 from now on."""
+        self.latent_mean.copy_(mean.view(1, -1, 1, 1))
+        self.latent_std.copy_(std.view(1, -1, 1, 1))
+
+    def encode_moments(self, pixels: Tensor) -> Moments:
+        """Pixels -> the normalised posterior."""
+        posterior = self.network.encode(pixels).latent_dist
+        return Moments((posterior.mean - self.latent_mean) / self.latent_std, posterior.std / self.latent_std)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels -> normalised latents [N, C, Y, X] (the posterior's mean)."""
+        return self.encode_moments(pixels).mean
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents -> pixels, not clamped."""
+        return self.network.decode(latents * self.latent_std + self.latent_mean).sample
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> Reconstruction | QuantisedReconstruction:
+        """The training pass: decode a draw of the posterior. noise: standard normal [N, C, Y, X]."""
+        posterior = self.network.encode(pixels).latent_dist
+        decoded = self.network.decode(posterior.mean + posterior.std * noise).sample
+        return Reconstruction(decoded, posterior.mean, posterior.logvar)
+
+
+class QuantisedAutoencoder(Autoencoder):
+    """An autoencoder whose latents are vectors of a codebook, so that an image is codes too.
+
+    `encode` gives the codes' vectors, normalised; `decode` takes any latents and moves each to the nearest code first,
+    because the decoder has seen nothing else.
+    """
+
+    @staticmethod
+    def with_codes(size: AutoencoderSize, *, num_codes: int, code_width: int, sample_side_px: int) -> QuantisedAutoencoder:
+        """A fresh one: levels of `size`, latents of code_width channels."""
+        import diffusers
+
+        kind: Any = diffusers.VQModel
+        return QuantisedAutoencoder(
+            kind(
+                down_block_types=("DownEncoderBlock2D",) * len(size.block_channels),
+                up_block_types=("UpDecoderBlock2D",) * len(size.block_channels),
+                block_out_channels=tuple(size.block_channels),
+                layers_per_block=size.layers_per_block,
+                latent_channels=code_width,
+                vq_embed_dim=code_width,
+                num_vq_embeddings=num_codes,
+                norm_num_groups=size.norm_groups,
+                sample_size=sample_side_px,
+                scaling_factor=1.0,
+            )
+        )
+
+    @property
+    def latent_channels(self) -> int:
+        return self.codebook.shape[1]
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes' vectors [K, C], before normalisation."""
+        return self.network.quantize.embedding.weight
+
+    def encode_codes(self, pixels: Tensor) -> Tensor:
+        """Pixels -> codes, int64 [N, Y, X]."""
+        return nearest_codes(self.network.encode(pixels).latents, self.codebook)
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Codes, int64 [N, Y, X] -> pixels, not clamped."""
+        return self._decode(look_up(codes, self.codebook))
+
+    def encode_moments(self, pixels: Tensor) -> Moments:
+        """Pixels -> the codes' normalised vectors, with deviation 0: nothing is drawn."""
+        vectors = look_up(self.encode_codes(pixels), self.codebook)
+        return Moments((vectors - self.latent_mean) / self.latent_std, torch.zeros_like(vectors))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents -> pixels of the nearest codes, not clamped."""
+        return self.decode_codes(nearest_codes(latents * self.latent_std + self.latent_mean, self.codebook))
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> QuantisedReconstruction:
+        """The training pass: decode the nearest codes. noise: not used."""
+        raw = self.network.encode(pixels).latents
+        latents, codes, commitment, codebook = quantise(raw, self.codebook)
+        return QuantisedReconstruction(self._decode(latents), raw, codes, commitment, codebook)
+
+    def _decode(self, vectors: Tensor) -> Tensor:
+        spatial = self.network.config["norm_type"] == "spatial"
+        return self.network.decoder(self.network.post_quant_conv(vectors), vectors if spatial else None)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """uint8 [N, height, width, 3] -> float pixels [N, 3, height, width] in -1..1."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Float pixels in -1..1 (clamped) -> uint8 [N, height, width, 3]."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _normalisation(network: AutoencoderKL | VQModel) -> tuple[Tensor, Tensor]:
+    """Raw latents' mean and deviation, each [C], by whichever convention the folder follows."""
+    config, channels = network.config, network.config.get("vq_embed_dim") or network.config["latent_channels"]
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        return torch.tensor(config["latents_mean"]), torch.tensor(config["latents_std"])
+    shift, scale = config.get("shift_factor") or 0.0, config.get("scaling_factor") or 1.0
+    return torch.full((channels,), float(shift)), torch.full((channels,), 1.0 / scale)

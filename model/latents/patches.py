@@ -1,0 +1,78 @@
+"""How does a latent enter and leave the transformer? Cut into patches, and the linear codec between patch and width.
+
+Transfusion (arXiv 2408.11039, Sec. 3.2), the "linear" codec. The time of the noise is embedded and added at the transformer's
+width; the paper adds it to the patch vector before the linear layer, where a patch of few numbers leaves it no room.
+
+Legend: M latents, n patches a latent, P patches in all, W numbers in a patch, D width, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def cut(latents: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """[M, C, *axes] -> [M, n, W]: patches in raster order; the numbers of one in the order channel, then the axes.
+
+    patch: latent pixels along each axis of a patch. Raises ValueError where it does not divide the axes.
+    """
+    num_latents, channels, *axes = latents.shape
+    if len(patch) != len(axes) or any(length % side for length, side in zip(axes, patch, strict=True)):
+        raise ValueError(f"patch: {_times(patch)} does not divide the latent of {_times(axes)}")
+    grid = [length // side for length, side in zip(axes, patch, strict=True)]
+    pairs = [size for pair in zip(grid, patch, strict=True) for size in pair]
+    # Axis k of the latent is now axes 2 + 2k (which patch) and 3 + 2k (where in it).
+    which, where = range(2, 2 + len(pairs), 2), range(3, 2 + len(pairs), 2)
+    split = latents.reshape(num_latents, channels, *pairs).permute(0, *which, 1, *where)
+    return split.reshape(num_latents, math.prod(grid), channels * math.prod(patch))
+
+
+def join(patches: Tensor, *, channels: int, axes: Sequence[int], patch: tuple[int, ...]) -> Tensor:
+    """[M, n, W] -> [M, C, *axes]: the inverse of `cut`; axes in latent pixels."""
+    grid = [length // side for length, side in zip(axes, patch, strict=True)]
+    num_axes = len(grid)
+    split = patches.reshape(len(patches), *grid, channels, *patch)
+    pairs = [axis for k in range(num_axes) for axis in (1 + k, 2 + num_axes + k)]
+    return split.permute(0, 1 + num_axes, *pairs).reshape(len(patches), channels, *axes)
+
+
+def time_features(time: Tensor, num_features: int) -> Tensor:
+    """[...] noise levels in 0..1 -> [..., num_features] cosines and sines, in float32 whatever the model's precision."""
+    half = num_features // 2
+    # A literal table, as in model/transformer.py: a computed one is folded differently by exporters.
+    frequency = torch.tensor([10_000.0 ** (-i / half) for i in range(half)], dtype=torch.float32, device=time.device)
+    # The paper's t runs to 1000; the features keep that scale.
+    angle = time.float().unsqueeze(-1) * 1000.0 * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+class LinearPatchCodec(nn.Module):
+    """A linear layer in, with the time added, and a linear layer out; a patch's result depends on that patch alone.
+
+    It takes any leading dimensions [...] and reads neither grids nor skip, which the U-Net's needs (unet_codec.py).
+    """
+
+    num_time_features = 128
+
+    def __init__(self, patch_width: int, width: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(patch_width, width)
+        self.time = nn.Sequential(nn.Linear(self.num_time_features, width), nn.SiLU(), nn.Linear(width, width))
+        self.write = nn.Linear(width, patch_width)
+
+    def encode(self, patches: Tensor, time: Tensor, grids: Sequence[tuple[int, ...]] = ()) -> tuple[Tensor, None]:
+        """patches [..., W] and their noise levels (broadcastable to [...]) -> [..., D], and no skip."""
+        features = time_features(time, self.num_time_features).to(self.read.weight.dtype)
+        return self.read(patches.to(self.read.weight.dtype)) + self.time(features), None
+
+    def decode(self, hidden: Tensor, time: Tensor, grids: Sequence[tuple[int, ...]] = (), skip: None = None) -> Tensor:
+        """[..., D] -> [..., W], what the objective predicts, in float32. time: unread, it is in the stream since `encode`."""
+        return self.write(hidden).float()

@@ -1,0 +1,217 @@
+"""Does packing keep its promises, and is a laid-out batch what one gets by building it document by document?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.data.encode.packing import Packing, fill, lay_out, lay_out_at, open_packing, pack, write_packing
+from components.data.shards import write_arrays
+from components.runtime.failure import BadInput
+
+PAD, BOI, EOI = 0, 3, 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 64), max_size=120))
+def test_every_document_stands_once_and_no_row_overflows(lengths: list[int]) -> None:
+    length = np.array(lengths, np.int64)
+    packing = pack(length, 64)
+    assert sorted(packing.document.tolist()) == list(range(len(lengths)))
+    assert packing.row_at[0] == 0
+    assert packing.row_at[-1] == len(lengths)
+    used = [length[packing.document[a:b]].sum() for a, b in zip(packing.row_at[:-1], packing.row_at[1:], strict=True)]
+    assert all(0 < total <= 64 for total in used)
+    assert fill(packing, 64) == pytest.approx(sum(used) / (64 * len(used)) if used else 0.0)
+    assert_intervals_tile(packing, length)
+
+
+def assert_intervals_tile(packing: Packing, lengths: np.ndarray) -> None:
+    """The stored intervals stand one after the other from each row's start, each as long as its document."""
+    assert packing.length.tolist() == lengths[packing.document].tolist()
+    for a, b in zip(packing.row_at[:-1], packing.row_at[1:], strict=True):
+        ends = np.cumsum(packing.length[a:b])
+        assert packing.start[a:b].tolist() == [0, *ends[:-1].tolist()]
+
+
+def test_copies_stand_as_often_as_asked_for() -> None:
+    print("seed 9")
+    generator = np.random.default_rng(9)
+    lengths, copies = generator.integers(1, 33, 300), generator.integers(0, 4, 300)
+    packing = pack(lengths, 64, copies)
+    assert np.bincount(packing.document, minlength=300).tolist() == copies.tolist()
+    assert_intervals_tile(packing, lengths)
+    assert fill(packing, 64) == pytest.approx((lengths * copies).sum() / (64 * (len(packing.row_at) - 1)))
+    assert len(pack(lengths, 64, np.zeros(300, np.int64)).row_at) == 1
+
+
+MIXED = {
+    "uniform": lambda generator, number: generator.integers(16, 4097, number),
+    "log-uniform": lambda generator, number: np.exp(generator.uniform(np.log(16), np.log(4096.999), number)).astype(np.int64),
+    "half captioned images": lambda generator, number: np.concatenate(
+        [256 + generator.integers(16, 100, number // 2), generator.integers(16, 4097, number - number // 2)]
+    ),
+    "captions alone": lambda generator, number: generator.integers(16, 90, number),
+    "pages with images": lambda generator, number: (
+        258 * generator.integers(1, 9, number) + generator.integers(16, 1800, number)
+    ),
+}
+
+
+@pytest.mark.parametrize("mix", MIXED)
+def test_rows_of_4096_are_98_percent_full_whatever_the_mix(mix: str) -> None:
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"seed {seed}")
+    lengths = np.minimum(MIXED[mix](np.random.default_rng(seed), 20_000), 4096)
+    packing = pack(lengths, 4096)
+    assert sorted(packing.document.tolist()) == list(range(20_000))
+    num_rows = len(packing.row_at) - 1
+    # Documents of more than half a row need a row each: of uniform lengths they alone may fill them by less than 98%.
+    assert fill(packing, 4096) >= 0.98 or num_rows <= 1.001 * np.count_nonzero(lengths > 2048)
+    assert fill(packing, 4096) >= 0.97
+
+
+def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> int:
+    """Number of rows of the textbook's method, by a search over all rows."""
+    free: list[int] = []
+    for length in sorted(lengths.tolist(), reverse=True):
+        fitting = [room for room in free if room >= length]
+        if fitting:
+            free[free.index(min(fitting))] -= length
+        else:
+            free.append(row_length - length)
+    return len(free)
+
+
+@pytest.mark.parametrize("longest", [12, 25, 40])
+def test_packing_is_no_worse_than_best_fit_decreasing(longest: int) -> None:
+    print("seed 5")
+    lengths = np.random.default_rng(5).integers(1, longest + 1, 400)
+    assert len(pack(lengths, 40).row_at) - 1 <= best_fit_decreasing(lengths, 40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
+def test_the_first_row_is_filled_as_well_as_any_choice_could(lengths: list[int]) -> None:
+    packing = pack(np.array(lengths), 20)
+    longest, *others = sorted(lengths, reverse=True)
+    sums = {0}
+    for length in others:
+        sums |= {total + length for total in sums}
+    best = longest + max(total for total in sums if total <= 20 - longest)
+    assert sum(lengths[document] for document in packing.document[: packing.row_at[1]]) == best
+
+
+def test_rows_are_full_where_documents_allow() -> None:
+    print("seed 6")
+    generator = np.random.default_rng(6)
+    lengths = np.concatenate([generator.integers(25, 54, 3000), generator.integers(20, 256, 800)])
+    assert fill(pack(lengths, 256), 256) >= 0.995
+
+
+def test_a_document_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(AssertionError, match="longer than a row"):
+        pack(np.array([3, 9]), 8)
+
+
+def test_a_packing_survives_the_disk(tmp_path: Path) -> None:
+    packing = pack(np.array([5, 3, 8, 1]), 8)
+    write_packing(tmp_path / "packing.safetensors", packing)
+    read = open_packing(tmp_path / "packing.safetensors")
+    assert all(np.array_equal(a, b) for a, b in zip(packing, read, strict=True))
+    write_arrays(tmp_path / "other.safetensors", {"row_at": packing.row_at})
+    with pytest.raises(BadInput, match="packed rows"):
+        open_packing(tmp_path / "other.safetensors")
+
+
+Document = list[int | str]  # text ids, and "image" or "hidden" (an image that must not see its caption)
+document_strategy = st.lists(st.one_of(st.integers(5, 30), st.sampled_from(["image", "hidden"])), max_size=6)
+
+
+def test_layout_at_stored_places_equals_the_one_that_searches_them() -> None:
+    stored = [[1, 9, BOI, EOI, 2], [1, 8, 7, 2], [1, BOI, EOI, BOI, EOI, 5, 2], [1, 6, 2]]
+    hidden = np.array([False, True, True])
+    tokens, document_at = np.array([id for ids in stored for id in ids], np.int32), np.cumsum([0, *map(len, stored)])
+    common = {
+        "hidden_captions": hidden,
+        "num_rows": 2,
+        "row_length": 24,
+        "patches_per_image": 3,
+        "boi": BOI,
+        "pad": PAD,
+    }
+    searched = lay_out(tokens, document_at, np.array([0, 0, 1, 1]), **common)
+    placed = lay_out_at(np.array([0, 8, 24, 37]), tokens, document_at, **common)
+    assert all(np.array_equal(a, b) for a, b in zip(searched, placed, strict=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(st.lists(document_strategy, max_size=3), min_size=1, max_size=3), patches=st.integers(1, 4))
+def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]], patches: int) -> None:
+    row_length = 100
+    stored = [[1, *_flat(document), 2] for row in rows for document in row]
+    layout = lay_out(
+        np.array([id for ids in stored for id in ids], np.int32),
+        np.cumsum([0, *map(len, stored)]),
+        np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
+        hidden_captions=np.array(
+            [part == "hidden" for row in rows for doc in row for part in doc if isinstance(part, str)], bool
+        ),
+        num_rows=len(rows),
+        row_length=row_length,
+        patches_per_image=patches,
+        boi=BOI,
+        pad=PAD,
+    )
+    expected = _by_hand(rows, row_length, patches)
+    is_patch = np.zeros(len(rows) * row_length, bool)
+    is_patch[layout.patch_at] = True
+    assert np.array_equal(np.where(is_patch, PAD, layout.ids.ravel()), expected["ids"])
+    for name in ("position", "first", "last"):
+        assert np.array_equal(getattr(layout, name).ravel(), expected[name]), name
+    for name in ("patch_at", "predict_at", "target", "after_image"):
+        assert getattr(layout, name).tolist() == expected[name], name
+
+
+def _flat(document: Document) -> list[int]:
+    return [id for part in document for id in ([BOI, EOI] if isinstance(part, str) else [part])]
+
+
+def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
+    """The layout straight from its definition, one position at a time."""
+    out: dict[str, list[int]] = {
+        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target", "after_image")
+    }
+    for number, row in enumerate(rows):
+        cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
+        for document in row:
+            start, text_before, image_before = len(cells), False, False
+            for part in [1, *document, 2]:
+                at = len(cells)
+                if isinstance(part, int):
+                    if text_before:
+                        out["predict_at"].append(number * row_length + at - 1)
+                        out["target"].append(part)
+                        out["after_image"].append(image_before)
+                    cells.append((part, at - start, start, at))
+                    text_before = True
+                    continue
+                first = at if part == "hidden" else start
+                # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
+                out["predict_at"].append(number * row_length + at - 1)
+                out["target"].append(BOI)
+                out["after_image"].append(image_before)
+                image_before = True
+                cells.append((BOI, at - start, first, at))
+                for patch in range(at + 1, at + 1 + patches):
+                    out["patch_at"].append(number * row_length + patch)
+                    cells.append((PAD, patch - start, first, at + patches))
+                cells.append((EOI, len(cells) - start, start, len(cells)))
+        cells += [(PAD, 0, at, at) for at in range(len(cells), row_length)]
+        for name, values in zip(("ids", "position", "first", "last"), zip(*cells, strict=True), strict=True):
+            out[name] += values
+    return out

@@ -1,0 +1,74 @@
+"""Do the ways to attend to a cache agree with brute force, and leave the same behind, for rows in any phase?"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from model.attention.cached import attention_by_runs, attention_under_mask, runs
+from model.generation.engine import Cache
+
+HEADS, WIDTH, COLUMNS = 2, 4, 30
+
+
+def _random_rows(rng: random.Random) -> tuple[Tensor, Tensor]:
+    """write_at [B] and q_last [B, S]: neighbours often alike, text and latents mixed."""
+    num_new = rng.choice([1, 1, rng.randrange(2, 7)])
+    rows: list[tuple[int, bool]] = []
+    for _ in range(rng.randrange(1, 4)):
+        rows += [(rng.randrange(COLUMNS - num_new), rng.random() < 0.5)] * rng.randrange(1, 4)
+    write_at = torch.tensor([at for at, _ in rows])
+    last = write_at.unsqueeze(1) + torch.arange(num_new)
+    for row, (at, is_latent) in enumerate(rows):
+        if is_latent:
+            last[row] = at + num_new - 1
+    return write_at, last
+
+
+def _brute_force(cache: Cache, new: list[Tensor], write_at: Tensor, q_last: Tensor) -> Tensor:
+    """In float64, query by query; the cache is left as it is."""
+    query, key, value = (part.double() for part in new)
+    out = torch.empty_like(query)
+    for row, at in enumerate(write_at.tolist()):
+        keys, values = (part[row].double().clone() for part in cache[0])
+        keys[:, at : at + key.shape[2]], values[:, at : at + key.shape[2]] = key[row], value[row]
+        for number, last in enumerate(q_last[row].tolist()):
+            scores = (keys[:, : last + 1] @ query[row, :, number].unsqueeze(-1)).squeeze(-1) / WIDTH**0.5
+            out[row, :, number] = (scores.softmax(-1).unsqueeze(-1) * values[:, : last + 1]).sum(1)
+    return out
+
+
+def test_both_ways_are_brute_force_and_write_alike(rng: random.Random) -> None:
+    torch.manual_seed(rng.randrange(2**31))
+    for _ in range(200):
+        write_at, q_last = _random_rows(rng)
+        num_rows, num_new = q_last.shape
+        new = [torch.randn(num_rows, HEADS, num_new, WIDTH) for _ in range(3)]
+        cache = [(torch.randn(num_rows, HEADS, COLUMNS, WIDTH), torch.randn(num_rows, HEADS, COLUMNS, WIDTH))]
+        other = [(cache[0][0].clone(), cache[0][1].clone())]
+        expected = _brute_force(cache, new, write_at, q_last)
+        by_runs = attention_by_runs(cache, write_at, q_last)(0, *new)
+        under_mask = attention_under_mask(other, write_at, q_last, int(q_last.max()) + 1)(0, *new)
+        torch.testing.assert_close(by_runs.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(under_mask.double(), expected, rtol=1e-5, atol=1e-5)
+        for one, another in zip(cache[0], other[0], strict=True):
+            assert torch.equal(one, another)
+
+
+def test_a_cache_may_be_more_precise_than_what_is_written(rng: random.Random) -> None:
+    torch.manual_seed(rng.randrange(2**31))
+    write_at, q_last = _random_rows(rng)
+    new = [torch.randn(len(write_at), HEADS, q_last.shape[1], WIDTH).bfloat16() for _ in range(3)]
+    cache = [(torch.randn(len(write_at), HEADS, COLUMNS, WIDTH), torch.randn(len(write_at), HEADS, COLUMNS, WIDTH))]
+    expected = _brute_force(cache, new, write_at, q_last)
+    out = attention_by_runs(cache, write_at, q_last)(0, *new)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, expected.float().bfloat16()) or (out.double() - expected).abs().max() < 0.02
+
+
+def test_rows_under_guidance_are_two_runs_without_a_mask() -> None:
+    conditional, unconditional = torch.full((3, 16), 40), torch.full((3, 16), 16)
+    found = runs(torch.cat([conditional, unconditional]), torch.float32)
+    assert [(run.rows, run.num_keys, run.bias) for run in found] == [(slice(0, 3), 41, None), (slice(3, 6), 17, None)]

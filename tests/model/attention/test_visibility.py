@@ -1,0 +1,69 @@
+"""Does the interval say exactly what the paper's mask says, and does nothing leak past it?"""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import torch
+
+from model.attention.packed import packed_attention
+from model.attention.visibility import visible
+from model.experts import shared
+from model.latents.patches import LinearPatchCodec
+from model.loss import Noised, loss_sums_at
+from model.loss_options import PLAIN
+from tests.model.conftest import pack, random_document, tiny_config, tiny_model
+
+
+def _brute_force(documents: list[list[int]], length: int) -> torch.Tensor:
+    """The mask from its definition: same document, and not later unless both are patches of the same image."""
+    tokens = [(index, token) for index, document in enumerate(documents) for token in document]
+    mask = torch.eye(length, dtype=torch.bool)
+    for query, (query_document, query_token) in enumerate(tokens):
+        for key, (key_document, key_token) in enumerate(tokens):
+            same_image = query_token < 0 and query_token == key_token
+            mask[query, key] = query_document == key_document and (key <= query or same_image)
+    return mask
+
+
+def test_intervals_equal_the_definition_on_random_layouts(rng: random.Random) -> None:
+    for _ in range(50):
+        documents = [random_document(rng, rng.randrange(3)) for _ in range(rng.randrange(1, 4))]
+        length = sum(map(len, documents)) + rng.randrange(4)
+        batch = pack([documents], tiny_config(), length)
+        assert torch.equal(visible(batch.first, batch.last, length)[0], _brute_force(documents, length))
+
+
+def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
+    """The gradient of each text prediction and each patch prediction is exactly zero outside its interval."""
+    model, config = tiny_model(), tiny_config()
+    documents = [random_document(rng, 2), random_document(rng, 1)]
+    length = sum(map(len, documents)) + 2
+    batch = pack([documents], config, length)
+    mask = visible(batch.first, batch.last, length)[0]
+    embedded = model.embedding(batch.ids).detach()
+    (images,) = batch.latents
+    time = torch.rand(len(images.image_sample))
+    patches = cast(LinearPatchCodec, model.codecs[0]).encode(images.patches, time[images.patch_image], ())[0].detach()
+    x = embedded.flatten(0, 1).index_copy(0, images.patch_at, patches).view(1, length, -1).requires_grad_()
+    hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last), shared)
+    for query in range(length):
+        (gradient,) = torch.autograd.grad(hidden[0, query].sum(), x, retain_graph=True)
+        reached = gradient[0].abs().sum(-1) > 0
+        assert not (reached & ~mask[query]).any()
+        assert reached[query]
+
+
+def test_packing_changes_no_loss(rng: random.Random) -> None:
+    """Documents in one row lose what they lose in rows of their own."""
+    model, config = tiny_model(), tiny_config()
+    documents = [random_document(rng, rng.randrange(1, 3)) for _ in range(3)]
+    together = pack([documents], config, sum(map(len, documents)) + 3, seed=1)
+    apart = pack([[document] for document in documents], config, max(map(len, documents)) + 5, seed=1)
+    (images,) = together.latents
+    drawn = [Noised(torch.randn_like(images.patches), torch.rand(len(images.image_sample)))]
+    with torch.no_grad():
+        one, other = (loss_sums_at(model, batch, drawn, PLAIN) for batch in (together, apart))
+    torch.testing.assert_close(one.text, other.text, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.image, other.image, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,236 @@
+"""Are draws pure functions of their keys, and noise, targets, losses and weights the papers' and diffusers'?"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, Literal, get_args
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+from model.config import Objective, Process
+from model.diffusion import noise
+from model.diffusion.schedules import signal_to_noise
+
+PROCESSES = [*(Process(objective) for objective in get_args(Objective)), Process("v", zero_terminal_snr=True)]
+
+
+def diffusers_schedule(process: Process) -> Any:
+    return DDPMScheduler(
+        num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=process.zero_terminal_snr
+    )
+
+
+def normal(rng: random.Random, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(rng.randrange(2**32)), dtype=dtype)
+
+
+def uniform(rng: random.Random, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(rng.randrange(2**32))
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def targets(process: Process, clean: Tensor, eps: Tensor, time: Tensor) -> Tensor:
+    """What a perfect network says, from the definitions."""
+    if process.objective == "v":
+        # v rotates: the noised patches of (eps, -clean) in the place of (clean, eps).
+        return noise.add_noise(process, eps, -clean, time)
+    return {"epsilon": eps, "flow": eps - clean, "x": clean}[process.objective]
+
+
+# ---- draws
+
+
+def test_draws_of_the_first_modality_are_what_they_always_were() -> None:
+    # Taken from the first version of `draw`, before there were modalities: trained models continue with the same noise.
+    drawn = noise.draw(12, 345, torch.tensor([0, 67, 8_000_000_001]), torch.tensor([1, 2, 1]), 3)
+    assert [value.hex() for value in drawn.time.tolist()] == [
+        "0x1.c6fcfe0000000p-1",
+        "0x1.b26cc40000000p-1",
+        "0x1.4808300000000p-1",
+    ]
+    assert [[value.hex() for value in row] for row in drawn.noise.tolist()] == [
+        ["-0x1.a7574a0000000p+0", "-0x1.dd51a60000000p-1", "-0x1.6937d00000000p+0"],
+        ["-0x1.4a8e760000000p-1", "-0x1.442ab60000000p+0", "-0x1.18f99c0000000p-2"],
+        ["-0x1.4c866a0000000p+0", "0x1.73a5520000000p-2", "0x1.2f3a560000000p-2"],
+        ["0x1.ac6a380000000p-1", "0x1.603f5e0000000p-5", "0x1.1ef7ea0000000p+0"],
+    ]
+    assert noise.key() == 0 and noise.key(1) == 5225608189600411232
+    assert noise.key(12, 345, 67) == 1604898950226213267 and noise.key(-1, 2**64 + 5) == 1923329087015097400
+
+
+def test_draws_depend_on_seed_step_sample_and_modality_alone(rng: random.Random) -> None:
+    samples, counts = torch.tensor([7, 3, 11]), torch.tensor([4, 2, 6])
+    seed, step, modality = rng.randrange(100), rng.randrange(100), rng.randrange(3)
+    together = noise.draw(seed, step, samples, counts, 5, modality)
+    alone = noise.draw(seed, step, samples[1:2], counts[1:2], 5, modality)
+    assert torch.equal(together.noise[4:6], alone.noise)
+    assert together.time[1] == alone.time[0]
+    assert torch.equal(together.noise, noise.draw(seed, step, samples, counts, 5, modality).noise)
+    for other in ((seed + 1, step, modality), (seed, step + 1, modality), (seed, step, modality + 1)):
+        drawn = noise.draw(*other[:2], samples, counts, 5, other[2])
+        assert (drawn.noise != together.noise).all() and (drawn.time != together.time).all()
+
+
+def test_no_latents_draw_nothing() -> None:
+    drawn = noise.draw(0, 0, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 5)
+    assert drawn.time.shape == (0,) and drawn.noise.shape == (0, 5)
+
+
+@pytest.mark.parametrize("modality", [0, 1])
+def test_draws_look_uniform_and_normal(modality: int) -> None:
+    drawn = noise.draw(0, 0, torch.arange(2000), torch.full((2000,), 2), 8, modality)
+    assert abs(drawn.time.mean() - 0.5) < 0.03 and abs(drawn.time.std() - 12**-0.5) < 0.02
+    assert abs(drawn.noise.mean()) < 0.03 and abs(drawn.noise.std() - 1) < 0.02
+    neighbours = torch.corrcoef(torch.stack([drawn.time[:-1], drawn.time[1:]]))[0, 1]
+    assert abs(neighbours) < 0.09
+
+
+# ---- times
+
+
+def times(uniform: Tensor, distribution: Any = "uniform", mean: float = 0.0, std: float = 1.0, shift: float = 1.0) -> Tensor:
+    return noise.training_time(uniform, distribution=distribution, mean=mean, std=std, shift=shift)
+
+
+def test_uniform_times_without_a_shift_are_the_draws() -> None:
+    drawn = noise.draw(3, 4, torch.arange(50), torch.ones(50, dtype=torch.long), 1).time
+    assert torch.equal(times(drawn), drawn)
+
+
+def test_a_shift_moves_times_towards_noise() -> None:
+    time = torch.linspace(0, 1, 11)
+    moved = times(time, shift=3.0)
+    assert moved[0] == 0 and moved[-1] == 1 and (moved[1:-1] > time[1:-1]).all() and (moved.diff() > 0).all()
+    # SD3's eq. 23 at t = 1/2: shift / (1 + shift); and shifts in turn multiply.
+    assert moved[5] == pytest.approx(0.75)
+    torch.testing.assert_close(times(moved, shift=2.0), times(time, shift=6.0))
+
+
+def test_logit_normal_times_have_the_density_of_the_paper(rng: random.Random) -> None:
+    mean, std = rng.uniform(-1, 1), rng.uniform(0.5, 1.5)
+    uniform = torch.linspace(0.001, 0.999, 20_001, dtype=torch.float64)
+    time = times(uniform, "logit_normal", mean, std)
+    density = uniform.diff() / time.diff()
+    middle = (time[1:] + time[:-1]) / 2
+    # SD3's eq. 19.
+    exponent = -((torch.logit(middle) - mean) ** 2) / (2 * std**2)
+    expected = exponent.exp() / (std * math.sqrt(2 * math.pi) * middle * (1 - middle))
+    torch.testing.assert_close(density, expected, rtol=2e-3, atol=1e-6)
+    ends = times(torch.tensor([0.0, 1.0]), "logit_normal", mean, std, 3.0)
+    assert ends.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("distribution", "normal"), ("std", 0.0), ("shift", -1.0), ("shift", math.nan)])
+def test_times_that_cannot_be_are_named(name: Literal["distribution", "std", "shift"], wrong: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        times(torch.rand(3), **{name: wrong})
+
+
+# ---- noise, targets and conversions
+
+
+@pytest.mark.parametrize("process", [Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)])
+def test_noised_patches_and_velocity_equal_diffusers(process: Process, rng: random.Random) -> None:
+    theirs = diffusers_schedule(process)
+    clean, eps = normal(rng, 8, 12, dtype=torch.float32), normal(rng, 8, 12, dtype=torch.float32)
+    step = torch.tensor([rng.randrange(1, 1001) for _ in range(7)] + [1000])
+    time = (step / 1000).unsqueeze(-1)
+    torch.testing.assert_close(
+        noise.add_noise(process, clean, eps, time), theirs.add_noise(clean, eps, step - 1), rtol=1e-3, atol=1e-4
+    )
+    velocity = theirs.get_velocity(clean, eps, step - 1)
+    torch.testing.assert_close(
+        targets(Process("v", process.zero_terminal_snr), clean, eps, time), velocity, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_perfect_prediction_gives_back_both_clean_and_noise(process: Process, rng: random.Random) -> None:
+    clean, eps, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
+    noised, prediction = noise.add_noise(process, clean, eps, time), targets(process, clean, eps, time)
+    torch.testing.assert_close(noise.to_clean(process, noised, prediction, time), clean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(noise.to_noise(process, noised, prediction, time), eps, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_any_prediction_splits_the_noised_patches(process: Process, rng: random.Random) -> None:
+    noised, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
+    clean, eps = noise.to_clean(process, noised, prediction, time), noise.to_noise(process, noised, prediction, time)
+    torch.testing.assert_close(noise.add_noise(process, clean, eps, time), noised, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(targets(process, clean, eps, time), prediction, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_both_ends_are_finite(process: Process, rng: random.Random) -> None:
+    time = torch.tensor([[0.0], [1.0]])
+    clean, eps, prediction = (normal(rng, 2, 6, dtype=torch.float32) for _ in range(3))
+    noised = noise.add_noise(process, clean, eps, time)
+    error = noise.squared_error(process, prediction, noised=noised, clean=clean, noise=eps, time=time)
+    for result in (
+        noise.to_clean(process, noised, prediction, time),
+        noise.to_noise(process, noised, prediction, time),
+        error,
+        noise.loss_weight(process, time[:, 0], 5.0),
+    ):
+        assert result.isfinite().all()
+    torch.testing.assert_close(noised[0], clean[0])
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_perfect_prediction_costs_nothing_and_another_does(process: Process, rng: random.Random) -> None:
+    clean, eps, time = normal(rng, 50, 6), normal(rng, 50, 6), uniform(rng, 50, 1)
+    noised, perfect = noise.add_noise(process, clean, eps, time), targets(process, clean, eps, time)
+    given = {"noised": noised, "clean": clean, "noise": eps, "time": time}
+    assert noise.squared_error(process, perfect, **given).max() < 1e-20
+    off = normal(rng, 50, 6)
+    # In its own space the error is the prediction's, except for "x", where it is the implied velocity's.
+    scale = time.clamp(min=noise.X_TIME_FLOOR) if process.objective == "x" else 1
+    expected = (off / scale).square()
+    torch.testing.assert_close(noise.squared_error(process, perfect + off, **given), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_x_loss_is_the_flow_loss_of_the_velocity_it_implies(rng: random.Random) -> None:
+    clean, eps, prediction = (normal(rng, 50, 6) for _ in range(3))
+    time = uniform(rng, 50, 1, low=noise.X_TIME_FLOOR)
+    given: dict[str, Tensor] = {"clean": clean, "noise": eps, "time": time}
+    given["noised"] = noise.add_noise(Process("x"), clean, eps, time)
+    implied = noise.to_noise(Process("x"), given["noised"], prediction, time) - prediction
+    expected = noise.squared_error(Process("flow"), implied, **given)
+    torch.testing.assert_close(noise.squared_error(Process("x"), prediction, **given), expected)
+
+
+@pytest.mark.parametrize("process", [Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)])
+def test_min_snr_weights_equal_diffusers(process: Process, rng: random.Random) -> None:
+    gamma = rng.uniform(1, 10)
+    step = torch.tensor([rng.randrange(1, 1000) for _ in range(100)])
+    snr = compute_snr(diffusers_schedule(process), step - 1)
+    expected = snr.clamp(max=gamma) / (snr if process.objective == "epsilon" else snr + 1)
+    torch.testing.assert_close(noise.loss_weight(process, step / 1000, gamma), expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_min_snr_weights_make_every_loss_that_of_the_clean_patch(process: Process, rng: random.Random) -> None:
+    gamma = rng.uniform(1, 10)
+    clean, eps, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, low=0.001)
+    noised = noise.add_noise(process, clean, eps, time[:, None])
+    error = noise.squared_error(process, prediction, noised=noised, clean=clean, noise=eps, time=time[:, None])
+    weighted = noise.loss_weight(process, time, gamma)[:, None] * error
+    clean_error = (noise.to_clean(process, noised, prediction, time[:, None]) - clean).square()
+    expected = signal_to_noise(process, time).clamp(max=gamma)[:, None] * clean_error
+    torch.testing.assert_close(weighted, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_min_snr_weights_can_be_turned_off_and_are_at_most_one(process: Process) -> None:
+    time = torch.linspace(0, 1, 1001)
+    assert torch.equal(noise.loss_weight(process, time, 0.0), torch.ones(1001))
+    weight = noise.loss_weight(process, time, 5.0)
+    assert (weight >= 0).all() and (weight <= 1).all() and weight.max() > 0.4
