@@ -112,11 +112,16 @@ def _stage(folder: Path, overrides: Sequence[str], log: IO[str]) -> subprocess.P
 
 
 def _made_progress(folder: Path, stage: subprocess.Popen[str], generator: np.random.Generator) -> bool:
-    """Wait for a part to be finished and a random moment more; False where the stage ended."""
-    before, deadline_s = _num_finished(folder), time.monotonic() + PATIENCE_S
-    while stage.poll() is None and _num_finished(folder) <= before:
+    """Wait for a part to be finished and a random moment more; False where the stage ended.
+
+    Parts count from when the stage has a worker: one of a stage that was killed may finish its part after it.
+    """
+    before, deadline_s = None, time.monotonic() + PATIENCE_S
+    while stage.poll() is None and (before is None or _num_finished(folder) <= before):
         if time.monotonic() > deadline_s:
             raise RuntimeError(f"encode finished no part in {PATIENCE_S:.0f} s; see {folder / 'encode.log'}")
+        if before is None and _workers(stage):
+            before = _num_finished(folder)
         time.sleep(0.002)
     time.sleep(float(generator.uniform(0, MOMENT_S)))
     return stage.poll() is None
@@ -130,10 +135,17 @@ def _kill(stage: subprocess.Popen[str], target: Target, generator: np.random.Gen
     if target == "driver":
         stage.kill()
         return
-    workers = [process for process in psutil.Process(stage.pid).children(recursive=True) if _encodes(process)]
+    workers = _workers(stage)
     if not workers:
         raise RuntimeError("no worker was found to kill")
     workers[int(generator.integers(len(workers)))].kill()
+
+
+def _workers(stage: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes of the stage that encode; none where it has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process for process in psutil.Process(stage.pid).children(recursive=True) if _encodes(process)]
+    return []
 
 
 def _encodes(process: psutil.Process) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def write_files(folder: Path, number: int, seed: int) -> dict[str, str]:
     (folder / "parquet").mkdir()
     pairs = make_pairs(number, seed)
     for file in range(-(-number // ROWS_A_FILE)):
-        some = [pair for pair, _ in zip(pairs, range(min(ROWS_A_FILE, number - file * ROWS_A_FILE)), strict=False)]
+        some = list(itertools.islice(pairs, ROWS_A_FILE))
         with tarfile.open(folder / "tars" / f"{file:05d}.tar", "w") as tar:
             for pair in some:
                 facts = json.dumps({"key": pair.key, "caption": pair.caption, "status": "success"})

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
 from benchmarks.gpu_clock import Result, attempt, seconds_of_each
@@ -22,6 +21,7 @@ from benchmarks.gpu_work import SPECIAL_IDS, Work, configuration, make_batch
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import ModelConfig
+from model.flops import step_flops
 from model.loss import Noised, draw, loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
@@ -38,12 +38,16 @@ BYTES_PER_PARAMETER = 16
 
 
 class Given(NamedTuple):
-    """One step's batch on the device, its noise, the CPU's seconds for drawing that, and how many tokens it counts."""
+    """One step's batch on the device, its noise, and the CPU's seconds for drawing that.
+
+    num_tokens: text tokens and patches. num_positions: the same and markers.
+    """
 
     batch: Batch
     drawn: list[Noised]
     draw_seconds: float
     num_tokens: int
+    num_positions: int
 
 
 class Trained(NamedTuple):
@@ -94,7 +98,7 @@ def measure(work: Work, trained: Trained, given: list[Given], device: torch.devi
     losses += [loss.item() for loss in kept]
     if not all(map(math.isfinite, losses)):
         raise RuntimeError(f"losses {losses} are not all finite")
-    flops = [step_flops(trained.model, each.batch) for each in measured]
+    flops = [step_flops(trained.model, each.batch, each.num_positions) for each in measured]
     return {
         "tokens_per_second": statistics.median(each.num_tokens / s for each, s in zip(measured, seconds, strict=True)),
         "flops_per_second": statistics.median(amount / s for amount, s in zip(flops, seconds, strict=True)),
@@ -124,7 +128,8 @@ def prepare(work: Work, rows: int, seed: int, device: torch.device) -> Given:
     drawn = [draw(part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
     draw_seconds = time.perf_counter() - start
     moved = [Noised(*(part.to(device) for part in each)) for each in drawn]
-    return Given(batch.to(device), moved, draw_seconds, num_tokens)
+    num_positions = int(batch.used(SPECIAL_IDS["pad"]).sum())
+    return Given(batch.to(device), moved, draw_seconds, num_tokens, num_positions)
 
 
 def rows_that_fit(work: Work, config: ModelConfig, device: torch.device) -> int:
@@ -137,29 +142,7 @@ def rows_that_fit(work: Work, config: ModelConfig, device: torch.device) -> int:
     return min(work.max_rows, 2 ** (max(rows, 1).bit_length() - 1))
 
 
-def step_flops(model: Transfusion, batch: Batch) -> float:
-    """Operations of the least that computes a step: 6 a weight and position in use, and visible attention alone.
-
-    The head counts where text is predicted and the codec at patches; nothing counts twice for being computed again.
-    """
-    config = model.config
-    used = batch.ids != SPECIAL_IDS["pad"]
-    for part in batch.latents:
-        used.view(-1)[part.patch_at] = True
-    blocks = _num_weights(model.transformer.blocks) * int(used.sum())
-    codecs = sum(_num_weights(codec) * len(part.patch_at) for codec, part in zip(model.codecs, batch.latents, strict=True))
-    head = config.width * config.vocab_size * len(batch.predict_at)
-    visible = ((batch.last - batch.first + 1) * used).sum().item()
-    # Forward a product with the keys and one with the values, 4 operations a visible pair; backward twice as many.
-    return 6.0 * (blocks + codecs + head) + 12.0 * config.num_layers * config.width * visible
-
-
 def num_parameters(config: ModelConfig) -> int:
     """Counted without making them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in Transfusion(config).parameters())
-
-
-def _num_weights(module: nn.Module) -> int:
-    """Of the matrices alone."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() >= 2)

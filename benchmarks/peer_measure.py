@@ -1,17 +1,28 @@
-"""What is counted and set alike on both sides? The precision, and the network's evaluations of an image.
+"""What is counted and set alike on both sides? The command line, the precision, and the evaluations of an image.
 
 Read by both environments, so it needs torch and the standard library alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from benchmarks.peer_work import Precision
+from benchmarks.peer_work import FULL, QUICK, Precision, Work
+
+
+def work_of_command_line(description: str | None) -> Work:
+    """What this process is to do: both sides are started with --threads, which is set here, and --quick for the toy."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    return QUICK if arguments.quick else FULL
 
 
 def autocast(precision: Precision) -> torch.autocast:

@@ -5,7 +5,6 @@ Legend: m x k times k x n.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import time
@@ -15,23 +14,13 @@ import torch
 
 from benchmarks.machine import matmul_rate
 from benchmarks.packed_batch import packed_batch
-from benchmarks.peer_measure import autocast, evaluated_rows
-from benchmarks.peer_work import (
-    FULL,
-    LEARNING_RATE,
-    QUICK,
-    Precision,
-    Size,
-    Work,
-    count_positions,
-    make_documents,
-    make_prompts,
-)
+from benchmarks.peer_measure import autocast, evaluated_rows, work_of_command_line
+from benchmarks.peer_work import LEARNING_RATE, Precision, Size, Work, count_positions, make_documents, make_prompts
 from benchmarks.worker import Answer, serve
-from components.training.flops import step_flops
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import Modality, ModelConfig
+from model.flops import step_flops
 from model.generation.eager import TorchEngine
 from model.generation.requests import Request, SamplingOptions
 from model.generation.sampling import generate
@@ -239,12 +228,7 @@ def train_step(trained: Trained, batch: Batch, precision: Precision, step: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    side = Ours(QUICK if arguments.quick else FULL)
+    side = Ours(work_of_command_line(__doc__))
     names = ("describe", "same_params", "train", "image", "text", "matmul")
     serve({name: getattr(side, name) for name in names})
 

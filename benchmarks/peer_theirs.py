@@ -6,7 +6,6 @@ by its text-only path. Flex attention is for CUDA alone there.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from importlib.metadata import version
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from transfusion_pytorch import Transfusion  # type: ignore[import-not-found]
 
-from benchmarks.peer_measure import autocast, evaluated_rows
-from benchmarks.peer_work import FULL, LEARNING_RATE, QUICK, Precision, Work, count_positions, make_documents, make_prompts
+from benchmarks.peer_measure import autocast, evaluated_rows, work_of_command_line
+from benchmarks.peer_work import LEARNING_RATE, Precision, Work, count_positions, make_documents, make_prompts
 from benchmarks.worker import Answer, serve
 
 
@@ -115,12 +114,7 @@ class Theirs:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    side = Theirs(QUICK if arguments.quick else FULL)
+    side = Theirs(work_of_command_line(__doc__))
     serve({"describe": side.describe, "train": side.train, "image": side.image, "text": side.text})
 
 

@@ -15,7 +15,7 @@ from benchmarks.machine import matmul_rate
 from benchmarks.packed_batch import packed_batch
 from benchmarks.peer_ours import config_of, new_trained, train_step
 from benchmarks.peer_work import FULL, QUICK, count_positions, make_documents
-from components.training.flops import step_flops
+from model.flops import step_flops
 
 # Operators whose own time is a matrix product; attention is one of its own.
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_mkldnn_linear", "aten::mkldnn_linear")

@@ -66,7 +66,7 @@ class BatchActor:
         try:
             image = (self.requests_folder / line.image).read_bytes() if line.image else b""
         except OSError:
-            # No bytes are no image: the predictor says so in the answer.
+            # Without bytes the predictor says in its answer that the image cannot be read.
             image = b""
         return Prompt(line.id, line.task, line.prompt, image)
 

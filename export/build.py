@@ -32,7 +32,6 @@ from export.to_onnx import export_graph
 from export.to_tensorrt import TensorrtReport, build_step_engine
 from model.config import ModelConfig
 from model.latents.autoencoder import Autoencoder
-from model.pretrained import from_pretrained
 from model.transfusion import Transfusion
 
 # Inputs of the parity check are random and the same in every run.
@@ -52,7 +51,7 @@ def build_bundle(
     sources: Sources, folder: Path, config: ExportConfig, *, image_side_px: int, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fill the empty `folder`, all but the manifest; returns the parity report. metrics: of the evaluation."""
-    model, autoencoder = from_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
+    model, autoencoder = Transfusion.from_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
     generation = generation_config(model.config, autoencoder, image_side_px, config.opset)
     _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)

@@ -76,13 +76,16 @@ def find_tensorrt() -> tuple[ModuleType | None, str]:
 
 
 def step_profiles(config: ModelConfig, num_patches: int, max_rows: int) -> tuple[Profile, ...]:
-    """Text decoding (one position), denoising (one image), prefill (anything that fits a slot)."""
+    """Text decoding (one position), denoising (one image), prefill (anything that fits a slot).
+
+    num_patches: of one image. It is denoised in blocks of so many positions, and committed in one with its end token.
+    """
     longest = config.max_length
     rows, keys = Range(1, max_rows, max_rows), Range(1, longest, longest)
     prefill = Range(1, min(longest // 4 + 1, longest - 1), longest - 1)
     return (
         Profile("decode", rows, Range(1, 1, 1), keys),
-        Profile("denoise", rows, Range(num_patches, num_patches, num_patches), keys),
+        Profile("denoise", rows, Range(num_patches, num_patches, min(num_patches + 1, longest - 1)), keys),
         Profile("prefill", rows, prefill, keys),
     )
 
@@ -92,7 +95,11 @@ def profile_for(profiles: tuple[Profile, ...], num_rows: int, num_positions: int
     for index, profile in enumerate(profiles):
         if profile.step.min <= num_positions <= profile.step.max and num_rows <= profile.batch.max:
             return index
-    raise ValueError(f"a step of {num_rows} rows and {num_positions} positions fits no profile; build with more rows")
+    most = profiles[-1]
+    raise ValueError(
+        f"a step of {num_rows} rows and {num_positions} positions fits no profile of at most {most.batch.max} rows and"
+        f" {most.step.max} positions; take a smaller batch_size (guidance takes two rows a request) or shorter prompts"
+    )
 
 
 def input_shapes(config: ModelConfig, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:

@@ -60,7 +60,7 @@ def _open_onnxruntime(bundle: Bundle) -> Engine:
 def _open_torch(bundle: Bundle) -> Engine:
     import torch
 
-    from model.pretrained import from_pretrained
+    from model.transfusion import Transfusion
 
-    model = from_pretrained(bundle.folder)
+    model = Transfusion.from_pretrained(bundle.folder)
     return TorchEngine(model.to("cuda" if torch.cuda.is_available() else "cpu"))

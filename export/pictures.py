@@ -1,5 +1,8 @@
 """How do image files become pixels and back? As the corpus was prepared, so that a picture is what the model knows.
 
+Turned upright (EXIF), 16-bit grey to 8 bits by its high byte, transparency laid on black, the short side scaled to fit, the
+middle cropped, colours converted to sRGB where the file brings a profile that can be used.
+
 A test holds this file equal to components/data/intake/images.py, which it may not import.
 
 Legend: N images; pixels are float [N, 3, height, width] in -1..1.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,27 +26,49 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP")
 # Above this a small file may be made to fill the memory.
 MAX_PIXELS = 64_000_000
+TOO_MANY_PIXELS, TOO_MUCH_MEMORY = "image has too many pixels", "image needs too much memory"
+
+EXIF_ORIENTATION = 0x0112
+# What turns a picture stored in each orientation upright (EXIF 2.3, table 7), by the names in PIL.Image.Transpose.
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+# Colour space of an ICC profile -> the mode of pictures it describes, and the modes that become that without loss.
+PROFILE_MODES = {
+    "RGB": ("RGB", {"RGB", "RGBA", "P", "PA", "L", "LA", "1"}),
+    "GRAY": ("L", {"L", "LA", "1", "I", "I;16", "I;16B", "I;16L"}),
+    "CMYK": ("CMYK", {"CMYK"}),
+}
 
 
 def read_pixels(data: bytes, side_px: int) -> Tensor:
-    """An encoded image's bytes -> pixels [1, 3, side, side], its centre square; raises BadPrompt."""
+    """An encoded image's bytes -> pixels [1, 3, side, side], its centre square; raises BadPrompt with one sentence."""
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             # The header alone is read here, so the size is judged before anything is unpacked.
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise BadPrompt("image has too many pixels")
+                    raise BadPrompt(TOO_MANY_PIXELS)
                 square = np.asarray(_square(image, side_px)).copy()
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise BadPrompt("image has too many pixels") from None
+            raise BadPrompt(TOO_MANY_PIXELS) from None
         except UnidentifiedImageError:
             raise BadPrompt(f"image is not {', '.join(FORMATS)}") from None
         except BadPrompt:
             raise
+        except MemoryError:
+            raise BadPrompt(TOO_MUCH_MEMORY) from None
         except Exception:
             # On broken data decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, IndexError.
             raise BadPrompt("image data is broken") from None
@@ -63,17 +88,56 @@ def write_pngs(pixels: Tensor) -> list[bytes]:
 
 
 def _square(image: Image.Image, side_px: int) -> Image.Image:
-    """Upright, transparency on black, short side scaled to side_px, the middle cropped."""
-    import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageCms, ImageOps
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):
+    mode, transform = _profile(image)
+    # A JPEG's decoder can leave out detail that the scaling would average away.
+    image.draft(None, (2 * side_px, 2 * side_px))  # pyright: ignore[reportArgumentType]
+    flat = _flat(_upright(image), mode)
+    if flat.size != (side_px, side_px):
+        flat = ImageOps.fit(flat, (side_px, side_px), method=Image.Resampling.LANCZOS)
+    if transform is not None:
+        flat = ImageCms.applyTransform(flat, transform)
+        assert flat is not None
+    return flat
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    # Not ImageOps.exif_transpose, which fails on other parts of a broken block.
+    turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    return image if turn is None else image.transpose(Image.Transpose[turn])
+
+
+def _flat(image: Image.Image, mode: str) -> Image.Image:
+    """The picture in `mode`, which has no transparency."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith("I"):
         # Pillow clips 16-bit grey to white where it should scale it.
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
-    rgb = upright.convert("RGB")
-    if rgb.size == (side_px, side_px):
-        return rgb
-    return ImageOps.fit(rgb, (side_px, side_px), method=Image.Resampling.LANCZOS)
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def _profile(image: Image.Image) -> tuple[str, Any]:
+    """The mode to bring the picture into, and what makes sRGB of that; None where nothing is to be converted."""
+    from PIL import ImageCms
+
+    icc = image.info.get("icc_profile")
+    if not icc:
+        return "RGB", None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        said: Any = source.profile
+        mode, convertible = PROFILE_MODES[said.xcolor_space.strip()]
+        if image.mode not in convertible or (said.profile_description or "").startswith("sRGB"):
+            return "RGB", None
+        return mode, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except Exception:
+        # lcms raises OSError for bytes that are no profile and PyCMSError for one it cannot use; KeyError is a space that
+        # none of our formats has. Without its profile a picture is still a picture.
+        return "RGB", None

@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from export.bundle import TOKENIZER, Bundle, open_bundle
 from export.engine_onnxruntime import AutoencoderGraphs
 from export.engines import OpenedEngine, open_engine
 from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
+from export.requests import TASKS
 from export.text import TextCodec
 from model.generation.prefix import columns_needed
-from model.generation.requests import Completion, Request, SamplingOptions, caption_request, image_request, text_request
+from model.generation.requests import (
+    Completion,
+    Request,
+    SamplingOptions,
+    caption_request,
+    edit_request,
+    image_request,
+    text_request,
+)
 from model.generation.sampling import generate
 
 
@@ -39,7 +49,7 @@ class PredictOptions:
 
 
 class Prompt(NamedTuple):
-    """task: text_to_image, image_to_text or text. prompt: for two of them. image: a file's bytes, for image_to_text."""
+    """task: one of export/requests.py's TASKS, which says what each is made of. image: a file's bytes."""
 
     id: str
     task: str
@@ -91,25 +101,34 @@ class Predictor:
 
     def request(self, prompt: Prompt, options: PredictOptions) -> Request:
         """What the generation loop is asked; raises BadPrompt."""
-        config, generation = self.bundle.config, self.bundle.generation
-        seed = request_seed(options.seed, prompt.id)
-        if prompt.task == "image_to_text":
-            latents = self.autoencoder.encode(read_pixels(prompt.image, generation.image_side_px))[0]
-            request = caption_request(config, latents, seed=seed, max_new_tokens=options.max_new_tokens)
-        elif prompt.task in ("text_to_image", "text"):
-            ids = self.text.encode(prompt.prompt).tolist()
-            if not ids:
-                raise BadPrompt("prompt is empty")
-            if prompt.task == "text":
-                request = text_request(config, ids, seed=seed, max_new_tokens=options.max_new_tokens)
-            else:
-                request = image_request(config, ids, seed=seed, image_shape=generation.image_shape)
+        if prompt.task not in TASKS:
+            raise BadPrompt(f"task {prompt.task!r} is not one of {', '.join(TASKS)}")
+        config, seed = self.bundle.config, request_seed(options.seed, prompt.id)
+        if prompt.task == "text_to_image":
+            image_shape = self.bundle.generation.image_shape
+            request = image_request(config, self._ids(prompt), seed=seed, image_shape=image_shape)
+        elif prompt.task == "image_to_text":
+            request = caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
+        elif prompt.task == "image_to_image":
+            request = edit_request(config, self._latents(prompt), self._ids(prompt), seed=seed)
         else:
-            raise BadPrompt(f"task {prompt.task!r} is not one of text_to_image, image_to_text, text")
+            request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
         needed, held = columns_needed(config, request), self.opened.engine.max_length
         if needed > held:
             raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; shorten the prompt")
         return request
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        ids = self.text.encode(prompt.prompt).tolist()
+        if not ids:
+            raise BadPrompt("prompt is empty")
+        return ids
+
+    def _latents(self, prompt: Prompt) -> Tensor:
+        """Float [C, Y, X]."""
+        if not prompt.image:
+            raise BadPrompt("image is missing or cannot be read")
+        return self.autoencoder.encode(read_pixels(prompt.image, self.bundle.generation.image_side_px))[0]
 
     def _answers(self, ids: Sequence[str], completions: Sequence[Completion]) -> list[Answer]:
         images = [image for completion in completions for image in completion.images]

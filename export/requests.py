@@ -2,7 +2,8 @@
 
 {"id": "7", "task": "text_to_image", "prompt": "a red three top left"}
 {"id": "8", "task": "image_to_text", "image": "images/8.png"}       a path relative to the JSONL file, below its folder
-{"id": "9", "task": "text", "prompt": "Return the"}
+{"id": "9", "task": "image_to_image", "image": "images/8.png", "prompt": "make it blue"}   a picture and what to change in it
+{"id": "10", "task": "text", "prompt": "Return the"}
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from typing import Any, NamedTuple
 
 from export.failure import ExportRefused
 
-TASKS = ("text_to_image", "image_to_text", "text")
+# What each task is made of.
+TASKS = {
+    "text_to_image": ("prompt",),
+    "image_to_text": ("image",),
+    "image_to_image": ("image", "prompt"),
+    "text": ("prompt",),
+}
 MAX_LINE_BYTES = 2**20
-_NEEDS = {"text_to_image": "prompt", "image_to_text": "image", "text": "prompt"}
 _KEYS = {"id", "task", "prompt", "image"}
 
 
@@ -95,12 +101,12 @@ def _request(number: int, value: dict[str, str]) -> RequestLine:
     task = value.get("task", "")
     if task not in TASKS:
         raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}")
-    needed = _NEEDS[task]
-    if not value.get(needed, "").strip():
-        raise ValueError(f"{needed} is missing or empty; {task} needs it")
-    (other,) = {"prompt", "image"} - {needed}
-    if value.get(other):
-        raise ValueError(f"{other} has no meaning for {task}; leave it out")
+    for key in ("image", "prompt"):
+        needed = key in TASKS[task]
+        if needed and not value.get(key, "").strip():
+            raise ValueError(f"{key} is missing or empty; {task} needs it")
+        if not needed and value.get(key):
+            raise ValueError(f"{key} has no meaning for {task}; leave it out")
     image = PurePosixPath(value.get("image", ""))
     if image.is_absolute() or ".." in image.parts:
         raise ValueError(f"image {str(image)!r} must lie below the folder of the requests")

@@ -52,6 +52,13 @@ class Batch(NamedTuple):
     target: Tensor
     after_image: Tensor
 
+    def used(self, pad_id: int) -> Tensor:
+        """bool [B, L]: where a token or a patch stands, and not padding."""
+        used = self.ids != pad_id
+        for part in self.latents:
+            used.view(-1)[part.patch_at] = True
+        return used
+
     def to(self, device: torch.device | str) -> Batch:
         moved = {name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if name != "latents"}
         return Batch(**moved, latents=tuple(part.to(device) for part in self.latents))

@@ -2,6 +2,7 @@
 
 Transfusion, arXiv 2408.11039, Sec. 3. Text enters by an embedding and leaves by an untied head; the patches of each modality
 enter and leave by its codec. Both share every weight in between, unless the configuration gives modalities their own.
+A model is kept as Hugging Face lays models out: a folder of config.json and model.safetensors.
 
 Legend: B rows, L row length, D width, P patches and M latents of one modality in the batch, W numbers in a patch, N predicted
 tokens, V vocabulary, S positions a step.
@@ -9,6 +10,7 @@ tokens, V vocabulary, S positions a step.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,16 +57,24 @@ class Transfusion(nn.Module):
 
     @staticmethod
     def from_pretrained(folder: Path) -> Transfusion:
-        """The model of a folder, on the CPU, in eval mode; see model/pretrained.py."""
-        from model.pretrained import from_pretrained
+        """The model of `folder`, on the CPU, in eval mode. Raises ValueError where its weights do not fit its configuration."""
+        from safetensors.torch import load_file
 
-        return from_pretrained(folder)
+        model = Transfusion(ModelConfig.from_dict(json.loads((folder / "config.json").read_text())))
+        try:
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder}: model.safetensors does not fit config.json: {error}") from None
+        return model.eval()
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
-        from model.pretrained import save_pretrained
+        from safetensors.torch import save_file
 
-        save_pretrained(self, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def init_weights(self) -> None:
         """Normal with deviation 0.02 at width 1024, and by 1 / sqrt(width) at others; a U-Net begins as it was built.

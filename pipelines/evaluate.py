@@ -17,7 +17,7 @@ from components.runtime.cluster import device
 from components.runtime.files import read_json, read_manifest, write_bytes, write_json, write_text
 from components.runtime.tracking import Tracker, open_run
 from model.latents.autoencoder import Autoencoder
-from model.pretrained import from_pretrained
+from model.transfusion import Transfusion
 from pipelines import paths, stage
 from pipelines.params import Params
 
@@ -45,7 +45,7 @@ def main(params: Params) -> None:
 
 def load_subject() -> Subject:
     read_manifest(paths.AUTOENCODER, kind="autoencoder")
-    model, autoencoder = from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
+    model, autoencoder = Transfusion.from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
     return Subject(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
 
 

@@ -14,8 +14,8 @@ from components.runtime.files import digest, publish, read_json, sha256, write_j
 from components.runtime.tracking import Tracker
 from components.runtime.workers import run_workers
 from components.training.journal import history_csv
-from components.training.run import code_digest, is_finished, open_training_run
-from components.training.work import Work
+from components.training.run import code_digest, open_training_run
+from components.training.work import FINISHED, Work
 from components.training.worker import run_worker
 from pipelines import paths, stage
 from pipelines.params import Params
@@ -41,7 +41,7 @@ def main(params: Params) -> None:
         autoencoder=paths.AUTOENCODER.absolute(),
         folder=folder,
     )
-    if not is_finished(work):
+    if not work.is_finished(FINISHED):
         with start_ray():
             run_workers(
                 run_worker,

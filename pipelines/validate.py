@@ -20,7 +20,7 @@ from pipelines.params import Params, load
 if TYPE_CHECKING:
     import pandas as pd
 
-    from components.data.gate.expectations import Verdict
+    from components.data.gate.verdict import Verdict
 
 DATA_DOCS = paths.REPORTS / "validate" / "data_docs"
 

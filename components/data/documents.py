@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from components.runtime.failure import BadInput
 
 SPLITS = ("train", "validation", "test")
+# Of a part file: what its writer, and its reader, hold at a time.
+GROUP_ROWS = 512
 
 SCHEMA = pa.schema(
     [
@@ -101,38 +103,56 @@ def read_part(path: Path) -> Iterator[Document]:
 
 
 class DocumentWriter:
-    """Appends documents to one split's part files, so that no corpus has to fit in memory."""
+    """Appends documents to one split's part files, a row group in memory at a time, so that no corpus has to fit in memory.
+
+    records: path relative to `folder` -> documents in it, of the parts that are complete.
+    """
 
     def __init__(self, folder: Path, split: str, documents_per_file: int) -> None:
         self.records: dict[str, int] = {}
         self._folder, self._split, self._documents_per_file = folder, split, documents_per_file
         self._rows: list[dict[str, Any]] = []
+        self._part: pq.ParquetWriter | None = None
+        self._num_in_part = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
-            self._flush()
+            self._write_group()
+        self._end_part()
 
     def add(self, document: Document) -> None:
-        """Queue one document; a full part is written at once. Its split must be the writer's."""
+        """Queue one document; a full row group is written at once. Its split must be the writer's."""
         assert document.split == self._split, f"{document.key} is of {document.split}, the writer of {self._split}"
         self._rows.append(_row(document))
-        if len(self._rows) == self._documents_per_file:
-            self._flush()
+        is_full = self._num_in_part + len(self._rows) == self._documents_per_file
+        if is_full or len(self._rows) == GROUP_ROWS:
+            self._write_group()
+        if is_full:
+            self._end_part()
 
-    def _flush(self) -> None:
+    def _write_group(self) -> None:
         if not self._rows:
             return
-        name = f"{self._split}/part-{len(self.records):05d}.parquet"
-        path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-        # Small row groups keep a reader's memory small; images are compressed already, so zstd only gains on the text.
-        pq.write_table(table, path, compression="zstd", row_group_size=512, write_page_checksum=True)
-        self.records[name] = len(self._rows)
+        if self._part is None:
+            path = self._folder / self._name()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Images are compressed already, so zstd only gains on the text.
+            self._part = pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True)
+        self._part.write_table(pa.Table.from_pylist(self._rows, schema=SCHEMA))
+        self._num_in_part += len(self._rows)
         self._rows = []
+
+    def _end_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self.records[self._name()] = self._num_in_part
+            self._part, self._num_in_part = None, 0
+
+    def _name(self) -> str:
+        return f"{self._split}/part-{len(self.records):05d}.parquet"
 
 
 def _row(document: Document) -> dict[str, Any]:

@@ -7,9 +7,23 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.runtime.failure import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+# (step, the checkpoint's folder; None from a worker that did not write it); every worker calls it after every checkpoint.
+Report = Callable[[int, Path | None], None]
+
+
+class World(NamedTuple):
+    """This process among `size` that train together, and where its tensors live."""
+
+    rank: int
+    size: int
+    device: torch.device
 
 
 def run_workers(
@@ -26,7 +40,7 @@ def run_workers(
 
     config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
     here. A killed worker restarts all of them, max_failures times; storage_path and run_name are where they find what
-    they kept. A BadInput in a worker is raised here as it is, without another try.
+    they kept. A BadInput in a worker is raised here as it is, without another try. The function begins with `join_workers`.
     """
     import torch
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -56,6 +70,31 @@ def run_workers(
     finally:
         if refusal.exists():
             raise BadInput(refusal.read_text()) from None
+
+
+def join_workers(num_threads: int) -> World:
+    """Make a process that `run_workers` started ready to train in; returns its place among the others.
+
+    num_threads: the torch threads it may use.
+    """
+    import torch
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    torch.set_num_threads(num_threads)
+    torch.set_float32_matmul_precision("high")
+    context, device = ray_train.get_context(), get_device()
+    assert isinstance(device, torch.device)
+    return World(context.get_world_rank(), context.get_world_size(), device)
+
+
+def tell_ray(step: int, folder: Path | None) -> None:
+    """The Report to Ray Train, of a checkpoint that stands in its store already."""
+    from ray import train as ray_train
+
+    checkpoint = ray_train.Checkpoint.from_directory(str(folder)) if folder else None
+    mode = ray_train.CheckpointUploadMode.NO_UPLOAD
+    ray_train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=mode)
 
 
 class _Guarded:

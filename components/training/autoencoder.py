@@ -21,26 +21,28 @@ from components.data.documents import read_documents
 from components.data.intake.images import decode_png
 from components.runtime.cluster import device, num_training_workers, start_ray
 from components.runtime.failure import BadInput
-from components.runtime.files import MANIFEST, digest, read_manifest, sha256, written_whole
-from components.runtime.workers import run_workers
-from components.training.autoencoder_loop import World
-from components.training.autoencoder_state import checkpoints, fresh_autoencoder
+from components.runtime.files import MANIFEST, digest, sha256, written_whole
+from components.runtime.workers import World, run_workers
+from components.training.autoencoder_state import fresh_autoencoder
 from components.training.autoencoder_worker import FINISHED, IMAGES_A_PASS, AutoencoderWork, run_worker, train_to_the_end
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import SMALLEST_SIDE_PX as SMALLEST_FOR_DISCRIMINATOR
 from components.training.perceptual import SMALLEST_SIDE_PX as SMALLEST_FOR_LPIPS
 from components.training.perceptual import load_lpips
+from components.training.run_folder import checkpoints
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
 from model.latents.vector_quantiser import perplexity
 
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
 CODE = (
+    "components/runtime/workers.py",
     "components/training/autoencoder*.py",
     "components/training/discriminator.py",
     "components/training/optimiser.py",
     "components/training/perceptual.py",
     "components/training/precision.py",
+    "components/training/run_folder.py",
     "model/latents/autoencoder.py",
     "model/latents/vector_quantiser.py",
 )
@@ -59,7 +61,7 @@ def train_autoencoder(config: AutoencoderConfig, documents: Path, work: Path) ->
     folder = (work / _name(config, documents)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = AutoencoderWork(config=_with_absolute_paths(config), folder=folder)
-    if not _is_finished(unfinished):
+    if not unfinished.is_finished(FINISHED):
         if not unfinished.images.exists():
             with written_whole(unfinished.images) as partial, partial.open("wb") as file:
                 np.save(file, read_images(documents, "train").numpy())
@@ -175,14 +177,6 @@ def _with_absolute_paths(config: AutoencoderConfig) -> AutoencoderConfig:
     """Workers run in a folder of Ray's own."""
     weights = config.loss.lpips_weights
     return replace(config, loss=replace(config.loss, lpips_weights=str(Path(weights).absolute()) if weights else ""))
-
-
-def _is_finished(work: AutoencoderWork) -> bool:
-    try:
-        read_manifest(work.finished, kind=FINISHED)
-    except BadInput:
-        return False
-    return True
 
 
 def _forget_old(work: AutoencoderWork) -> None:

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from components.runtime.failure import BadInput
 from components.runtime.progress import duration
+from components.runtime.workers import World
 from components.training import autoencoder_losses as losses
 from components.training.autoencoder_state import State
 from components.training.config import AutoencoderConfig
@@ -35,14 +36,6 @@ LOG_EVERY_STEPS = 50
 CLIP_NORM = 1.0
 # What is drawn for a step: each kind of draw has a stream of its own.
 IMAGES, NOISE, CODES = 0, 1, 2
-
-
-class World(NamedTuple):
-    """This process among `size` that train together, and where its tensors live."""
-
-    rank: int
-    size: int
-    device: torch.device
 
 
 class Cycle(NamedTuple):

@@ -1,13 +1,13 @@
 """What does training of the autoencoder change, and how does it survive a kill? One safetensors file under a manifest.
 
 Images, noise, the rate and restarted codes are pure functions of (seed, step), so weights, moments and the step are all of
-it. A checkpoint that its manifest does not vouch for is passed over for the one before it.
+it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from components.runtime.failure import BadInput
-from components.runtime.files import fresh_folder, publish, read_manifest, write_manifest
+from components.runtime.files import read_manifest
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import PatchDiscriminator
+from components.training.run_folder import folder_of, written_checkpoint
 from model.latents.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder
 
 KIND = "autoencoder-checkpoint"
@@ -87,32 +88,20 @@ def save_checkpoint(store: Path, state: State, step: int) -> Path:
     """Write the state after `step` whole or not at all; returns its folder."""
     from safetensors.torch import save_file
 
-    partial = fresh_folder(store / ".partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state)}
-    save_file(tensors, partial / FILE)
-    write_manifest(partial, kind=KIND, step=step)
-    folder = store / f"step-{step:08d}"
-    publish(partial, folder)
-    return folder
+    with written_checkpoint(store, step, kind=KIND) as partial:
+        save_file(tensors, partial / FILE)
+    return folder_of(store, step)
 
 
-def checkpoints(store: Path) -> list[Path]:
-    """The newest first."""
-    return sorted(store.glob("step-*"), reverse=True)
+def load_checkpoint(folder: Path, state: State) -> int:
+    """Load into `state` what `folder` holds, its bytes checked before any is used; returns the step it was saved after.
 
-
-def resume(store: Path, state: State, say: Callable[[str], None]) -> int:
-    """Load the newest checkpoint of `store` whose bytes are right; returns its step, 0 where there is none."""
-    for folder in checkpoints(store):
-        try:
-            step = int(read_manifest(folder, kind=KIND)["step"])
-        except BadInput as error:
-            say(f"checkpoint {folder.name} is passed over: {error}")
-            continue
-        _load(folder / FILE, state)
-        say(f"resumed from step {step} ({folder.name})")
-        return step
-    return 0
+    Raises BadInput where the manifest does not vouch for the folder.
+    """
+    step = int(read_manifest(folder, kind=KIND)["step"])
+    _load(folder / FILE, state)
+    return step
 
 
 def _networks(state: State) -> dict[str, tuple[nn.Module, torch.optim.AdamW | None]]:

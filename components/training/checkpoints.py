@@ -1,20 +1,19 @@
-"""How does a run survive a kill? All its state in safetensors and JSON, under a manifest, one folder a checkpoint.
+"""How does the transformer's training survive a kill? All its state in safetensors and JSON, under a manifest.
 
 The state is the model, its averaged weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a
-pure function of the step. A folder that its manifest does not vouch for is passed over for the one before it.
+pure function of the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from components.runtime.failure import BadInput
-from components.runtime.files import fresh_folder, publish, read_json, read_manifest, write_json, write_manifest
+from components.runtime.files import read_json, read_manifest, write_json
+from components.training.run_folder import folder_of, written_checkpoint
 from model.transfusion import Transfusion
 
 KIND = "checkpoint"
@@ -29,25 +28,17 @@ class TrainingState(NamedTuple):
     optimiser: torch.optim.AdamW
 
 
-def folder_of(store: Path, step: int) -> Path:
-    """Where the checkpoint of `step` stands."""
-    return store / f"step-{step:08d}"
-
-
 def save_checkpoint(store: Path, state: TrainingState, step: int) -> Path:
     """Write the state after `step` whole or not at all; returns its folder."""
     from safetensors.torch import save_file
 
-    # Written beside the store's checkpoints under a name that none of them has, and renamed when the manifest stands.
-    partial = fresh_folder(store / ".partial")
-    for name, tensors in zip(PARTS, _parts(state), strict=True):
-        save_file(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
-            partial / f"{name}.safetensors",
-        )
-    write_json(partial / "step.json", {"step": step})
-    write_manifest(partial, kind=KIND, step=step)
-    publish(partial, folder_of(store, step))
+    with written_checkpoint(store, step, kind=KIND) as partial:
+        for name, tensors in zip(PARTS, _parts(state), strict=True):
+            save_file(
+                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+                partial / f"{name}.safetensors",
+            )
+        write_json(partial / "step.json", {"step": step})
     return folder_of(store, step)
 
 
@@ -65,24 +56,12 @@ def load_checkpoint(folder: Path, state: TrainingState) -> int:
     state.averaged.load_state_dict(averaged)
     for name, parameter in state.model.named_parameters():
         state.optimiser.state[parameter] = {
-            "step": torch.tensor(float(step)),
+            # AdamW's fused step on an accelerator reads the count there.
+            "step": torch.tensor(float(step), dtype=torch.float32, device=parameter.device),
             "exp_avg": first[name].to(parameter.device),
             "exp_avg_sq": second[name].to(parameter.device),
         }
     return step
-
-
-def resume(store: Path, state: TrainingState, say: Callable[[str], None]) -> int:
-    """Load the newest checkpoint of `store` whose bytes are right; returns its step, 0 where there is none."""
-    for folder in sorted(store.glob("step-*"), reverse=True):
-        try:
-            step = load_checkpoint(folder, state)
-        except BadInput as error:
-            say(f"checkpoint {folder.name} is passed over: {error}")
-            continue
-        say(f"resumed from step {step} ({folder.name})")
-        return step
-    return 0
 
 
 def _parts(state: TrainingState) -> tuple[dict[str, Tensor], ...]:

@@ -20,25 +20,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from components.data.loader import PackedRows, rows_of_step
 from components.runtime.failure import BadInput
+from components.runtime.workers import World
 from components.training.checkpoints import TrainingState
 from components.training.config import TrainConfig
-from components.training.flops import step_flops
 from components.training.optimiser import average, build_optimiser, learning_rate, set_learning_rate
 from components.training.precision import autocast
 from model.batch import Batch
+from model.flops import step_flops
 from model.loss import LossSums, loss_sums
 from model.transfusion import Transfusion
 
 # Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
 MAX_VALIDATION_ROWS = 256
-
-
-class World(NamedTuple):
-    """This process among `size` that train together, and where its tensors live."""
-
-    rank: int
-    size: int
-    device: torch.device
 
 
 class Losses(NamedTuple):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from components.data.loader import PackedRows
 from components.runtime.files import fresh_folder, write_json, write_manifest
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
+from components.runtime.workers import Report, World
 from components.training.checkpoints import TrainingState, save_checkpoint
 from components.training.flops import peak_flops
 from components.training.journal import forget_after, last_values
-from components.training.loop import Losses, Progress, World
+from components.training.loop import Losses, Progress
 from components.training.pictures import save_grid
 from components.training.samples import Artist, image_key
-from components.training.work import Work
-from model.pretrained import save_pretrained
+from components.training.work import FINISHED, Work
 from model.transfusion import Transfusion
 
-# (step, the checkpoint's folder; None from a worker that did not write it)
-Report = Callable[[int, Path | None], None]
 PICTURES_A_LINE = 4
 
 
@@ -94,7 +89,7 @@ class Observer:
         """Write the averaged weights and the last numbers; they count once the manifest stands."""
         self.tracker.send()
         folder = fresh_folder(self.work.finished)
-        save_pretrained(state.averaged, folder)
+        state.averaged.save_pretrained(folder)
         facts = last_values(self.work.journal) | {
             "steps": self.config.max_steps,
             "num_parameters": sum(parameter.numel() for parameter in state.model.parameters()),
@@ -102,7 +97,7 @@ class Observer:
         if self.elapsed_s:
             facts["perf/tokens_per_s"] = self.num_positions / self.elapsed_s
         write_json(folder / "summary.json", facts)
-        write_manifest(folder, kind="finished", step=self.config.max_steps)
+        write_manifest(folder, kind=FINISHED, step=self.config.max_steps)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         self.tracker.metrics(values, step, send=step > self.known_step)

@@ -1,4 +1,4 @@
-"""Which run is this, and was it under way before? Its MLflow run, its code's digest, whether it came to its end."""
+"""Which run is this, and was it under way before? Its MLflow run and its code's digest."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.runtime.failure import BadInput
-from components.runtime.files import digest, read_json, read_manifest, sha256, write_json
+from components.runtime.files import digest, read_json, sha256, write_json
 from components.runtime.tracking import RunIdentity, Tracker, open_run
-from components.training.work import Work
 
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
 CODE = (
     "model/**/*.py",
+    "components/runtime/workers.py",
     "components/training/checkpoints.py",
     "components/training/config.py",
     "components/training/loop.py",
     "components/training/optimiser.py",
     "components/training/precision.py",
+    "components/training/run_folder.py",
     "components/training/worker.py",
     "components/data/loader.py",
     "components/data/encode/packing.py",
@@ -47,12 +47,3 @@ def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path,
     short = ", ".join(f"{name} {value[:12]}" for name, value in digests.items())
     print(f"train: run {run.run_id} in {run.tracking_uri} ({short})", flush=True)
     return run
-
-
-def is_finished(work: Work) -> bool:
-    """Whether a killed run had come so far that only publishing is left."""
-    try:
-        read_manifest(work.finished, kind="finished")
-    except BadInput:
-        return False
-    return True

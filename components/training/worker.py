@@ -6,16 +6,18 @@ checkpoints, and at the end the finished model.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
 from components.data.loader import PackedRows
-from components.training.checkpoints import resume
+from components.runtime.workers import Report, World, join_workers, tell_ray
+from components.training.checkpoints import load_checkpoint
 from components.training.config import TrainConfig
-from components.training.loop import Trainer, World, new_state
-from components.training.observer import Observer, Report, Witness
+from components.training.loop import Trainer, new_state
+from components.training.observer import Observer, Witness
+from components.training.run_folder import resume
 from components.training.work import Work
 from model.compiled import compile_for_training
 from model.config import ModelConfig, image_modality, model_config
@@ -24,24 +26,7 @@ from model.transfusion import Transfusion
 
 def run_worker(settings: dict[str, Any]) -> None:
     """The function every worker runs. settings: {"work": Work, "num_threads": int}."""
-    from ray import train as ray_train
-    from ray.train.torch import get_device
-
-    torch.set_num_threads(settings["num_threads"])
-    torch.set_float32_matmul_precision("high")
-    context = ray_train.get_context()
-    device = get_device()
-    assert isinstance(device, torch.device)
-    train_to_the_end(settings["work"], World(context.get_world_rank(), context.get_world_size(), device), tell_ray)
-
-
-def tell_ray(step: int, folder: Path | None) -> None:
-    """Tell Ray Train of a checkpoint that stands in its store already (None from the workers that did not write it)."""
-    from ray import train as ray_train
-
-    checkpoint = ray_train.Checkpoint.from_directory(str(folder)) if folder else None
-    mode = ray_train.CheckpointUploadMode.NO_UPLOAD
-    ray_train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=mode)
+    train_to_the_end(settings["work"], join_workers(settings["num_threads"]), tell_ray)
 
 
 def train_to_the_end(work: Work, world: World, report: Report) -> None:
@@ -57,12 +42,13 @@ def train_to_the_end(work: Work, world: World, report: Report) -> None:
     # Only what is trained: the averaged weights see batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(state.model)
+    load = partial(load_checkpoint, state=state)
     if world.rank > 0:
-        step = resume(work.store, state, lambda line: None)
+        step = resume(work.store, load, lambda line: None)
         Trainer(config, state, rows, validation, world).run(Witness(report), first_step=step + 1)
         return
     with work.only_writer():
-        step = resume(work.store, state, work.say)
+        step = resume(work.store, load, work.say)
         trainer = Trainer(config, state, rows, validation, world)
         observer = Observer(work, rows, world, report, resumed_from=step)
         trainer.run(observer, first_step=step + 1)

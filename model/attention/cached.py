@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.visibility import visible
+from model.attention.visibility import as_bias, visible
 from model.generation.engine import Cache
 from model.transformer import Attend
 
@@ -91,8 +91,7 @@ def runs(q_last: Tensor, dtype: torch.dtype) -> list[Run]:
         last, num_keys = q_last[start:stop], widths[start]
         bias = None
         if int(last.min()) + 1 < num_keys:
-            mask = visible(torch.zeros_like(last), last, num_keys).unsqueeze(1)
-            bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
+            bias = as_bias(visible(torch.zeros_like(last), last, num_keys), dtype).unsqueeze(1)
         found.append(Run(slice(start, stop), num_keys, bias))
     return found
 

@@ -1,7 +1,7 @@
 """How do packed rows attend on a GPU? FlexAttention, with the blocks that hold anything worked out from the intervals.
 
 A block mask is made once a batch, outside whatever is compiled, and its shapes depend on B and L alone: nothing is compiled
-again for another layout. On a CPU FlexAttention has no backward pass; spanwise attention serves there (see attention.py).
+again for another layout. On a CPU FlexAttention has no backward pass; spanwise attention serves there (see packed.py).
 
 Legend: B rows, L row length, H heads, K head width, N blocks along a row.
 """

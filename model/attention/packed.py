@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.visibility import visible
+from model.attention.visibility import as_bias, visible
 from model.regroup import inverse, regroup
 from model.transformer import Attend
 
@@ -66,7 +66,7 @@ def masked_attention(first: Tensor, last: Tensor) -> Attend:
     mask = visible(first, last, first.shape[1]).unsqueeze(1)
     if first.device.type != "cpu":
         return lambda layer, query, key, value: F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    bias = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+    bias = as_bias(mask, torch.float32)
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         # On a CPU the fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
@@ -134,8 +134,7 @@ def _pad(found: Spans, first: Tensor, last: Tensor) -> Group:
     mask = visible(first[at] - found.start.unsqueeze(1), last[at] - found.start.unsqueeze(1), length)
     # What padding computes is thrown away; it sees everything, because a softmax over nothing is not a number.
     mask |= (offset >= found.length.unsqueeze(1)).unsqueeze(-1)
-    bias = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf")).unsqueeze(1)
-    return Group(at.flatten(), bias, len(at), length)
+    return Group(at.flatten(), as_bias(mask, torch.float32).unsqueeze(1), len(at), length)
 
 
 def _attend_group(part: Group, query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:

@@ -20,3 +20,8 @@ def visible(first: Tensor, last: Tensor, num_keys: int) -> Tensor:
     """
     key = torch.arange(num_keys, device=first.device)
     return (key >= first.unsqueeze(-1)) & (key <= last.unsqueeze(-1))
+
+
+def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """bool -> what to add to the scores, of the same shape: 0 where seen and -inf where not."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))

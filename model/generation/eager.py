@@ -103,6 +103,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
+        """Run one step on the slots `rows` (contiguous, one a row of inputs), growing the cache where it is too short."""
         if self._mode != "eager":
             strides = -(-inputs.num_keys // WINDOW_STRIDE)
             grids = inputs.grids if self._has_unet else ()

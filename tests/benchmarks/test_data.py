@@ -85,8 +85,10 @@ def test_the_made_corpus_is_what_the_stage_reads(tmp_path: Path) -> None:
     assert data_encode.plain_loop(tmp_path / "artifacts/autoencoder", [documents[0].images[0]] * 3, num_threads=1) > 0
 
 
-def test_both_formats_hold_the_rows_and_memory_is_that_of_a_process(tmp_path: Path) -> None:
+def test_both_formats_hold_the_rows_and_memory_is_that_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_readers, "ROWS_A_FILE", 7)
     paths = data_readers.write_files(tmp_path / "files", 30, seed=4)
+    assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "files").iterdir())] == [5, 5]
     for name, path in paths.items():
         answer = data_readers.read(name, path, tmp_path / name)
         assert answer["documents"] == 30

@@ -15,21 +15,18 @@ import torch
 
 from benchmarks.gpu import figures, plan, run_part
 from benchmarks.gpu_parity import random_layout
-from benchmarks.gpu_train import step_flops
+from benchmarks.gpu_train import prepare
 from benchmarks.gpu_work import (
     FULL,
-    SPECIAL_IDS,
     TOY,
     configuration,
     lay_out,
-    make_batch,
     make_document,
     num_positions,
+    num_tokens,
     plan_row,
 )
 from benchmarks.packed_batch import packed_batch
-from components.training import flops
-from model.transfusion import Transfusion
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("gpu*.py"))
@@ -116,16 +113,12 @@ def test_rows_of_the_full_work_are_full_and_half_images(seed: int) -> None:
     assert num_images * 256 / (200 * FULL.row_length) == pytest.approx(0.5, abs=0.03)
 
 
-def test_flops_are_those_that_training_reports(seed: int) -> None:
-    config = configuration(TOY, "tiny")
-    batch, num_tokens = make_batch(TOY, 3, seed)
-    model = Transfusion(config)
-    is_patch = torch.zeros(batch.ids.numel(), dtype=torch.bool).index_fill_(0, batch.latents[0].patch_at, True)
-    used = (batch.ids.flatten() != SPECIAL_IDS["pad"]) | is_patch
-    # A position of padding sees itself, which training counts.
-    padding = 12 * config.num_layers * config.width * int((~used).sum())
-    assert step_flops(model, batch) == flops.step_flops(model, batch, int(used.sum())) - padding
-    assert num_tokens < int(used.sum()) < 1.3 * num_tokens
+def test_positions_are_tokens_and_markers_and_no_padding(seed: int) -> None:
+    given = prepare(TOY, 3, seed, torch.device("cpu"))
+    rng = random.Random(seed)
+    plans = [plan for _ in range(3) for plan in plan_row(rng, TOY.row_length, TOY.grid)]
+    assert given.num_tokens == sum(map(num_tokens, plans))
+    assert given.num_positions == sum(map(num_positions, plans)) > given.num_tokens
 
 
 def test_random_layouts_are_documents_and_images_within_them(seed: int) -> None:

@@ -17,12 +17,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # Where each heavyweight may be imported; nothing else may.
 HOMES = {
     "mlflow": {"components/runtime/tracking.py", "components/runtime/registry.py", "export/pyfunc.py"},
-    "ray": {
-        "components/runtime/cluster.py",
-        "components/runtime/workers.py",
-        "components/training/autoencoder_worker.py",
-        "components/training/worker.py",
-    },
+    "ray": {"components/runtime/cluster.py", "components/runtime/workers.py"},
     "great_expectations": {"components/data/gate/expectations.py"},
     "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/latents/autoencoder.py"},
@@ -54,7 +49,7 @@ def test_a_heavyweight_has_one_home(library: str) -> None:
 
 def test_model_imports_torch_and_the_standard_library_only() -> None:
     allowed = {*sys.stdlib_module_names, "torch", "model"}
-    once = {"safetensors": "pretrained.py", "diffusers": "autoencoder.py"}
+    once = {"safetensors": "transfusion.py", "diffusers": "autoencoder.py"}
     for path in (ROOT / "model").rglob("*.py"):
         for library in _imports(path) - allowed:
             assert once.get(library) == path.name, f"{path.name} imports {library}"

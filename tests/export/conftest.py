@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_manifest
@@ -16,7 +19,6 @@ from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
 from model.config import ModelConfig, image_modality, model_config
 from model.latents.autoencoder import Autoencoder
-from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 
 IMAGE_SIDE_PX = 16
@@ -33,6 +35,17 @@ class Made(NamedTuple):
     autoencoder: Autoencoder
     parity: dict[str, Any]
     seconds: float
+
+
+def png(width: int, height: int, mode: str = "RGB", seed: int = 0) -> bytes:
+    """Noise as a PNG file's bytes."""
+    channels = {"RGB": 3, "RGBA": 4}.get(mode)
+    shape = (height, width, channels) if channels else (height, width)
+    values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    buffer = io.BytesIO()
+    image = Image.fromarray(values) if mode in ("RGB", "RGBA", "L") else Image.fromarray(values.astype(np.uint16) * 257)
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def lively_model(config: ModelConfig) -> Transfusion:
@@ -63,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         special_ids=tokenizer.special_ids,
     )
     model = lively_model(config)
-    save_pretrained(model, sources.model)
+    model.save_pretrained(sources.model)
     autoencoder = Autoencoder.create(
         block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=IMAGE_SIDE_PX
     ).eval()

@@ -20,7 +20,6 @@ from model.config import Codec, Experts, Modality, ModelConfig, model_config
 from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions
 from model.generation.sampling import generate
-from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from tests.export.conftest import CONFIG, Made, lively_model
 
@@ -109,7 +108,7 @@ def test_it_generates_what_torch_generates(exported: Exported) -> None:
 
 def test_a_unet_codec_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
     sources = Sources(tmp_path / "model", made.sources.autoencoder, made.sources.tokenizer)
-    save_pretrained(Transfusion(several("shared", qk_norm=False, codec="unet")), sources.model)
+    Transfusion(several("shared", qk_norm=False, codec="unet")).save_pretrained(sources.model)
     folder = tmp_path / "bundle"
     folder.mkdir()
     with pytest.raises(ExportRefused, match="the U-Net codec of image cannot be exported yet"):

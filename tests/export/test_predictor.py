@@ -10,17 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.intake.images import ImageError, decode_png, to_square_png
 from export.bundle import TOKENIZER
 from export.failure import BadPrompt
-from export.pictures import read_pixels
-from export.predictor import PredictOptions, Predictor, Prompt
+from export.pictures import read_pixels, write_pngs
+from export.predictor import PredictOptions, Predictor, Prompt, request_seed
 from export.text import TextCodec
 from model.generation.prefix import columns_needed
-from model.generation.requests import Request, SamplingOptions
+from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
-from model.latents.autoencoder import to_images
-from tests.export.conftest import Made
+from tests.export.conftest import Made, png
 
 OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)
 SPECIAL = ["<|pad|>", "<|bos|>", "<|eos|>", "<|boi|>", "<|eoi|>"]
@@ -29,16 +27,6 @@ SPECIAL = ["<|pad|>", "<|bos|>", "<|eos|>", "<|boi|>", "<|eoi|>"]
 @pytest.fixture(scope="module")
 def predictor(made: Made) -> Predictor:
     return Predictor.open(made.bundle.folder)
-
-
-def png(width: int, height: int, mode: str = "RGB", seed: int = 0) -> bytes:
-    channels = {"RGB": 3, "RGBA": 4}.get(mode)
-    shape = (height, width, channels) if channels else (height, width)
-    values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    buffer = io.BytesIO()
-    image = Image.fromarray(values) if mode in ("RGB", "RGBA", "L") else Image.fromarray(values.astype(np.uint16) * 257)
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
@@ -50,10 +38,13 @@ def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
         Prompt("broken", "image_to_text", image=b"no image"),
         Prompt("j", "text_to_image", "a blue seven"),
         Prompt("what", "sing", "a song"),
+        Prompt("e", "image_to_image", "make it blue", png(40, 30)),
+        Prompt("no words", "image_to_image", "", png(40, 30)),
+        Prompt("no picture", "image_to_image", "make it blue"),
     ]
     answers = predictor.predict(prompts, OPTIONS)
-    assert [answer.id for answer in answers] == ["t", "i", "bad", "c", "broken", "j", "what"]
-    text, picture, empty, caption, broken, other, unknown = answers
+    assert [answer.id for answer in answers] == [prompt.id for prompt in prompts]
+    text, picture, empty, caption, broken, other, unknown, edit, wordless, pictureless = answers
     assert Image.open(io.BytesIO(picture.image_png)).size == (16, 16)
     assert picture.image_png != other.image_png
     assert text.num_tokens <= 6
@@ -61,6 +52,23 @@ def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
     assert not caption.error
     assert (empty.error, broken.error) == ("prompt is empty", "image is not PNG, JPEG, WEBP")
     assert "sing" in unknown.error
+    assert Image.open(io.BytesIO(edit.image_png)).size == (16, 16)
+    assert (wordless.error, pictureless.error) == ("prompt is empty", "image is missing or cannot be read")
+
+
+def test_an_edit_depends_on_the_picture_and_on_the_words(predictor: Predictor) -> None:
+    """What the loop itself makes of picture, instruction and seed, and another thing for another of either."""
+    config = predictor.bundle.config
+    given = Prompt("e", "image_to_image", "make it blue", png(40, 30))
+    changed = [given, given._replace(prompt="make it red"), given._replace(image=png(40, 30, seed=1))]
+    pictures = [predictor.predict([prompt], OPTIONS)[0].image_png for prompt in changed]
+    assert len(set(pictures)) == 3
+    latents = predictor.autoencoder.encode(read_pixels(given.image, 16))[0]
+    words = TextCodec(predictor.bundle.folder / TOKENIZER).encode("make it blue").tolist()
+    request = edit_request(config, latents, words, seed=request_seed(OPTIONS.seed, "e"))
+    options = SamplingOptions(num_steps=OPTIONS.num_solver_steps, guidance_scale=OPTIONS.guidance_scale)
+    (wanted,) = generate(predictor.opened.engine, [request], options, num_slots=2)
+    assert pictures[0] == write_pngs(predictor.autoencoder.decode(wanted.images[0][None]))[0]
 
 
 def test_an_answer_depends_on_its_id_and_not_on_its_neighbours(predictor: Predictor) -> None:
@@ -126,20 +134,3 @@ def test_the_longest_prompt_fits_and_one_more_is_refused(predictor: Predictor, t
     longer = longest._replace(prefix=(torch.cat([ids[:1].repeat(spare + 1), ids]),))
     with pytest.raises(ValueError, match="positions"):
         generate(predictor.opened.engine, [longer], options, num_slots=1)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
-@pytest.mark.parametrize("size", [(16, 16), (40, 30), (7, 50)])
-def test_pictures_are_prepared_as_the_corpus_was(mode: str, size: tuple[int, int]) -> None:
-    data = png(*size, mode=mode)
-    wanted = decode_png(to_square_png(data, 16))
-    assert np.array_equal(to_images(read_pixels(data, 16))[0].numpy(), wanted)
-
-
-@pytest.mark.parametrize("data", [b"", b"GIF89a", png(30, 30)[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"])
-def test_what_the_corpus_refuses_is_refused(data: bytes) -> None:
-    with pytest.raises(ImageError) as corpus:
-        to_square_png(data, 16)
-    with pytest.raises(BadPrompt) as ours:
-        read_pixels(data, 16)
-    assert str(ours.value) == str(corpus.value)

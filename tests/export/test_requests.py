@@ -10,7 +10,7 @@ import pytest
 from export.batch import batches
 from export.failure import ExportRefused
 from export.predictions import append_journal, gather, read_journal, write_predictions
-from export.requests import read_requests
+from export.requests import TASKS, read_requests
 
 GOOD = {"id": "1", "task": "text_to_image", "prompt": "a red three"}
 BAD = [
@@ -23,6 +23,9 @@ BAD = [
     (b'{"id": 7, "task": "text", "prompt": "a"}', "id must be text"),
     (b'{"id": "a", "task": "text", "promt": "a"}', "unknown key 'promt'"),
     (b'{"id": "a", "task": "text", "prompt": "a", "image": "b.png"}', "no meaning"),
+    (b'{"id": "a", "task": "image_to_image", "image": "b.png"}', "prompt is missing or empty; image_to_image needs it"),
+    (b'{"id": "a", "task": "image_to_image", "prompt": "bluer"}', "image is missing or empty; image_to_image needs it"),
+    (b'{"id": "a", "task": "image_to_image", "image": "../b.png", "prompt": "bluer"}', "below the folder"),
     (b'{"id": "a", "task": "image_to_text", "image": "../secret.png"}', "below the folder"),
     (b'{"id": "a", "task": "image_to_text", "image": "/etc/hostname"}', "below the folder"),
     (b'{"id": "a", "task": "text", "prompt": "\xff"}', "not UTF-8"),
@@ -43,6 +46,15 @@ def test_each_bad_line_alone_is_set_aside(tmp_path: Path) -> None:
     assert [bad.line for bad in read.bad] == list(range(3, 3 + len(BAD)))
     for bad, (_, reason) in zip(read.bad, BAD, strict=True):
         assert reason in bad.reason
+
+
+def test_every_task_is_read_with_all_that_it_is_made_of(tmp_path: Path) -> None:
+    given = {"image": "images/b.png", "prompt": "bluer"}
+    lines = [{"id": task, "task": task} | {key: given[key] for key in keys} for task, keys in TASKS.items()]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    read = read_requests(tmp_path / "r.jsonl")
+    assert not read.bad
+    assert [{key: value for key, value in line._asdict().items() if value and key != "line"} for line in read.good] == lines
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

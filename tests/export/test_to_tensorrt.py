@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from export.build import build_tensorrt
 from export.bundle import STEP_GRAPH
@@ -26,6 +28,11 @@ from export.engine_key import (
 )
 from export.failure import ExportRefused
 from export.to_tensorrt import decomposable_graph
+from model.generation.eager import SlotCache, TorchEngine
+from model.generation.engine import StepInputs, StepOutput
+from model.generation.requests import SamplingOptions, caption_request, edit_request, image_request, text_request
+from model.generation.sampling import generate
+from model.transfusion import Transfusion
 from tests.export.conftest import CONFIG, Made
 
 
@@ -99,11 +106,57 @@ def test_the_graph_digest_covers_the_weights(copied: Path) -> None:
     assert graph_digest(copied / STEP_GRAPH) != before
 
 
-def test_profiles_cover_every_step_the_loop_takes(made: Made) -> None:
+class Recorder(TorchEngine):
+    """Torch's engine, which also notes the rows, positions and keys of its steps."""
+
+    def __init__(self, model: Transfusion) -> None:
+        super().__init__(model)
+        self.shapes = set[tuple[int, int, int]]()
+
+    def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
+        self.shapes.add((len(inputs.ids), inputs.ids.shape[1], inputs.num_keys))
+        return super().step(inputs, cache, rows)
+
+
+def test_profiles_cover_every_step_of_a_mixed_generation(made: Made) -> None:
+    """Text, captions, pictures, edits and pictures with text after them, in all phases at once."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    config, engine, num_patches = made.model.config, Recorder(made.model), 16
+    words = lambda: [rng.randrange(10, 300) for _ in range(rng.randrange(1, 9))]  # noqa: E731
+    requests = []
+    for number in range(6):
+        latents = torch.randn(4, 8, 8, generator=generator)
+        drawn = image_request(config, words(), seed=number, image_shape=(8, 8))
+        requests += [
+            text_request(config, words(), seed=number, max_new_tokens=rng.randrange(1, 9)),
+            caption_request(config, latents, seed=number, max_new_tokens=rng.randrange(1, 9)),
+            drawn,
+            edit_request(config, latents, words(), seed=number),
+            drawn._replace(max_new_tokens=rng.randrange(2, 9)),
+        ]
+    rng.shuffle(requests)
+    options = SamplingOptions(num_steps=3, guidance_scale=2.0, guidance_interval=(0.0, 0.8), temperature=1.0)
+    generate(engine, requests, options, num_slots=4)
+    generate(engine, [each for each in requests if each.max_latents and each.max_new_tokens], options, num_slots=2)
+    profiles = step_profiles(config, num_patches, 8)
+    taken = {shape: profiles[profile_for(profiles, *shape[:2])] for shape in engine.shapes}
+    for (num_rows, num_positions, num_keys), profile in taken.items():
+        for size, limits in ((num_rows, profile.batch), (num_positions, profile.step), (num_keys, profile.keys)):
+            assert limits.min <= size <= limits.max, profile
+    assert {profile.name for profile in taken.values()} == {"decode", "denoise", "prefill"}
+    # A picture on its way, and a finished one with its end token: the widest profile is tuned for other sizes.
+    drawing = {positions for (_, positions, _), profile in taken.items() if profile.name == "denoise"}
+    assert drawing == {num_patches, num_patches + 1}
+
+
+def test_the_narrowest_profile_is_taken_and_what_fits_none_is_refused(made: Made) -> None:
     config = made.model.config
     profiles = step_profiles(config, 16, 8)
-    assert [profiles[profile_for(profiles, 3, size)].name for size in (1, 16, 5, 17, config.max_length - 1)] == [
+    assert [profiles[profile_for(profiles, 3, size)].name for size in (1, 16, 17, 5, 18, config.max_length - 1)] == [
         "decode",
+        "denoise",
         "denoise",
         "prefill",
         "prefill",

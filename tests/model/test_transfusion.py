@@ -1,9 +1,11 @@
-"""Do sizes and losses mean what they say, and is a model without images a plain Llama?"""
+"""Do sizes and losses mean what they say, is a model without images a plain Llama, and does its folder hold it completely?"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +230,25 @@ def test_impossible_configurations_are_refused(field: str, value: Any) -> None:
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="preset: '9b'"):
         preset_config("9b")
+
+
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    model = tiny_model(experts="feed_forward", qk_norm=True)
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    back = Transfusion.from_pretrained(tmp_path)
+    assert back.config == model.config
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, back.state_dict()[name]), name
+
+
+def test_weights_of_another_size_and_unknown_keys_are_refused(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"mlp_width": 32}))
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit config\.json"):
+        Transfusion.from_pretrained(tmp_path)
+    path.write_text(json.dumps(values | {"depth": 3}))
+    with pytest.raises(ValueError, match="depth"):
+        Transfusion.from_pretrained(tmp_path)

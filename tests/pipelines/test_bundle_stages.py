@@ -21,7 +21,6 @@ from components.runtime.files import read_json, read_manifest, write_json, write
 from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
-from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import export, infer, register
 from pipelines.params import Params, load
@@ -56,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     markers = {"begin_id": ids["boi"], "end_id": ids["eoi"]}
     images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
     sizes = {"vocab_size": 300, "modalities": (images,), "objective": "flow", "max_length": 128}
-    save_pretrained(Transfusion(model_config("tiny", **sizes, special_ids=ids)), Path("artifacts/train"))
+    Transfusion(model_config("tiny", **sizes, special_ids=ids)).save_pretrained(Path("artifacts/train"))
     write_json(Path("artifacts/train/run.json"), {"run_id": open_run("train").run_id})
     write_manifest(Path("artifacts/train"), kind="train", step=1)
     channels = {"block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4}

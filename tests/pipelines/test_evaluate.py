@@ -34,7 +34,6 @@ from components.runtime.files import read_json, write_json, write_manifest, writ
 from components.runtime.tracking import open_run, tracking_uri
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
-from model.pretrained import save_pretrained
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths
 from pipelines.params import Params, load
@@ -118,7 +117,7 @@ def write_world(documents: Sequence[Document]) -> str:
         max_length=160,
         special_ids=tokenizer.special_ids,
     )
-    save_pretrained(Transfusion(config), paths.TRAIN)
+    Transfusion(config).save_pretrained(paths.TRAIN)
     run_id = open_run("train").run_id
     write_json(paths.TRAIN / "run.json", {"run_id": run_id})
     write_manifest(paths.TRAIN, kind="train", step=7)

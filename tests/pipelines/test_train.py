@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.runtime.files import read_manifest
-from model.pretrained import from_pretrained
+from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
 
 __all__ = ["corpus"]  # the fixture
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert "step 400/400 | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
     assert manifest["step"] == 400
-    model = from_pretrained(workspace / "artifacts/train")
+    model = Transfusion.from_pretrained(workspace / "artifacts/train")
     assert model.config.width == 32
     with (workspace / "reports/train/history.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -13,32 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.faults_repro import TINY, set_params
+
 ROOT = Path(__file__).resolve().parents[2]
-TINY = {
-    "ingest.vocab_size": 600,
-    "ingest.documents_per_file": 64,
-    "ingest.scenes.num_train": 120,
-    "ingest.scenes.num_validation": 24,
-    "ingest.scenes.num_test": 24,
-    "ingest.prose.max_train_bytes": 40_000,
-    "ingest.prose.max_held_out_bytes": 6_000,
-    "validate.latents.min_packing_fill": 0.5,
-    "validate.latents.max_std": 50.0,
-    "validate.latents.min_std": 0.0,
-    "validate.latents.max_abs_mean": 50.0,
-    "validate.latents.max_abs_overall_mean": 50.0,
-    "validate.latents.min_overall_std": 0.0,
-    "validate.latents.max_overall_std": 50.0,
-    "autoencoder.max_steps": 12,
-    "autoencoder.preset": "tiny",
-    "autoencoder.min_psnr_db": 1.0,
+SMALL = TINY | {
     "train.model.preset": "tiny",
     "train.batch_rows": 4,
     "train.max_steps": 12,
@@ -83,24 +67,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
-    _set(copy, TINY)
+    set_params(copy / "params.yaml", SMALL)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "fresh"]):
         subprocess.run(["git", *command], cwd=copy, check=True)
     return copy
-
-
-def _set(repository: Path, values: Mapping[str, Any]) -> None:
-    yaml, path = YAML(), repository / "params.yaml"
-    tree = yaml.load(path.read_text())
-    for dotted, value in values.items():
-        *parents, leaf = dotted.split(".")
-        node = tree
-        for parent in parents:
-            node = node[parent]
-        assert leaf in node, dotted
-        node[leaf] = value
-    with path.open("w") as file:
-        yaml.dump(tree, file)
 
 
 def _environment() -> dict[str, str]:
@@ -174,12 +144,12 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> 
     before = (repository / "artifacts" / "train" / "manifest.json").read_bytes()
     floor = YAML().load((repository / "params.yaml").read_text())["validate"]["documents"]["min_documents"]
     gate = [sys.executable, "-m", "pipelines.validate", "documents"]
-    _set(repository, {"validate.documents.min_documents": 1_000_000})
+    set_params(repository / "params.yaml", {"validate.documents.min_documents": 1_000_000})
     try:
         result = _repro(repository)
         direct = subprocess.run(gate, cwd=repository, env=_environment(), capture_output=True, check=False)
     finally:
-        _set(repository, {"validate.documents.min_documents": floor})
+        set_params(repository / "params.yaml", {"validate.documents.min_documents": floor})
     said = result.stdout + result.stderr
     assert result.returncode != 0 and direct.returncode == 1
     assert "validate-documents: refused:" in said and "expect_table_row_count_to_be_between" in said and "1000000" in said
@@ -191,7 +161,10 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> 
 @pytest.mark.timeout(400)
 def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) -> None:
     """SIGKILL to dvc and to everything it started, once a checkpoint stands; the next repro does not begin at step 0."""
-    _set(repository, {"train.max_steps": 4000, "train.checkpoint_every_steps": 10, "train.sample_every_steps": 4000})
+    set_params(
+        repository / "params.yaml",
+        {"train.max_steps": 4000, "train.checkpoint_every_steps": 10, "train.sample_every_steps": 4000},
+    )
     command = [sys.executable, "-m", "dvc", "repro", "train"]
     with (repository / "killed.log").open("w") as log:
         process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)

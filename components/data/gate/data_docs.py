@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.data.gate.verdict import Finding, Verdict
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from components.data.gate.expectations import Finding, Verdict
 
 LOGO = Path("static/images/logo-long.png")
 KEPT_STATIC = {LOGO.name, "favicon.ico"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from components.data.gate.data_docs import as_html, from_html, make_offline
+from components.data.gate.verdict import NUM_ROWS_SHOWN, Finding, Verdict
 from components.data.quarantine import Quarantined
 from components.runtime.files import fresh_folder
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # The column that names a row, in every table that is checked.
 KEY = "key"
 SITE = "data_docs"
-NUM_ROWS_SHOWN = 20
 
 
 class Rule(NamedTuple):
@@ -55,55 +55,6 @@ class Floor(NamedTuple):
     name: str
     selection: Mapping[str, Any]
     rules: Sequence[Rule]
-
-
-class Finding(NamedTuple):
-    """What came of one rule. observed: the table's value, or how many rows it has. num_failing: rows that break it.
-
-    rows: the first failing ones, each {"key": ..., column: value}. error: why it could not be evaluated, else "".
-    severity: as Great Expectations gives it back.
-    """
-
-    table: str
-    level: str
-    severity: str
-    expectation: str
-    arguments: dict[str, Any]
-    reason: str
-    success: bool
-    observed: Any
-    num_failing: int
-    rows: list[dict[str, Any]]
-    error: str
-
-
-class Verdict(NamedTuple):
-    """refusals: one sentence each; empty means passed. warnings: one sentence each, of what does not stop.
-
-    quarantined: rows set aside, each once, in the table's order.
-    """
-
-    findings: list[Finding]
-    quarantined: list[Quarantined]
-    quarantined_share: float
-    refusals: list[str]
-    warnings: list[str]
-
-    @property
-    def passed(self) -> bool:
-        return not self.refusals
-
-    def to_dict(self) -> dict[str, Any]:
-        """The gate's report, JSON-able: no times, no ids of runs, so that equal tables give equal bytes."""
-        return {
-            "passed": self.passed,
-            "refusals": self.refusals,
-            "warnings": self.warnings,
-            "num_quarantined": len(self.quarantined),
-            "quarantined_share": round(self.quarantined_share, 6),
-            "quarantined": [entry._asdict() for entry in self.quarantined[:NUM_ROWS_SHOWN]],
-            "findings": [finding._asdict() for finding in self.findings],
-        }
 
 
 def row_rule(kind: str, reason: str, **arguments: Any) -> Rule:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS
-from components.data.gate.expectations import Check, Floor, Rule, Verdict, judge, row_rule, table_rule, warning_rule
+from components.data.gate.expectations import Check, Floor, Rule, judge, row_rule, table_rule, warning_rule
+from components.data.gate.verdict import Verdict
 from components.data.shards import open_shard, shard_paths
 
 if TYPE_CHECKING:

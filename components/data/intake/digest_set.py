@@ -1,6 +1,6 @@
 """How are the keys of a million documents remembered in little memory? By 16-byte digests, side by side in one array.
 
-A Python set of strings takes 150 bytes a key and more; this takes 24 to 48. Two different keys share a digest once in
+A Python set of strings takes 150 bytes a key and more; this takes 20 to 40. Two different keys share a digest once in
 10^20 corpora of a billion documents.
 """
 
@@ -40,7 +40,7 @@ class DigestSet:
             return False
         self._slots[at : at + DIGEST_BYTES] = digest
         self._size += 1
-        if 3 * self._size > 2 * self._num_slots:
+        if 5 * self._size > 4 * self._num_slots:
             self._grow()
         return True
 

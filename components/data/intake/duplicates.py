@@ -9,7 +9,7 @@ difference hash (is a pixel brighter than its left neighbour, on 9 x 8 pixels). 
 both are: captions repeat, and one picture may have many captions. Candidates are those that share a band of the signature
 (locality-sensitive hashing; Leskovec et al., Mining of Massive Datasets, chapter 3), or a quarter of a picture's hash.
 
-Memory: for exactness 24 to 48 bytes a document and as much a picture; for nearness 4 bytes a permutation and 100 for
+Memory: for exactness 20 to 40 bytes a document and as much a picture; for nearness 4 bytes a permutation and 100 for
 pictures a document, of max_remembered at most, and 12 to 20 bytes for each of these and each band or quarter at once.
 A verdict depends on the documents before, and on nothing else.
 """

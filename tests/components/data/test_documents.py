@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import (
+    GROUP_ROWS,
     SPLITS,
     Document,
+    DocumentWriter,
     ImageSegment,
     TextSegment,
     document_parts,
@@ -43,6 +48,28 @@ def test_splits_do_not_mix(tmp_path: Path) -> None:
     assert [document.split for split in SPLITS for document in read_documents(tmp_path, split)] == list(SPLITS)
     with pytest.raises(AssertionError, match="k1 is of test"):
         write_documents(tmp_path, "train", [make(1, "test")], 8)
+
+
+def test_a_part_is_written_a_row_group_at_a_time(tmp_path: Path) -> None:
+    """However many documents a part has, and whatever is not complete has no place in the records."""
+    seed = secrets.randbits(20)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    pictures = [ImageSegment(draw.randbytes(100)) for _ in range(1300)]
+    documents = [
+        Document(key=str(number), source="s", split="train", segments=(picture,)) for number, picture in enumerate(pictures)
+    ]
+    with DocumentWriter(tmp_path, "train", 1200) as writer:
+        for document in documents[:GROUP_ROWS]:
+            writer.add(document)
+        (path,) = document_parts(tmp_path, "train")
+        assert path.stat().st_size > 100 * GROUP_ROWS and not writer.records
+        for document in documents[GROUP_ROWS:]:
+            writer.add(document)
+    groups = pq.ParquetFile(path).metadata
+    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [512, 512, 176]
+    assert writer.records == {"train/part-00000.parquet": 1200, "train/part-00001.parquet": 100}
+    assert list(read_documents(tmp_path, "train")) == documents
 
 
 def test_same_documents_give_same_bytes(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 
 from components.runtime import cluster
 from components.runtime.failure import BadInput
-from components.runtime.workers import run_workers
+from components.runtime.workers import join_workers, run_workers
 
 
 class Doubler:
@@ -31,16 +34,16 @@ class Doubler:
 
 def flaky(config: dict[str, Any]) -> None:
     """Ends by SIGKILL the first time, and writes what it found the second time."""
-    from ray import train as ray_train
-
+    world = join_workers(config["num_threads"])
     folder = Path(config["folder"])
     with (folder / "lines.log").open("a") as lines:
-        lines.write(f"here is worker {ray_train.get_context().get_world_rank()}\n")
+        lines.write(f"here is worker {world.rank}\n")
     if not (folder / "killed").exists():
         (folder / "killed").touch()
         time.sleep(2)  # a worker that dies while its group is being set up is taken for the controller's own failure
         os.kill(os.getpid(), signal.SIGKILL)
-    (folder / "threads").write_text(str(config["num_threads"]))
+    found = {"size": world.size, "device": world.device.type, "precision": torch.get_float32_matmul_precision()}
+    (folder / "found.json").write_text(json.dumps(found | {"threads": torch.get_num_threads()}))
 
 
 def refusing(config: dict[str, Any]) -> None:
@@ -60,6 +63,16 @@ def ray_up() -> Iterator[None]:
         yield
 
 
+# A driver of its own joins the cluster that RAY_ADDRESS names and prints what a worker there sees of its environment.
+LOOK = """
+import json, os, sys
+from components.runtime import cluster
+with cluster.start_ray():
+    import ray
+    print(json.dumps(ray.get(ray.remote(lambda names: {name: os.environ.get(name) for name in names}).remote(sys.argv[1:]))))
+"""
+
+
 def test_every_item_comes_back_once(ray_up: None) -> None:
     items = [{"key": key} for key in range(7)]
     found = sorted(cluster.map_over_actors(items, Doubler, {"offset": 1}, 2), key=lambda result: result["key"])
@@ -67,6 +80,20 @@ def test_every_item_comes_back_once(ray_up: None) -> None:
     assert found[0]["note"] == "even" and found[1]["others"] == [None, "odd"]
     assert os.getpid() not in {result["process"] for result in found}
     assert list(cluster.map_over_actors([], Doubler, {"offset": 1}, 2)) == []
+
+
+def test_workers_of_a_cluster_joined_know_the_way_to_the_data(ray_up: None, tmp_path: Path) -> None:
+    """The cluster's own environment, which its workers inherit, has none of the names."""
+    import ray
+
+    assert {"TRANSFUSION_LATENTS", "TRANSFUSION_CACHE", "TRANSFUSION_CACHE_GIB", "AWS_ENDPOINT_URL"} <= set(cluster.FORWARDED)
+    names = [name for name in cluster.FORWARDED if name not in os.environ]
+    values = {name: f"{name} of the driver" for name in names}
+    places = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(cluster.REPOSITORY)}
+    command, environment = [sys.executable, "-c", LOOK, *names, "HOSTNAME_OF_NOBODY"], os.environ | places | values
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads(result.stdout.splitlines()[-1]) == values | {"HOSTNAME_OF_NOBODY": None}
 
 
 def test_a_killed_worker_is_started_again(ray_up: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +105,8 @@ def test_a_killed_worker_is_started_again(ray_up: None, tmp_path: Path, capfd: p
         run_name="run",
         lines=tmp_path / "lines.log",
     )
-    assert int((tmp_path / "threads").read_text()) >= 1
+    found = {"size": 1, "device": cluster.device().type, "precision": "high", "threads": os.cpu_count() or 1}
+    assert json.loads((tmp_path / "found.json").read_text()) == found
     assert capfd.readouterr().out.count("here is worker 0\n") == 2
 
 

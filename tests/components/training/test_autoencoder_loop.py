@@ -13,7 +13,8 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from components.training.autoencoder_loop import AutoencoderTrainer, World, one_cycle
+from components.runtime.workers import World
+from components.training.autoencoder_loop import AutoencoderTrainer, one_cycle
 from components.training.autoencoder_losses import adaptive_weight, latent_loss, picture_loss
 from components.training.autoencoder_state import State, new_state
 from components.training.config import AutoencoderConfig

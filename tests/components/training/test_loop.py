@@ -14,9 +14,11 @@ import torch
 import torch.distributed
 
 from components.runtime.failure import BadInput
-from components.training.checkpoints import TrainingState, resume, save_checkpoint
+from components.runtime.workers import World
+from components.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from components.training.config import TrainConfig
-from components.training.loop import Losses, Progress, Trainer, World, new_state
+from components.training.loop import Losses, Progress, Trainer, new_state
+from components.training.run_folder import resume
 from components.training.worker import configuration
 from model.loss import loss_sums
 from model.transfusion import Transfusion
@@ -57,7 +59,7 @@ def fresh(corpus: Corpus, config: TrainConfig) -> TrainingState:
 
 def trained(corpus: Corpus, config: TrainConfig, store: Path | None = None, world: World = ALONE) -> Ended:
     state, notes = fresh(corpus, config), Notes(store)
-    step = resume(store, state, print) if store else 0
+    step = resume(store, lambda folder: load_checkpoint(folder, state), print) if store else 0
     Trainer(config, state, corpus.rows("train"), corpus.rows("validation"), world).run(notes, first_step=step + 1)
     return Ended(notes, state)
 

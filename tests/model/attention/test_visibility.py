@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from model.attention.packed import packed_attention
-from model.attention.visibility import visible
+from model.attention.visibility import as_bias, visible
 from model.experts import shared
 from model.latents.patches import LinearPatchCodec
 from model.loss import Noised, loss_sums_at
@@ -67,3 +67,19 @@ def test_packing_changes_no_loss(rng: random.Random) -> None:
         one, other = (loss_sums_at(model, batch, drawn, PLAIN) for batch in (together, apart))
     torch.testing.assert_close(one.text, other.text, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(one.image, other.image, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bias_weighs_what_is_seen_alone(rng: random.Random) -> None:
+    """A softmax over biased scores is the softmax over what the mask lets through, and 0 elsewhere, exactly."""
+    torch.manual_seed(rng.randrange(2**32))
+    mask = torch.rand(3, 5, 7) < 0.5
+    mask[..., 0] = True
+    for dtype in (torch.float32, torch.bfloat16):
+        scores, bias = torch.randn(3, 5, 7).to(dtype), as_bias(mask, dtype)
+        assert bias.dtype == dtype
+        found = (scores + bias).softmax(-1)
+        for row, seen in zip(found.flatten(0, 1), mask.flatten(0, 1), strict=True):
+            assert not row[~seen].any()
+        for index in range(15):
+            seen = mask.flatten(0, 1)[index]
+            torch.testing.assert_close(found.flatten(0, 1)[index][seen], scores.flatten(0, 1)[index][seen].softmax(-1))

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from components.data.gate.expectations import Check, Floor, Verdict, judge, row_rule, table_rule, warning_rule
+from components.data.gate.expectations import Check, Floor, judge, row_rule, table_rule, warning_rule
+from components.data.gate.verdict import Verdict
 
 
 def table(**columns: list[Any]) -> pd.DataFrame:

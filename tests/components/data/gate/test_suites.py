@@ -15,8 +15,8 @@ import pytest
 from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS, read_documents
 from components.data.documents_table import document_row, write_table
-from components.data.gate.expectations import Verdict
 from components.data.gate.suites import judge_documents, judge_latents
+from components.data.gate.verdict import Verdict
 from components.data.shards import open_shard, shard_paths, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime.files import read_manifest

@@ -1,0 +1,126 @@
+"""Is a request's picture seen as the corpus was, and is every other refused with one sentence?"""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from components.data.intake.images import ImageError, decode_png, to_square_png
+from export.failure import BadPrompt
+from export.pictures import TOO_MANY_PIXELS, TOO_MUCH_MEMORY, read_pixels
+from model.latents.autoencoder import to_images
+from tests.components.data.intake.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
+from tests.export.conftest import png
+
+SWAPPED = icc(b"RGB ", 1.0, r=GREEN, g=RED, b=BLUE)
+
+
+def seen(data: bytes, side_px: int = 16) -> np.ndarray:
+    """uint8 [side, side, 3], which a test holds equal to what the corpus makes of it."""
+    found = to_images(read_pixels(data, side_px))[0].numpy()
+    assert np.array_equal(found, decode_png(to_square_png(data, side_px)))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+@pytest.mark.parametrize("size", [(16, 16), (40, 30), (7, 50)])
+def test_pictures_are_prepared_as_the_corpus_was(mode: str, size: tuple[int, int]) -> None:
+    assert seen(png(*size, mode=mode)).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", png(30, 30)[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_the_corpus_refuses_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageError) as corpus:
+        to_square_png(data, 16)
+    with pytest.raises(BadPrompt) as ours:
+        read_pixels(data, 16)
+    assert str(ours.value) == str(corpus.value)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_pictures_are_turned_upright(format: str, orientation: int) -> None:
+    """Every turn and mirroring of four colours (EXIF 2.3, table 7)."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](np.asarray(quadrants()))))
+    found = seen(encoded(stored, format=format, exif=exif, quality=95, lossless=True)).astype(int)
+    for (row, column), colour in {(2, 2): (250, 0, 0), (2, 13): (0, 250, 0), (13, 2): (0, 0, 250)}.items():
+        assert np.abs(found[row, column] - colour).max() < 40
+
+
+def test_a_broken_exif_block_costs_no_picture() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "camera", 72.5
+    for _ in range(100):
+        block = bytearray(exif.tobytes())
+        for at in rng.integers(6, len(block), 3):
+            block[at] = int(rng.integers(0, 256))
+        seen(encoded(halves(64, 64), format="JPEG", exif=bytes(block)))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_colours_are_converted_to_srgb(format: str) -> None:
+    """By a profile that calls sRGB's green primary red and is linear: 128 of 255 of its light is 188 (IEC 61966-2-1)."""
+    image = Image.new("RGB", (32, 32), (255, 0, 0))
+    image.paste((128, 128, 128), (0, 16, 32, 32))
+    found = seen(encoded(image, format=format, icc_profile=SWAPPED, quality=95, lossless=True), 32).astype(int)
+    assert np.abs(found[4, 4] - (0, 255, 0)).max() < 6
+    assert np.abs(found[28, 4] - 188).max() < 4
+    grey = encoded(Image.new("LA", (32, 32), (128, 255)), format="PNG", icc_profile=icc(b"GRAY", 1.0))
+    assert np.abs(seen(grey, 32).astype(int) - 188).max() < 3
+
+
+def test_a_profile_that_cannot_be_used_changes_nothing() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for mode, profile in (("RGB", b"no profile"), ("RGB", icc(b"GRAY", 1.0)), ("CMYK", SWAPPED), ("RGB", srgb)):
+        image = halves(40, 40).convert(mode)
+        plain = seen(encoded(image, format="JPEG"))
+        assert np.array_equal(seen(encoded(image, format="JPEG", icc_profile=profile)), plain)
+
+
+def test_transparency_shows_black() -> None:
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([9, 9, 9, 200, 100, 50])
+    for image, options in (
+        (Image.new("RGBA", (32, 32), (10, 20, 30, 0)), {}),
+        (Image.new("LA", (32, 32), (200, 0)), {}),
+        (palette, {"transparency": 1}),
+    ):
+        assert not seen(encoded(image, format="PNG", **options)).any()
+    half = seen(encoded(Image.new("RGBA", (32, 32), (200, 100, 50, 128)), format="PNG"))
+    assert np.abs(half[5, 5].astype(int) - (100, 50, 25)).max() <= 1
+
+
+def test_a_large_photograph_is_seen_as_the_corpus_would_have_it() -> None:
+    """Its decoder leaves out detail, on both sides alike."""
+    noise = np.random.default_rng(3).integers(0, 256, (12, 16, 3), np.uint8)
+    smooth = Image.fromarray(noise).resize((800, 600), Image.Resampling.BICUBIC)
+    assert seen(encoded(smooth, format="JPEG", quality=95)).std() > 10
+
+
+def test_broken_data_ends_in_one_sentence() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng, noisy, reasons = np.random.default_rng(seed), Image.open(io.BytesIO(png(40, 40))), list[str]()
+    for format in ("PNG", "JPEG", "WEBP"):
+        whole = encoded(noisy, format=format, icc_profile=SWAPPED)
+        for _ in range(60):
+            data = bytearray(whole[: int(rng.integers(1, len(whole) + 1))])
+            for at in rng.integers(0, len(data), 4):
+                data[at] = int(rng.integers(0, 256))
+            try:
+                read_pixels(bytes(data), 16)
+            except BadPrompt as error:
+                reasons.append(str(error))
+    assert len(reasons) > 60
+    assert set(reasons) <= {"image is not PNG, JPEG, WEBP", "image data is broken", TOO_MANY_PIXELS, TOO_MUCH_MEMORY}
+    with pytest.raises(BadPrompt, match="too many pixels"):
+        read_pixels(huge_png(20_000), 16)
