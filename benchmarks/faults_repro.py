@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
     "autoencoder.min_psnr_db": 1.0,
 }
 STAGES = ("ingest", "validate@documents", "autoencoder", "encode", "validate@latents")
-SHARES = (0.15, 0.35, 0.55, 0.75, 0.92)
+SHARES = (0.15, 0.35, 0.5, 0.65, 0.8)
 BUSY = "runs in this folder"
 PLAIN_STAGE = """
 import pathlib, time
