@@ -9,6 +9,7 @@ P = M * n patches, N predicted tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,14 +56,14 @@ class Layout(NamedTuple):
 def pack(lengths: np.ndarray, row_length: int, copies: np.ndarray | None = None) -> Packing:
     """Put documents of `lengths` positions into rows of `row_length`, the fullest rows that were found (row_fill.py).
 
-    copies: int64 [documents], how many times each stands in the rows; None is once. Equal input gives equal rows. A document
-    longer than a row is an error of the caller.
+    copies: int64 [documents], how many times each stands in the rows, never twice in one; None is once. Equal input gives
+    equal rows. A document longer than a row is an error of the caller.
     """
     assert len(lengths) == 0 or lengths.max() <= row_length, "a document longer than a row"
     if copies is not None:
-        chosen = np.repeat(np.arange(len(lengths)), copies)
-        packing = pack(lengths[chosen], row_length)
-        return packing._replace(document=chosen[packing.document])
+        # Round by round: copies, being of one length, would else stand side by side, and a step would see half the documents.
+        rounds = [np.flatnonzero(copies > number) for number in range(max(1, copies.max(initial=0)))]
+        return _joined([_of_documents(chosen, pack(lengths[chosen], row_length)) for chosen in rounds])
     # A small type is sorted in one pass over the values.
     kind = np.uint16 if row_length < 2**16 else np.int64
     longest_first = np.argsort((row_length - lengths).astype(kind), kind="stable")
@@ -75,6 +76,21 @@ def pack(lengths: np.ndarray, row_length: int, copies: np.ndarray | None = None)
     before = np.cumsum(length, dtype=np.int64) - length
     start = before - np.repeat(before[row_at[:-1]], number)
     return Packing(row_at, document, start.astype(np.int32), length)
+
+
+def _of_documents(chosen: np.ndarray, packing: Packing) -> Packing:
+    """A packing of some documents, in the numbers of all. chosen: int64, the number of each of the some."""
+    return packing._replace(document=chosen[packing.document])
+
+
+def _joined(packings: Sequence[Packing]) -> Packing:
+    """One after the other."""
+    if len(packings) == 1:
+        return packings[0]
+    num_entries = np.cumsum([0, *(len(packing.document) for packing in packings)])
+    row_at = [packing.row_at[1:] + before for packing, before in zip(packings, num_entries, strict=False)]
+    document, start, length = (np.concatenate(arrays) for arrays in list(zip(*packings, strict=True))[1:])
+    return Packing(np.concatenate([packings[0].row_at[:1], *row_at]), document, start, length)
 
 
 def _entries(kinds: list[RowKind]) -> tuple[np.ndarray, np.ndarray]:
