@@ -37,8 +37,9 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # The second-generation file reader starts 32 actors, whatever the number of cores.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
-    # The controller commits checkpoints and sees the end of a run when it polls; its default is every 2 s.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # The controller commits checkpoints and sees the end of a run when it polls; its default is every 2 s. Every poll
+    # interrupts the workers.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 # What a worker on another machine must know of this one's environment: where runs are kept, where latents are read, and the
@@ -126,7 +127,12 @@ def _joined(address: str) -> Iterator[None]:
     environment: dict[str, Any] = {"env_vars": _worker_variables()}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has shipped its working directory already
         environment["py_modules"] = [str(REPOSITORY / package) for package in PACKAGES]
-    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=_wants_worker_logs(), runtime_env=environment)
+    ray.init(
+        address=address,
+        logging_level=logging.ERROR,
+        log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
+        runtime_env=environment,
+    )
     try:
         yield
     finally:
@@ -144,9 +150,10 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
             address="local",
             num_cpus=num_cpus,
             object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=_is_wanted("TRANSFUSION_RAY_DASHBOARD"),
             dashboard_host="127.0.0.1",
             logging_level=logging.ERROR,
-            log_to_driver=_wants_worker_logs(),
+            log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
             runtime_env={"env_vars": _worker_variables() | {"PYTHONPATH": search_path}},
             _node_ip_address="127.0.0.1",
             _temp_dir=str(folder),
@@ -157,9 +164,13 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wants_worker_logs() -> bool:
-    """TRANSFUSION_WORKER_LOGS=1 shows what workers print; their errors come with the exception in any case."""
-    return os.environ.get("TRANSFUSION_WORKER_LOGS", "0") not in ("", "0")
+def _is_wanted(variable: str) -> bool:
+    """TRANSFUSION_WORKER_LOGS=1 shows what workers print; their errors come with the exception in any case.
+
+    TRANSFUSION_RAY_DASHBOARD=1 starts the dashboard of a cluster of our own. It takes some percent of two cores, and workers
+    that wait for each other lose what each of them loses.
+    """
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def _worker_variables() -> dict[str, str]:
