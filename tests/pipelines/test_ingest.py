@@ -68,7 +68,7 @@ def test_demonstration_corpora_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     report = read_json(one / "reports/ingest/counts.json")
 
     assert (one / "data/quarantine/ingest.jsonl").read_bytes() == b""
-    assert manifest["weights"] == {"scenes": 1.0, "prose": 1.0}
+    assert manifest["weights"] == {corpus.name: corpus.weight for corpus in params().ingest.corpora}
     for name, counts in report["corpora"].items():
         of_corpus = sum(document.source == name for document in documents)
         assert (counts["rows"], counts["documents"], counts["quarantined"]) == (of_corpus, of_corpus, 0)
