@@ -92,7 +92,7 @@ def start(workspace: Path, num_workers: int) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=150)
+    output, _ = process.communicate(timeout=400)
     print(output)
     assert process.returncode == 0, output
     return output
@@ -106,7 +106,7 @@ def test_a_killed_stage_goes_on_with_other_workers_to_the_same_end(params: Param
     shutil.rmtree(ARTIFACT)
 
     process = start(tmp_path, num_workers=1)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 240
     while not any(Path(".work").glob("autoencoder/*/run/step-00000020/manifest.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

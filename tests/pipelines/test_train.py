@@ -86,7 +86,7 @@ def wait_for(condition, timeout_s: float) -> None:
 
 def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> None:
     process = start(workspace, num_workers=1, max_steps=400)
-    wait_for(lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=100)
+    wait_for(lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=240)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     (folder,) = (path for path in (workspace / ".work/train").iterdir())

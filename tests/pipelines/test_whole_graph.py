@@ -87,7 +87,7 @@ def _report(repository: Path, name: str) -> Any:
     return json.loads((repository / "reports" / name).read_text())
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_the_whole_graph_runs(repository: Path) -> None:
     result = _repro(repository)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-3000:]
@@ -158,7 +158,7 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> 
     assert _repro(repository).returncode == 0
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) -> None:
     """SIGKILL to dvc and to everything it started, once a checkpoint stands; the next repro does not begin at step 0."""
     set_params(

@@ -91,7 +91,7 @@ def test_workers_of_a_cluster_joined_know_the_way_to_the_data(ray_up: None, tmp_
     values = {name: f"{name} of the driver" for name in names}
     places = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(cluster.REPOSITORY)}
     command, environment = [sys.executable, "-c", LOOK, *names, "HOSTNAME_OF_NOBODY"], os.environ | places | values
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads(result.stdout.splitlines()[-1]) == values | {"HOSTNAME_OF_NOBODY": None}
 
