@@ -63,7 +63,7 @@ def start(workspace: Path, num_workers: int, **changes: object) -> subprocess.Po
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=150)
+    output, _ = process.communicate(timeout=400)
     print(output)
     assert process.returncode == 0, output
     return output
