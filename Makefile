@@ -51,8 +51,8 @@ summary: setup  ## print the last results and where they are
 	@$(BIN)/python -m pipelines.summary
 
 test: setup  ## every test (under ten minutes on two cores)
-	@# A file's tests stay in one process; the longest files begin first.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/pipelines tests
+	@# A file's tests stay in one process; the longest files begin first (tests/conftest.py).
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .
