@@ -203,10 +203,7 @@ class Trainer:
 
     def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
         """What this worker saw, as Sums.values."""
-        used = batch.ids != self.state.model.config.pad_id
-        for part in batch.latents:
-            used.view(-1)[part.patch_at] = True
-        num_positions = int(used.sum())
+        num_positions = int(batch.used(self.state.model.config.pad_id).sum())
         counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
         numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]
         return torch.tensor(numbers, dtype=torch.float64, device=self.world.device)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest
 from pipelines import ingest, paths
 from pipelines.params import Params, load
+from tests.components.data.corpora import tar_bytes
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 SMALL = (
@@ -115,17 +114,7 @@ def shard(num_good: int, num_bad: int) -> bytes:
     for number in range(num_good + num_bad):
         data = encode_png(np.full((20, 40, 3), number, np.uint8)) if number < num_good else b"broken"
         members += [(f"{number:04d}.png", data), (f"{number:04d}.txt", f"a picture {number}".encode())]
-    return tar_of(members)
-
-
-def tar_of(members: list[tuple[str, bytes]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return tar_bytes(members)
 
 
 def test_own_pictures_with_some_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +198,7 @@ def test_a_cap_in_the_midst_of_an_image_s_captions(tmp_path: Path, monkeypatch: 
         ("0.png", encode_png(np.zeros((16, 16, 3), np.uint8))),
         ("0.json", json.dumps({"caption": list("abcde")}).encode()),
     ]
-    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
     own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar", "max_documents": 3})
     run(tmp_path / "one", monkeypatch, own)
     assert sorted(document.texts[0] for document in documents_of(tmp_path / "one")) == ["a", "b", "c"]

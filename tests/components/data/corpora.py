@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
-from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig
+from components.data.content_config import DuplicatesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
-from components.data.intake.images import encode_png
+from components.data.intake.images import OWN_RULES, encode_png
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus import read_corpus
 
@@ -76,16 +77,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
         split_shares=SplitShares(validation=0.2, test=0.2),
         scenes=ScenesConfig(num_train=6, num_validation=2, num_test=2, num_kept_out_pairs=3),
         prose=ProseConfig(max_train_bytes=9000, max_held_out_bytes=3000, passage_bytes=300),
-        images=ImagesConfig(
-            formats=("PNG", "JPEG", "WEBP"),
-            max_pixels=10_000_000,
-            min_side_px=1,
-            max_aspect_ratio=20.0,
-            animated="first_frame",
-            background="black",
-            decoder_memory_mib=1024,
-            decoder_seconds=20.0,
-        ),
+        images=replace(OWN_RULES, max_pixels=10_000_000),
         text=TextConfig(max_caption_bytes=max_caption_bytes, long_captions="refuse"),
         duplicates=DuplicatesConfig(
             exact="count",
