@@ -133,14 +133,20 @@ def refusal(read: Callable[[], object]) -> str:
 
 def _plain_reader(path: Path) -> tuple[str, Callable[[], Any]]:
     """The tool that reads such a file, and how it does as it comes."""
-    import pyarrow.parquet as pq
-
     readers: dict[str, tuple[str, Callable[[], Any]]] = {
         ".safetensors": ("safetensors", lambda: load_file(path)),
-        ".parquet": ("pyarrow", lambda: pq.read_table(path)),
+        ".parquet": ("pyarrow", lambda: load_table(path)),
         ".json": ("json", lambda: json.loads(path.read_bytes())),
     }
     return readers[path.suffix]
+
+
+def load_table(path: Path) -> Any:
+    """A pyarrow Table. Its column names are read too: a damaged one raises only there, which is pyarrow's catch."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return table.select(table.column_names)
 
 
 def load_file(path: Path) -> dict[str, np.ndarray]:
