@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,8 @@ from model.transfusion import Transfusion
 
 # Lambda of the paper, arXiv 2408.11039, Sec. 4.1.
 IMAGE_WEIGHT = 5.0
+# Columns that matrix products take at once.
+TILE = 32
 # Markers; the words of the documents begin behind them.
 PAD, BOS, EOS, BEGIN_IMAGE, END_IMAGE = range(5)
 
@@ -167,7 +170,7 @@ def config_of(size: Size) -> ModelConfig:
         width=size.width,
         num_layers=size.num_layers,
         num_heads=size.num_heads,
-        mlp_width=math.ceil(size.width * 8 / 3 / 32) * 32,
+        mlp_width=math.ceil(size.width * 8 / 3 / TILE) * TILE,
         modalities=(
             Modality(
                 name="image",
@@ -193,10 +196,14 @@ def config_of(size: Size) -> ModelConfig:
 
 
 def widened(size: Size, parameters: int) -> ModelConfig:
-    """The least width, in steps that keep whole heads of whole tiles, with at least so many parameters."""
+    """At least so many parameters, and few more: the least width that keeps whole heads, then the least feed-forward."""
     config = config_of(size)
     while num_parameters(config) < parameters:
         config = config_of(size._replace(width=config.width + 16 * size.num_heads))
+    if config.width == size.width:
+        return config
+    while num_parameters(narrower := replace(config, mlp_width=config.mlp_width - TILE)) >= parameters:
+        config = narrower
     return config
 
 

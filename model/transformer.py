@@ -101,9 +101,9 @@ class Block(nn.Module):
 
     def before(self, x: Tensor, turn: Rotation, route: Route) -> tuple[Tensor, Tensor, Tensor]:
         """What attention takes, each [B, H, L, K]: queries and keys, turned, and values. x: [B, L, D]."""
-        num_rows, length, _ = x.shape
-        qkv = route(self.attention, x).view(num_rows, length, 3, self.num_heads, self.head_width)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        # Cut before heads are, because the compiled gradient of that is three copies, and of the reverse a gather.
+        parts = route(self.attention, x).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.num_heads, self.head_width)).transpose(1, 2) for part in parts)
         return rotate(query, turn), rotate(key, turn), value
 
     def after(self, x: Tensor, mixed: Tensor, route: Route) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.attention.unfused import unfused_attention
 from model.attention.visibility import as_bias, visible
 from model.regroup import inverse, regroup
 from model.transformer import Attend
@@ -25,6 +26,8 @@ from model.transformer import Attend
 GROUP_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Sorting positions into spans and back costs about what a seventh more scores cost, measured on rows of 324.
 WORTH_SORTING = 1.15
+# Longer spans hardly gain by attention in products, and their scores take the memory of a layer's weights.
+MAX_UNFUSED_LENGTH = 768
 
 
 class Spans(NamedTuple):
@@ -67,14 +70,7 @@ def masked_attention(first: Tensor, last: Tensor) -> Attend:
     if first.device.type != "cpu":
         return lambda layer, query, key, value: F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     bias = as_bias(mask, torch.float32)
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # On a CPU the fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
-        with torch.autocast("cpu", enabled=False):
-            mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=bias)
-        return mixed
-
-    return attend
+    return lambda layer, query, key, value: _attend(query, key, value, bias)
 
 
 def spanwise_attention(first: Tensor, last: Tensor, groups: Sequence[Group] | None = None) -> Attend:
@@ -89,12 +85,10 @@ def spanwise_attention(first: Tensor, last: Tensor, groups: Sequence[Group] | No
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         num_rows, num_heads, length, width = query.shape
-        # In float32 as above.
-        with torch.autocast("cpu", enabled=False):
-            rows = [part.transpose(1, 2).reshape(num_rows * length, -1) for part in (query, key, value)]
-            parts = [regroup(part, slots, slot_of).float().split(sizes) for part in rows]
-            mixed = [_attend_group(each, q, k, v, num_heads) for each, q, k, v in zip(groups, *parts, strict=True)]
-            flat = regroup(torch.cat(mixed), slot_of, slots)
+        rows = [part.transpose(1, 2).reshape(num_rows * length, -1) for part in (query, key, value)]
+        parts = [regroup(part, slots, slot_of).split(sizes) for part in rows]
+        mixed = [_attend_group(each, q, k, v, num_heads) for each, q, k, v in zip(groups, *parts, strict=True)]
+        flat = regroup(torch.cat(mixed), slot_of, slots)
         return flat.view(num_rows, length, num_heads, width).transpose(1, 2)
 
     return attend
@@ -141,5 +135,15 @@ def _attend_group(part: Group, query: Tensor, key: Tensor, value: Tensor, num_he
     """[N * S, H * K] each -> [N * S, H * K]."""
     shape = (part.num_spans, part.length, num_heads, -1)
     query, key, value = (each.view(shape).transpose(1, 2) for each in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=part.bias)
+    mixed = _attend(query, key, value, part.bias)
     return mixed.transpose(1, 2).reshape(part.num_spans * part.length, -1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """[N, H, S, K] each -> [N, H, S, K], in the precision of the inputs. bias: [N, 1, S, S]."""
+    with torch.autocast("cpu", enabled=False):
+        if query.dtype == torch.bfloat16 and query.shape[2] <= MAX_UNFUSED_LENGTH:
+            return unfused_attention(query, key, value, bias)
+        # The fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
+        mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=bias)
+        return mixed.to(query.dtype)

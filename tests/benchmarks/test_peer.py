@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from benchmarks import peer
 from benchmarks.packed_batch import packed_batch
-from benchmarks.peer_ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, config_of, num_parameters, widened
+from benchmarks.peer_ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, TILE, config_of, num_parameters, widened
 from benchmarks.peer_work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
 from benchmarks.worker import Worker
 from model.attention.visibility import visible
@@ -105,9 +106,10 @@ def test_work_s_is_what_the_readme_says() -> None:
 def test_the_model_of_equal_parameters_is_the_smallest_that_is_not_smaller(work: Work, parameters: int) -> None:
     config = widened(work.size, parameters)
     least = config.width == work.size.width
-    below = config_of(work.size._replace(width=config.width - 16 * work.size.num_heads)) if not least else None
     assert num_parameters(config) >= parameters
-    assert below is None or num_parameters(below) < parameters
+    if not least:
+        assert num_parameters(config_of(work.size._replace(width=config.width - 16 * work.size.num_heads))) < parameters
+        assert num_parameters(replace(config, mlp_width=config.mlp_width - TILE)) < parameters
 
 
 def test_documents_are_laid_out_by_the_definition() -> None:
