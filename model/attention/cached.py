@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.attention.unfused import suits, unfused_attention
 from model.attention.visibility import as_bias, visible
 from model.generation.engine import Cache
 from model.transformer import Attend
@@ -97,7 +98,9 @@ def runs(q_last: Tensor, dtype: torch.dtype) -> list[Run]:
 
 
 def _attend_run(run: Run, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    part = [each[run.rows, :, : run.num_keys] for each in (keys, values)]
+    query, key, value = query[run.rows], keys[run.rows, :, : run.num_keys], values[run.rows, :, : run.num_keys]
+    if suits(query, key):
+        return unfused_attention(query, key, value, run.bias)
     # In the cache's precision, which may be the higher one.
-    mixed = F.scaled_dot_product_attention(query[run.rows].to(keys.dtype), *part, attn_mask=run.bias)
+    mixed = F.scaled_dot_product_attention(query.to(key.dtype), key, value, attn_mask=run.bias)
     return mixed.to(query.dtype)

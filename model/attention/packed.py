@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.unfused import unfused_attention
+from model.attention.unfused import suits, unfused_attention
 from model.attention.visibility import as_bias, visible
 from model.regroup import inverse, regroup
 from model.transformer import Attend
@@ -26,8 +26,6 @@ from model.transformer import Attend
 GROUP_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Sorting positions into spans and back costs about what a seventh more scores cost, measured on rows of 324.
 WORTH_SORTING = 1.15
-# Longer spans hardly gain by attention in products, and their scores take the memory of a layer's weights.
-MAX_UNFUSED_LENGTH = 768
 
 
 class Spans(NamedTuple):
@@ -142,7 +140,7 @@ def _attend_group(part: Group, query: Tensor, key: Tensor, value: Tensor, num_he
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """[N, H, S, K] each -> [N, H, S, K], in the precision of the inputs. bias: [N, 1, S, S]."""
     with torch.autocast("cpu", enabled=False):
-        if query.dtype == torch.bfloat16 and query.shape[2] <= MAX_UNFUSED_LENGTH:
+        if suits(query, key):
             return unfused_attention(query, key, value, bias)
         # The fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
         mixed = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=bias)

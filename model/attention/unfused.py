@@ -3,7 +3,7 @@
 The fused kernel never holds a matrix of scores, but on a CPU it gains nothing from bfloat16: it takes longer than in float32.
 For spans up to a few hundred positions the scores are small, and a product, a softmax and a product are faster.
 
-Legend: N spans, S length of a span, H heads, K head width.
+Legend: N spans or rows, S queries, T keys (S in training), H heads, K head width.
 """
 
 from __future__ import annotations
@@ -13,35 +13,85 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# With more keys there is little gain, and the scores take the memory of a layer's weights.
+MAX_KEYS = 768
+# Scores at a time, in numbers: what stays in a core's cache.
+MAX_SCORES = 2**20
+# With fewer queries the fused kernel is faster, in float32.
+MIN_QUERIES = 8
 
-def unfused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """softmax(query @ key^T / sqrt(K) + bias) @ value, [N, H, S, K] as each of the three, and in their precision.
 
-    bias: [N, 1, S, S], 0 where seen and -inf where not; no gradient. Keeps N * H * S * S numbers for the backward pass.
+def suits(query: Tensor, key: Tensor) -> bool:
+    """Whether `unfused_attention` is the faster way. query: [N, H, S, K]. key: [N, H, T, K]."""
+    fast = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return fast and query.shape[2] >= MIN_QUERIES and key.shape[2] <= MAX_KEYS
+
+
+def unfused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(query @ key^T / sqrt(K) + bias) @ value: [N, H, S, K] as the query is, and in its precision.
+
+    key, value: [N, H, T, K]. bias: [N, 1, S, T], 0 where seen and -inf where not, None for all seen; it gets no gradient.
+    Keeps N * H * S * T numbers for the backward pass.
     """
-    num_spans, num_heads, length, width = query.shape
+    width, dtype = query.shape[-1], query.dtype
     # The width's root is mostly a power of two, so that scaling the queries beforehand rounds nothing.
-    scaled = query * width**-0.5
-    flat = [part.reshape(-1, length, width) for part in (scaled, key, value)]
-    return _Attention.apply(*flat, bias.to(query.dtype)).view(num_spans, num_heads, length, width)  # type: ignore[union-attr]
+    parts = [part.contiguous() for part in (query * width**-0.5, key.to(dtype), value.to(dtype))]
+    return _Attention.apply(*parts, bias if bias is None else bias.to(dtype))  # type: ignore[return-value]
 
 
 class _Attention(torch.autograd.Function):
-    """Written out, because autograd would keep the scores beside the weights, and add up the bias's gradient."""
+    """Written out, because autograd would keep the scores beside the weights, and add up the bias's gradient.
+
+    A few rows at a time, so that what is between two products stays in the processor's cache.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        scores = torch.bmm(query, key.transpose(1, 2))
-        scores.view(len(bias), -1, *bias.shape[2:]).add_(bias)
-        weight = torch.softmax(scores, -1)
-        ctx.save_for_backward(query, key, value, weight)
-        return torch.bmm(weight, value)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        kept = any(ctx.needs_input_grad)
+        mixed, pieces = torch.empty_like(query), _pieces(query, key)
+        scores = _scores(query, key, pieces[0])
+        weight = _scores(query, key, slice(len(query)) if kept else pieces[0])
+        for piece in pieces:
+            some = scores[: len(query[piece])]
+            _product(query[piece], key[piece].transpose(2, 3), some)
+            if bias is not None:
+                some += bias[piece]
+            of_piece = weight[piece] if kept else weight[: len(some)]
+            torch.softmax(some, -1, out=of_piece)
+            _product(of_piece, value[piece], mixed[piece])
+        if kept:
+            ctx.save_for_backward(query, key, value, weight)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, weight = ctx.saved_tensors
-        (of_mixed,) = gradients
-        of_value = torch.bmm(weight.transpose(1, 2), of_mixed)
-        of_weight = torch.bmm(of_mixed, value.transpose(1, 2))
-        of_scores = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
-        return torch.bmm(of_scores, key), torch.bmm(of_scores.transpose(1, 2), query), of_value, None
+        of_mixed = gradients[0].contiguous()
+        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        pieces = _pieces(query, key)
+        buffer = _scores(query, key, pieces[0])
+        for piece in pieces:
+            _product(weight[piece].transpose(2, 3), of_mixed[piece], of_value[piece])
+            of_weight = buffer[: len(query[piece])]
+            _product(of_mixed[piece], value[piece].transpose(2, 3), of_weight)
+            of_scores = torch._softmax_backward_data(of_weight, weight[piece], -1, weight.dtype)
+            _product(of_scores, key[piece], of_query[piece])
+            _product(of_scores.transpose(2, 3), query[piece], of_key[piece])
+        return of_query, of_key, of_value, None
+
+
+def _pieces(query: Tensor, key: Tensor) -> list[slice]:
+    """All N, in pieces of at most MAX_SCORES numbers, or of one row."""
+    num_scores = query.shape[1] * query.shape[2] * key.shape[2]
+    size = max(1, MAX_SCORES // num_scores)
+    return [slice(at, at + size) for at in range(0, len(query), size)]
+
+
+def _scores(query: Tensor, key: Tensor, piece: slice) -> Tensor:
+    """Room for the scores of a piece, [n, H, S, T]."""
+    return query.new_empty(len(query[piece]), query.shape[1], query.shape[2], key.shape[2])
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """[n, H, a, b] times [n, H, b, c] into [n, H, a, c], contiguous."""
+    torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.view(-1, *out.shape[2:]))

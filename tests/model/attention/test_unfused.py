@@ -1,51 +1,70 @@
-"""Does attention in products agree with brute force, in float32 exactly and in bfloat16 as well as torch's own kernel?"""
+"""Does attention in products agree with brute force, in float32 closely and in bfloat16 as well as torch's own kernel?"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import packed
+from model.attention import cached, packed, unfused
 from model.attention.unfused import unfused_attention
 from model.attention.visibility import as_bias
 
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-def _case(rng: random.Random) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Queries, keys and values, a bias in which every query sees something, and weights for a loss; in float64."""
+
+def _case(rng: random.Random) -> tuple[list[Tensor], Tensor | None, Tensor]:
+    """Queries, keys and values, a bias in which every query sees something or none, and weights for a loss; in float64."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
-    shape = (rng.randrange(1, 4), rng.randrange(1, 5), rng.randrange(1, 70), rng.choice((4, 16, 40)))
-    inputs = [torch.randn(shape, generator=generator).double().requires_grad_() for _ in range(3)]
-    length = shape[2]
-    mask = torch.rand(shape[0], 1, length, length, generator=generator) < 0.6
-    mask |= torch.eye(length, dtype=torch.bool)
-    return inputs, as_bias(mask, torch.float64), torch.randn(shape, generator=generator).double()
+    rows, heads, length, width = rng.randrange(1, 6), rng.randrange(1, 5), rng.randrange(1, 70), rng.choice((4, 16, 40))
+    num_keys = length + rng.choice((0, rng.randrange(30)))
+    shapes = [(rows, heads, size, width) for size in (length, num_keys, num_keys)]
+    inputs = [torch.randn(shape, generator=generator).double().requires_grad_() for shape in shapes]
+    mask = torch.rand(rows, 1, length, num_keys, generator=generator) < 0.6
+    mask |= torch.eye(length, num_keys, dtype=torch.bool)
+    bias = as_bias(mask, torch.float64) if rng.random() < 0.8 else None
+    return inputs, bias, torch.randn(shapes[0], generator=generator).double()
 
 
-def _results(attend, inputs: list[Tensor], weight: Tensor, dtype: torch.dtype) -> list[Tensor]:
+def _results(attend: Attend, inputs: list[Tensor], weight: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """What it gives and its three gradients, in float64."""
     given = [part.detach().to(dtype).requires_grad_() for part in inputs]
     out = attend(*given)
     return [part.double() for part in (out, *torch.autograd.grad((out * weight.to(dtype)).sum(), given))]
 
 
-def _by_definition(bias: Tensor):
+def _by_definition(bias: Tensor | None) -> Attend:
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5 + bias).softmax(-1) @ value
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        return (scores if bias is None else scores + bias).softmax(-1) @ value
 
     return attend
 
 
-def test_values_and_gradients_are_those_of_the_definition(rng: random.Random) -> None:
-    for _ in range(100):
+def _unfused(bias: Tensor | None) -> Attend:
+    return lambda query, key, value: unfused_attention(query, key, value, bias)
+
+
+@pytest.mark.parametrize("max_scores", [1, 5_000, unfused.MAX_SCORES])
+def test_values_and_gradients_are_those_of_the_definition(
+    max_scores: int, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows are taken at a time; and without gradients the same values."""
+    monkeypatch.setattr(unfused, "MAX_SCORES", max_scores)
+    for _ in range(60):
         inputs, bias, weight = _case(rng)
         wanted = _results(_by_definition(bias), inputs, weight, torch.float64)
-        found = _results(lambda q, k, v, bias=bias: unfused_attention(q, k, v, bias), inputs, weight, torch.float32)
+        found = _results(_unfused(bias), inputs, weight, torch.float32)
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        with torch.inference_mode():
+            alone = _unfused(bias)(*(part.detach().float() for part in inputs))
+        assert torch.equal(alone.double(), found[0])
 
 
 def test_in_bfloat16_the_error_is_about_that_of_torchs_kernel(rng: random.Random) -> None:
@@ -55,11 +74,8 @@ def test_in_bfloat16_the_error_is_about_that_of_torchs_kernel(rng: random.Random
         inputs, bias, weight = _case(rng)
         inputs = [part.detach().bfloat16().double() for part in inputs]
         wanted = _results(_by_definition(bias), inputs, weight.bfloat16().double(), torch.float64)
-        short = bias.bfloat16()
-        for total, attend in (
-            (ours, lambda q, k, v, bias=short: unfused_attention(q, k, v, bias)),
-            (theirs, lambda q, k, v, bias=short: F.scaled_dot_product_attention(q, k, v, attn_mask=bias)),
-        ):
+        fused = partial(F.scaled_dot_product_attention, attn_mask=None if bias is None else bias.bfloat16())
+        for total, attend in ((ours, _unfused(bias)), (theirs, fused)):
             found = _results(attend, inputs, weight, torch.bfloat16)
             total += torch.tensor([float((a - b).norm() / b.norm().clamp_min(1)) for a, b in zip(found, wanted, strict=True)])
     assert bool((ours < 2 * theirs + 0.01).all()), (ours / 40, theirs / 40)
@@ -73,7 +89,7 @@ def test_long_spans_and_float32_are_left_to_the_fused_kernel(many_documents: boo
     monkeypatch.setattr(
         packed, "unfused_attention", lambda *parts: lengths.append(parts[0].shape[2]) or unfused_attention(*parts)
     )
-    monkeypatch.setattr(packed, "MAX_UNFUSED_LENGTH", 40)
+    monkeypatch.setattr(unfused, "MAX_KEYS", 40)
     sizes = (20, 60, 20) if many_documents else (60,)
     first = torch.cat([torch.full((size,), sum(sizes[:index])) for index, size in enumerate(sizes)]).unsqueeze(0)
     last = torch.cat([torch.full((size,), sum(sizes[: index + 1]) - 1) for index, size in enumerate(sizes)]).unsqueeze(0)
@@ -84,6 +100,28 @@ def test_long_spans_and_float32_are_left_to_the_fused_kernel(many_documents: boo
     found = attend(0, query.bfloat16(), key.bfloat16(), value.bfloat16())
     assert lengths == ([20] if many_documents else [])
     torch.testing.assert_close(found.float(), wanted, rtol=0.03, atol=0.03)
-    monkeypatch.setattr(packed, "MAX_UNFUSED_LENGTH", 60)
+    monkeypatch.setattr(unfused, "MAX_KEYS", 60)
     attend(0, query.bfloat16(), key.bfloat16(), value.bfloat16())
     assert max(lengths) == 60
+
+
+def test_a_step_in_bfloat16_is_that_of_the_fused_kernel_under_a_mask(rng: random.Random) -> None:
+    """Rows that begin at different columns, some of whose queries see all keys, over a cache in float32."""
+    for _ in range(30):
+        rows, num_new, width = rng.randrange(1, 6), rng.randrange(unfused.MIN_QUERIES, 40), 16
+        write_at = torch.tensor([rng.randrange(20) for _ in range(rows)])
+        whole = write_at.unsqueeze(1) + num_new - 1
+        causal = write_at.unsqueeze(1) + torch.arange(num_new)
+        q_last = torch.where(torch.rand(rows, 1) < 0.5, whole, causal)
+        query, key, value = torch.randn(3, rows, 2, num_new, width).bfloat16()
+        caches = [[(torch.zeros(rows, 2, 80, width), torch.zeros(rows, 2, 80, width))] for _ in range(2)]
+        caches[0][0][0].normal_()
+        caches[0][0][1].normal_()
+        for mine, other in zip(caches[0][0], caches[1][0], strict=True):
+            other.copy_(mine)
+        found = cached.attention_by_runs(caches[0], write_at, q_last)(0, query, key, value)
+        masked = cached.attention_under_mask(caches[1], write_at, q_last, int(q_last.max()) + 1)
+        wanted = masked(0, query.float(), key, value)
+        torch.testing.assert_close(found.float(), wanted, rtol=0.03, atol=0.03)
+        for mine, other in zip(caches[0][0], caches[1][0], strict=True):
+            assert torch.equal(mine, other)
