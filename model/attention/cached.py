@@ -61,15 +61,15 @@ def attention_by_runs(cache: Cache, write_at: Tensor, q_last: Tensor) -> Attend:
     """The same, run by run of like rows. Reads the intervals, so an accelerator would wait."""
     num_new, starts, looks = q_last.shape[1], write_at.tolist(), runs(q_last, cache[0][0].dtype)
     row, column = torch.arange(len(starts)).unsqueeze(1), write_at.unsqueeze(1) + torch.arange(num_new)
+    together = _equal_neighbours(starts)
 
     def write(slots: Tensor, new: Tensor) -> None:
-        if min(starts) == max(starts):
-            slots[:, :, starts[0] : starts[0] + num_new] = new
-        elif num_new == 1:
+        if num_new == 1 and len(together) > 1:
             slots[row, :, column] = new.transpose(1, 2).to(slots.dtype)
-        else:
-            for number, at in enumerate(starts):
-                slots[number, :, at : at + num_new] = new[number]
+            return
+        for rows in together:
+            at = starts[rows.start]
+            slots[rows, :, at : at + num_new] = new[rows]
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = cache[layer]
@@ -86,15 +86,20 @@ def runs(q_last: Tensor, dtype: torch.dtype) -> list[Run]:
     widths = (q_last.amax(1) + 1).tolist()
     if q_last.shape[1] == 1:
         widths = [max(widths)] * len(widths)
-    starts = [row for row in range(len(widths)) if row == 0 or widths[row] != widths[row - 1]]
     found = []
-    for start, stop in zip(starts, [*starts[1:], len(widths)], strict=True):
-        last, num_keys = q_last[start:stop], widths[start]
+    for rows in _equal_neighbours(widths):
+        last, num_keys = q_last[rows], widths[rows.start]
         bias = None
         if int(last.min()) + 1 < num_keys:
             bias = as_bias(visible(torch.zeros_like(last), last, num_keys), dtype).unsqueeze(1)
-        found.append(Run(slice(start, stop), num_keys, bias))
+        found.append(Run(rows, num_keys, bias))
     return found
+
+
+def _equal_neighbours(numbers: list[int]) -> list[slice]:
+    """Where neighbours are equal, all of `numbers` in order."""
+    starts = [at for at in range(len(numbers)) if at == 0 or numbers[at] != numbers[at - 1]]
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True)]
 
 
 def _attend_run(run: Run, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -33,10 +33,9 @@ def unfused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | 
     key, value: [N, H, T, K]. bias: [N, 1, S, T], 0 where seen and -inf where not, None for all seen; it gets no gradient.
     Keeps N * H * S * T numbers for the backward pass.
     """
-    width, dtype = query.shape[-1], query.dtype
-    # The width's root is mostly a power of two, so that scaling the queries beforehand rounds nothing.
-    parts = [part.contiguous() for part in (query * width**-0.5, key.to(dtype), value.to(dtype))]
-    return _Attention.apply(*parts, bias if bias is None else bias.to(dtype))  # type: ignore[return-value]
+    dtype = query.dtype
+    key, value = (part.to(dtype).contiguous() for part in (key, value))
+    return _Attention.apply(query, key, value, bias if bias is None else bias.to(dtype))  # type: ignore[return-value]
 
 
 class _Attention(torch.autograd.Function):
@@ -47,7 +46,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        kept = any(ctx.needs_input_grad)
+        kept, ctx.scale = any(ctx.needs_input_grad), query.shape[-1] ** -0.5
+        # Mostly a power of two, so that scaling the queries beforehand rounds nothing.
+        query = torch.mul(query, ctx.scale, out=query.new_empty(query.shape))
         mixed, pieces = torch.empty_like(query), _pieces(query, key)
         scores = _scores(query, key, pieces[0])
         weight = _scores(query, key, slice(len(query)) if kept else pieces[0])
@@ -77,7 +78,7 @@ class _Attention(torch.autograd.Function):
             of_scores = torch._softmax_backward_data(of_weight, weight[piece], -1, weight.dtype)
             _product(of_scores, key[piece], of_query[piece])
             _product(of_scores.transpose(2, 3), query[piece], of_key[piece])
-        return of_query, of_key, of_value, None
+        return of_query.mul_(ctx.scale), of_key, of_value, None
 
 
 def _pieces(query: Tensor, key: Tensor) -> list[slice]:
