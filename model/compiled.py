@@ -142,6 +142,8 @@ def loss_by_pieces(losses: Losses, hidden: Tensor, head: Tensor, target: Tensor,
     """
     size = max(1, max_logits // head.shape[0])
     whole = len(target) // size * size
+    if not whole:
+        return token_loss(hidden, head, target)
     pieces = [
         checkpoint(losses, hidden[at : at + size], head, target[at : at + size], use_reentrant=False, preserve_rng_state=False)
         for at in range(0, whole, size)

@@ -39,6 +39,7 @@ def token_loss(hidden: Tensor, head: Tensor, target: Tensor, *, max_logits: int 
 
 
 def _losses(hidden: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    logits = F.linear(hidden, head).float()
-    log_normaliser = logits.logsumexp(-1)
-    return log_normaliser - logits.gather(1, target.unsqueeze(1)).squeeze(1), log_normaliser
+    logits, at = F.linear(hidden, head), target.unsqueeze(1)
+    # From the softmax's logarithm, whose gradient is one pass over the logits; that of their sum's logarithm is many.
+    log_probability = F.log_softmax(logits, -1, dtype=torch.float32).gather(1, at).squeeze(1)
+    return -log_probability, logits.gather(1, at).squeeze(1).float() - log_probability

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from components.data.encode.packing import PACKING, lay_out_at, open_packing
+from components.data.encode.packing import PACKING, open_packing
 from components.data.quarantine import read_keys
+from components.data.row_layout import RowForm, lay_out
 from components.data.shard_cache import SplitFiles, open_split
 from components.data.shards import Shard, check_shard, open_shard, shard_keys
 from components.runtime.failure import BadInput
@@ -114,16 +115,13 @@ class PackedRows:
         tokens, document_at = self._tokens(chosen)
         sample, shard, in_shard = self._images(chosen)
         latents, image_first = self._latents(sample, shard, in_shard, seed, step, resample_latents)
-        layout = lay_out_at(
-            start,
+        layout = lay_out(
+            RowForm(self.row_length, self.patches_per_image, self.special_ids["boi"], self.special_ids["pad"]),
             tokens,
             document_at,
+            start,
             hidden_captions=uniform(seed, step, sample) < caption_dropout,
             num_rows=len(rows),
-            row_length=self.row_length,
-            patches_per_image=self.patches_per_image,
-            boi=self.special_ids["boi"],
-            pad=self.special_ids["pad"],
         )
         images = Latents(
             patches=latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from components.data.encode.packing import lay_out
+from components.data.row_layout import RowForm, lay_out, places
 from components.evaluation.held_out import Stored
 from model.batch import Batch, Latents
 from model.config import ModelConfig
@@ -33,16 +33,17 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
     """One row a document; nothing is hidden. image_sample counts the images of this batch from 0."""
     grid = image_grid(stored, config)
     num_images = sum(len(document.latents) for document in stored)
+    length = max(num_positions(document, config) for document in stored)
+    form = RowForm(length, math.prod(grid), boi=config.image.begin_id, pad=config.pad_id)
+    tokens = np.concatenate([document.ids for document in stored])
+    document_at = np.cumsum([0, *(len(document.ids) for document in stored)])
     layout = lay_out(
-        np.concatenate([document.ids for document in stored]),
-        np.cumsum([0, *(len(document.ids) for document in stored)]),
-        np.arange(len(stored)),
+        form,
+        tokens,
+        document_at,
+        places(form, tokens, document_at, np.arange(len(stored))),
         hidden_captions=np.zeros(num_images, np.bool_),
         num_rows=len(stored),
-        row_length=max(num_positions(document, config) for document in stored),
-        patches_per_image=math.prod(grid),
-        boi=config.image.begin_id,
-        pad=config.pad_id,
     )
     latents = [torch.from_numpy(document.latents) for document in stored if len(document.latents)]
     no_patches = torch.zeros(0, config.image.patch_width)

@@ -1,10 +1,6 @@
-"""Which documents share a row, and what does a packed row look like? Rows filled best, computed once, and their layout.
+"""Which documents share a row? Rows filled best, computed once; a document is one item, so no caption is parted from its image.
 
-A document is one item, so an image is never parted from its caption; no position sees another document: what it sees is
-one interval of its row, [first, last].
-
-Legend: B rows, L row length, D documents in the batch, T stored ids of all of them, M images, n patches an image,
-P = M * n patches, N predicted tokens.
+Legend: E entries, each a document in a row.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ PACKING = "packing.safetensors"
 
 
 class Packing(NamedTuple):
-    """Documents of one split in rows, E entries; a document may stand in several rows, or in none.
+    """Documents of one split in rows; a document may stand in several rows, or in none.
 
     row_at: int64 [rows + 1], where each row begins in the entries. document: int64 [E], which document.
     start, length: int32 [E], the interval of the row's positions that it has: start, start + 1, ..., start + length - 1.
@@ -34,23 +30,6 @@ class Packing(NamedTuple):
     document: np.ndarray
     start: np.ndarray
     length: np.ndarray
-
-
-class Layout(NamedTuple):
-    """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays.
-
-    ids, position: int64 [B, L]. first, last: int32 [B, L]. patch_at: int64 [P]. predict_at, target: int64 [N].
-    after_image: bool [N].
-    """
-
-    ids: np.ndarray
-    position: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    patch_at: np.ndarray
-    predict_at: np.ndarray
-    target: np.ndarray
-    after_image: np.ndarray
 
 
 def pack(lengths: np.ndarray, row_length: int, copies: np.ndarray | None = None) -> Packing:
@@ -130,98 +109,3 @@ def open_packing(path: Path) -> Packing:
     if set(arrays) != set(Packing._fields):
         raise BadInput(f"{path} does not hold packed rows; run `dvc repro encode` to write it again")
     return Packing(**arrays)
-
-
-def lay_out(
-    tokens: np.ndarray,
-    document_at: np.ndarray,
-    document_row: np.ndarray,
-    *,
-    hidden_captions: np.ndarray,
-    num_rows: int,
-    row_length: int,
-    patches_per_image: int,
-    boi: int,
-    pad: int,
-) -> Layout:
-    """Lay documents out in rows, one after the other in each.
-
-    tokens: [T] stored ids of the documents in order. document_at: [D + 1], where each begins in tokens.
-    document_row: [D], the row of each, ascending. hidden_captions: bool [M], images that must not see their caption.
-    """
-    return lay_out_at(
-        _document_starts(tokens == boi, document_at, document_row, patches_per_image, row_length),
-        tokens,
-        document_at,
-        hidden_captions=hidden_captions,
-        num_rows=num_rows,
-        row_length=row_length,
-        patches_per_image=patches_per_image,
-        boi=boi,
-        pad=pad,
-    )
-
-
-def lay_out_at(
-    start: np.ndarray,
-    tokens: np.ndarray,
-    document_at: np.ndarray,
-    *,
-    hidden_captions: np.ndarray,
-    num_rows: int,
-    row_length: int,
-    patches_per_image: int,
-    boi: int,
-    pad: int,
-) -> Layout:
-    """`lay_out` of documents whose places are known: start, int64 [D], is where each begins in the flattened rows."""
-    tokens = tokens.astype(np.int64)
-    document = np.repeat(np.arange(len(start)), np.diff(document_at))
-    is_boi = tokens == boi
-    boi_at = np.flatnonzero(is_boi)
-    patches_before = (np.cumsum(is_boi) - is_boi) * patches_per_image
-    # Both counts run over the whole batch; a document's own begin at its first token.
-    in_stream = np.arange(len(tokens)) - document_at[document]
-    in_document = in_stream + patches_before - patches_before[document_at[document]]
-    token_at = start[document] + in_document
-    offset = np.arange(1, patches_per_image + 1)
-    patch_at = (token_at[boi_at][:, None] + offset).ravel()
-
-    rows = _empty_rows(num_rows, row_length, pad)
-    ids, position, first, last = (part.reshape(-1) for part in rows)
-    ids[token_at] = tokens
-    position[token_at] = in_document
-    position[patch_at] = (in_document[boi_at][:, None] + offset).ravel()
-    first[token_at] = start[document] % row_length
-    boi_column = token_at[boi_at] % row_length
-    first_seen = np.where(hidden_captions, boi_column, start[document[boi_at]] % row_length)
-    # The begin-of-image must not see the caption either: the patches see the begin-of-image.
-    first[token_at[boi_at]] = first_seen
-    first[patch_at] = np.repeat(first_seen, patches_per_image)
-    last[patch_at] = np.repeat(boi_column + patches_per_image, patches_per_image)
-    # The next stored id stands at the next position unless patches lie between: no text is predicted after a
-    # begin-of-image (paper, Sec. 3) or after the last token of a document.
-    predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
-    return Layout(*rows, patch_at, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
-
-
-def _document_starts(
-    is_boi: np.ndarray, document_at: np.ndarray, document_row: np.ndarray, patches_per_image: int, row_length: int
-) -> np.ndarray:
-    """[D] where each document begins in the flattened rows."""
-    bois = np.concatenate([[0], np.cumsum(is_boi)])[document_at]
-    length = np.diff(document_at) + np.diff(bois) * patches_per_image
-    ends = np.cumsum(length)
-    before = ends - length
-    # Documents of a row stand together: what lies before a document, less what lies before its row's first one.
-    first_of_row = np.searchsorted(document_row, document_row)
-    offset = before - before[first_of_row]
-    assert (offset + length <= row_length).all(), "documents run over their row"
-    return document_row * row_length + offset
-
-
-def _empty_rows(num_rows: int, row_length: int, pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ids, position, first, last of unused positions: each sees itself alone, as a fully masked row has no softmax."""
-    own = np.tile(np.arange(row_length, dtype=np.int32), (num_rows, 1))
-    shape = (num_rows, row_length)
-    return np.full(shape, pad, np.int64), np.zeros(shape, np.int64), own.copy(), own

@@ -1,4 +1,4 @@
-"""Does packing keep its promises, and is a laid-out batch what one gets by building it document by document?"""
+"""Does packing keep its promises?"""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data.encode.packing import Packing, fill, lay_out, lay_out_at, open_packing, pack, write_packing
+from components.data.encode.packing import Packing, fill, open_packing, pack, write_packing
 from components.data.shards import write_arrays
 from components.runtime.failure import BadInput
-
-PAD, BOI, EOI = 0, 3, 4
 
 
 @settings(max_examples=200, deadline=None)
@@ -128,92 +126,3 @@ def test_a_packing_survives_the_disk(tmp_path: Path) -> None:
     write_arrays(tmp_path / "other.safetensors", {"row_at": packing.row_at})
     with pytest.raises(BadInput, match="packed rows"):
         open_packing(tmp_path / "other.safetensors")
-
-
-Document = list[int | str]  # text ids, and "image" or "hidden" (an image that must not see its caption)
-document_strategy = st.lists(st.one_of(st.integers(5, 30), st.sampled_from(["image", "hidden"])), max_size=6)
-
-
-def test_layout_at_stored_places_equals_the_one_that_searches_them() -> None:
-    stored = [[1, 9, BOI, EOI, 2], [1, 8, 7, 2], [1, BOI, EOI, BOI, EOI, 5, 2], [1, 6, 2]]
-    hidden = np.array([False, True, True])
-    tokens, document_at = np.array([id for ids in stored for id in ids], np.int32), np.cumsum([0, *map(len, stored)])
-    common = {
-        "hidden_captions": hidden,
-        "num_rows": 2,
-        "row_length": 24,
-        "patches_per_image": 3,
-        "boi": BOI,
-        "pad": PAD,
-    }
-    searched = lay_out(tokens, document_at, np.array([0, 0, 1, 1]), **common)
-    placed = lay_out_at(np.array([0, 8, 24, 37]), tokens, document_at, **common)
-    assert all(np.array_equal(a, b) for a, b in zip(searched, placed, strict=True))
-
-
-@settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.lists(document_strategy, max_size=3), min_size=1, max_size=3), patches=st.integers(1, 4))
-def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]], patches: int) -> None:
-    row_length = 100
-    stored = [[1, *_flat(document), 2] for row in rows for document in row]
-    layout = lay_out(
-        np.array([id for ids in stored for id in ids], np.int32),
-        np.cumsum([0, *map(len, stored)]),
-        np.repeat(np.arange(len(rows)), [len(row) for row in rows]),
-        hidden_captions=np.array(
-            [part == "hidden" for row in rows for doc in row for part in doc if isinstance(part, str)], bool
-        ),
-        num_rows=len(rows),
-        row_length=row_length,
-        patches_per_image=patches,
-        boi=BOI,
-        pad=PAD,
-    )
-    expected = _by_hand(rows, row_length, patches)
-    is_patch = np.zeros(len(rows) * row_length, bool)
-    is_patch[layout.patch_at] = True
-    assert np.array_equal(np.where(is_patch, PAD, layout.ids.ravel()), expected["ids"])
-    for name in ("position", "first", "last"):
-        assert np.array_equal(getattr(layout, name).ravel(), expected[name]), name
-    for name in ("patch_at", "predict_at", "target", "after_image"):
-        assert getattr(layout, name).tolist() == expected[name], name
-
-
-def _flat(document: Document) -> list[int]:
-    return [id for part in document for id in ([BOI, EOI] if isinstance(part, str) else [part])]
-
-
-def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
-    """The layout straight from its definition, one position at a time."""
-    out: dict[str, list[int]] = {
-        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target", "after_image")
-    }
-    for number, row in enumerate(rows):
-        cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
-        for document in row:
-            start, text_before, image_before = len(cells), False, False
-            for part in [1, *document, 2]:
-                at = len(cells)
-                if isinstance(part, int):
-                    if text_before:
-                        out["predict_at"].append(number * row_length + at - 1)
-                        out["target"].append(part)
-                        out["after_image"].append(image_before)
-                    cells.append((part, at - start, start, at))
-                    text_before = True
-                    continue
-                first = at if part == "hidden" else start
-                # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
-                out["predict_at"].append(number * row_length + at - 1)
-                out["target"].append(BOI)
-                out["after_image"].append(image_before)
-                image_before = True
-                cells.append((BOI, at - start, first, at))
-                for patch in range(at + 1, at + 1 + patches):
-                    out["patch_at"].append(number * row_length + patch)
-                    cells.append((PAD, patch - start, first, at + patches))
-                cells.append((EOI, len(cells) - start, start, len(cells)))
-        cells += [(PAD, 0, at, at) for at in range(len(cells), row_length)]
-        for name, values in zip(("ids", "position", "first", "last"), zip(*cells, strict=True), strict=True):
-            out[name] += values
-    return out
