@@ -42,6 +42,9 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
+# Ray runs workers at niceness 15, so that its own services answer under load. Workers in lockstep wait for each other's
+# interruptions: on two cores training is 7% faster without.
+OWN_CLUSTER = {"RAY_worker_niceness": "0"}
 # What a worker on another machine must know of this one's environment: where runs are kept, where latents are read, and the
 # way into an object store. AWS_PROFILE is not among them: it names an entry of a file that need not exist there.
 FORWARDED = (
@@ -116,6 +119,8 @@ def _set_environment(*, own_cluster: bool) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if own_cluster:
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
         # A token in the environment keeps Ray from writing one into the home folder, where others may read it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
