@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from model.batch import Batch
+from model.latents.patches import LinearPatchCodec
 from model.latents.unet_codec import UNetPatchCodec
 from model.transfusion import Transfusion
 
@@ -41,7 +42,9 @@ def codec_products(codec: nn.Module, grids: Sequence[tuple[int, ...]]) -> int:
     """Multiplications of one pass in and out of the transformer. grids: of the latents, patches along each axis."""
     if isinstance(codec, UNetPatchCodec):
         return sum(number * _unet_products(codec, grid) for grid, number in Counter(grids).items())
-    return sum(map(math.prod, grids)) * _num_weights([codec])
+    assert isinstance(codec, LinearPatchCodec)
+    # The time is embedded once a latent.
+    return sum(map(math.prod, grids)) * _num_weights([codec.read, codec.write]) + len(grids) * _num_weights([codec.time])
 
 
 def _unet_products(codec: UNetPatchCodec, grid: tuple[int, ...]) -> int:

@@ -52,7 +52,8 @@ def packed(model: Model) -> Model:
 
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None, num_out: int) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    # The overload by its name: to choose it takes torch as long as a tenth of a decoding step's product.
+    return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
 
 
 @functools.cache

@@ -98,7 +98,7 @@ class Transfusion(nn.Module):
         """The training pass. noised, time: of each modality, float32 [P, W] and its latents' noise levels, float32 [M]."""
         hidden = self.hidden(batch, noised, time)
         predictions = tuple(
-            codec.decode(hidden.stream[part.patch_at], time[number][part.patch_image], part.grids, hidden.skips[number])
+            codec.decode(hidden.stream[part.patch_at], time[number], part.grids, hidden.skips[number])
             for number, (codec, part) in enumerate(zip(self._codecs(), batch.latents, strict=True))
         )
         # A gather, because most of the head's work would be spent on positions that predict no text.
@@ -113,7 +113,7 @@ class Transfusion(nn.Module):
         num_rows, length = batch.ids.shape
         x, skips = self.embedding(batch.ids).flatten(0, 1), []
         for number, (codec, part) in enumerate(zip(self._codecs(), batch.latents, strict=True)):
-            embedded, skip = codec.encode(noised[number], time[number][part.patch_image], part.grids)
+            embedded, skip = codec.encode(noised[number], time[number], part.patch_image, part.grids)
             x = x.index_copy(0, part.patch_at, embedded.to(x.dtype))
             skips.append(skip)
         route: Route = shared
@@ -125,7 +125,7 @@ class Transfusion(nn.Module):
 
     def step(self, inputs: StepInputs, cache: Cache) -> StepOutput:
         """One generation step on a slot cache, written in place; see model/generation/engine.py."""
-        attend = cached_attention(cache, inputs.write_at, inputs.q_last, inputs.num_keys)
+        attend = cached_attention(cache, inputs)
         route = route_of_step(inputs.kind, self.config.num_experts) if self.config.num_experts > 1 else shared
         return self.step_with(inputs, attend, route)
 

@@ -47,16 +47,12 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         kept, ctx.scale = any(ctx.needs_input_grad), query.shape[-1] ** -0.5
-        # Mostly a power of two, so that scaling the queries beforehand rounds nothing.
-        query = torch.mul(query, ctx.scale, out=query.new_empty(query.shape))
-        mixed, pieces = torch.empty_like(query), _pieces(query, key)
+        mixed, pieces = query.new_empty(query.shape), _pieces(query, key)
         scores = _scores(query, key, pieces[0])
         weight = _scores(query, key, slice(len(query)) if kept else pieces[0])
         for piece in pieces:
             some = scores[: len(query[piece])]
-            _product(query[piece], key[piece].transpose(2, 3), some)
-            if bias is not None:
-                some += bias[piece]
+            _product(query[piece], key[piece].transpose(2, 3), some, ctx.scale, None if bias is None else bias[piece])
             of_piece = weight[piece] if kept else weight[: len(some)]
             torch.softmax(some, -1, out=of_piece)
             _product(of_piece, value[piece], mixed[piece])
@@ -66,9 +62,10 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The gradients of query, key and value; none of the bias."""
         query, key, value, weight = ctx.saved_tensors
         of_mixed = gradients[0].contiguous()
-        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        of_query, of_key, of_value = (part.new_empty(part.shape) for part in (query, key, value))
         pieces = _pieces(query, key)
         buffer = _scores(query, key, pieces[0])
         for piece in pieces:
@@ -76,9 +73,9 @@ class _Attention(torch.autograd.Function):
             of_weight = buffer[: len(query[piece])]
             _product(of_mixed[piece], value[piece].transpose(2, 3), of_weight)
             of_scores = torch._softmax_backward_data(of_weight, weight[piece], -1, weight.dtype)
-            _product(of_scores, key[piece], of_query[piece])
-            _product(of_scores.transpose(2, 3), query[piece], of_key[piece])
-        return of_query.mul_(ctx.scale), of_key, of_value, None
+            _product(of_scores, key[piece], of_query[piece], ctx.scale)
+            _product(of_scores.transpose(2, 3), query[piece], of_key[piece], ctx.scale)
+        return of_query, of_key, of_value, None
 
 
 def _pieces(query: Tensor, key: Tensor) -> list[slice]:
@@ -93,6 +90,8 @@ def _scores(query: Tensor, key: Tensor, piece: slice) -> Tensor:
     return query.new_empty(len(query[piece]), query.shape[1], query.shape[2], key.shape[2])
 
 
-def _product(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """[n, H, a, b] times [n, H, b, c] into [n, H, a, c], contiguous."""
-    torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.view(-1, *out.shape[2:]))
+def _product(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0, bias: Tensor | None = None) -> None:
+    """scale * ([n, H, a, b] times [n, H, b, c]) + bias into `out`, contiguous [n, H, a, c]. bias: [n, 1, a, c]."""
+    flat = out.view(-1, *out.shape[2:])
+    given = flat if bias is None else bias.expand(out.shape).flatten(0, 1)
+    torch.baddbmm(given, left.flatten(0, 1), right.flatten(0, 1), beta=bias is not None, alpha=scale, out=flat)

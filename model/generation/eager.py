@@ -168,5 +168,5 @@ def _part(slots: Slots, rows: slice) -> Cache:
 
 def _step_of_any_values(model: Transfusion, inputs: StepInputs, cache: Cache) -> StepOutput:
     """`Transfusion.step` with work whose shape depends on no value, as a captured graph needs it."""
-    attend = cached_attention(cache, inputs.write_at, inputs.q_last, inputs.num_keys)
+    attend = cached_attention(cache, inputs)
     return model.step_with(inputs, attend, selected(inputs.kind) if model.config.num_experts > 1 else shared)

@@ -3,7 +3,8 @@
 A slot holds one sequence from column 0 on. A step writes the keys and values of S new positions a row at columns
 write_at .. write_at + S - 1, overwriting what stood there, and a key column is visible where column <= q_last. That one
 call serves prefill, text decoding, denoising in place and the commit of a finished latent, in torch and in exported graphs,
-and rows of one call may be in different phases.
+and rows of one call may be in different phases. Rows at a noise level above 0 may be left unwritten: a latent under way is
+seen by itself alone, and what follows it sees the clean one, which is written over it.
 
 Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, T cache length, K head
 width.

@@ -4,7 +4,7 @@ A training batch lists its patches; a step says position by position what stands
 and the others' results are dropped, which is cheap and has one shape whatever the values. The U-Net needs whole latents: a
 row's step then is one latent's block from position 0 on, or holds none.
 
-Legend: B rows, S positions a step, D width, W numbers in the modality's patch, R = B * S, P positions that hold its patches.
+Legend: B rows, S positions a step, D width, W numbers in the modality's patch, P positions that hold its patches, M latents.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Skip = Any
 class StepLatents(NamedTuple):
     """One modality's latents in a step.
 
-    chosen: bool [B, S, 1], where its patches stand. time: [B, 1], or [P] with `at`. at: int64 [P], their flattened positions,
-    or None where the codec takes every position. grids: of the latents at `at`.
+    chosen: bool [B, S, 1], where its patches stand. time: [B, 1], or [M] with `at`. at: int64 [P], their flattened positions,
+    or None where the codec takes every position. grids: of the M latents at `at`.
     """
 
     chosen: Tensor
@@ -49,13 +49,13 @@ def read_step(codec: Codec, modality: Modality, number: int, inputs: StepInputs,
     patches = inputs.patches[..., : modality.patch_width]
     if isinstance(codec, LinearPatchCodec):
         time = inputs.time.unsqueeze(1)
-        embedded, skip = codec.encode(patches, time, ())
+        embedded, skip = codec.encode(patches, time, None)
         return torch.where(chosen, embedded.to(x.dtype), x), StepLatents(chosen, time, None, (), skip)
     at, rows = _blocks(inputs, number)
-    grids, time = tuple(inputs.grids[row] for row in rows.unique().tolist()), inputs.time[rows]
+    grids, time = tuple(inputs.grids[row] for row in rows.tolist()), inputs.time[rows]
     if not grids:
         return x, StepLatents(chosen, time, at, (), None)
-    embedded, skip = codec.encode(patches.flatten(0, 1)[at], time, grids)
+    embedded, skip = codec.encode(patches.flatten(0, 1)[at], time, None, grids)
     x = x.flatten(0, 1).index_copy(0, at, embedded.to(x.dtype)).view(x.shape)
     return x, StepLatents(chosen, time, at, grids, skip)
 
@@ -76,6 +76,6 @@ def write_step(codec: Codec, modality: Modality, latents: StepLatents, hidden: T
 
 
 def _blocks(inputs: StepInputs, number: int) -> tuple[Tensor, Tensor]:
-    """Flattened positions of whole latents, int64 [P], and the row of each, int64 [P]."""
+    """Flattened positions of whole latents, int64 [P], and the rows that hold one, int64 [M]."""
     flat = (inputs.kind == number + 1).flatten().nonzero().squeeze(1)
-    return flat, flat // inputs.kind.shape[1]
+    return flat, (flat // inputs.kind.shape[1]).unique()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def cut(latents: Tensor, patch: tuple[int, ...]) -> Tensor:
@@ -68,10 +69,20 @@ class LinearPatchCodec(nn.Module):
         self.time = nn.Sequential(nn.Linear(self.num_time_features, width), nn.SiLU(), nn.Linear(width, width))
         self.write = nn.Linear(width, patch_width)
 
-    def encode(self, patches: Tensor, time: Tensor, grids: Sequence[tuple[int, ...]] = ()) -> tuple[Tensor, None]:
-        """patches [..., W] and their noise levels (broadcastable to [...]) -> [..., D], and no skip."""
-        features = time_features(time, self.num_time_features).to(self.read.weight.dtype)
-        return self.read(patches.to(self.read.weight.dtype)) + self.time(features), None
+    def encode(
+        self, patches: Tensor, time: Tensor, latent_of: Tensor | None, grids: Sequence[tuple[int, ...]] = ()
+    ) -> tuple[Tensor, None]:
+        """Noised patches to vectors of the stream, [..., D], and no skip.
+
+        patches: [..., W]. time: noise levels [M] with latent_of, int64 [P], which of the M latents each patch is of; without
+        it, noise levels that broadcast to [...].
+        """
+        embedded = self.time(time_features(time, self.num_time_features).to(self.read.weight.dtype))
+        if latent_of is not None:
+            # Embedded once a latent. Spread as words are, because the gradient of that is summed in one order everywhere;
+            # and not in half precision, for it is a sum over many.
+            embedded = F.embedding(latent_of, embedded.to(torch.promote_types(embedded.dtype, torch.float32)))
+        return self.read(patches.to(self.read.weight.dtype)) + embedded, None
 
     def decode(self, hidden: Tensor, time: Tensor, grids: Sequence[tuple[int, ...]] = (), skip: None = None) -> Tensor:
         """[..., D] -> [..., W], what the objective predicts, in float32. time: unread, it is in the stream since `encode`."""

@@ -69,6 +69,12 @@ def _grouped(rows: Tensor, grids: Grids) -> dict[tuple[int, ...], Tensor]:
     return {grid: torch.stack(parts) for grid, parts in groups.items()}
 
 
+def _times(time: Tensor, grids: Grids) -> dict[tuple[int, ...], Tensor]:
+    """[M] -> for each grid [m] of its latents."""
+    each = time.unbind()
+    return {grid: torch.stack([one for one, other in zip(each, grids, strict=True) if other == grid]) for grid in set(grids)}
+
+
 def _restored(groups: Sequence[Tensor], grids: Grids) -> Tensor:
     """The inverse: each [m, n, X] in the order of the grids' first appearance -> [P, X]."""
     parts = {grid: iter(group.unbind()) for grid, group in zip(dict.fromkeys(grids), groups, strict=True)}
@@ -123,21 +129,21 @@ class UNetPatchCodec(nn.Module):
         nn.init.normal_(self.into_stream.weight, std=0.02 * (1024 / width * patch_width / channels) ** 0.5)
         nn.init.zeros_(self.into_stream.bias)
 
-    def encode(self, patches: Tensor, time: Tensor, grids: Grids) -> tuple[Tensor, UNetSkip]:
+    def encode(self, patches: Tensor, time: Tensor, latent_of: Tensor | None, grids: Grids) -> tuple[Tensor, UNetSkip]:
         """Noised patches to vectors of the stream.
 
-        patches: [P, W], latent after latent, raster order within. time: [P], noise levels, equal within a latent.
-        grids: of each of the M latents, in any mixture. Returns [P, D] and what `decode` needs.
+        patches: [P, W], latent after latent, raster order within. time: [M], noise levels. latent_of: unread, for the grids
+        say it. grids: of each of the M latents, in any mixture. Returns [P, D] and what `decode` needs.
         """
         if not grids:
             # One latent of zeros, its result dropped: ranks that have none must still bring gradients, of zero, to the sum.
-            hidden, skip = self.encode(patches.new_zeros(1, patches.shape[1]), time.new_zeros(1), [self._single])
+            hidden, skip = self.encode(patches.new_zeros(1, patches.shape[1]), time.new_zeros(1), None, [self._single])
             return hidden[:0], skip
         hidden, skips = [], []
-        times = _grouped(time, grids)
+        times = _times(time, grids)
         for grid, group in _grouped(patches, grids).items():
             latents = join(group, channels=self.channels, axes=self._axes(grid), patch=self.patch)
-            x, skip = self._down(latents.to(self.read.weight.dtype), times[grid][:, 0])
+            x, skip = self._down(latents.to(self.read.weight.dtype), times[grid])
             hidden.append(self.into_stream(x.flatten(2).transpose(1, 2)))
             skips.append(skip)
         return _restored(hidden, grids), tuple(skips)
@@ -150,10 +156,10 @@ class UNetPatchCodec(nn.Module):
         if not grids:
             return self.decode(hidden.new_zeros(1, hidden.shape[1]), time.new_zeros(1), [self._single], skip)[:0]
         written = []
-        times = _grouped(time, grids)
+        times = _times(time, grids)
         for (grid, group), outputs in zip(_grouped(hidden, grids).items(), skip, strict=True):
             x = self.out_of_stream(group.to(self.out_of_stream.weight.dtype)).transpose(1, 2).unflatten(2, grid)
-            x = self._up(x, times[grid][:, 0], outputs)
+            x = self._up(x, times[grid], outputs)
             written.append(cut(x.to(torch.promote_types(x.dtype, torch.float32)), self.patch))
         return _restored(written, grids)
 

@@ -42,9 +42,12 @@ def test_a_codec_costs_what_torch_counts(kind: str, patch: tuple[int, ...], rng:
     grids.append(grids[0])
     num_patches = [int(torch.tensor(grid).prod()) for grid in grids]
     patches = torch.randn(sum(num_patches), given.patch_width, requires_grad=True)
-    time = torch.rand(len(grids)).repeat_interleave(torch.tensor(num_patches)).requires_grad_()
+    time, latent_of = (
+        torch.rand(len(grids), requires_grad=True),
+        torch.arange(len(grids)).repeat_interleave(torch.tensor(num_patches)),
+    )
     with FlopCounterMode(display=False) as forward:
-        hidden, skip = codec.encode(patches, time, grids)
+        hidden, skip = codec.encode(patches, time, latent_of, grids)
         written = codec.decode(hidden, time, grids, skip)  # type: ignore[arg-type]
     assert forward.get_total_flops() == 2 * codec_products(codec, grids)
     with FlopCounterMode(display=False) as backward:

@@ -7,6 +7,7 @@ import random
 import torch
 from torch import Tensor
 
+from model.attention import unfused
 from model.attention.cached import attention_by_runs, attention_under_mask, runs
 from model.generation.engine import Cache
 
@@ -49,7 +50,7 @@ def test_both_ways_are_brute_force_and_write_alike(rng: random.Random) -> None:
         cache = [(torch.randn(num_rows, HEADS, COLUMNS, WIDTH), torch.randn(num_rows, HEADS, COLUMNS, WIDTH))]
         other = [(cache[0][0].clone(), cache[0][1].clone())]
         expected = _brute_force(cache, new, write_at, q_last)
-        by_runs = attention_by_runs(cache, write_at, q_last)(0, *new)
+        by_runs = attention_by_runs(cache, write_at, q_last, torch.zeros(len(write_at)))(0, *new)
         under_mask = attention_under_mask(other, write_at, q_last, int(q_last.max()) + 1)(0, *new)
         torch.testing.assert_close(by_runs.double(), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(under_mask.double(), expected, rtol=1e-5, atol=1e-5)
@@ -63,12 +64,32 @@ def test_a_cache_may_be_more_precise_than_what_is_written(rng: random.Random) ->
     new = [torch.randn(len(write_at), HEADS, q_last.shape[1], WIDTH).bfloat16() for _ in range(3)]
     cache = [(torch.randn(len(write_at), HEADS, COLUMNS, WIDTH), torch.randn(len(write_at), HEADS, COLUMNS, WIDTH))]
     expected = _brute_force(cache, new, write_at, q_last)
-    out = attention_by_runs(cache, write_at, q_last)(0, *new)
+    out = attention_by_runs(cache, write_at, q_last, torch.zeros(len(write_at)))(0, *new)
     assert out.dtype == torch.bfloat16
     assert torch.equal(out, expected.float().bfloat16()) or (out.double() - expected).abs().max() < 0.02
 
 
 def test_rows_under_guidance_are_two_runs_without_a_mask() -> None:
-    conditional, unconditional = torch.full((3, 16), 40), torch.full((3, 16), 16)
-    found = runs(torch.cat([conditional, unconditional]), torch.float32)
-    assert [(run.rows, run.num_keys, run.bias) for run in found] == [(slice(0, 3), 41, None), (slice(3, 6), 17, None)]
+    write_at = torch.tensor([25] * 3 + [1] * 3)
+    found = runs(write_at, (write_at + 15).unsqueeze(1).expand(-1, 16), torch.full((6,), 0.5), torch.float32)
+    assert [run[:3] for run in found] == [(slice(0, 3), 25, None), (slice(3, 6), 1, None)]
+
+
+def test_a_latent_under_way_sees_itself_and_is_not_written(rng: random.Random) -> None:
+    """In bfloat16 on a CPU; its clean neighbours are, and what all see is what they would see if it were."""
+    torch.manual_seed(rng.randrange(2**31))
+    for _ in range(30):
+        num_new, num_rows = rng.randrange(unfused.MIN_QUERIES, 20), rng.randrange(1, 6)
+        write_at = torch.randint(COLUMNS - num_new, (num_rows,))
+        q_last = (write_at + num_new - 1).unsqueeze(1).expand(-1, num_new)
+        time = torch.rand(num_rows) * torch.randint(2, (num_rows,))
+        new = [torch.randn(num_rows, HEADS, num_new, WIDTH).bfloat16() for _ in range(3)]
+        cache = [(torch.randn(num_rows, HEADS, COLUMNS, WIDTH), torch.randn(num_rows, HEADS, COLUMNS, WIDTH))]
+        before, expected = [part.clone() for part in cache[0]], _brute_force(cache, new, write_at, q_last)
+        out = attention_by_runs(cache, write_at, q_last, time)(0, *new)
+        torch.testing.assert_close(out.double(), expected, rtol=0.03, atol=0.03)
+        for part, was, given in zip(cache[0], before, new[1:], strict=True):
+            for row, at in enumerate(write_at.tolist()):
+                if time[row] == 0:
+                    was[row, :, at : at + num_new] = given[row]
+            assert torch.equal(part, was)

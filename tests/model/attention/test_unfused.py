@@ -119,7 +119,7 @@ def test_a_step_in_bfloat16_is_that_of_the_fused_kernel_under_a_mask(rng: random
         caches[0][0][1].normal_()
         for mine, other in zip(caches[0][0], caches[1][0], strict=True):
             other.copy_(mine)
-        found = cached.attention_by_runs(caches[0], write_at, q_last)(0, query, key, value)
+        found = cached.attention_by_runs(caches[0], write_at, q_last, torch.zeros(rows))(0, query, key, value)
         masked = cached.attention_under_mask(caches[1], write_at, q_last, int(q_last.max()) + 1)
         wanted = masked(0, query.float(), key, value)
         torch.testing.assert_close(found.float(), wanted, rtol=0.03, atol=0.03)

@@ -45,7 +45,7 @@ def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
     embedded = model.embedding(batch.ids).detach()
     (images,) = batch.latents
     time = torch.rand(len(images.image_sample))
-    patches = cast(LinearPatchCodec, model.codecs[0]).encode(images.patches, time[images.patch_image], ())[0].detach()
+    patches = cast(LinearPatchCodec, model.codecs[0]).encode(images.patches, time, images.patch_image)[0].detach()
     x = embedded.flatten(0, 1).index_copy(0, images.patch_at, patches).view(1, length, -1).requires_grad_()
     hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last), shared)
     for query in range(length):

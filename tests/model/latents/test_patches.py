@@ -72,18 +72,33 @@ def test_the_linear_codec_is_two_linear_layers_and_the_time_between(rng: random.
     first = time_features(time, 128) @ weights["time.0.weight"].T + weights["time.0.bias"]
     embedded = (first / (1 + torch.exp(-first))) @ weights["time.2.weight"].T + weights["time.2.bias"]
     expected = patches @ weights["read.weight"].T + weights["read.bias"] + embedded
-    hidden, skip = codec.encode(patches, time)
+    hidden, skip = codec.encode(patches, time, None)
     assert skip is None
     torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(codec.decode(hidden, time), hidden @ weights["write.weight"].T + weights["write.bias"])
     # Grids and skip, which the other codec reads, change nothing.
-    assert torch.equal(codec.encode(patches, time, ((1, 2),))[0], hidden)
+    assert torch.equal(codec.encode(patches, time, None, ((1, 2),))[0], hidden)
     assert torch.equal(codec.decode(hidden, time, ((1, 2),), None), codec.decode(hidden, time))
+
+
+def test_a_time_for_each_latent_is_the_same_as_one_for_each_patch(rng: random.Random) -> None:
+    """In value, and in the gradients of every weight; also where there is no latent at all."""
+    torch.manual_seed(rng.randrange(2**32))
+    codec = LinearPatchCodec(patch_width=6, width=16)
+    for num_latents in (rng.randrange(1, 5), 0):
+        latent_of = torch.arange(num_latents).repeat_interleave(torch.randint(1, 9, (num_latents,)))
+        patches, time = torch.randn(len(latent_of), 6), torch.rand(num_latents)
+        weights = torch.randn(len(latent_of), 16)
+        ways = [codec.encode(patches, time, latent_of)[0], codec.encode(patches, time[latent_of], None)[0]]
+        inputs = [codec.read.weight, *codec.time.parameters()]
+        gradients = [torch.autograd.grad((hidden * weights).sum(), inputs) for hidden in ways]
+        torch.testing.assert_close(*ways)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_the_linear_codec_predicts_in_float32_from_half_precision() -> None:
     codec = LinearPatchCodec(patch_width=6, width=16).to(torch.bfloat16)
-    hidden, _ = codec.encode(torch.randn(5, 6), torch.rand(5))
+    hidden, _ = codec.encode(torch.randn(5, 6), torch.rand(5), None)
     assert hidden.dtype == torch.bfloat16
     assert codec.decode(hidden, torch.rand(5)).dtype == torch.float32
 

@@ -39,7 +39,7 @@ def _grid(rng: random.Random, num_axes: int) -> tuple[int, ...]:
 
 def _through(codec: UNetPatchCodec, patches: Tensor, time: Tensor, grids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
     """Encoded, and decoded from something that is not what was encoded, as after a transformer."""
-    hidden, skip = codec.encode(patches, time, grids)
+    hidden, skip = codec.encode(patches, time, None, grids)
     return hidden, codec.decode(hidden.tanh() + 0.5, time, grids, skip)
 
 
@@ -48,7 +48,7 @@ def _call(rng: random.Random, codec: UNetPatchCodec, grids: list[tuple[int, ...]
     generator = torch.Generator().manual_seed(rng.randrange(2**32))
     sizes = [math.prod(grid) for grid in grids]
     patches = torch.randn(sum(sizes), codec.channels * math.prod(codec.patch), dtype=torch.float64, generator=generator)
-    time = torch.rand(len(grids), dtype=torch.float64, generator=generator).repeat_interleave(torch.tensor(sizes))
+    time = torch.rand(len(grids), dtype=torch.float64, generator=generator)
     return patches, time, sizes
 
 
@@ -60,7 +60,7 @@ def test_latents_of_mixed_grids_in_one_call_equal_each_alone(patch: tuple[int, .
     patches, time, sizes = _call(rng, codec, grids)
     with torch.no_grad():
         hidden, predicted = _through(codec, patches, time, grids)
-        parts = zip(grids, patches.split(sizes), time.split(sizes), strict=True)
+        parts = zip(grids, patches.split(sizes), time.split(1), strict=True)
         alone = [_through(codec, part, level, [grid]) for grid, part, level in parts]
     assert hidden.shape == (len(patches), WIDTH) and predicted.shape == patches.shape
     torch.testing.assert_close(hidden, torch.cat([each[0] for each in alone]), rtol=1e-9, atol=1e-9)
@@ -107,12 +107,12 @@ def test_more_axes_of_patch_one_are_many_latents_of_fewer(
             value.copy_(weights[name])
     grid, length = _grid(rng, len(flat)), rng.randrange(2, 4)
     patches, _, _ = _call(rng, small, [grid] * length)
-    time = torch.full((len(patches),), rng.random(), dtype=torch.float64)
+    time = torch.full((length,), rng.random(), dtype=torch.float64)
     with torch.no_grad():
         expected = _through(small, patches, time, [grid] * length)
         # From slice by slice to raster order of the larger grid.
         there = torch.arange(len(patches)).view(length, *grid).movedim(0, added).flatten()
-        result = _through(large, patches[there], time, [(*grid[:added], length, *grid[added:])])
+        result = _through(large, patches[there], time[:1], [(*grid[:added], length, *grid[added:])])
     for ours, theirs in zip(result, expected, strict=True):
         torch.testing.assert_close(ours, theirs[there], rtol=1e-9, atol=1e-9)
 
@@ -156,8 +156,8 @@ def test_it_begins_with_a_prediction_of_zero_and_vectors_of_the_linear_codecs_si
     torch.manual_seed(rng.randrange(2**32))
     codec = UNetPatchCodec(_modality((2, 2), (32, 64), channels=8), 512)
     grids = [(8, 8)] * 2
-    hidden, skip = codec.encode(torch.randn(128, 32), torch.rand(2).repeat_interleave(64), grids)
-    assert codec.decode(torch.randn(128, 512), torch.zeros(128), grids, skip).abs().max() == 0
+    hidden, skip = codec.encode(torch.randn(128, 32), torch.rand(2), None, grids)
+    assert codec.decode(torch.randn(128, 512), torch.zeros(2), grids, skip).abs().max() == 0
     # The model's deviation at this width, on 32 numbers of deviation one.
     assert float(hidden.std()) == pytest.approx(0.02 * (1024 / 512) ** 0.5 * 32**0.5, rel=0.15)
 
@@ -182,9 +182,9 @@ def test_time_and_skip_are_read_in_both_halves(rng: random.Random) -> None:
     patches, time, _ = _call(rng, codec, grids)
     other = (time + 0.5) % 1
     with torch.no_grad():
-        hidden, skip = codec.encode(patches, time, grids)
+        hidden, skip = codec.encode(patches, time, None, grids)
         predicted = codec.decode(hidden, time, grids, skip)
-        assert not torch.allclose(codec.encode(patches, other, grids)[0], hidden)
+        assert not torch.allclose(codec.encode(patches, other, None, grids)[0], hidden)
         assert not torch.allclose(codec.decode(hidden, other, grids, skip), predicted)
         assert len(skip) == 1 and len(skip[0]) == 2 * codec.num_blocks
         for number in range(len(skip[0])):
@@ -200,7 +200,7 @@ def test_gradients_equal_finite_differences(patch: tuple[int, ...], rng: random.
     changed = torch.randn(len(patches), WIDTH, dtype=torch.float64)
 
     def run(patches: Tensor, change: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, skip = codec.encode(patches, time, grids)
+        hidden, skip = codec.encode(patches, time, None, grids)
         return hidden, codec.decode(hidden + change, time, grids, skip)
 
     weights = [codec.write.weight, codec.down[-1][0].time.bias, codec.up[0][0].first_norm.weight]  # type: ignore[index]
@@ -215,11 +215,12 @@ def test_it_learns_to_tell_noise_from_latents(patch: tuple[int, ...], rng: rando
     num_axes, sizes = len(patch), [math.prod(grid) for grid in [(3, 2)[: len(patch)], (2, 2)[: len(patch)]] * 2]
     grids = [(3, 2)[:num_axes], (2, 2)[:num_axes]] * 2
     clean, noise = torch.randn(2, sum(sizes), 2 * math.prod(patch)).unbind()
-    time = torch.rand(4).repeat_interleave(torch.tensor(sizes))
-    noised = (1 - time).unsqueeze(1) * clean + time.unsqueeze(1) * noise
+    time = torch.rand(4)
+    of_patch = time.repeat_interleave(torch.tensor(sizes)).unsqueeze(1)
+    noised = (1 - of_patch) * clean + of_patch * noise
     optimiser, losses = torch.optim.AdamW(codec.parameters(), lr=3e-3), []
     for _ in range(100):
-        hidden, skip = codec.encode(noised, time, grids)
+        hidden, skip = codec.encode(noised, time, None, grids)
         loss = (codec.decode(hidden, time, grids, skip) - noise).square().mean()
         optimiser.zero_grad()
         loss.backward()
