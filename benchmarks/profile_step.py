@@ -1,6 +1,7 @@
 """Where does a training step's time go? `python -m benchmarks.profile_step` profiles our side of benchmarks/peer.py.
 
-Prints torch.profiler's table by operator, what of the time is matrix products, and the products' own rate in FLOP/s.
+Prints torch.profiler's table by operator, what of the time is products and attention, and the rate in FLOP/s. In the
+compiled model, as there, what stands between products goes by the name of the graph it was compiled into.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from benchmarks.peer_ours import config_of, new_trained, train_step
 from benchmarks.peer_work import FULL, QUICK, count_positions, make_documents
 from model.flops import step_flops
 
-# Operators whose own time is a matrix product; attention is one of its own.
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_mkldnn_linear", "aten::mkldnn_linear")
-ATTENTION = "scaled_dot_product"
+# Operators whose own time is a product of a linear layer, and those whose own time is attention, fused or not.
+LINEAR = ("aten::mm", "aten::addmm", "aten::_mkldnn_linear", "aten::mkldnn_linear")
+UNFUSED = ("aten::bmm", "aten::baddbmm", "aten::_softmax", "aten::_softmax_backward_data")
+FUSED = "scaled_dot_product"
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     work = QUICK if arguments.quick else FULL
     size = work.size._replace(width=arguments.width or work.size.width)
-    trained = new_trained(config_of(size))
+    trained = new_trained(config_of(size), compiled=work.compiled and not arguments.eager)
     documents = make_documents(work, arguments.documents)
     trained.model.train()
 
@@ -47,8 +49,8 @@ def main() -> None:
     averages = recorded.key_averages(group_by_input_shape=arguments.shapes)
     print(averages.table(sort_by="self_cpu_time_total", row_limit=arguments.rows, max_name_column_width=48))
     total = sum(each.self_cpu_time_total for each in averages)
-    products = sum(each.self_cpu_time_total for each in averages if each.key in PRODUCTS)
-    attention = sum(each.self_cpu_time_total for each in averages if ATTENTION in each.key)
+    products = sum(each.self_cpu_time_total for each in averages if each.key in LINEAR)
+    attention = sum(each.self_cpu_time_total for each in averages if each.key in UNFUSED or FUSED in each.key)
     batch = packed_batch(documents, trained.model.config, work.row_length[arguments.documents])
     flops = step_flops(trained.model, batch, count_positions(work, arguments.documents))
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
@@ -57,7 +59,7 @@ def main() -> None:
     share = flops / seconds / rate
     print(f"a product of {work.square} squares in {arguments.precision} runs at {rate / 1e9:.0f} GFLOP/s")
     print(f"so a step reaches {share:.1%} of that")
-    print(f"of the operators' own time {products / total:.1%} is matrix products and {attention / total:.1%} attention")
+    print(f"of the operators' own time {products / total:.1%} is linear layers' products and {attention / total:.1%} attention")
 
 
 def _parse() -> argparse.Namespace:
@@ -69,6 +71,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=25, help="lines of the table (default: 25)")
     parser.add_argument("--shapes", action="store_true", help="one line for each operator and shape of its inputs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--eager", action="store_true", help="not compiled, so that every operator has its name")
     parser.add_argument("--quick", action="store_true", help="toy sizes")
     return parser.parse_args()
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from export.pictures import upright
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CELL_WIDTH_PX, PICTURE_PX, TEXT_PX, NUM_COLUMNS = 176, 160, 64, 6
 LINE_CHARACTERS, NUM_TEXT_LINES, LINE_PX = 24, 4, 12
@@ -31,9 +36,7 @@ def contact_sheet(cells: Sequence[Cell]) -> bytes:
     for index, cell in enumerate(cells):
         left, top = index % NUM_COLUMNS * CELL_WIDTH_PX + 8, index // NUM_COLUMNS * height + 8
         side = PICTURE_PX - 16
-        with Image.open(io.BytesIO(cell.picture)) as picture:
-            # Nearest keeps small pictures as they are.
-            sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST), (left, top))
+        sheet.paste(_square(cell.picture, side), (left, top))
         if cell.generated == "caption":
             draw.rectangle((left - 2, top - 2, left + side + 1, top + side + 1), outline=GIVEN, width=2)
         lines = textwrap.wrap(cell.caption, LINE_CHARACTERS)[:NUM_TEXT_LINES]
@@ -43,3 +46,13 @@ def contact_sheet(cells: Sequence[Cell]) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _square(data: bytes, side_px: int) -> Image.Image:
+    """The middle of the encoded image, upright."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data)) as picture:
+        # Nearest shows the pixels of small pictures as they are.
+        method = Image.Resampling.NEAREST if min(picture.size) <= side_px else Image.Resampling.LANCZOS
+        return ImageOps.fit(upright(picture).convert("RGB"), (side_px, side_px), method=method)

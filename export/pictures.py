@@ -87,27 +87,28 @@ def write_pngs(pixels: Tensor) -> list[bytes]:
     return files
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """As its EXIF block says it was seen."""
+    from PIL import Image
+
+    # Not ImageOps.exif_transpose, which fails on other parts of a broken block.
+    turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    return image if turn is None else image.transpose(Image.Transpose[turn])
+
+
 def _square(image: Image.Image, side_px: int) -> Image.Image:
     from PIL import Image, ImageCms, ImageOps
 
     mode, transform = _profile(image)
     # A JPEG's decoder can leave out detail that the scaling would average away.
     image.draft(None, (2 * side_px, 2 * side_px))  # pyright: ignore[reportArgumentType]
-    flat = _flat(_upright(image), mode)
+    flat = _flat(upright(image), mode)
     if flat.size != (side_px, side_px):
         flat = ImageOps.fit(flat, (side_px, side_px), method=Image.Resampling.LANCZOS)
     if transform is not None:
         flat = ImageCms.applyTransform(flat, transform)
         assert flat is not None
     return flat
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    # Not ImageOps.exif_transpose, which fails on other parts of a broken block.
-    turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
-    return image if turn is None else image.transpose(Image.Transpose[turn])
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:

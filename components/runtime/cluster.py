@@ -42,9 +42,6 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
-# Ray runs workers at niceness 15, so that its own services answer under load. Workers in lockstep wait for each other's
-# interruptions: on two cores training is 7% faster without.
-OWN_CLUSTER = {"RAY_worker_niceness": "0"}
 # What a worker on another machine must know of this one's environment: where runs are kept, where latents are read, and the
 # way into an object store. AWS_PROFILE is not among them: it names an entry of a file that need not exist there.
 FORWARDED = (
@@ -119,8 +116,9 @@ def _set_environment(*, own_cluster: bool) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if own_cluster:
-        for name, value in OWN_CLUSTER.items():
-            os.environ.setdefault(name, value)
+        # By default workers run at niceness 15, so that Ray's own services answer under load. Workers in lockstep wait for
+        # each other's interruptions: on two cores training is 7% faster without.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # A token in the environment keeps Ray from writing one into the home folder, where others may read it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 

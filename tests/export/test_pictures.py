@@ -63,7 +63,8 @@ def test_a_broken_exif_block_costs_no_picture() -> None:
         block = bytearray(exif.tobytes())
         for at in rng.integers(6, len(block), 3):
             block[at] = int(rng.integers(0, 256))
-        seen(encoded(halves(64, 64), format="JPEG", exif=bytes(block)))
+        picture = seen(encoded(halves(64, 64), format="JPEG", exif=bytes(block)))
+        assert picture.shape == (16, 16, 3) and picture.std() > 50
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
