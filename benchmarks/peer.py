@@ -7,12 +7,13 @@ each figure means.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ RESULT = ROOT / "benchmarks" / "results" / "peer.json"
 PEER = ROOT / ".work" / "peer"
 # Raw answers: group -> series -> one answer a round.
 Raw = dict[str, dict[str, list[Answer]]]
+# New processes of both sides, by name, for as long as the context lasts.
+Start = Callable[[], AbstractContextManager[Mapping[str, Worker]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,12 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.only or [name for name in FIGURES if arguments.all or name not in EXTRA]
     groups = list(dict.fromkeys(FIGURES[name].group for name in names))
     flags = ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
-    with ExitStack() as stack:
-        sides = {"ours": stack.enter_context(_worker(Path(sys.executable), "benchmarks.peer_ours", flags, arguments.threads))}
-        if not arguments.ours_only:
-            theirs = _worker(peer_python(PEER), "benchmarks.peer_theirs", flags, arguments.threads)
-            sides["theirs"] = stack.enter_context(theirs)
-        result = compare(sides, groups, 1 if arguments.quick else arguments.rounds, arguments.threads)
+    commands = {"ours": [sys.executable, "-m", "benchmarks.peer_ours", *flags]}
+    if not arguments.ours_only:
+        commands["theirs"] = [str(peer_python(PEER)), "-m", "benchmarks.peer_theirs", *flags]
+    start = functools.partial(_workers, commands, arguments.threads)
+    result = compare(start, groups, 1 if arguments.quick else arguments.rounds, arguments.threads)
     work = QUICK if arguments.quick else FULL
     result["work"] = json.loads(json.dumps(work._asdict()))
     out: Path = arguments.out or (PEER.parent / "peer-quick.json" if arguments.quick else RESULT)
@@ -51,17 +53,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(sides: Mapping[str, Worker], groups: Iterable[str], rounds: int, num_threads: int) -> dict[str, Any]:
-    """Everything that peer.json holds but the work; a figure whose sides are not both there is null."""
-    about = {side: worker.ask("describe") for side, worker in sides.items()}
-    if "theirs" in about:
-        about["ours_same_params"] = sides["ours"].ask("same_params", parameters=about["theirs"]["parameters"])
-    raw = {group: _measure(group, sides, rounds) for group in groups}
+def compare(start: Start, groups: Iterable[str], rounds: int, num_threads: int) -> dict[str, Any]:
+    """Everything that peer.json holds but the work; a figure whose sides are not both there is null.
+
+    Every group has processes of its own: what a training leaves behind in the allocator makes sampling after it faster.
+    """
+    about: dict[str, Answer] = {}
+    raw: Raw = {}
+    for group in groups:
+        with start() as sides:
+            about = {side: worker.ask("describe") for side, worker in sides.items()}
+            if "theirs" in about:
+                about["ours_same_params"] = sides["ours"].ask("same_params", parameters=about["theirs"]["parameters"])
+            raw[group] = _measure(group, sides, rounds)
+    with start() as sides:
+        layers = sides["ours"].ask("matmul", layers=True)
     return {
         **figures(raw),
         "parameters": {name: each["parameters"] for name, each in about.items()},
         "raw": {group: {name: spread(answers) for name, answers in each.items()} for group, each in raw.items()},
-        "linear_layers_flops_per_second": sides["ours"].ask("matmul", layers=True),
+        "linear_layers_flops_per_second": layers,
         "sides": about,
         "machine": machine.describe(num_threads),
     }
@@ -137,11 +148,17 @@ def _per_second(answers: Sequence[Answer], unit: str) -> float:
     return statistics.median(answer[unit] / answer["seconds"] for answer in answers)
 
 
-def _worker(python: Path, module: str, flags: Sequence[str], num_threads: int) -> Worker:
+@contextmanager
+def _workers(commands: Mapping[str, Sequence[str]], num_threads: int) -> Iterator[dict[str, Worker]]:
     threads = {name: str(num_threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     # Neither side is to spend time on progress bars or logging.
     quiet = {"TQDM_DISABLE": "1", "LOGURU_AUTOINIT": "0"}
-    return Worker([str(python), "-m", module, *flags], folder=ROOT, environment={**os.environ, **threads, **quiet})
+    environment = {**os.environ, **threads, **quiet}
+    with ExitStack() as stack:
+        yield {
+            side: stack.enter_context(Worker(command, folder=ROOT, environment=environment))
+            for side, command in commands.items()
+        }
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
