@@ -58,16 +58,17 @@ def compare(start: Start, groups: Iterable[str], rounds: int, num_threads: int) 
 
     Every group has processes of its own: what a training leaves behind in the allocator makes sampling after it faster.
     """
-    about: dict[str, Answer] = {}
+    with start() as sides:
+        about = {side: worker.ask("describe") for side, worker in sides.items()}
+        if "theirs" in about:
+            about["ours_same_params"] = sides["ours"].ask("same_params", parameters=about["theirs"]["parameters"])
+        layers = sides["ours"].ask("matmul", layers=True)
     raw: Raw = {}
     for group in groups:
         with start() as sides:
-            about = {side: worker.ask("describe") for side, worker in sides.items()}
-            if "theirs" in about:
-                about["ours_same_params"] = sides["ours"].ask("same_params", parameters=about["theirs"]["parameters"])
+            if "theirs" in sides and "ours_same_params" in GROUPS[group]:
+                sides["ours"].ask("same_params", parameters=about["theirs"]["parameters"])
             raw[group] = _measure(group, sides, rounds)
-    with start() as sides:
-        layers = sides["ours"].ask("matmul", layers=True)
     return {
         **figures(raw),
         "parameters": {name: each["parameters"] for name, each in about.items()},
