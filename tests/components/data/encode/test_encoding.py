@@ -26,6 +26,7 @@ from model.latents.autoencoder import Autoencoder, to_pixels
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
 ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000)
 VIEWS = Views(flip=True, crops=2, crop_share=0.75)
+CROWD = "made/train-crowd"
 CPU = torch.device("cpu")
 
 
@@ -51,7 +52,7 @@ def test_the_stored_stream_says_the_document(parts, encoded) -> None:
         base, _, number = name.partition("#")
         # A piece begins with the last token of the one before.
         said[base] = said.get(base, []) + result.shard.ids[start + (number not in ("", "0")) : end].tolist()
-    assert set(documents) - set(said) == {"made/train-crowd"}
+    assert set(documents) - set(said) == {CROWD}
     for name, ids in said.items():
         assert ids[0] == 1
         assert ids[-1] == 2
@@ -212,10 +213,12 @@ def test_neither_order_nor_company_changes_a_latent(parts, encoded) -> None:
     settings = SETTINGS._replace(views=VIEWS)
     whole = latents_by_document(encode(parts, encoded.documents, settings))
     for _ in range(3):
-        chosen = generator.permutation(len(encoded.documents))[: int(generator.integers(1, 30))]
-        some = latents_by_document(encode(parts, [encoded.documents[index] for index in chosen], settings))
+        drawn = generator.permutation(len(encoded.documents))[: int(generator.integers(1, 30))]
+        chosen = [encoded.documents[index] for index in drawn]
+        some = latents_by_document(encode(parts, chosen, settings))
+        # The crowd is set aside; drawn alone it leaves nothing.
+        assert {name.partition("#")[0] for name in some} == {document_name(one.source, one.key) for one in chosen} - {CROWD}
         assert some == {name: whole[name] for name in some}
-        assert some
 
 
 def latents_by_document(result: EncodedPart) -> dict[str, bytes]:
