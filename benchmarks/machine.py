@@ -25,7 +25,7 @@ def describe(num_threads: int) -> dict[str, Any]:
     present = lines.get("flags", "").split()
     return {
         "cpu": lines.get("model name", platform.processor() or platform.machine()),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": num_cores(),
         "flags": {flag: flag in present for flag in FLAGS},
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
@@ -33,6 +33,11 @@ def describe(num_threads: int) -> dict[str, Any]:
         "threads": num_threads,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
     }
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where does a training step's time go? `python -m benchmarks.profile_step` profiles our side of benchmarks/peer.py.
+"""Where does a training step's time go? `python -m benchmarks.profile_step` profiles our side of benchmarks/peer.
 
 Prints torch.profiler's table by operator, what of the time is products and attention, and the rate in FLOP/s. In the
 compiled model, as there, what stands between products goes by the name of the graph it was compiled into.
@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import matmul_rate
 from benchmarks.packed_batch import packed_batch
-from benchmarks.peer_ours import config_of, new_trained, train_step
-from benchmarks.peer_work import FULL, QUICK, count_positions, make_documents
+from benchmarks.peer.ours import config_of, new_trained, train_step
+from benchmarks.peer.work import FULL, QUICK, count_positions, make_documents
 from model.flops import step_flops
 
 # Operators whose own time is a product of a linear layer, and those whose own time is attention, fused or not.

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data, data_encode, data_kills, data_loader, data_packing, data_readers
-from benchmarks.data_corpus import Corpus, make_documents, write_corpus
+from benchmarks.data import __main__ as data
+from benchmarks.data import encode, kills, loader, packing, readers
+from benchmarks.data.corpus import Corpus, make_documents, write_corpus
 from components.data.documents import read_documents
 from components.data.intake.images import decode_png
 from components.data.shards import open_shard
@@ -40,10 +41,10 @@ def test_figures_of_another_machine_are_not_kept_beside_new_ones() -> None:
     assert data.merged(old, {"packing_fill": 0.99, "machine": "b"}) == {"packing_fill": 0.99, "machine": "b"}
 
 
-@pytest.mark.parametrize("mix", data_packing.MIXES)
+@pytest.mark.parametrize("mix", packing.MIXES)
 def test_mixed_documents_have_16_to_4096_positions(mix: str) -> None:
     print("seed 3")
-    lengths = data_packing.MIXES[mix](np.random.default_rng(3), 50_000)
+    lengths = packing.MIXES[mix](np.random.default_rng(3), 50_000)
     assert lengths.min() == 16 or mix == "captioned_images"
     assert lengths.min() >= 16
     assert 0.9 * 4096 < lengths.max() <= 4096
@@ -52,10 +53,10 @@ def test_mixed_documents_have_16_to_4096_positions(mix: str) -> None:
 def test_both_loaders_read_the_same_documents(tmp_path: Path) -> None:
     from webdataset.compat import WebDataset
 
-    size = data_loader.SIZES["demonstration"]._replace(documents=60)
-    data_loader.write_latents(tmp_path / "latents", size, seed=5)
+    size = loader.SIZES["demonstration"]._replace(documents=60)
+    loader.write_latents(tmp_path / "latents", size, seed=5)
     read_manifest(tmp_path / "latents", kind="latents")
-    tars = data_loader.write_tars(tmp_path / "latents", tmp_path / "tars", samples_per_tar=7)
+    tars = loader.write_tars(tmp_path / "latents", tmp_path / "tars", samples_per_tar=7)
     found = list(WebDataset(tars, shardshuffle=False).decode())  # type: ignore[arg-type]
     ours = []
     for path in sorted((tmp_path / "latents/train").glob("shard-*")):
@@ -70,7 +71,7 @@ def test_both_loaders_read_the_same_documents(tmp_path: Path) -> None:
 
 
 def test_a_rate_counts_what_was_read() -> None:
-    assert 0 < data_loader.rate(iter(lambda: 5, None), 0.01) < float("inf")
+    assert 0 < loader.rate(iter(lambda: 5, None), 0.01) < float("inf")
 
 
 def test_the_made_corpus_is_what_the_stage_reads(tmp_path: Path) -> None:
@@ -82,23 +83,23 @@ def test_the_made_corpus_is_what_the_stage_reads(tmp_path: Path) -> None:
     pictures = [decode_png(image) for document in documents for image in document.images]
     assert len(pictures) == 32
     assert {picture.shape for picture in pictures} == {(20, 20, 3)}
-    assert data_encode.plain_loop(tmp_path / "artifacts/autoencoder", [documents[0].images[0]] * 3, num_threads=1) > 0
+    assert encode.plain_loop(tmp_path / "artifacts/autoencoder", [documents[0].images[0]] * 3, num_threads=1) > 0
 
 
 def test_both_formats_hold_the_rows_and_memory_is_that_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_readers, "ROWS_A_FILE", 7)
-    paths = data_readers.write_files(tmp_path / "files", 30, seed=4)
+    monkeypatch.setattr(readers, "ROWS_A_FILE", 7)
+    paths = readers.write_files(tmp_path / "files", 30, seed=4)
     assert [len(list(folder.iterdir())) for folder in sorted((tmp_path / "files").iterdir())] == [5, 5]
     for name, path in paths.items():
-        answer = data_readers.read(name, path, tmp_path / name)
+        answer = readers.read(name, path, tmp_path / name)
         assert answer["documents"] == 30
         assert answer["seconds"] > 0
-    assert data_readers._resident_bytes(os.getpid()) > 50 * 2**20
-    assert data_readers._resident_bytes(2**22 + 7) == 0
+    assert readers._resident_bytes(os.getpid()) > 50 * 2**20
+    assert readers._resident_bytes(2**22 + 7) == 0
 
 
 def test_as_many_kills_of_either_kind_are_drawn() -> None:
-    targets = data_kills.drawn(10, 1)
+    targets = kills.drawn(10, 1)
     assert sorted(targets) == ["driver"] * 10 + ["worker"] * 10
     assert targets != sorted(targets)
-    assert targets == data_kills.drawn(10, 1)
+    assert targets == kills.drawn(10, 1)

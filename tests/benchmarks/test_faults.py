@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
-from benchmarks.faults_corpora import pairs, tar_bytes
-from benchmarks.faults_counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
-from benchmarks.faults_tars import layouts
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults.corpora import pairs, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
+from benchmarks.faults.tars import layouts
 
 TOTALS = set(Counts._fields)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import figures, plan, run_part
-from benchmarks.gpu_parity import random_layout
-from benchmarks.gpu_train import prepare
-from benchmarks.gpu_work import (
+from benchmarks.gpu.__main__ import figures, plan, run_part
+from benchmarks.gpu.parity import random_layout
+from benchmarks.gpu.train import prepare
+from benchmarks.gpu.work import (
     FULL,
     TOY,
     configuration,
@@ -29,7 +29,7 @@ from benchmarks.gpu_work import (
 from benchmarks.packed_batch import packed_batch
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "benchmarks").glob("gpu*.py"))
+FILES = sorted((ROOT / "benchmarks" / "gpu").glob("*.py"))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_only_torch_is_needed() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] in allowed or name.startswith("benchmarks.gpu_"), f"{path.name} imports {name}"
+                assert name.split(".")[0] in allowed or name.startswith("benchmarks.gpu."), f"{path.name} imports {name}"
 
 
 def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import peer
 from benchmarks.packed_batch import packed_batch
-from benchmarks.peer_ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, TILE, config_of, num_parameters, widened
-from benchmarks.peer_work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
-from benchmarks.worker import Worker
+from benchmarks.peer import __main__ as peer
+from benchmarks.peer.ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, TILE, config_of, num_parameters, widened
+from benchmarks.peer.work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
+from benchmarks.peer.worker import Worker
 from model.attention.visibility import visible
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _ours() -> Worker:
-    command = [sys.executable, "-m", "benchmarks.peer_ours", "--quick", "--threads", "1"]
+    command = [sys.executable, "-m", "benchmarks.peer.ours", "--quick", "--threads", "1"]
     return Worker(command, folder=ROOT, environment={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data_corpus import Corpus
-from benchmarks.data_kills import killed_and_resumed
+from benchmarks.data.corpus import Corpus
+from benchmarks.data.kills import killed_and_resumed
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
 from components.runtime.files import sha256

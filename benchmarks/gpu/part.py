@@ -1,6 +1,6 @@
 """What does one part of the GPU benchmark find? A process of its own, so that what fails or fills the memory stays in it.
 
-`python -m benchmarks.gpu_part train 0.16b` prints a JSON object a line as figures come; benchmarks/gpu.py puts them together.
+`python -m benchmarks.gpu.part train 0.16b` prints a JSON object a line as figures come; benchmarks/gpu puts them together.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from benchmarks.gpu_clock import Result, describe, matmul_rate, this_device
-from benchmarks.gpu_parity import parity
-from benchmarks.gpu_peer import peer
-from benchmarks.gpu_sampling import sampling
-from benchmarks.gpu_train import train
-from benchmarks.gpu_work import FULL, TOY, Work
+from benchmarks.gpu.clock import Result, describe, matmul_rate, this_device
+from benchmarks.gpu.parity import parity
+from benchmarks.gpu.peer import peer
+from benchmarks.gpu.sampling import sampling
+from benchmarks.gpu.train import train
+from benchmarks.gpu.work import FULL, TOY, Work
 
 
 def machine(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
@@ -37,7 +37,7 @@ PARTS: dict[str, Callable[[Work, str, torch.device], Iterator[Result]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_part", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.part", description=__doc__)
     parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("preset")
     parser.add_argument("--toy", action="store_true")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peer_work import FULL, QUICK, Precision, Work
+from benchmarks.peer.work import FULL, QUICK, Precision, Work
 
 
 def work_of_command_line(description: str | None) -> Work:

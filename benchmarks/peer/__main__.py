@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.peer_environment import peer_python
-from benchmarks.peer_work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Series
-from benchmarks.worker import Answer, Worker
+from benchmarks.peer.environment import peer_python
+from benchmarks.peer.work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Series
+from benchmarks.peer.worker import Answer, Worker
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "peer.json"
 PEER = ROOT / ".work" / "peer"
 # Raw answers: group -> series -> one answer a round.
@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.only or [name for name in FIGURES if arguments.all or name not in EXTRA]
     groups = list(dict.fromkeys(FIGURES[name].group for name in names))
     flags = ["--threads", str(arguments.threads), *(["--quick"] if arguments.quick else [])]
-    commands = {"ours": [sys.executable, "-m", "benchmarks.peer_ours", *flags]}
+    commands = {"ours": [sys.executable, "-m", "benchmarks.peer.ours", *flags]}
     if not arguments.ours_only:
-        commands["theirs"] = [str(peer_python(PEER)), "-m", "benchmarks.peer_theirs", *flags]
+        commands["theirs"] = [str(peer_python(PEER)), "-m", "benchmarks.peer.theirs", *flags]
     start = functools.partial(_workers, commands, arguments.threads)
     result = compare(start, groups, 1 if arguments.quick else arguments.rounds, arguments.threads)
     work = QUICK if arguments.quick else FULL
@@ -167,7 +167,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", type=_names, help=f"figures, separated by commas, of: {', '.join(FIGURES)}")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(EXTRA)}")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each series (default: 5)")
-    parser.add_argument("--threads", type=int, default=_cores(), help="of each side (default: the cores there are)")
+    parser.add_argument("--threads", type=int, default=machine.num_cores(), help="of each side (default: the cores there are)")
     parser.add_argument("--quick", action="store_true", help="toy sizes, one round: whether it runs, not how fast")
     parser.add_argument("--ours-only", action="store_true", help="without the peer; its figures are null")
     parser.add_argument("--out", type=Path, help="the file to write (default: benchmarks/results/peer.json)")
@@ -180,10 +180,6 @@ def _names(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
     return names
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.faults_corpora import Read, caption, pairs, params_for, picture, read_in, tar_bytes
-from benchmarks.faults_counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
+from benchmarks.faults.corpora import Read, caption, pairs, params_for, picture, read_in, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
 from components.data.intake.decode_pool import decode_many
 from components.data.intake.decode_worker import DecodeFailure
 from components.runtime.failure import GateRefused

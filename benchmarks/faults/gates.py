@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults_bytes import NUM_DOCUMENTS, encoded, load_file, refusal
-from benchmarks.faults_corpora import params_for, read_in, write_inputs
-from benchmarks.faults_counts import Found, Setting, Trial, by_default, counted, misses
+from benchmarks.faults.bytes import NUM_DOCUMENTS, encoded, load_file, refusal
+from benchmarks.faults.corpora import params_for, read_in, write_inputs
+from benchmarks.faults.counts import Found, Setting, Trial, by_default, counted, misses
 from components.data.shards import Shard, open_shard, write_shard
 from components.runtime.files import MANIFEST, read_json, write_manifest
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_work import FULL, TOY, Work
+from benchmarks.gpu.work import FULL, TOY, Work
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 # The data sheet's dense bfloat16 rate of an H100 and an H200, by which MFU is counted whatever the card.
 NOMINAL_FLOPS = 989e12
@@ -64,7 +64,7 @@ def run_part(kind: str, preset: str, *, toy: bool, end: float) -> dict[str, Any]
     seconds = end - time.monotonic()
     if seconds < 1:
         return {"error": "not run: no time left"}
-    command = [sys.executable, "-m", "benchmarks.gpu_part", kind, preset, *(["--toy"] if toy else [])]
+    command = [sys.executable, "-m", "benchmarks.gpu.part", kind, preset, *(["--toy"] if toy else [])]
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as stdout:
         try:

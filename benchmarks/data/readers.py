@@ -1,6 +1,6 @@
 """How many rows a second does ingest take from files, and how much memory? A process a measurement, watched from outside.
 
-`python -m benchmarks.data_readers FORMAT PATH FOLDER` is that process: it reads PATH as the ingest stage does, into FOLDER.
+`python -m benchmarks.data.readers FORMAT PATH FOLDER` is that process: it reads PATH as the ingest stage does, into FOLDER.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import psutil
 
-from benchmarks.data_corpus import WORDS, make_picture
+from benchmarks.data.corpus import WORDS, make_picture
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("webdataset", "parquet")
 ROWS_A_FILE = 1000
 SIDE_PX, TARGET_PX = 48, 32
@@ -86,7 +86,7 @@ def make_pairs(number: int, seed: int) -> Iterator[Pair]:
 
 def watched(arguments: list[str], number: int) -> tuple[float, float]:
     """Seconds that the reading process says it took, and the most MiB that it and its children held together."""
-    command = [sys.executable, "-m", "benchmarks.data_readers", *arguments]
+    command = [sys.executable, "-m", "benchmarks.data.readers", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     peak = 0
     while process.poll() is None:

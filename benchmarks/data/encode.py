@@ -5,7 +5,7 @@ the cluster's start is outside the clock, that of the workers inside. The loop h
 with Pillow, encodes it alone with all cores, and keeps mean and deviation in memory; all its loading is outside the clock. It
 runs with threads that wait as they do by default, and with threads that wait without spinning; the faster counts.
 
-`python -m benchmarks.data_encode AUTOENCODER IMAGES THREADS SEED` is the loop.
+`python -m benchmarks.data.encode AUTOENCODER IMAGES THREADS SEED` is the loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data_corpus import Corpus, make_documents, write_corpus
+from benchmarks.data.corpus import Corpus, make_documents, write_corpus
 from components.data.encode.encoding import Sources, encode_parts
 from components.data.encode.latents import EncodeSettings
 from components.data.shards import open_shard
@@ -30,7 +30,7 @@ from components.runtime.cluster import start_ray
 from components.runtime.files import fresh_folder
 from pipelines import paths
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX = 32
 WAITING: dict[str, dict[str, str]] = {"plain_loop": {}, "plain_loop_passive": {"OMP_WAIT_POLICY": "passive"}}
 
@@ -83,7 +83,7 @@ def plain_loop(autoencoder: Path, images: list[bytes], num_threads: int) -> floa
 
 
 def _loop(arguments: list[str], environment: dict[str, str]) -> float:
-    command = [sys.executable, "-m", "benchmarks.data_encode", *arguments]
+    command = [sys.executable, "-m", "benchmarks.data.encode", *arguments]
     ended = subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(ended.stdout.splitlines()[-1])
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
-from benchmarks.gpu_clock import Result, attempt, seconds_of_each
-from benchmarks.gpu_work import Parity, Work, make_batch
+from benchmarks.gpu.clock import Result, attempt, seconds_of_each
+from benchmarks.gpu.work import Parity, Work, make_batch
 from model.attention.flexible import block_mask, flexible_attention
 from model.attention.packed import masked_attention
 from model.transformer import Attend

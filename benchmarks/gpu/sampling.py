@@ -12,8 +12,8 @@ from typing import cast
 
 import torch
 
-from benchmarks.gpu_clock import Result, attempt, seconds_of_each
-from benchmarks.gpu_work import FIRST_WORD, PATCH_SIDE, Work, configuration
+from benchmarks.gpu.clock import Result, attempt, seconds_of_each
+from benchmarks.gpu.work import FIRST_WORD, PATCH_SIDE, Work, configuration
 from model.generation.eager import Mode, TorchEngine
 from model.generation.requests import Request, SamplingOptions, image_request
 from model.generation.sampling import generate

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("peer-requirements.txt")
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 
 def peer_python(folder: Path) -> Path:

@@ -19,14 +19,14 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 import psutil
 
-from benchmarks.data_corpus import Corpus, write_corpus
+from benchmarks.data.corpus import Corpus, write_corpus
 from components.data.encode.assembly import assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
 from components.runtime.files import sha256
 from pipelines import encode, paths
 from pipelines.params import load
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Target = Literal["driver", "worker"]
 PATIENCE_S = 120.0
 # A kill comes up to so long after a part was finished: about as long as the next ones take.

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch._dynamo.utils import counters
 
-from benchmarks.gpu_clock import Result, attempt, seconds_of_each
-from benchmarks.gpu_work import SPECIAL_IDS, Work, configuration, make_batch
+from benchmarks.gpu.clock import Result, attempt, seconds_of_each
+from benchmarks.gpu.work import SPECIAL_IDS, Work, configuration, make_batch
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import ModelConfig

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults_corpora import encode_here, params_for, write_inputs
-from benchmarks.faults_counts import (
+from benchmarks.faults.corpora import encode_here, params_for, write_inputs
+from benchmarks.faults.counts import (
     ROOT,
     Found,
     Setting,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import chdir
 from pathlib import Path
 
-from benchmarks.data_corpus import Corpus
-from benchmarks.data_kills import Target, killed_and_resumed
-from benchmarks.faults_corpora import encode_here, params_for, write_inputs
-from benchmarks.faults_counts import Found, Setting, Trial, counted, environment, misses
+from benchmarks.data.corpus import Corpus
+from benchmarks.data.kills import Target, killed_and_resumed
+from benchmarks.faults.corpora import encode_here, params_for, write_inputs
+from benchmarks.faults.counts import Found, Setting, Trial, counted, environment, misses
 from components.runtime.files import sha256
 
 

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.faults_bytes import flipped_bytes, flipped_cache_objects
-from benchmarks.faults_counts import ROOT, Counts, Found, Setting, total
-from benchmarks.faults_files import bombs, corrupt_images, hostile_captions
-from benchmarks.faults_gates import bad_latents, empty_corpora
-from benchmarks.faults_locks import locks_and_zombies
-from benchmarks.faults_parquet import poisoned_parquet
-from benchmarks.faults_repro import killed_stages
-from benchmarks.faults_tars import cut_tars, duplicate_keys, hostile_members
-from benchmarks.faults_workers import killed_workers, other_workers
+from benchmarks.faults.bytes import flipped_bytes, flipped_cache_objects
+from benchmarks.faults.counts import ROOT, Counts, Found, Setting, total
+from benchmarks.faults.files import bombs, corrupt_images, hostile_captions
+from benchmarks.faults.gates import bad_latents, empty_corpora
+from benchmarks.faults.locks import locks_and_zombies
+from benchmarks.faults.parquet import poisoned_parquet
+from benchmarks.faults.repro import killed_stages
+from benchmarks.faults.tars import cut_tars, duplicate_keys, hostile_members
+from benchmarks.faults.workers import killed_workers, other_workers
 
 
 class Fault(NamedTuple):

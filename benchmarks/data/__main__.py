@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data_encode, data_kills, data_loader, data_packing, data_readers, machine
-from benchmarks.data_corpus import Corpus
+from benchmarks import machine
+from benchmarks.data import encode, kills, loader, packing, readers
+from benchmarks.data.corpus import Corpus
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "data.json"
 SEED = 17
 
@@ -27,7 +27,7 @@ Group = Callable[[argparse.Namespace, Path], dict[str, Any]]
 
 
 def _packing(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    return data_packing.measure(quick=arguments.quick, rounds=arguments.rounds, seed=SEED)
+    return packing.measure(quick=arguments.quick, rounds=arguments.rounds, seed=SEED)
 
 
 def _loader(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -36,24 +36,24 @@ def _loader(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     # Both sides read with one core.
     torch.set_num_threads(1)
     seconds = 0.05 if arguments.quick else 2.0
-    return data_loader.measure(folder, quick=arguments.quick, rounds=arguments.rounds, seconds=seconds, seed=SEED)
+    return loader.measure(folder, quick=arguments.quick, rounds=arguments.rounds, seconds=seconds, seed=SEED)
 
 
 def _encode(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     options = {"quick": arguments.quick, "rounds": arguments.rounds, "num_cores": arguments.cores}
-    return data_encode.measure(folder, **options, seed=SEED)
+    return encode.measure(folder, **options, seed=SEED)
 
 
 def _readers(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    return data_readers.measure(folder, quick=arguments.quick, seed=SEED)
+    return readers.measure(folder, quick=arguments.quick, seed=SEED)
 
 
 def _kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Ten kills of the stage and ten of a worker, in a random order."""
-    targets = data_kills.drawn(1 if arguments.quick else 10, SEED)
+    targets = kills.drawn(1 if arguments.quick else 10, SEED)
     corpus = Corpus(num_documents=len(targets) * 100, side_px=16, documents_per_file=4, seed=SEED)
     overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
-    made = data_kills.killed_and_resumed(folder, targets, corpus, overrides, finish_here=False)
+    made = kills.killed_and_resumed(folder, targets, corpus, overrides, finish_here=False)
     return {"encode_kills": made.made, "encode_kills_survived": made.made * made.same, "kills": made._asdict()}
 
 
@@ -97,7 +97,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
     parser.add_argument("--only", type=_names, default=list(GROUPS), help=f"some of: {', '.join(GROUPS)}; with commas")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side (default: 5)")
-    parser.add_argument("--cores", type=int, default=_cores(), help="for encoding, of both sides (default: all there are)")
+    parser.add_argument(
+        "--cores", type=int, default=machine.num_cores(), help="for encoding, of both sides (default: all there are)"
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes: whether it runs, not how fast")
     parser.add_argument("--out", type=Path, help="the file to write (default: benchmarks/results/data.json)")
     return parser.parse_args(argv)
@@ -108,10 +110,6 @@ def _names(text: str) -> list[str]:
     if unknown := [name for name in names if name not in GROUPS]:
         raise argparse.ArgumentTypeError(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     return names
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transfusion_pytorch import Transfusion  # type: ignore[import-not-found]
 
-from benchmarks.peer_measure import autocast, evaluated_rows, work_of_command_line
-from benchmarks.peer_work import LEARNING_RATE, Precision, Work, count_positions, make_documents, make_prompts
-from benchmarks.worker import Answer, serve
+from benchmarks.peer.measure import autocast, evaluated_rows, work_of_command_line
+from benchmarks.peer.work import LEARNING_RATE, Precision, Work, count_positions, make_documents, make_prompts
+from benchmarks.peer.worker import Answer, serve
 
 
 class Theirs:

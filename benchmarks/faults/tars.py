@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.faults_corpora import caption, pairs, picture, read_in, tar_bytes
-from benchmarks.faults_counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses
+from benchmarks.faults.corpora import caption, pairs, picture, read_in, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses
 from components.runtime.failure import BadInput
 
 NUM_SAMPLES = 50

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.machine import matmul_rate
 from benchmarks.packed_batch import packed_batch
-from benchmarks.peer_measure import autocast, evaluated_rows, work_of_command_line
-from benchmarks.peer_work import LEARNING_RATE, Precision, Size, Work, count_positions, make_documents, make_prompts
-from benchmarks.worker import Answer, serve
+from benchmarks.peer.measure import autocast, evaluated_rows, work_of_command_line
+from benchmarks.peer.work import LEARNING_RATE, Precision, Size, Work, count_positions, make_documents, make_prompts
+from benchmarks.peer.worker import Answer, serve
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import Modality, ModelConfig

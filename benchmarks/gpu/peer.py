@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_clock import Result, attempt, seconds_of_each
-from benchmarks.gpu_train import LEARNING_RATE
-from benchmarks.gpu_work import CHANNELS, PATCH_SIDE, Plan, Work, make_document, num_tokens, plan_row
+from benchmarks.gpu.clock import Result, attempt, seconds_of_each
+from benchmarks.gpu.train import LEARNING_RATE
+from benchmarks.gpu.work import CHANNELS, PATCH_SIDE, Plan, Work, make_document, num_tokens, plan_row
 from model.config import PRESETS
 
 PACKAGE = "transfusion_pytorch"

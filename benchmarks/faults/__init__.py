@@ -1,0 +1,1 @@
+"""What becomes of damaged input? `python -m benchmarks.faults data`."""

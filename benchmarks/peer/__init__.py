@@ -1,0 +1,1 @@
+"""How many times faster than transfusion-pytorch? `python -m benchmarks.peer`."""
