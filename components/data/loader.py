@@ -81,6 +81,7 @@ class PackedRows:
         self.latent_shape: tuple[int, int, int] = tuple(manifest["latent_shape"])
         self.vocab_size: int = manifest["vocab_size"]
         self.special_ids: dict[str, int] = manifest["special_ids"]
+        self._form = RowForm(self.row_length, self.patches_per_image, self.special_ids["boi"], self.special_ids["pad"])
         self._shards = _open_shards(self._found, f"{folder}, {split} split", self.special_ids["boi"])
         self.num_views = 1 if self._shards[0].variants is None else 1 + self._shards[0].variants.shape[1]
         self._documents, self._image_offset = _index(self._shards)
@@ -116,7 +117,7 @@ class PackedRows:
         sample, shard, in_shard = self._images(chosen)
         latents, image_first = self._latents(sample, shard, in_shard, seed, step, resample_latents)
         layout = lay_out(
-            RowForm(self.row_length, self.patches_per_image, self.special_ids["boi"], self.special_ids["pad"]),
+            self._form,
             tokens,
             document_at,
             start,
@@ -131,16 +132,7 @@ class PackedRows:
             time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
             grids=(self.grid,) * len(sample),
         )
-        return Batch(
-            ids=torch.from_numpy(layout.ids),
-            position=torch.from_numpy(layout.position),
-            first=torch.from_numpy(layout.first),
-            last=torch.from_numpy(layout.last),
-            latents=(images,),
-            predict_at=torch.from_numpy(layout.predict_at),
-            target=torch.from_numpy(layout.target),
-            after_image=torch.from_numpy(layout.after_image),
-        )
+        return layout.batch(images)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from model.batch import Batch, Latents
 
 
 class RowForm(NamedTuple):
@@ -37,6 +40,19 @@ class Layout(NamedTuple):
     predict_at: np.ndarray
     target: np.ndarray
     after_image: np.ndarray
+
+    def batch(self, images: Latents) -> Batch:
+        """The rows with what stands at their patches; shares memory with the arrays."""
+        return Batch(
+            ids=torch.from_numpy(self.ids),
+            position=torch.from_numpy(self.position),
+            first=torch.from_numpy(self.first),
+            last=torch.from_numpy(self.last),
+            latents=(images,),
+            predict_at=torch.from_numpy(self.predict_at),
+            target=torch.from_numpy(self.target),
+            after_image=torch.from_numpy(self.after_image),
+        )
 
 
 def lay_out(

@@ -55,16 +55,7 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
         time_limit=torch.ones(num_images),
         grids=(grid,) * num_images,
     )
-    return Batch(
-        ids=torch.from_numpy(layout.ids),
-        position=torch.from_numpy(layout.position),
-        first=torch.from_numpy(layout.first),
-        last=torch.from_numpy(layout.last),
-        latents=(images,),
-        predict_at=torch.from_numpy(layout.predict_at),
-        target=torch.from_numpy(layout.target),
-        after_image=torch.from_numpy(layout.after_image),
-    )
+    return layout.batch(images)
 
 
 def in_groups(stored: Sequence[Stored], config: ModelConfig, max_positions: int) -> Iterator[list[int]]:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,8 +18,8 @@ from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixe
 from pipelines import autoencoder as stage_module
 from pipelines.params import Params, load
 from tests.components.training.test_autoencoder import CONFIG, squares
+from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ARTIFACT = Path("artifacts/autoencoder")
 
 
@@ -77,27 +72,6 @@ SETTINGS = [
 ]
 
 
-def start(workspace: Path, num_workers: int) -> subprocess.Popen[str]:
-    sets = [f"--set={setting}" for setting in SETTINGS]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.autoencoder", *sets],
-        cwd=workspace,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=400)
-    print(output)
-    assert process.returncode == 0, output
-    return output
-
-
 def test_a_killed_stage_goes_on_with_other_workers_to_the_same_end(params: Params, tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     stage_module.main(load(tmp_path / "params.yaml", SETTINGS))
@@ -105,16 +79,11 @@ def test_a_killed_stage_goes_on_with_other_workers_to_the_same_end(params: Param
     alone_db = read_manifest(ARTIFACT, kind="autoencoder")["psnr_db"]
     shutil.rmtree(ARTIFACT)
 
-    process = start(tmp_path, num_workers=1)
-    deadline = time.monotonic() + 240
-    while not any(Path(".work").glob("autoencoder/*/run/step-00000020/manifest.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start("autoencoder", tmp_path, SETTINGS, num_workers=1)
+    kill_when(process, lambda: any(Path(".work").glob("autoencoder/*/run/step-00000020/manifest.json")), timeout_s=240)
     assert not ARTIFACT.exists()
 
-    output = finish(start(tmp_path, num_workers=2))
+    output = finish(start("autoencoder", tmp_path, SETTINGS, num_workers=2))
     assert "resumed from step" in output
     assert "step 150/150 | loss" in output
     together = Autoencoder.from_pretrained(ARTIFACT)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,22 +12,22 @@ import pytest
 from components.runtime.files import read_manifest
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
+from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
 
 __all__ = ["corpus"]  # the fixture
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SETTINGS = {
-    "model.preset": "tiny",
-    "model.patch_side": 2,
-    "batch_rows": 4,
-    "max_steps": 60,
-    "warmup_steps": 5,
-    "checkpoint_every_steps": 10,
-    "sample_every_steps": 30,
-    "log_every_steps": 5,
-    "validate_every_steps": 20,
-    "sampling": "{prompts: [a red three, a blue seven], guidance_scale: 2.0, num_steps: 2}",
-}
+SETTINGS = [
+    "train.model.preset=tiny",
+    "train.model.patch_side=2",
+    "train.batch_rows=4",
+    "train.max_steps=400",
+    "train.warmup_steps=5",
+    "train.checkpoint_every_steps=10",
+    "train.sample_every_steps=30",
+    "train.log_every_steps=5",
+    "train.validate_every_steps=20",
+    "train.sampling={prompts: [a red three, a blue seven], guidance_scale: 2.0, num_steps: 2}",
+]
 
 
 @pytest.fixture
@@ -47,28 +42,6 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(workspace: Path, num_workers: int, **changes: object) -> subprocess.Popen[str]:
-    sets = [f"--set=train.{key}={value}" for key, value in (SETTINGS | changes).items()]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.train", *sets],
-        cwd=workspace,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=400)
-    print(output)
-    assert process.returncode == 0, output
-    return output
-
-
 def run_of(workspace: Path):
     from mlflow import MlflowClient
 
@@ -77,23 +50,14 @@ def run_of(workspace: Path):
     return client, client.get_run(identity["run_id"])
 
 
-def wait_for(condition, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.05)
-
-
 def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> None:
-    process = start(workspace, num_workers=1, max_steps=400)
-    wait_for(lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=240)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start("train", workspace, SETTINGS, num_workers=1)
+    kill_when(process, lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=240)
     (folder,) = (path for path in (workspace / ".work/train").iterdir())
     first_run = json.loads((folder / "run.json").read_text())["run_id"]
     assert not (workspace / "artifacts/train").exists()
 
-    output = finish(start(workspace, num_workers=2, max_steps=400))
+    output = finish(start("train", workspace, SETTINGS, num_workers=2))
     assert "resumed from step" in output
     assert "step 400/400 | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
