@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -133,11 +134,13 @@ def test_the_summary_prints_every_metric(repository: Path) -> None:
 
 
 def test_a_second_run_does_nothing(repository: Path) -> None:
-    started_s = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = _repro(repository)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0 and "up to date" in result.stdout + result.stderr
     assert "Running stage" not in result.stdout
-    assert time.monotonic() - started_s < 10
+    # Of a processor: what else runs beside the tests costs no test.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
     command = [sys.executable, "-m", "dvc", "repro", "train"]
     with (repository / "killed.log").open("w") as log:
         process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
-        deadline_s = time.monotonic() + 150
+        deadline_s = time.monotonic() + 300
         while not _checkpoint_steps(repository) and time.monotonic() < deadline_s and process.poll() is None:
             time.sleep(0.5)
         _kill_tree(process)
@@ -177,7 +180,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
     # Few steps more than were reached end the test soon; the number of steps is part of the run's identity, so keep it.
     with (repository / "resumed.log").open("w") as log:
         process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
-        deadline_s = time.monotonic() + 150
+        deadline_s = time.monotonic() + 300
         while (
             "resum" not in (repository / "resumed.log").read_text() and time.monotonic() < deadline_s and process.poll() is None
         ):

@@ -121,11 +121,11 @@ def test_ngram_is_quick_on_two_megabytes() -> None:
     rng = np.random.default_rng(0)
     words = [bytes(rng.integers(97, 123, rng.integers(2, 9), dtype=np.uint8)) for _ in range(3000)]
     text = b" ".join(words[i] for i in rng.zipf(1.3, 400_000) % len(words))[:2_060_000]
-    started_s = time.monotonic()
+    started_s = time.process_time()
     bits = ngram_bits_per_byte(text[:2_000_000], text[2_000_000:])
-    print(f"{time.monotonic() - started_s:.1f} s, {bits:.3f} bits per byte")
+    print(f"{time.process_time() - started_s:.1f} s, {bits:.3f} bits per byte")
     assert 0 < bits < xz_bits_per_byte(text[2_000_000:])
-    assert time.monotonic() - started_s < 20
+    assert time.process_time() - started_s < 20
 
 
 def test_xz_counts_its_container() -> None:

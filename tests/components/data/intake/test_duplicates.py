@@ -176,12 +176,12 @@ def test_pictures_that_differ_in_three_bits_are_found_and_in_more_are_not() -> N
 def test_a_phrase_that_all_captions_share_slows_nothing() -> None:
     finder = DuplicateFinder(dataclasses.replace(NEAR, max_remembered=2000))
     pictures = [picture(seed) for seed in range(200)]
-    started_s = time.monotonic()
+    started_s = time.process_time()
     for round_ in range(10):
         for number, png in enumerate(pictures):
             finder.see(document(f"a photograph of a thing, number {number} of round {round_} in the catalogue of 1907", png))
             finder.see(document(f"page {number} of {round_}: this text begins as every other of its kind does, and then ends"))
-    assert time.monotonic() - started_s < 15
+    assert time.process_time() - started_s < 15
 
 
 def test_what_is_remembered_is_bounded_and_the_newest_of_it() -> None:

@@ -254,11 +254,11 @@ def test_a_million_frames_are_not_counted() -> None:
     head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\xff\0\0\0\0\0"
     frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\0"
     data = head + frame * 1_000_000 + b";"
-    started_s = time.monotonic()
+    started_s = time.process_time()
     assert decode_png(prepare_image(data, 8, ANY_FORMAT).png)[0, 0].tolist() == [255, 0, 0]
     with pytest.raises(ImageError, match="image is animated"):
         prepare_image(data, 8, dataclasses.replace(ANY_FORMAT, animated="refuse"))
-    assert time.monotonic() - started_s < 2
+    assert time.process_time() - started_s < 2
 
 
 def test_pictures_too_narrow_or_too_small_are_refused() -> None:
@@ -294,13 +294,13 @@ def huge_webp(side: int) -> bytes:
 
 @pytest.mark.parametrize("side", [8_500, 12_000, 20_000, 60_000])
 def test_pixel_bombs_are_refused_by_their_header(side: int) -> None:
-    started_s = time.monotonic()
+    started_s = time.process_time()
     with pytest.raises(ImageError, match="too many pixels"):
         to_square_png(huge_png(side), 32)
     if side <= 16_383:  # a WebP's largest
         with pytest.raises(ImageError, match=r"too many pixels|broken|is not PNG"):
             to_square_png(huge_webp(side), 32)
-    assert time.monotonic() - started_s < 1
+    assert time.process_time() - started_s < 1
 
 
 @pytest.mark.parametrize(
