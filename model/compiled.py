@@ -31,8 +31,7 @@ from model.token_loss import TokenLoss, token_loss
 from model.transformer import Block, Rotation
 from model.transfusion import Transfusion
 
-# Logits of a compiled piece, in numbers: large enough that the head's cast and the calls cost little, small enough that the
-# tokens left over, which are computed without compilation, are a small share of a GPU's batch.
+# Logits of a piece, in numbers: large enough that the head's cast and the calls cost little, and 256 MiB of float32.
 MAX_LOGITS = 2**26
 
 # (hidden [N, D], head [V, D], target int64 [N]) -> cross-entropy and log of the softmax's sum, float32 [N] each
@@ -56,7 +55,7 @@ def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> No
         for place in (block.attention, block.feed_forward):
             if len(place) > 1:
                 _compile_each(place, backend)
-    model.text_loss = MethodType(_text_loss_with(torch.compile(_losses, dynamic=False, backend=backend)), model)
+    model.text_loss = MethodType(_text_loss_with(torch.compile(_losses, backend=backend)), model)
 
 
 def compile_for_generation(model: Transfusion) -> None:
@@ -136,19 +135,21 @@ def _text_loss_with(losses: Losses) -> Callable[..., TokenLoss]:
 
 
 def loss_by_pieces(losses: Losses, hidden: Tensor, head: Tensor, target: Tensor, *, max_logits: int = MAX_LOGITS) -> TokenLoss:
-    """`token_loss` with `losses` for pieces of one size, and as it is for the tokens left over.
+    """`token_loss` with `losses`, compiled for any number of tokens.
 
-    hidden: [N, D]. head: [V, D]. target: int64 [N]. max_logits: of one piece; the backward pass computes each piece again.
+    hidden: [N, D]. head: [V, D]. target: int64 [N]. max_logits: of one piece; where there are several, the backward pass
+    computes each again.
     """
-    size = max(1, max_logits // head.shape[0])
-    whole = len(target) // size * size
-    if not whole:
+    if not len(target):
         return token_loss(hidden, head, target)
+    size = max(1, max_logits // head.shape[0])
+    hiddens, targets = ([_with_open_size(part, 0) for part in whole.split(size)] for whole in (hidden, target))
+    if len(targets) == 1:
+        return TokenLoss(*losses(hiddens[0], head, targets[0]))
     pieces = [
-        checkpoint(losses, hidden[at : at + size], head, target[at : at + size], use_reentrant=False, preserve_rng_state=False)
-        for at in range(0, whole, size)
+        checkpoint(losses, some, head, wanted, use_reentrant=False, preserve_rng_state=False)
+        for some, wanted in zip(hiddens, targets, strict=True)
     ]
-    pieces.append(token_loss(hidden[whole:], head, target[whole:]))
     return TokenLoss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from components.runtime.allocator import keep_freed_memory
 from components.runtime.failure import BadInput
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def join_workers(num_threads: int) -> World:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
+    keep_freed_memory()
     torch.set_num_threads(num_threads)
     torch.set_float32_matmul_precision("high")
     context, device = ray_train.get_context(), get_device()
