@@ -16,6 +16,7 @@ from benchmarks.machine import matmul_rate
 from benchmarks.packed_batch import packed_batch
 from benchmarks.peer.ours import config_of, new_trained, train_step
 from benchmarks.peer.work import FULL, QUICK, count_positions, make_documents
+from components.runtime.allocator import keep_freed_memory
 from model.flops import step_flops
 
 # Operators whose own time is a product of a linear layer, and those whose own time is attention, fused or not.
@@ -26,6 +27,7 @@ FUSED = "scaled_dot_product"
 
 def main() -> None:
     arguments = _parse()
+    keep_freed_memory()  # as every training worker does
     torch.set_num_threads(arguments.threads)
     work = QUICK if arguments.quick else FULL
     size = work.size._replace(width=arguments.width or work.size.width)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.command import keep, some_of
 from benchmarks.data import encode, kills, loader, packing, readers
 from benchmarks.data.corpus import Corpus
 
@@ -77,11 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result |= GROUPS[name](arguments, Path(folder))
     result["machine"] = machine.describe(arguments.cores)
     out: Path = arguments.out or (ROOT / ".work" / "data-quick.json" if arguments.quick else RESULT)
-    if out.exists():
-        result = merged(json.loads(out.read_text()), result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    print(json.dumps(keep(result, out, merged)))
     return 0
 
 
@@ -95,7 +92,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("--only", type=_names, default=list(GROUPS), help=f"some of: {', '.join(GROUPS)}; with commas")
+    groups = f"some of: {', '.join(GROUPS)}; with commas"
+    parser.add_argument("--only", type=some_of(GROUPS, "group"), default=list(GROUPS), help=groups)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side (default: 5)")
     parser.add_argument(
         "--cores", type=int, default=machine.num_cores(), help="for encoding, of both sides (default: all there are)"
@@ -103,13 +101,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="toy sizes: whether it runs, not how fast")
     parser.add_argument("--out", type=Path, help="the file to write (default: benchmarks/results/data.json)")
     return parser.parse_args(argv)
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in GROUPS]:
-        raise argparse.ArgumentTypeError(f"no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.command import keep, some_of
 from benchmarks.peer.environment import peer_python
 from benchmarks.peer.work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Series
 from benchmarks.peer.worker import Answer, Worker
@@ -45,11 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     work = QUICK if arguments.quick else FULL
     result["work"] = json.loads(json.dumps(work._asdict()))
     out: Path = arguments.out or (PEER.parent / "peer-quick.json" if arguments.quick else RESULT)
-    if out.exists():
-        result = merged(json.loads(out.read_text()), result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    print(json.dumps(keep(result, out, merged)))
     return 0
 
 
@@ -164,7 +161,8 @@ def _workers(commands: Mapping[str, Sequence[str]], num_threads: int) -> Iterato
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peer", description=__doc__)
-    parser.add_argument("--only", type=_names, help=f"figures, separated by commas, of: {', '.join(FIGURES)}")
+    figures_there = f"figures, separated by commas, of: {', '.join(FIGURES)}"
+    parser.add_argument("--only", type=some_of(FIGURES, "figure"), help=figures_there)
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(EXTRA)}")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each series (default: 5)")
     parser.add_argument("--threads", type=int, default=machine.num_cores(), help="of each side (default: the cores there are)")
@@ -172,14 +170,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ours-only", action="store_true", help="without the peer; its figures are null")
     parser.add_argument("--out", type=Path, help="the file to write (default: benchmarks/results/peer.json)")
     return parser.parse_args(argv)
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in FIGURES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
-    return names
 
 
 if __name__ == "__main__":

@@ -142,8 +142,7 @@ def test_metrics_outlive_a_server_that_dies(
     started_s = time.monotonic()
     for step in range(2, 200):
         tracker.metrics({"loss": 4.0 / step}, step)
-    # Seconds where a step waits for nobody, minutes where each waits for an answer.
-    assert time.monotonic() - started_s < 20
+    assert time.monotonic() - started_s < 5
     assert capsys.readouterr().err.count("going on without it") == 1
     with server(tmp_path, port):
         tracker.finish()
