@@ -1,0 +1,24 @@
+"""The shape of one real input: what is written, and what must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input as people have it. `documents + rejected` (and duplicates) are what the file holds, not what a reader kept."""
+
+    name: str
+    make: Callable[[Path], dict[str, Any]]
+    """Writes the input into the folder and returns the keys of its corpus entry: format, path, images, ..."""
+    documents: int = 0
+    images: int = 0
+    rejected: int = 0
+    says: str = ""
+    """A pattern of one rejected row's reason, or of a note that the stage counts; "" where nothing is said."""
+    refused: str = ""
+    """A pattern of the sentence that refuses the whole; "" where the corpus is read."""
