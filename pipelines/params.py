@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from components.data.config import EncodeConfig, IngestConfig, ValidateConfig
 from components.evaluation.config import EvaluateConfig
+from components.runtime.diagnosis import sentence_of
 from components.training.config import AutoencoderConfig, TrainConfig
 from export.config import ExportConfig, InferConfig, RegisterConfig
 
@@ -55,9 +56,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        tree = YAML(typ="safe").load(path.read_text())
+        tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; run from the repository root or give --params PATH") from None
+    except OSError as error:
+        raise ParamsError(sentence_of(error) or f"{path} cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except YAMLError as error:
         raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""How does a stage start and end? Options, parameters, the lock, and exit codes that mean the same everywhere."""
+"""Start and end of a stage: options, parameters, the lock, and exit codes that mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput, GateRefused
 from pipelines import paths
 from pipelines.params import Params, ParamsError, load
 
 EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted."
+OURS = "a fault of the program, not of what it was given; finished work is kept. Please report it with the lines above"
 
 
 def run(name: str, description: str | None, main: Callable[[Params], None]) -> None:
@@ -43,20 +46,34 @@ def parse(name: str, description: str | None, *positional: tuple[str, list[str],
 def execute(name: str, work: Callable[[], None]) -> int:
     """Call `work` under the stage's lock; the returned exit code says how it ended."""
     started_s = time.monotonic()
-    print(f"--- {name}", flush=True)
     die_with_parent()
-    try:
+
+    def locked() -> None:
+        print(f"--- {name}", flush=True)
         with exclusive(name):
             work()
+        print(f"{name}: done in {time.monotonic() - started_s:.1f} s", flush=True)
+
+    return exit_code(f"{name}: ", locked)
+
+
+def exit_code(prefix: str, work: Callable[[], None]) -> int:
+    """Call `work`; what ends it becomes a sentence after `prefix` and the exit code. A fault of ours keeps its traceback."""
+    try:
+        work()
     except ParamsError as error:
-        return _say(f"{name}: bad configuration: {error}", 2)
+        return _say(f"{prefix}bad configuration: {error}", 2)
     except GateRefused as error:
-        return _say(f"{name}: refused: {error}", 1)
+        return _say(f"{prefix}refused: {error}", 1)
     except BadInput as error:
-        return _say(f"{name}: bad input: {error}", 1)
+        return _say(f"{prefix}bad input: {error}", 1)
     except KeyboardInterrupt:
-        return _say(f"{name}: interrupted; finished work is kept, run again to go on", 130)
-    print(f"{name}: done in {time.monotonic() - started_s:.1f} s", flush=True)
+        return _say(f"{prefix}interrupted; finished work is kept, run again to go on", 130)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None or os.environ.get("TRANSFUSION_TRACEBACK", "0") not in ("", "0"):
+            traceback.print_exc()
+        return _say(prefix + (f"failed: {sentence}" if sentence else OURS), 1)
     return 0
 
 
@@ -85,5 +102,16 @@ def die_with_parent() -> None:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr, flush=True)
+    # Where stderr is full or closed too, the exit code must do.
+    with suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
+    _close_broken_output()
     return code
+
+
+def _close_broken_output() -> None:
+    """Python flushes stdout once more as it ends, and says so where that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What came out of the last run? A short table of every metric with its meaning, and where the results are.
+"""The results of the last run: a short table of every metric with its meaning, and where the rest is.
 
 `--check-params` only validates params.yaml, so that `make repro` refuses a wrong value before any work.
 """
@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.metrics import table
-from components.runtime.failure import BadInput
 from components.runtime.files import read_json
-from pipelines import paths
-from pipelines.params import ParamsError, load
+from pipelines import paths, stage
+from pipelines.params import load
 
 WHERE = {
     "report": paths.REPORTS / "evaluate" / "index.html",
@@ -29,17 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.summary", description=__doc__)
     parser.add_argument("--check-params", action="store_true", help="only validate params.yaml")
     arguments = parser.parse_args()
-    try:
+
+    def work() -> None:
         load(paths.PARAMS)
         if not arguments.check_params:
             print_results()
-    except ParamsError as error:
-        print(f"bad configuration: {error}", file=sys.stderr)
-        return 2
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+
+    return stage.exit_code("", work)
 
 
 def print_results() -> None:

@@ -1,6 +1,7 @@
-"""Which failures are the user's to mend? Two exceptions whose message is one sentence: what, where, what to do.
+"""Failures that are the user's to mend: two exceptions whose message is one sentence: what, where, what to do.
 
-Both end a stage with exit code 1 and that sentence alone; any other exception is a fault of ours and keeps its traceback.
+Both end a stage with exit code 1 and that sentence alone. What other libraries raise is put into words by `diagnosis`; the
+rest is a fault of ours and keeps its traceback.
 """
 
 
