@@ -1,0 +1,219 @@
+"""Named mutations that the tests must notice, each as the exact text that stands in the source and what replaces it.
+
+Where the old text is no longer found exactly once, the run fails: the list moves with the code. A defect that got past
+the tests adds its line here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Listed(NamedTuple):
+    """tests: files that must notice, in place of those of tests/mutants/mapping.py."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = ()
+
+
+LOOP = "components/training/loop.py"
+TRAIN = ("tests/pipelines/test_train.py",)
+
+TRAINING_STEP = (
+    Listed(
+        "always the rows of step 0",
+        LOOP,
+        "rows_of_step(self.config.seed, step - 1, self.config.batch_rows",
+        "rows_of_step(self.config.seed, 0, self.config.batch_rows",
+    ),
+    Listed("no caption is dropped", LOOP, "step, config.caption_dropout, config.resample", "step, 0.0, config.resample"),
+    Listed(
+        "latents are not resampled", LOOP, "config.caption_dropout, config.resample_latents)", "config.caption_dropout, False)"
+    ),
+    Listed(
+        "the same noise every step",
+        LOOP,
+        "loss_sums(self.model, batch, config.seed, step, config.loss)",
+        "loss_sums(self.model, batch, config.seed, 1, config.loss)",
+    ),
+    Listed("no image weight in the loss", LOOP, "config.image_loss_weight * local.image", "local.image"),
+    Listed(
+        "gradients are not clipped",
+        LOOP,
+        "nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)",
+        'nn.utils.clip_grad_norm_(state.model.parameters(), float("inf"))',
+    ),
+    Listed("the learning rate is never set", LOOP, "set_learning_rate(state.optimiser, learning_rate(config, step))", "pass"),
+    Listed(
+        "validation with training's loss options",
+        LOOP,
+        "replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)",
+        "replace(self.config.loss)",
+    ),
+    Listed("validation on raw weights", LOOP, "loss_sums(self.state.averaged, batch", "loss_sums(self.state.model, batch"),
+    Listed(
+        "no limit for images that come first",
+        LOOP,
+        "image_first_time_limit=self.config.image_first_time_limit",
+        "image_first_time_limit=1.0",
+    ),
+    Listed(
+        "samples from raw weights", LOOP, "events.sample(step, self.state.averaged)", "events.sample(step, self.state.model)"
+    ),
+    Listed(
+        "the loss is not multiplied by the number of workers", LOOP, "(loss * self.world.size).backward()", "loss.backward()"
+    ),
+    Listed("gradients pile up", LOOP, "state.optimiser.zero_grad()", "pass"),
+    Listed("weights are never averaged", LOOP, "average(state.averaged, state.model, config.ema_decay, step)", "pass"),
+    Listed("only worker 0's counts", LOOP, "torch.distributed.all_reduce(values)", "pass"),
+    Listed("every worker reads all rows", LOOP, "np.array_split(numbers, self.world.size)[self.world.rank]", "numbers"),
+    Listed("validation drops captions", LOOP, "step=0, caption_dropout=0.0", "step=0, caption_dropout=0.5"),
+    Listed(
+        "validation at other noise every time",
+        LOOP,
+        "self.config.seed, 0, options)",
+        "self.config.seed, time.time_ns() % 2**31, options)",
+    ),
+    Listed(
+        "a warm-up that begins at the full rate",
+        "components/training/optimiser.py",
+        "config.learning_rate * step / config.warmup_steps",
+        "config.learning_rate",
+    ),
+    Listed("no decay of the rate", "components/training/optimiser.py", "(1 + math.cos(math.pi * done)) / 2", "1.0"),
+    Listed(
+        "norms decay too",
+        "components/training/optimiser.py",
+        '"params": vectors, "weight_decay": 0.0',
+        '"params": vectors, "weight_decay": config.weight_decay',
+    ),
+)
+
+WIRING = (
+    Listed(
+        "resume repeats a step",
+        "components/training/worker.py",
+        "trainer.run(observer, first_step=step + 1)",
+        "trainer.run(observer, first_step=max(1, step))",
+        TRAIN,
+    ),
+    Listed(
+        "quarantined documents are trained on",
+        "components/training/worker.py",
+        'PackedRows(work.latents, "train", work.quarantine)',
+        'PackedRows(work.latents, "train", None)',
+        TRAIN,
+    ),
+    Listed(
+        "validation on the training split",
+        "components/training/worker.py",
+        'PackedRows(work.latents, "validation", work.quarantine)',
+        'PackedRows(work.latents, "train", work.quarantine)',
+        TRAIN,
+    ),
+    Listed(
+        "raw weights are published",
+        "components/training/observer.py",
+        "state.averaged.save_pretrained(folder)",
+        "state.model.save_pretrained(folder)",
+        TRAIN,
+    ),
+)
+
+EVALUATION = (
+    Listed(
+        "the caption gap has the wrong sign",
+        "components/evaluation/suite.py",
+        "float(np.mean(losses.wrong) - np.mean(losses.right))",
+        "float(np.mean(losses.right) - np.mean(losses.wrong))",
+        ("tests/components/evaluation/test_suite.py",),
+    ),
+    Listed(
+        "right and wrong captions change places",
+        "components/evaluation/diffusion.py",
+        '(("right", right), ("wrong", wrong), ("others", others))',
+        '(("right", wrong), ("wrong", right), ("others", others))',
+    ),
+    Listed(
+        "the judge is trained on held-out scans",
+        "components/evaluation/suite.py",
+        "train_judge(training.scans, config.judge, config.seed)",
+        "train_judge(sorted({scan for document in scenes for scan in document.scans}), config.judge, config.seed)",
+        ("tests/components/evaluation/test_suite.py",),
+    ),
+    Listed(
+        "the judge is trained on all scans",
+        "components/evaluation/judge.py",
+        "chosen = np.asarray(scans, np.int64)",
+        "chosen = np.arange(len(all_scans.digit))",
+    ),
+    Listed(
+        "scans shared with held-out scenes are no fault",
+        "components/evaluation/suite.py",
+        "& set(training.scans)",
+        "& set()",
+        ("tests/components/evaluation/test_suite.py",),
+    ),
+)
+
+DATA_AND_DOORS = (
+    Listed(
+        "splits by a hash that changes with the process",
+        "components/data/intake/splits.py",
+        'int.from_bytes(digest[:8], "big") / 2**64',
+        "(hash(digest) % 2**64) / 2**64",
+        ("tests/pipelines/test_ingest.py",),
+    ),
+    Listed(
+        "the stage's lock is not taken",
+        "pipelines/stage.py",
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        ("tests/pipelines/test_ingest.py",),
+    ),
+    Listed(
+        "Ray without authentication",
+        "components/runtime/cluster.py",
+        'os.environ.setdefault("RAY_AUTH_MODE", "token")',
+        'os.environ.setdefault("RAY_AUTH_MODE", "disabled")',
+        ("tests/components/runtime/test_cluster.py",),
+    ),
+    Listed(
+        "a parity limit ten times too wide",
+        "export/build.py",
+        'if not entry["largest_error"] <= entry["limit"]',
+        'if not entry["largest_error"] <= 10 * entry["limit"]',
+        ("tests/export/test_bundle.py",),
+    ),
+    Listed(
+        "a request's max_new_tokens is ignored",
+        "export/predictor.py",
+        "request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)",
+        "request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=512)",
+    ),
+    Listed(
+        "a caption's max_new_tokens is ignored",
+        "export/predictor.py",
+        "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=options.max_new_tokens)",
+        "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=512)",
+    ),
+)
+
+LISTED = (*TRAINING_STEP, *WIRING, *EVALUATION, *DATA_AND_DOORS)
+
+
+class MovedText(Exception):
+    """The old text of a listed mutation does not stand exactly once in its module."""
+
+
+def mutated(root: Path, listed: Listed) -> str:
+    """The module's text with the change; raises MovedText."""
+    path = root / listed.module
+    source = path.read_text() if path.is_file() else ""
+    if (found := source.count(listed.old)) != 1:
+        raise MovedText(f"{listed.name!r}: {listed.module} holds {listed.old!r} {found} times, not once")
+    return source.replace(listed.old, listed.new)

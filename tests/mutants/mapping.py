@@ -1,0 +1,122 @@
+"""Which tests look after a module: its mirrored file first, then those that use it closely.
+
+The groups of a module are run one after the other, and a later one only for what the earlier ones did not notice.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+Groups = tuple[tuple[str, ...], ...]
+
+TRANSFUSION = "tests/model/test_transfusion.py"
+SAMPLING = "tests/model/generation/test_sampling.py"
+ENCODING = "tests/components/data/encode/test_encoding.py"
+LOOP = "tests/components/training/test_loop.py"
+JOURNAL = "tests/components/training/test_journal.py"
+AUTOENCODER = "tests/components/training/test_autoencoder.py"
+AUTOENCODER_LOOP = "tests/components/training/test_autoencoder_loop.py"
+GRAPHS = "tests/export/test_graphs.py"
+REQUESTS = "tests/export/test_requests.py"
+TENSORRT = "tests/export/test_to_tensorrt.py"
+PARAMS = "tests/pipelines/test_params.py"
+
+# In place of the mirrored file, or after it, in this order.
+CLOSE: dict[str, Groups] = {
+    "model/batch.py": ((TRANSFUSION,), (SAMPLING,)),
+    "model/compiled.py": ((TRANSFUSION,),),
+    "model/config.py": ((TRANSFUSION, PARAMS), ("tests/model/latents/test_unet_codec.py", "tests/model/test_flops.py")),
+    "model/experts.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_packed_linear.py",)),
+    "model/flops.py": ((TRANSFUSION,),),
+    "model/loss.py": ((TRANSFUSION,), ("tests/model/attention/test_visibility.py", "tests/model/test_flops.py")),
+    "model/loss_options.py": ((TRANSFUSION,), (PARAMS,)),
+    "model/regroup.py": (("tests/model/test_packed_linear.py", TRANSFUSION),),
+    "model/transformer.py": ((TRANSFUSION,), (SAMPLING,)),
+    "model/transfusion.py": ((SAMPLING,),),
+    "model/attention/cached.py": ((SAMPLING,),),
+    "model/attention/packed.py": ((TRANSFUSION,),),
+    "model/attention/unfused.py": ((TRANSFUSION,),),
+    "model/attention/visibility.py": ((TRANSFUSION,),),
+    "model/diffusion/noise.py": ((TRANSFUSION,),),
+    "model/diffusion/schedules.py": (("tests/model/diffusion/test_noise.py", "tests/model/test_solvers_as_diffusers.py"),),
+    "model/diffusion/solvers.py": (("tests/model/test_solvers_as_diffusers.py",), (SAMPLING,)),
+    "model/generation/blocks.py": ((SAMPLING,),),
+    "model/generation/eager.py": ((SAMPLING,), ("tests/model/test_compiled.py",)),
+    "model/generation/engine.py": ((SAMPLING,), ("tests/model/attention/test_cached.py",)),
+    "model/generation/passes.py": ((SAMPLING,),),
+    "model/generation/prefix.py": ((SAMPLING,), ("tests/export/test_predictor.py",)),
+    "model/generation/requests.py": ((SAMPLING,), ("tests/export/test_predictor.py",)),
+    "model/generation/row.py": ((SAMPLING,),),
+    "model/generation/token_choice.py": ((SAMPLING,),),
+    "model/latents/codecs.py": ((TRANSFUSION,), ("tests/model/latents/test_unet_codec.py", "tests/model/test_flops.py")),
+    "model/latents/patches.py": ((TRANSFUSION,),),
+    "model/latents/unet_codec.py": ((TRANSFUSION,),),
+    "components/data/encode/assembly.py": ((ENCODING,), ("tests/pipelines/test_gates_and_encode.py",)),
+    "components/data/encode/latents.py": ((ENCODING,), ("tests/components/data/encode/test_variants.py",)),
+    "components/data/encode/mixture.py": (("tests/components/data/encode/test_packing.py", ENCODING),),
+    "components/data/encode/packing.py": (("tests/components/data/test_loader.py",),),
+    "components/data/encode/row_fill.py": (("tests/components/data/encode/test_packing.py",), (ENCODING,)),
+    "components/data/encode/shard_merge.py": ((ENCODING,),),
+    "components/data/encode/variants.py": ((ENCODING,), ("tests/components/data/test_loader.py",)),
+    "components/training/autoencoder.py": ((AUTOENCODER_LOOP,),),
+    "components/training/autoencoder_losses.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
+    "components/training/autoencoder_state.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
+    "components/training/autoencoder_worker.py": ((AUTOENCODER,),),
+    "components/training/config.py": ((PARAMS, LOOP), (AUTOENCODER_LOOP,)),
+    "components/training/discriminator.py": ((AUTOENCODER_LOOP,),),
+    "components/training/flops.py": ((LOOP,),),
+    "components/training/journal.py": (("tests/pipelines/test_train.py",),),
+    "components/training/observer.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
+    "components/training/optimiser.py": ((LOOP,),),
+    "components/training/pictures.py": ((JOURNAL,),),
+    "components/training/precision.py": ((LOOP,),),
+    "components/training/run.py": (("tests/pipelines/test_train.py",),),
+    "components/training/samples.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
+    "components/training/work.py": (("tests/pipelines/test_train.py",),),
+    "components/training/worker.py": (
+        ("tests/components/training/test_checkpoints.py", LOOP),
+        ("tests/pipelines/test_train.py",),
+    ),
+    "export/batch.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/build.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
+    "export/bundle.py": (("tests/export/test_predictor.py",),),
+    "export/cache_write.py": ((GRAPHS,), ("tests/export/test_engines.py",)),
+    "export/config.py": ((PARAMS,), ("tests/export/test_predictor.py",)),
+    "export/end_to_end.py": ((GRAPHS,), ("tests/export/test_modalities.py",)),
+    "export/engine_key.py": ((TENSORRT,),),
+    "export/engine_onnxruntime.py": (("tests/export/test_engines.py",), (GRAPHS,)),
+    "export/failure.py": (("tests/export/test_bundle.py",),),
+    "export/graph_names.py": ((GRAPHS,),),
+    "export/graphs.py": (("tests/export/test_engines.py",),),
+    "export/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/test_modalities.py")),
+    "export/predictions.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/predictor.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/served.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/step_tensors.py": (("tests/export/test_engines.py",), (GRAPHS,)),
+    "export/text.py": (("tests/export/test_predictor.py",), (REQUESTS,)),
+    "export/to_onnx.py": ((GRAPHS,), ("tests/export/test_modalities.py",)),
+    "export/to_tensorrt.py": (("tests/export/test_modalities.py",),),
+}
+
+
+def mirrored(module: str) -> str:
+    """model/diffusion/noise.py -> tests/model/diffusion/test_noise.py, whether it is there or not."""
+    path = PurePosixPath(module)
+    return str("tests" / path.with_name(f"test_{path.name}"))
+
+
+def groups_of(module: str, test_files: set[str]) -> Groups:
+    """The groups of test files for a module, each of files that are there and in no earlier group.
+
+    test_files: all there are. Files named after the module (test_loop_losses.py for loop.py) belong to the first group.
+    """
+    stem = mirrored(module).removesuffix(".py")
+    own = tuple(sorted(name for name in test_files if name == f"{stem}.py" or name.startswith(f"{stem}_")))
+    groups: list[tuple[str, ...]] = []
+    for group in (own, *CLOSE.get(module, ())):
+        known = {name for earlier in groups for name in earlier}
+        fresh = tuple(name for name in group if name in test_files and name not in known)
+        groups += [fresh] if fresh else []
+    return tuple(groups)
