@@ -14,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-trt lock repro summary test lint types imports wire check ui clean
+.PHONY: help setup setup-trt lock repro summary test mutants lint types imports wire check ui clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ summary: setup  ## print the last results and where they are
 test: setup  ## every test (under ten minutes on two cores)
 	@# A file's tests stay in one process; the longest files begin first (tests/conftest.py).
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+mutants: setup  ## changes to the source that the tests must notice (hours; DRAWN=200 SEED=1 for drawn ones too)
+	$(BIN)/python -m tests.mutants --drawn $(or $(DRAWN),0) --seed $(or $(SEED),1)
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .
