@@ -1,4 +1,4 @@
-"""Is the loss the one it claims to be? Against a loop over single documents through the generation step."""
+"""Held-out diffusion losses, against a loop over single documents through the generation step."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def documents(config: ModelConfig) -> list[ImageDocument]:
     return [document(config, number, text, str(text)) for number, text in enumerate(texts)]
 
 
-def one_image_error(model: Transfusion, stored: Stored, image: int, time: float) -> float:
+def one_image_error(model: Transfusion, stored: Stored, image: int, time: float, seed: int = SEED) -> float:
     """Denoise once by the generation step: text and BOI as a prefix, then the noised patches."""
     config, engine = model.config, TorchEngine(model)
     clean = cut(torch.from_numpy(stored.latents), config.image.patch)[0]
-    drawn = noise.draw(SEED, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_width).noise
+    drawn = noise.draw(seed, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_width).noise
     prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.image.begin_id)[0]) + 1])
     column = torch.arange(len(prefix) + NUM_PATCHES)
     is_image = column >= len(prefix)
@@ -102,6 +102,22 @@ def test_documents_of_several_images_count_in_the_loss_alone(
     without = measure_diffusion(model, documents, (0.5,), seed=2)
     assert losses.right == without.right
     assert losses.all != pytest.approx(without.all)
+
+
+def test_right_and_wrong_are_the_losses_under_the_own_and_another_caption(
+    model: Transfusion, documents: list[ImageDocument]
+) -> None:
+    times = (0.25, 0.7)
+    losses = measure_diffusion(model, documents, times, seed=SEED)
+    num_values = sum(entry.stored.latents.size for entry in documents)
+    for found, captions in ((losses.right, (0, 1, 2, 3)), (losses.wrong, (1, 2, 3, 1))):
+        for number, time in enumerate(times):
+            stored = [
+                Stored(documents[c].stored.ids, entry.stored.latents) for c, entry in zip(captions, documents, strict=True)
+            ]
+            errors = [one_image_error(model, one, i, time, noise.key(SEED, number)) for i, one in enumerate(stored)]
+            assert found is not None
+            assert found[number] == pytest.approx(sum(errors) / num_values, rel=1e-4)
 
 
 def test_wrong_captions_are_others(documents: list[ImageDocument]) -> None:
