@@ -11,8 +11,10 @@ CorpusFormat = Literal[
     "digit_scenes", "python_prose", "webdataset", "parquet", "coco", "obelics", "mmc4", "jsonl", "image_folder"
 ]
 BUILT_IN = ("digit_scenes", "python_prose")
-# obelics may bring its images along, or name files.
-WITH_IMAGES_FOLDER, MAYBE_WITH_IMAGES_FOLDER = ("coco", "mmc4"), ("coco", "mmc4", "obelics")
+# The others may bring their images along, or name files that lie beside them.
+WITH_IMAGES_FOLDER, MAYBE_WITH_IMAGES_FOLDER = ("coco", "mmc4"), ("coco", "mmc4", "obelics", "parquet", "jsonl")
+# As a corpus's `images`: its images are left out on purpose.
+NO_IMAGES = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,8 @@ class CorpusConfig:
     name: short, unique; stands in every document's `source`.
     format: how it is stored.
     path: a file, folder or glob, local or by any fsspec URL (s3://...); "" for the two built-in demonstration corpora.
-    images: the folder in which coco, mmc4 and obelics look up the files they name, local or by URL; "" for the others.
+    images: the folder of the files that coco, mmc4, obelics, parquet and jsonl name, local or by URL; "" for the others,
+        and where names are looked up beside the parquet or jsonl file. "none" takes the text of these five formats alone.
     captions: of several captions of one image, make a document of each, or of one that a hash of the key chooses.
     caption_per_line: each line of a caption's text is a caption of its own.
     caption_first_share: share of image-caption pairs laid out caption first (the paper: 0.8).

@@ -115,7 +115,7 @@ def _is_usable(caption: RawText, rules: TextConfig) -> bool:
 
 def _outcome(position: str, key: str, pieces: Sequence[Piece], row: Row, corpus: CorpusConfig, config: IngestConfig) -> Outcome:
     segments: list[Segment] = []
-    notes: list[str] = []
+    notes = list(row.notes)
     try:
         check_text(key, "key")
         for piece in pieces:
@@ -131,7 +131,7 @@ def _outcome(position: str, key: str, pieces: Sequence[Piece], row: Row, corpus:
     except (UnusableError, TextError) as error:
         return Rejected(corpus.name, printable(position), str(error))
     if row.is_pair and uniform_of("layout", key, config.seed) >= corpus.caption_first_share:
-        segments.reverse()
+        segments = [*segments[1:], segments[0]]
     # By the row's key: one image with several captions must not stand in two splits.
     split = split_of(row.key, config.split_shares, config.seed)
     document = Document(key=key, source=corpus.name, split=split, segments=tuple(segments))

@@ -1,5 +1,8 @@
-"""How are COCO's captions read? One JSON file of images and annotations, streamed, and brought together by a database
-on disk: annotations stand in any order, and the file is as large as the corpus."""
+"""COCO's captions: one JSON file of images and annotations, streamed, and brought together by a database on disk.
+
+Annotations stand in any order, and the file is as large as the corpus. It may hold boxes, masks and key points beside
+the captions; they are passed over and counted.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,22 @@ SUFFIXES = (".json",)
 
 TABLES = """
 CREATE TABLE images (id TEXT PRIMARY KEY, number INTEGER, name TEXT);
+CREATE TABLE boxed (image_id TEXT PRIMARY KEY);
 CREATE TABLE captions (image_id TEXT, number INTEGER, caption TEXT);
 """
 # Every image in the file's order with its captions in theirs; an image without one has a single row of nulls.
 PAIRS = """
-SELECT images.id, images.name, captions.caption FROM images LEFT JOIN captions ON captions.image_id = images.id
+SELECT images.id, images.name, boxed.image_id IS NOT NULL, captions.caption
+FROM images LEFT JOIN captions ON captions.image_id = images.id LEFT JOIN boxed ON boxed.image_id = images.id
 ORDER BY images.number, captions.number
 """
 ORPHANS = """
 SELECT number FROM captions WHERE NOT EXISTS (SELECT 1 FROM images WHERE images.id = captions.image_id) ORDER BY number
 """
+# What annotations hold that are no captions: of instances, key points, stuff, panoptic segments.
+OTHER_ANNOTATIONS = frozenset({"bbox", "segmentation", "keypoints", "segments_info", "category_id"})
+# A note on an image that is used all the same.
+BOXES_IGNORED = "boxes ignored"
 
 
 def read_coco(file: CorpusFile) -> Iterator[Row | Rejected]:
@@ -40,14 +49,27 @@ def read_coco(file: CorpusFile) -> Iterator[Row | Rejected]:
         database.execute("BEGIN")
         yield from _fill(database, file)
         database.execute("CREATE INDEX by_image ON captions (image_id, number)")
-        if not database.execute("SELECT EXISTS (SELECT 1 FROM images)").fetchone()[0]:
-            raise BadInput(f"{file.name} lists no images; give COCO's captions file, with `images` and `annotations`")
-        for (id, name), found in itertools.groupby(database.execute(PAIRS), key=lambda row: row[:2]):
-            captions = [json.loads(caption) for _, _, caption in found if caption is not None]
+        _check(database, file)
+        for (id, name, is_boxed), found in itertools.groupby(database.execute(PAIRS), key=lambda row: row[:3]):
+            captions = [json.loads(caption) for *_, caption in found if caption is not None]
             key = str(json.loads(id))
-            yield pair_row(f"{file.name} id {key}", key, captions or None, file.images.image(json.loads(name)))
+            image = file.images.image(json.loads(name)) if file.takes_images else []
+            yield pair_row(f"{file.name} id {key}", key, captions, image, (BOXES_IGNORED,) if is_boxed else ())
         for (number,) in database.execute(ORPHANS):
             yield Rejected(file.source, f"{file.name} annotation {number}", "caption of an unknown image")
+
+
+def _check(database: sqlite3.Connection, file: CorpusFile) -> None:
+    """BadInput where the file cannot be one of captions."""
+
+    def has_any(table: str) -> bool:
+        return bool(database.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()[0])
+
+    captions_file = "give COCO's captions file (captions_train2017.json)"
+    if not has_any("images"):
+        raise BadInput(f"{file.name} lists no images; {captions_file}, with `images` and `annotations`")
+    if has_any("boxed") and not has_any("captions"):
+        raise BadInput(f"{file.name} holds boxes or segments and no captions; {captions_file}")
 
 
 def _fill(database: sqlite3.Connection, file: CorpusFile) -> Iterator[Rejected]:
@@ -75,6 +97,9 @@ def _annotation(database: sqlite3.Connection, number: int, entry: Any) -> str | 
     """Keep one entry of `annotations`, or say why not."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), (int, str)):
         return "annotation has no image_id"
+    if "caption" not in entry and not OTHER_ANNOTATIONS.isdisjoint(entry):
+        database.execute("INSERT OR IGNORE INTO boxed VALUES (?)", (json.dumps(entry["image_id"]),))
+        return None
     values = (json.dumps(entry["image_id"]), number, json.dumps(entry.get("caption")))
     database.execute("INSERT INTO captions VALUES (?, ?, ?)", values)
     return None

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 
 import fsspec
 
-from components.data.config import CorpusConfig
+from components.data.config import NO_IMAGES, CorpusConfig
 from components.data.readers.references import Folder
 from components.runtime.failure import BadInput
 
@@ -64,8 +64,8 @@ class CorpusFile(NamedTuple):
     """One open file of a corpus.
 
     bytes: the file, decompressed. name: for positions and errors, without a path of this machine. source: the corpus's
-    name. images: the folder where file names inside the file are looked up. is_local: small reads cost nothing. reading:
-    what a reader tells how far it is in the file, where the bytes do not tell.
+    name. images: the folder where file names inside the file are looked up, the file's own where the corpus names none.
+    is_local: small reads cost nothing. reading: what a reader tells how far it is in the file, where the bytes do not tell.
     """
 
     bytes: IO[bytes]
@@ -74,6 +74,11 @@ class CorpusFile(NamedTuple):
     images: Folder
     is_local: bool
     reading: Reading
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether pictures are to be read; not where the corpus's images are left out on purpose."""
+        return self.images.system is not None
 
 
 def locate(corpus: CorpusConfig, suffixes: tuple[str, ...]) -> tuple[Any, list[str]]:
@@ -126,12 +131,13 @@ def open_files(corpus: CorpusConfig, suffixes: tuple[str, ...], reading: Reading
             raise BadInput(f"{name} cannot be opened ({error}); check the path in ingest.corpora") from None
         unpacked: Any = gzip.GzipFile(fileobj=raw) if path.lower().endswith((".gz", ".tgz")) else raw
         with raw, unpacked, reading.file(raw, num_bytes):
-            yield CorpusFile(unpacked, name, corpus.name, images, is_local(system), reading)
+            folder = images if corpus.images else Folder(system, path.rpartition("/")[0])
+            yield CorpusFile(unpacked, name, corpus.name, folder, is_local(system), reading)
 
 
 def images_folder(corpus: CorpusConfig) -> Folder:
-    """The folder that corpus.images names, and where it is empty one that holds nothing; BadInput where it is not there."""
-    if not corpus.images:
+    """The folder that corpus.images names, and where it names none one that holds nothing; BadInput where it is not there."""
+    if corpus.images in ("", NO_IMAGES):
         return Folder(None, "")
     try:
         folder = Folder(*fsspec.core.url_to_fs(corpus.images))

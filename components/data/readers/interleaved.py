@@ -1,4 +1,4 @@
-"""How are documents read in which text and images take turns? OBELICS-like tables and MMC4-like lines, images from a folder.
+"""Documents in which text and images take turns: OBELICS-like tables and MMC4-like lines, images from a folder.
 
 Neither format has a home for image bytes in JSON: both name files, which are looked up in the corpus's images folder.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus_files import CorpusFile
 from components.data.readers.jsonl import json_lines
-from components.data.readers.parquet import holds_bytes, open_table, require_columns, table_rows
-from components.data.readers.references import Folder
+from components.data.readers.parquet import first_values, open_table, require_columns, table_rows
+from components.data.readers.parquet_types import as_stored
+from components.data.readers.picture_columns import Watch, picture, refuse_others
 from components.data.readers.rows import KEY_FIELDS, RawImage, RawText, Row, UnusableError, key_of
 
 OBELICS_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 MMC4_SUFFIXES = (".jsonl", ".jsonl.gz")
+
+# A note on a page that is used all the same.
+NOTHING_THERE = "a place has neither text nor image"
 
 Piece = RawText | RawImage
 
@@ -28,12 +30,13 @@ def read_obelics(file: CorpusFile) -> Iterator[Row | Rejected]:
 
     An image is a file name, and in Parquet may also be struct{bytes, path} or bytes.
     """
-    for position, key, values in _parquet(file) if file.name.lower().endswith(".parquet") else _json(file):
+    for position, key, values, notes in _parquet(file) if file.name.lower().endswith(".parquet") else _json(file):
         if isinstance(values, Rejected):
             yield values
             continue
         try:
-            yield Row(position, key, _taking_turns(values, file.images), is_pair=False)
+            pieces, more = _taking_turns(values, file)
+            yield Row(position, key, pieces, is_pair=False, notes=(*notes, *more))
         except UnusableError as error:
             yield Rejected(file.source, position, str(error))
 
@@ -41,64 +44,80 @@ def read_obelics(file: CorpusFile) -> Iterator[Row | Rejected]:
 def read_mmc4(file: CorpusFile) -> Iterator[Row | Rejected]:
     """Lines with text_list (sentences) and image_info (image_name and matched_text_index); an image goes before the
     sentence that it matches."""
+    watch = Watch(file, of_captions=False)
     for line in json_lines(file):
         if isinstance(line, Rejected):
             yield line
             continue
+        notes = watch.notes(_others(line.values, ("text_list", "image_info")), has_own=bool(line.values.get("image_info")))
         try:
-            yield Row(line.position, line.key, _matched(line.values, file.images), is_pair=False)
+            yield Row(line.position, line.key, _matched(line.values, file), is_pair=False, notes=notes)
         except UnusableError as error:
             yield Rejected(file.source, line.position, str(error))
 
 
-def _parquet(file: CorpusFile) -> Iterator[tuple[str, str, Any]]:
+def _parquet(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]]:
     with open_table(file) as table:
+        schema = table.schema_arrow
         for column in ("images", "texts"):
-            require_columns(file, table.schema_arrow, (column,))
-        kind = table.schema_arrow.field("images").type
-        are_names = pa.types.is_list(kind) and not holds_bytes(kind.value_type)
-        wanted = [name for name in table.schema_arrow.names if name in (*KEY_FIELDS, "images", "texts")]
+            require_columns(file, schema, (column,))
+        if file.takes_images:
+            own, *others = first_values(file, table, ["images", *_others(dict.fromkeys(schema.names), ("images", "texts"))])
+            refuse_others(file, others, has_own=any(not all(map(_is_empty, images)) for images in own.values))
+        wanted = [name for name in schema.names if name in (*KEY_FIELDS, "images", "texts")]
         # A document may hold dozens of images.
         for number, values in enumerate(table_rows(file, table, wanted, batch_size=8)):
-            if are_names and values["images"]:
-                values["images"] = list(map(_name, values["images"]))
-            yield f"{file.name} row {number}", key_of(values, f"{file.name}#{number}"), values
+            values["images"] = as_stored(values["images"], schema.field("images").type)
+            yield f"{file.name} row {number}", key_of(values, f"{file.name}#{number}"), values, ()
 
 
-def _json(file: CorpusFile) -> Iterator[tuple[str, str, Any]]:
+def _json(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]]:
+    watch = Watch(file, of_captions=False)
     for line in json_lines(file):
         if isinstance(line, Rejected):
-            yield line.position, "", line
+            yield line.position, "", line, ()
         else:
-            yield line.position, line.key, line.values
+            images = line.values.get("images")
+            has_own = isinstance(images, list) and not all(map(_is_empty, images))
+            yield line.position, line.key, line.values, watch.notes(_others(line.values, ("images", "texts")), has_own=has_own)
 
 
-def _taking_turns(values: dict[str, Any], folder: Folder) -> tuple[Piece, ...]:
+def _others(values: dict[str, Any], own: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in (*KEY_FIELDS, *own)}
+
+
+def _taking_turns(values: dict[str, Any], file: CorpusFile) -> tuple[tuple[Piece, ...], tuple[str, ...]]:
+    """The pieces in order, and what to count: places where nothing is, as a download leaves them that failed."""
     images, texts = _list(values, "images"), _list(values, "texts")
     if len(images) != len(texts):
         raise UnusableError("images and texts are not equally long")
     pieces: list[Piece] = []
+    notes: list[str] = []
     for image, text in zip(images, texts, strict=True):
         has_image, has_text = not _is_empty(image), not _is_empty(text)
-        if has_image == has_text:
+        if has_image and has_text:
             raise UnusableError("images and texts do not take turns")
-        if has_image:
-            pieces.append(_image(image, folder))
-        elif pieces and isinstance(pieces[-1], RawText):
+        if has_image and file.takes_images:
+            pieces.append(RawImage(picture(image, file.images)))
+        elif has_text and pieces and isinstance(pieces[-1], RawText):
             pieces[-1] = _joined([pieces[-1].value, text], "\n\n")
-        else:
+        elif has_text:
             pieces.append(RawText(text))
-    return tuple(pieces)
+        elif not has_image:
+            notes.append(NOTHING_THERE)
+    return tuple(pieces), tuple(notes[:1])
 
 
-def _matched(values: dict[str, Any], folder: Folder) -> tuple[Piece, ...]:
+def _matched(values: dict[str, Any], file: CorpusFile) -> tuple[Piece, ...]:
     texts, infos = _list(values, "text_list"), _list(values, "image_info")
     before: dict[int, list[Piece]] = {}
     for info in infos:
         at = info.get("matched_text_index") if isinstance(info, dict) else None
         if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < len(texts):
             raise UnusableError("matched_text_index names no text")
-        before.setdefault(at, []).append(RawImage(folder.image(info.get("image_name"))))
+        if file.takes_images:
+            name = info.get("image_name") or info.get("raw_url")
+            before.setdefault(at, []).append(RawImage(file.images.image(name)))
     pieces: list[Piece] = []
     start = 0
     for at in [*sorted(before), len(texts)]:
@@ -107,18 +126,6 @@ def _matched(values: dict[str, Any], folder: Folder) -> tuple[Piece, ...]:
         pieces += before.get(at, [])
         start = at
     return tuple(pieces)
-
-
-def _image(value: Any, folder: Folder) -> RawImage:
-    """The image of a struct{bytes, path}, of bytes, or of a file name."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or _name(value.get("path"))
-    return RawImage(value if isinstance(value, bytes) else folder.image(value))
-
-
-def _name(value: Any) -> Any:
-    """Arrow hands strings over as bytes here, because they need not be UTF-8."""
-    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
 def _is_empty(value: Any) -> bool:

@@ -5,32 +5,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.rows import TEXT_FIELDS, Row, first_text, key_of, text_row
+from components.data.readers.line_pictures import line_rows
+from components.data.readers.rows import Line, Row, key_of
 from components.runtime.failure import BadInput
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 MAX_LINE_BYTES = 64 * 2**20
 
 
-class Line(NamedTuple):
-    """values: the object. position, key: of the line, where the object holds no key of its own."""
-
-    values: dict[str, Any]
-    position: str
-    key: str
-
-
 def read_jsonl(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """Rows of one JSONL file: objects with `text` or `content`, UTF-8, blank lines skipped."""
-    for line in json_lines(file):
-        if isinstance(line, Rejected):
-            yield line
-        else:
-            yield text_row(line.position, line.key, first_text(line.values, TEXT_FIELDS))
+    """Rows of one JSONL file: objects with `text` or `content`, UTF-8, blank lines skipped; see `line_rows` for pictures."""
+    return line_rows(file, json_lines(file))
 
 
 def json_lines(file: CorpusFile) -> Iterator[Line | Rejected]:

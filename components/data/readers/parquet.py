@@ -1,4 +1,4 @@
-"""How is a Parquet corpus read? One row a document, columns found by the names that are in common use."""
+"""Parquet tables: a row a document, its columns told by the names in common use, by their types and their first values."""
 
 from __future__ import annotations
 
@@ -10,31 +10,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.intake.rejected import Rejected
+from components.data.readers import parquet_types as types
+from components.data.readers.caption_columns import are_captions, caption_columns
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.rows import CAPTION_FIELDS, KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
+from components.data.readers.picture_columns import NUM_FIRST_VALUES, Column, Watch, picture_column
+from components.data.readers.picture_signs import says_picture
+from components.data.readers.rows import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
 from components.runtime.failure import BadInput
 
 SUFFIXES = (".parquet",)
-IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_bytes")
 # A file may be one row group: from a disk its pages are read as they are needed, or its whole column of images would be
 # held at once. Over a network many small reads in two places would cost more than that memory.
 LOCAL_BUFFER_BYTES = 2**20
+BATCH_ROWS = 64
 
 
 def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """Rows of one Parquet file: an image column (struct{bytes, path} or binary) and captions, or text alone."""
+    """Rows of one Parquet file: pictures (bytes, base64, or names of files; one or a list) with captions, or text alone."""
     with open_table(file) as table:
         schema = table.schema_arrow
-        image = _image_column(schema)
-        require_columns(file, schema, CAPTION_FIELDS)
-        wanted = [name for name in schema.names if name in (*KEY_FIELDS, *CAPTION_FIELDS) or name == image]
-        for number, values in enumerate(table_rows(file, table, wanted, batch_size=64)):
+        require_columns(file, schema, ())
+        texts = caption_columns(file, {field.name: types.is_text(field.type) for field in schema})
+        of_captions = are_captions(texts, schema.names)
+        keys = [name for name in KEY_FIELDS if name in schema.names]
+        others = [name for name in schema.names if name not in (*texts, *keys)] if file.takes_images else []
+        pictures = picture_column(file, first_values(file, table, others), of_captions=of_captions)
+        watch = Watch(file, of_captions=of_captions)
+        unread = [name for name in others if _may_tell(schema.field(name))] if pictures is None else [pictures.name]
+        for number, values in enumerate(table_rows(file, table, [*keys, *texts, *unread], BATCH_ROWS)):
             position, key = f"{file.name} row {number}", key_of(values, f"{file.name}#{number}")
-            text = first_text(values, CAPTION_FIELDS)
-            if image is None:
-                yield text_row(position, key, text)
+            text = first_text(values, texts)
+            rest = {name: types.as_stored(values[name], schema.field(name).type) for name in unread}
+            if pictures is not None:
+                yield pair_row(position, key, text, pictures.read(rest))
+            elif isinstance(text, list):
+                yield pair_row(position, key, text, [], watch.notes(rest))
             else:
-                yield pair_row(position, key, text, image_bytes(values[image]))
+                yield text_row(position, key, text, watch.notes(rest))
 
 
 @contextmanager
@@ -44,16 +56,22 @@ def open_table(file: CorpusFile) -> Iterator[pq.ParquetFile]:
     try:
         # Extension types can name Python classes, which a corpus has no business with.
         with pq.ParquetFile(file.bytes, arrow_extensions_enabled=False, **reading) as table:
+            metadata = types.without_fixed_sizes(table)
+            if metadata is None:
+                yield table
+                return
+        with pq.ParquetFile(file.bytes, arrow_extensions_enabled=False, metadata=metadata, **reading) as table:
             yield table
     except (OSError, pa.ArrowException) as error:
         said = " ".join(str(error).split())
         raise BadInput(f"{file.name} is not a readable Parquet file ({said}); fetch it again") from None
 
 
-def require_columns(file: CorpusFile, schema: pa.Schema, any_of: Sequence[str]) -> None:
-    """BadInput unless one of these columns is there, and no name twice."""
-    if not set(schema.names) & set(any_of):
-        raise BadInput(f"{file.name} has the columns {', '.join(schema.names)} and none of {', '.join(any_of)}; rename one")
+def require_columns(file: CorpusFile, schema: pa.Schema, all_of: Sequence[str]) -> None:
+    """BadInput unless these columns are there, and no name twice."""
+    missing = [name for name in all_of if name not in schema.names]
+    if missing:
+        raise BadInput(f"{file.name} has the columns {', '.join(schema.names)} and none of {', '.join(missing)}; rename one")
     if len(set(schema.names)) < len(schema.names):
         raise BadInput(f"{file.name} has two columns of one name among {', '.join(schema.names)}; rename one")
 
@@ -65,45 +83,46 @@ def table_rows(file: CorpusFile, table: pq.ParquetFile, columns: Sequence[str], 
     for batch in table.iter_batches(batch_size=batch_size, columns=list(columns), use_threads=False):
         num_read += len(batch)
         file.reading.in_file = min(1.0, num_read / max(num_rows, 1))
-        arrays = [_strings_as_bytes(column) for column in batch.columns]
-        yield from pa.RecordBatch.from_arrays(arrays, batch.schema.names).to_pylist()
+        yield from _rows(batch)
     if num_read != num_rows:
         # Arrow believes the pages; what the footer says of them is not checked by anyone else.
         raise pa.ArrowInvalid(f"its footer says {num_rows} rows and its pages hold {num_read}")
 
 
-def image_bytes(value: Any) -> bytes | None:
-    """The bytes of struct{bytes, path} or of a binary; None where only a path on somebody's machine is stored."""
-    return value["bytes"] if isinstance(value, dict) else value
+def first_values(file: CorpusFile, table: pq.ParquetFile, names: Sequence[str]) -> list[Column]:
+    """These columns with their first values that are not null, for what tells of pictures; numbers are not read."""
+    if not names:
+        return []
+    schema, images = table.schema_arrow, types.hub_images(table.schema_arrow)
+    # A table of its own, because the other one fetches whole columns ahead from a store.
+    reading = {"buffer_size": LOCAL_BUFFER_BYTES, "pre_buffer": False, "arrow_extensions_enabled": False}
+    with pq.ParquetFile(file.bytes, metadata=table.metadata, **reading) as beginning:
+        return [
+            Column(
+                field.name,
+                _first_values(beginning, field) if _may_tell(field) else [],
+                is_picture=field.name in images or (types.holds_bytes(field.type) and says_picture(field.name)),
+                are_pixels=types.are_pixels(field),
+            )
+            for field in map(schema.field, names)
+        ]
 
 
-def _image_column(schema: pa.Schema) -> str | None:
-    return next((name for name in IMAGE_COLUMNS if name in schema.names and holds_bytes(schema.field(name).type)), None)
+def _first_values(table: pq.ParquetFile, field: pa.Field) -> list[Any]:
+    found: list[Any] = []
+    for batch in table.iter_batches(batch_size=NUM_FIRST_VALUES, columns=[field.name], use_threads=False):
+        values = (types.as_stored(row[field.name], field.type) for row in _rows(batch))
+        found += [value for value in values if value is not None]
+        if len(found) >= NUM_FIRST_VALUES:
+            break
+    return found
 
 
-def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values of this type are encoded images: struct{bytes, ...} or binary."""
-    has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    return has_bytes or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    arrays = [types.strings_as_bytes(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(arrays, batch.schema.names).to_pylist()
 
 
-def _strings_as_bytes(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return _strings_as_bytes(column.dictionary_decode())
-    wanted = _with_bytes(column.type)
-    return column if wanted == column.type else column.cast(wanted)
-
-
-def _with_bytes(kind: pa.DataType) -> pa.DataType:
-    """The same type with binary for every string in it."""
-    if pa.types.is_string(kind):
-        return pa.binary()
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.large_binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_with_bytes(kind.value_type))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_with_bytes(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_with_bytes(field.type)) for field in kind])
-    return kind
+def _may_tell(field: pa.Field) -> bool:
+    """Whether values of the column can bear a sign of a picture: text, bytes, or numbers whose name says so."""
+    return types.holds_text(field.type) or (says_picture(field.name) and pa.types.is_integer(field.type))

@@ -1,4 +1,4 @@
-"""How are the files read that a row only names? A few rows ahead of their turn, and never from outside their folder."""
+"""Files that a row only names: read a few rows ahead of their turn, and never from outside their folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_AHEAD = 16
 
 
 class Folder(NamedTuple):
-    """Where names inside a corpus are looked up. system: None for a corpus that was given no folder."""
+    """Where names inside a corpus are looked up. system: None for a corpus whose pictures are left out."""
 
     system: Any
     path: str
@@ -27,15 +27,30 @@ class Folder(NamedTuple):
             return None
         if not isinstance(name, str) or "\0" in name or len(name) > 1024:
             return Fault("image name is no file name")
-        if "://" in name:
+        assert self.system is not None, "a corpus whose pictures are left out looks up none"
+        name = self._without_scheme(name)
+        if "://" in name or name.startswith("//"):
             return Fault("image is a URL, and none is fetched")
-        if self.system is None:
-            return Fault("image is a file name, and the corpus has no images folder")
+        # A backslash may stand in a file's name, but mostly it is Windows's way to part folders.
+        paths = [path for spelling in dict.fromkeys((name, name.replace("\\", "/"))) if (path := self._inside(spelling))]
+        if not paths:
+            return Fault("image path leads out of the images folder")
+        return FileReference(self.system, paths[0], "image", paths[1] if len(paths) > 1 else "")
+
+    def _inside(self, name: str) -> str | None:
         root = self.path.rstrip("/")
         path = posixpath.normpath(posixpath.join(root, name))
-        if not path.startswith(f"{root}/"):
-            return Fault("image path leads out of the images folder")
-        return FileReference(self.system, path, "image")
+        return path if path.startswith(f"{root}/") else None
+
+    def _without_scheme(self, name: str) -> str:
+        """A URL of this folder's own storage (file://, s3://) as a path there; any other name as it is."""
+        scheme, mark, _ = name.partition("://")
+        protocols = self.system.protocol
+        if not mark or scheme not in ((protocols,) if isinstance(protocols, str) else protocols):
+            return name
+        path = str(self.system._strip_protocol(name))
+        root = f"{self.path.rstrip('/')}/"
+        return path if path.startswith("/") else path.removeprefix(root) if path.startswith(root) else name
 
 
 def read_ahead(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:

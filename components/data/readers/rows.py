@@ -1,15 +1,19 @@
-"""What does a file reader hand on? Raw rows: pieces of text and images as found, checked and converted later in one place."""
+"""What a file reader hands on: raw rows of text and images as found, checked and converted later in one place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from math import isfinite
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from components.runtime.failure import BadInput
 
 KEY_FIELDS = ("key", "__key__", "id")
 TEXT_FIELDS = ("text", "content")
-CAPTION_FIELDS = ("caption", "captions", "text", "content", "TEXT")
+CAPTION_FIELDS = ("caption", "captions", "text", "content", "TEXT", "txt")
 MAX_FILE_BYTES = 256 * 2**20
 
 
@@ -24,11 +28,16 @@ class Fault(NamedTuple):
 
 
 class FileReference(NamedTuple):
-    """A file that is read when its row's turn comes. system: of fsspec. what: "image" or "caption", for reasons."""
+    """A file that is read when its row's turn comes.
+
+    system: of fsspec. what: "image" or "caption", for reasons. otherwise: the path to take where there is no file at
+    `path`; "" for none.
+    """
 
     system: Any
     path: str
     what: str
+    otherwise: str = ""
 
     def read(self) -> bytes:
         """All bytes; UnusableError where no file of a sane size is there, BadInput where the storage fails."""
@@ -39,10 +48,22 @@ class FileReference(NamedTuple):
         except UnusableError:
             raise
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            if self.otherwise:
+                return self._replace(path=self.otherwise, otherwise="").read()
             raise UnusableError(f"{self.what} file is missing") from None
         except Exception as error:
-            # A store that does not answer says nothing about the row, and must not cost it; its errors are of any kind.
-            raise BadInput(f"the {self.what} {self.path} cannot be read ({error}); make it readable and run again") from None
+            raise self._unreadable(error) from None
+
+    def exists(self) -> bool:
+        """Whether a file is there; BadInput where the storage fails."""
+        try:
+            return any(self.system.isfile(path) for path in (self.path, self.otherwise) if path)
+        except Exception as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> BadInput:
+        # A store that does not answer says nothing about the row, and must not cost it; its errors are of any kind.
+        return BadInput(f"the {self.what} {self.path} cannot be read ({error}); make it readable and run again")
 
 
 class RawText(NamedTuple):
@@ -60,25 +81,41 @@ class RawImage(NamedTuple):
 class Row(NamedTuple):
     """One row of a corpus, unchecked.
 
-    position: where it stands, for messages. key: names the document. is_pair: one image and its captions, whose layout
-    is still to be drawn; else the pieces are one document in their order.
+    position: where it stands, for messages. key: names the document. is_pair: images and their captions, whose layout
+    is still to be drawn; else the pieces are one document in their order. notes: what a reader passed over, to be counted.
     """
 
     position: str
     key: str
     pieces: tuple[RawText | RawImage, ...]
     is_pair: bool
+    notes: tuple[str, ...] = ()
 
 
-def text_row(position: str, key: str, text: object) -> Row:
+class Line(NamedTuple):
+    """One JSON object of a file of lines. values: the object. position, key: of the line, where it holds no key of its own."""
+
+    values: dict[str, Any]
+    position: str
+    key: str
+
+
+def text_row(position: str, key: str, text: object, notes: tuple[str, ...] = ()) -> Row:
     """A row that is one text."""
-    return Row(position, key, (RawText(text),), is_pair=False)
+    return Row(position, key, (RawText(text),), is_pair=False, notes=notes)
 
 
-def pair_row(position: str, key: str, captions: object, image: bytes | FileReference | Fault | None) -> Row:
-    """A row that is one image with one caption, or with a list of captions."""
-    several = captions if isinstance(captions, list) and captions else [captions]
-    return Row(position, key, (RawImage(image), *map(RawText, several)), is_pair=True)
+def pair_row(
+    position: str,
+    key: str,
+    captions: object,
+    image: bytes | FileReference | Fault | Sequence[bytes | FileReference | Fault | None] | None,
+    notes: tuple[str, ...] = (),
+) -> Row:
+    """A row that is one image, or a list of them, with one caption, or with a list of captions; [] is a missing one."""
+    texts = (captions or [None]) if isinstance(captions, list) else [captions]
+    images = image if isinstance(image, list) else [image]
+    return Row(position, key, (*map(RawImage, images), *map(RawText, texts)), is_pair=True, notes=notes)
 
 
 def first_text(values: Any, fields: Sequence[str]) -> object:
@@ -89,6 +126,26 @@ def first_text(values: Any, fields: Sequence[str]) -> object:
 
 
 def key_of(values: dict[str, Any], otherwise: str) -> str:
-    """The row's own key where a field holds one, else `otherwise`. Bytes that are no UTF-8 stay to be found later."""
-    found = next((values[field] for field in KEY_FIELDS if isinstance(values.get(field), (str, int, bytes))), otherwise)
-    return found.decode(errors="surrogateescape") if isinstance(found, bytes) else str(found)
+    """The row's own key where a field holds one, else `otherwise`: a string, a number, a UUID, or bytes."""
+    return next((key for field in KEY_FIELDS if (key := _key(values.get(field))) is not None), otherwise)
+
+
+def _key(value: object) -> str | None:
+    """A value as a key; None where it can be none. Strings may hold lone surrogates, to be found where keys are checked."""
+    if isinstance(value, bytes):
+        return _key_of_bytes(value)
+    if isinstance(value, (float, Decimal)):
+        # A column of whole numbers with a gap somewhere is one of floats, and the gap is no number.
+        return None if not isfinite(value) else str(int(value)) if value % 1 == 0 else str(value)
+    return str(value) if isinstance(value, (str, int, UUID, date)) else None
+
+
+def _key_of_bytes(value: bytes) -> str:
+    """Text where bytes are text (some writers know no strings), a UUID where they are 16, else hexadecimal."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if text.isprintable():
+        return text
+    return str(UUID(bytes=value)) if len(value) == 16 else value.hex()

@@ -25,7 +25,7 @@ BAD = [
     ({"images": ["/etc/hostname", None], "texts": [None, "x"]}, "image path leads out of the images folder"),
     ({"images": ["a.png"], "texts": [None, "x"]}, "images and texts are not equally long"),
     ({"images": ["a.png", None], "texts": ["x", "y"]}, "images and texts do not take turns"),
-    ({"images": ["a.png", None], "texts": [None, None]}, "images and texts do not take turns"),
+    ({"images": [None, None], "texts": ["", None]}, "missing text"),
     ({"images": ["junk.png", None], "texts": [None, "x"]}, "image is not PNG, JPEG, WEBP"),
     ({"images": ["a.png", None], "texts": [None, " \n"]}, "missing text"),
     ({"images": [], "texts": []}, "missing text"),
@@ -94,7 +94,7 @@ def test_obelics_without_images_folder_or_columns(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "o.jsonl", [GOOD, {"images": [None], "texts": ["text alone"]}])
     documents, rejected = read("obelics", tmp_path / "o.jsonl")
     assert [outline(document) for document in documents.values()] == [["text alone"]]
-    assert reasons(rejected) == [("o.jsonl line 1", "image is a file name, and the corpus has no images folder")]
+    assert reasons(rejected) == [("o.jsonl line 1", "image file is missing")]
     pq.write_table(pa.table({"images": pa.array([["a"]]), "text": ["x"]}), tmp_path / "o.parquet")
     with pytest.raises(BadInput, match=r"o\.parquet has the columns images, text and none of texts"):
         read("obelics", tmp_path / "o.parquet")
@@ -131,7 +131,8 @@ def test_mmc4_bad_lines_are_rejected_alone(tmp_path: Path, images: str) -> None:
         ({"text_list": ["x"], "image_info": [info("a.png", True)]}, "matched_text_index names no text"),
         ({"text_list": ["x"], "image_info": ["a.png"]}, "matched_text_index names no text"),
         ({"text_list": ["x"], "image_info": [info("gone.png", 0)]}, "image file is missing"),
-        ({"text_list": ["x"], "image_info": [info("", 0)]}, "missing image"),
+        ({"text_list": ["x"], "image_info": [info("", 0)]}, "image is a URL, and none is fetched"),
+        ({"text_list": ["x"], "image_info": [{"image_name": None, "matched_text_index": 0}]}, "missing image"),
         ({"text_list": ["x", 3], "image_info": []}, "text is not text"),
         ({"text_list": [], "image_info": []}, "missing text"),
         ({"image_info": []}, "text_list is no list"),

@@ -35,7 +35,7 @@ def test_parquet_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
     documents, rejected = read("parquet", tmp_path / "a.parquet")
     assert sorted(documents) == ["k0"]
     assert reasons(rejected) == [
-        ("a.parquet row 1", "missing image"),
+        ("a.parquet row 1", "image file is missing"),
         ("a.parquet row 2", "image is not PNG, JPEG, WEBP"),
         ("a.parquet row 3", "missing caption"),
         ("a.parquet row 4", "duplicate key"),
@@ -76,7 +76,7 @@ def test_parquet_with_several_captions(tmp_path: Path) -> None:
     assert {key: document.texts for key, document in documents.items()} == {"x#0": ("a",), "x#1": ("b",), "y": ("c",)}
     assert documents["x#0"].images == documents["x#1"].images
     assert documents["x#0"].split == documents["x#1"].split
-    assert reasons(rejected) == [("a.parquet row 2", "caption is not text")]
+    assert reasons(rejected) == [("a.parquet row 2", "missing caption")]
 
 
 def test_parquet_text_that_is_no_utf8_costs_one_row(tmp_path: Path) -> None:
