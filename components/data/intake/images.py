@@ -1,4 +1,4 @@
-"""How does any image file become a small square RGB picture? Its header is checked before a pixel is decoded.
+"""Any image file as a small square RGB picture: its header is checked before a pixel is decoded.
 
 In this order: turned upright (EXIF), 16-bit grey to 8 bits by its high byte, transparency laid on the background, scaled
 without distortion so that the short side fits, cropped, colours converted to sRGB where the file brings a profile.
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from components.data.content_config import ImagesConfig
+from components.data.intake.png_chunks import strip_png
 
 CENTRE = (0.5, 0.5)
 # For pictures that this pipeline made itself; a corpus's come under ingest.images.
@@ -31,7 +32,7 @@ OWN_RULES = ImagesConfig(
 
 TOO_MANY_PIXELS, TOO_MUCH_MEMORY = "image has too many pixels", "image needs too much memory"
 # Notes on a picture that is used all the same.
-BROKEN_PROFILE, LATER_FRAMES = "colour profile ignored", "later frames ignored"
+BROKEN_PROFILE, BROKEN_EXIF, LATER_FRAMES = "colour profile ignored", "EXIF block ignored", "later frames ignored"
 
 EXIF_ORIENTATION = 0x0112
 # What turns a picture stored in each orientation upright (EXIF 2.3, table 7).
@@ -95,8 +96,11 @@ def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[fl
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            stripped = strip_png(data)
             # Without formats Pillow sniffs every one it knows, some of which start other programs.
-            with Image.open(io.BytesIO(data), formats=rules.formats) as image:
+            with Image.open(io.BytesIO(stripped.data), formats=rules.formats) as image:
+                if stripped.profile is not None:
+                    image.info["icc_profile"] = stripped.profile
                 _check_header(image, rules, notes)
                 square = _square(image, side_px, rules.background, crop, notes)
                 return PreparedImage(encode_png(np.asarray(square)), tuple(notes))
@@ -133,7 +137,7 @@ def _square(image: Image.Image, side_px: int, background: str, crop: tuple[float
     profile = _profile(image, notes)
     # A JPEG's decoder can leave out detail that the scaling would average away: faster, and less memory.
     image.draft(None, (2 * side_px, 2 * side_px))  # pyright: ignore[reportArgumentType]
-    flat = _flat(_upright(image), profile[0] if profile else "RGB", background)
+    flat = _flat(_upright(image, notes), profile[0] if profile else "RGB", background)
     if flat.size != (side_px, side_px):
         flat = ImageOps.fit(flat, (side_px, side_px), method=Image.Resampling.LANCZOS, centering=crop)
     if profile:
@@ -143,9 +147,14 @@ def _square(image: Image.Image, side_px: int, background: str, crop: tuple[float
     return flat
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     # Not ImageOps.exif_transpose: it copies where nothing is to be turned, and fails on other parts of a broken block.
-    turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    try:
+        turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:
+        # Of a broken block anything may be raised, and the picture is whole all the same.
+        notes.append(BROKEN_EXIF)
+        return image
     return image if turn is None else image.transpose(turn)
 
 
@@ -163,7 +172,7 @@ def _flat(image: Image.Image, mode: str, background: str) -> Image.Image:
 def _profile(image: Image.Image, notes: list[str]) -> tuple[str, Any] | None:
     """The mode to bring the picture into, and what makes sRGB of it; None where nothing is to be converted."""
     icc = image.info.get("icc_profile")
-    if not icc:
+    if icc is None:
         return None
     try:
         space, transform = _transform(icc)
