@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from components.data.readers.corpus_files import CorpusFile, name_of
 from components.data.readers.picture_signs import Kind, Sign, kind_of, signs_in
 from components.data.readers.references import Folder
-from components.data.readers.rows import Fault, FileReference
+from components.data.readers.rows import Fault, FileReference, Picture
 from components.runtime.failure import BadInput
 
 # Weak signs count from this share of a column's values on; a web page may be named like a picture.
@@ -27,8 +27,6 @@ NUM_LOOKED_FOR = 8
 HERE = (Kind.BYTES, Kind.DATA)
 NOT_READ = "names a picture in a field that is not read"
 DATA_URI_HEAD = re.compile(r"\s*data:image/[^,]{0,200},", re.IGNORECASE)
-
-Picture = bytes | FileReference | Fault | None
 
 
 class Column(NamedTuple):

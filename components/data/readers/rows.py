@@ -66,6 +66,10 @@ class FileReference(NamedTuple):
         return BadInput(f"the {self.what} {self.path} cannot be read ({error}); make it readable and run again")
 
 
+Picture = bytes | FileReference | Fault | None
+"""The bytes of an encoded image file, where to read them, why they are not there, or None where they are missing."""
+
+
 class RawText(NamedTuple):
     """value: str, UTF-8 bytes, a FileReference, a Fault, None where it is missing, or whatever stood there."""
 
@@ -73,9 +77,7 @@ class RawText(NamedTuple):
 
 
 class RawImage(NamedTuple):
-    """value: the bytes of an encoded image file, a FileReference, a Fault, or None where it is missing."""
-
-    value: bytes | FileReference | Fault | None
+    value: Picture
 
 
 class Row(NamedTuple):
@@ -109,7 +111,7 @@ def pair_row(
     position: str,
     key: str,
     captions: object,
-    image: bytes | FileReference | Fault | Sequence[bytes | FileReference | Fault | None] | None,
+    image: Picture | list[Picture],
     notes: tuple[str, ...] = (),
 ) -> Row:
     """A row that is one image, or a list of them, with one caption, or with a list of captions; [] is a missing one."""
