@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from components.data.content_config import ImagesConfig
+from components.data.intake.jpeg_segments import strip_jpeg
 from components.data.intake.png_chunks import strip_png
 
 CENTRE = (0.5, 0.5)
@@ -97,8 +98,7 @@ def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[fl
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             stripped = strip_png(data)
-            # Without formats Pillow sniffs every one it knows, some of which start other programs.
-            with Image.open(io.BytesIO(stripped.data), formats=rules.formats) as image:
+            with _opened(stripped.data, rules) as image:
                 if stripped.profile is not None:
                     image.info["icc_profile"] = stripped.profile
                 _check_header(image, rules, notes)
@@ -115,6 +115,18 @@ def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[fl
         except Exception:
             # On broken data decoders raise almost anything: OSError, SyntaxError, struct.error, zlib.error, IndexError.
             raise ImageError("image data is broken") from None
+
+
+def _opened(data: bytes, rules: ImagesConfig) -> Image.Image:
+    """The picture with its header read; Pillow's UnidentifiedImageError where it is of none of the formats."""
+    # Without formats Pillow sniffs every one it knows, some of which start other programs.
+    try:
+        return Image.open(io.BytesIO(data), formats=rules.formats)
+    except Image.UnidentifiedImageError:
+        stripped = strip_jpeg(data)
+        if stripped == data:
+            raise
+        return Image.open(io.BytesIO(stripped), formats=rules.formats)
 
 
 def _check_header(image: Image.Image, rules: ImagesConfig, notes: list[str]) -> None:

@@ -56,7 +56,7 @@ def open_table(file: CorpusFile) -> Iterator[pq.ParquetFile]:
     try:
         # Extension types can name Python classes, which a corpus has no business with.
         with pq.ParquetFile(file.bytes, arrow_extensions_enabled=False, **reading) as table:
-            metadata = types.without_fixed_sizes(table)
+            metadata = types.with_plain_lists(table)
             if metadata is None:
                 yield table
                 return

@@ -89,10 +89,11 @@ def hub_images(schema: pa.Schema) -> set[str]:
         return set()
 
 
-def without_fixed_sizes(table: pq.ParquetFile) -> pq.FileMetaData | None:
-    """The file's metadata with plain lists for those of fixed size: Arrow cannot read those back that hold a null.
+def with_plain_lists(table: pq.ParquetFile) -> pq.FileMetaData | None:
+    """The file's metadata with plain lists for those of fixed size or of views, which Arrow does not read back whole.
 
-    None where there are none, or where the file's own types are none that Arrow would write.
+    Of fixed size it refuses a null, and of views it makes arrays that cannot be cast. None where there are no such lists,
+    or where the file's own types are none that Arrow would write.
     """
     schema = table.schema_arrow
     plain = pa.schema([field.with_type(_plain(field.type)) for field in schema])
@@ -136,20 +137,17 @@ def _is_hub_image(feature: Any) -> bool:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The same type with a list for every list of fixed size."""
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_plain(kind.value_type)))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_plain(kind.value_type)))
+    """The same type with a plain list for every one of fixed size or of views."""
+    if is_list(kind):
+        is_large = pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind)
+        return (pa.large_list if is_large else pa.list_)(kind.value_field.with_type(_plain(kind.value_type)))
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_plain(field.type)) for field in kind])
     return kind
 
 
 def _with_bytes(kind: pa.DataType) -> pa.DataType:
-    """The same type with binary for every string in it, and Arrow's plain list for its rarer ones."""
+    """The same type with binary for every string in it."""
     kind = storage(kind)
     if is_string(kind):
         return pa.large_binary() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else pa.binary()

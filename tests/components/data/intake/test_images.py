@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from components.data.intake.images import (
+    BROKEN_EXIF,
     BROKEN_PROFILE,
     LATER_FRAMES,
     OWN_RULES,
@@ -278,10 +279,12 @@ def test_other_formats_are_refused(format: str) -> None:
         to_square_png(encoded(halves(16, 16), format=format), 32)
 
 
-def huge_png(side: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes, checksum: bytes = b"") -> bytes:
+    """One chunk of a PNG; checksum: in place of the right one."""
+    return struct.pack(">I", len(data)) + kind + data + (checksum or struct.pack(">I", zlib.crc32(kind + data)))
 
+
+def huge_png(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
@@ -337,3 +340,102 @@ def test_broken_data_only_ever_raises_bad_image() -> None:
     for data in (b"", b"not an image", whole[: len(whole) // 2]):
         with pytest.raises(ImageError):
             to_square_png(data, 16)
+
+
+LONG = zlib.compress(b"x" * 3_000_000)
+ORIENTED = b"""<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>"""
+
+
+def png_with(before: bytes, *chunks: bytes) -> bytes:
+    data = encoded(quadrants(), format="PNG")
+    at = data.index(before) - 4
+    return data[:at] + b"".join(chunks) + data[at:]
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        chunk(b"zTXt", b"workflow\0\0" + LONG),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LONG),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * 3_000_000),
+        b"".join(chunk(b"tEXt", b"parameters%d\0" % number + b"x" * 1_000_000) for number in range(70)),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG),
+        chunk(b"zTXt", b"method\0\5abc"),
+        chunk(b"tEXt", b"a\0b", checksum=b"none"),
+        chunk(b"pHYs", bytes(9), checksum=b"none"),
+        chunk(b"pHYs", b""),
+        chunk(b"gAMA", b""),
+        chunk(b"caBX", bytes(3_000_000)),
+    ],
+)
+def test_a_pngs_texts_cost_no_picture(made: bytes, before: bytes) -> None:
+    found = prepare_image(png_with(before, made), 16, OWN_RULES)
+    assert found == prepare_image(encoded(quadrants(), format="PNG"), 16, OWN_RULES)
+
+
+def test_a_png_that_is_cut_behind_its_pixels_is_whole() -> None:
+    text = chunk(b"tEXt", b"a\0" + bytes(100))
+    data = encoded(quadrants(), format="PNG")
+    assert to_square_png(data[:-12] + text[:60], 16) == to_square_png(data, 16)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + ORIENTED),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(ORIENTED)),
+        chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0"),
+        chunk(b"tEXt", b"Raw profile type exif\0\nexif\n      32\n"
+              + b"457869660000" + b"49492a0008000000010012010300010000000600000000000000" + b"\n"),
+    ],
+)  # fmt: skip
+def test_a_png_says_which_way_is_up(made: bytes) -> None:
+    """Orientation 6, as EXIF and as XMP have it."""
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(quadrants()), -1)))
+    data = png_with(b"IDAT", made, chunk(b"zTXt", b"workflow\0\0" + LONG))
+    assert to_square_png(data, 16) == to_square_png(encoded(turned, format="PNG"), 16)
+
+
+def test_a_large_profile_of_a_png_is_applied() -> None:
+    """Over a megabyte, as profiles with tables are; the padding stands behind the last tag."""
+    profile = icc(b"RGB ", 1.0, r=GREEN, g=RED, b=BLUE)
+    size = len(profile) + 2_000_000
+    profile = struct.pack(">I", size) + profile[4:] + np.random.default_rng(5).bytes(2_000_000)
+    found = prepare_image(encoded(Image.new("RGB", (32, 32), (255, 0, 0)), format="PNG", icc_profile=profile), 16, OWN_RULES)
+    assert found.notes == ()
+    assert np.abs(decode_png(found.png)[4, 4].astype(int) - (0, 255, 0)).max() < 6
+
+
+@pytest.mark.parametrize("content", [b"", b"a\0\7" + LONG, b"a\0\0" + zlib.compress(bytes(20_000_000)), b"a\0\0junk"])
+def test_a_pngs_profile_that_cannot_be_unpacked_is_ignored_and_told(content: bytes) -> None:
+    found = prepare_image(png_with(b"IDAT", chunk(b"iCCP", content)), 16, OWN_RULES)
+    assert found == (to_square_png(encoded(quadrants(), format="PNG"), 16), (BROKEN_PROFILE,))
+
+
+def test_an_exif_block_that_cannot_be_read_is_ignored_and_told() -> None:
+    webp = encoded(quadrants(), format="WEBP", lossless=True, exif=b"junk")
+    for data in (png_with(b"IDAT", chunk(b"eXIf", b"junk")), webp):
+        found = prepare_image(data, 16, OWN_RULES)
+        assert found == (to_square_png(encoded(quadrants(), format="PNG"), 16), (BROKEN_EXIF,))
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        segment(0xE0, b"JFIF\0"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xEE, b"Adobe"),
+        segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
+    ],
+)
+def test_a_jpegs_short_segments_cost_no_picture_and_not_its_orientation(short: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(quadrants(), format="JPEG", exif=exif)
+    assert to_square_png(data[:2] + short + data[2:], 16) == to_square_png(data, 16)
+    assert to_square_png(data, 16) != to_square_png(encoded(quadrants(), format="JPEG"), 16)
