@@ -6,6 +6,7 @@ Nothing of the project is loaded before the fork: what a run imports is what the
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # What the tests load most; one that is missing here is loaded by each run.
 LIBRARIES = (
+    "hypothesis",
     "numpy",
     "torch",
     "torch._dynamo",
@@ -39,6 +41,8 @@ def load(libraries: Sequence[str]) -> None:
         importlib.import_module(name)
     for plugin in entry_points(group="pytest11"):
         plugin.load()
+    # What is there already is never collected: the forks need not look at it, and share its memory.
+    gc.freeze()
 
 
 def run_pytest(tree: Path, arguments: Sequence[str], log: Path, limit_s: float | None) -> int | None:

@@ -23,7 +23,7 @@ PARAMS = "tests/pipelines/test_params.py"
 
 # In place of the mirrored file, or after it, in this order.
 CLOSE: dict[str, Groups] = {
-    "model/batch.py": ((TRANSFUSION,), (SAMPLING,)),
+    "model/batch.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_flops.py", LOOP)),
     "model/compiled.py": ((TRANSFUSION,),),
     "model/config.py": ((TRANSFUSION, PARAMS), ("tests/model/latents/test_unet_codec.py", "tests/model/test_flops.py")),
     "model/experts.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_packed_linear.py",)),

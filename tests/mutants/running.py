@@ -117,7 +117,8 @@ class Laboratory:
     def _pytest(self, group: tuple[str, ...], limit_s: float | None) -> tuple[Outcome, float]:
         """What became of the code as it is, and the seconds it took. limit_s: of one test."""
         temporary = self.tree.parent / "temporary"
-        options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", f"--basetemp={temporary}"]
+        # Nobody reads the values in a failed assertion, and rewriting the tests for them takes longer than most run.
+        options = ["-x", "-q", "--no-header", "--assert=plain", "-p", "no:cacheprovider", f"--basetemp={temporary}"]
         limit = [f"--timeout={limit_s:.0f}"] if limit_s else []
         started_s = time.monotonic()
         code = run_pytest(self.tree, [*options, *limit, *group], self.log, limit_s and limit_s + HANGING_S)
