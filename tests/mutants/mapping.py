@@ -58,6 +58,7 @@ CLOSE: dict[str, Groups] = {
     "components/data/encode/row_fill.py": (("tests/components/data/encode/test_packing.py",), (ENCODING,)),
     "components/data/encode/shard_merge.py": ((ENCODING,),),
     "components/data/encode/variants.py": ((ENCODING,), ("tests/components/data/test_loader.py",)),
+    "components/evaluation/judge.py": (("tests/components/evaluation/test_suite.py",),),
     "components/training/autoencoder.py": ((AUTOENCODER_LOOP,),),
     "components/training/autoencoder_losses.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
     "components/training/autoencoder_state.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
