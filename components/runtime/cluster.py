@@ -1,7 +1,8 @@
-"""Who does the work? The one home of Ray: a cluster for as long as a stage needs it, and a pool of actors on it.
+"""The one home of Ray: a cluster for as long as a stage needs it, and a pool of actors on it.
 
-RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started, reachable with a token of
-its own, and stopped again. TRANSFUSION_NUM_WORKERS and TRANSFUSION_NUM_ACTORS set the numbers of processes.
+RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started and stopped again: on loopback,
+reachable with a token of its own, its files in a folder of this user's alone. TRANSFUSION_NUM_WORKERS and
+TRANSFUSION_NUM_ACTORS set the numbers of processes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.failure import BadInput
+from components.runtime.ray_address import check_address, refusal
 
 if TYPE_CHECKING:
     import torch
 
+_folder: Path | None = None  # the own cluster's, while there is one
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("components", "export", "model", "pipelines")
 # The object store carries names of files and JSON, never tensors.
@@ -41,6 +45,17 @@ QUIET = {
     # interrupts the workers.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+# Of a cluster of this machine alone.
+OWN_CLUSTER = {
+    # Ray takes the network's address for 127.0.0.1, and opens all its ports to it; told that this system knows no clusters
+    # (it has Windows and macOS in mind), it stays on loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Nobody reads the figures that it would serve.
+    "RAY_enable_metrics_collection": "0",
+    # By default workers run at niceness 15, so that Ray's own services answer under load. Workers in lockstep wait for each
+    # other's interruptions: on two cores training is 7% faster without.
+    "RAY_worker_niceness": "0",
 }
 # What a worker on another machine must know of this one's environment: where runs are kept, where latents are read, and the
 # way into an object store. AWS_PROFILE is not among them: it names an entry of a file that need not exist there.
@@ -97,7 +112,8 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
 
     min_cpus: logical CPUs of a cluster of our own at least; Ray Data hangs with fewer than four.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "")
+    address = "" if address == "local" else address
     _set_environment(own_cluster=not address)
     import ray
 
@@ -116,9 +132,8 @@ def _set_environment(*, own_cluster: bool) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if own_cluster:
-        # By default workers run at niceness 15, so that Ray's own services answer under load. Workers in lockstep wait for
-        # each other's interruptions: on two cores training is 7% faster without.
-        os.environ.setdefault("RAY_worker_niceness", "0")
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
         # A token in the environment keeps Ray from writing one into the home folder, where others may read it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -130,12 +145,17 @@ def _joined(address: str) -> Iterator[None]:
     environment: dict[str, Any] = {"env_vars": _worker_variables()}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job has shipped its working directory already
         environment["py_modules"] = [str(REPOSITORY / package) for package in PACKAGES]
-    ray.init(
-        address=address,
-        logging_level=logging.ERROR,
-        log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
-        runtime_env=environment,
-    )
+    check_address(address)
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
+            runtime_env=environment,
+        )
+    except Exception as error:
+        ray.shutdown()
+        raise refusal(address, error) from None
     try:
         yield
     finally:
@@ -146,8 +166,23 @@ def _joined(address: str) -> Iterator[None]:
 def _own_cluster(num_cpus: int) -> Iterator[None]:
     import ray
 
+    global _folder
     folder = _temporary_folder()
     search_path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
+    variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}
+    try:
+        _init_own(num_cpus, folder, variables)
+        _folder = folder
+        yield
+    finally:
+        _folder = None
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
+    import ray
+
     try:
         ray.init(
             address="local",
@@ -157,14 +192,19 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
             dashboard_host="127.0.0.1",
             logging_level=logging.ERROR,
             log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
-            runtime_env={"env_vars": _worker_variables() | {"PYTHONPATH": search_path}},
+            runtime_env={"env_vars": variables},
             _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
+            # Ray opens its folder to everybody, so it is one inside ours.
+            _temp_dir=str(folder / "r"),
         )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:
+        reason = sentence_of(error) or first_line(error)
+        raise BadInput(f"Ray does not start on this machine ({reason}); stop other programs, and run again") from None
+
+
+def private_folder() -> Path | None:
+    """A folder of the own cluster's that only this user may enter; None where a cluster was joined."""
+    return _folder
 
 
 def _is_wanted(variable: str) -> bool:
@@ -180,6 +220,12 @@ def _worker_variables() -> dict[str, str]:
     # Threads that wait for each other by spinning are ten times slower and more where another program wants the cores.
     forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     return QUIET | {"OMP_WAIT_POLICY": "passive"} | forwarded
+
+
+def _loopback_variables() -> dict[str, str]:
+    """Where gloo and NCCL listen for the other workers of this machine."""
+    name = "lo" if sys.platform == "linux" else "lo0"
+    return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
 
 
 def _temporary_folder() -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.runtime.allocator import keep_freed_memory
+from components.runtime.cluster import private_folder
 from components.runtime.failure import BadInput
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ def run_workers(
     """
     import torch
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
+
+    from components.runtime.rendezvous import torch_config
 
     use_gpu = torch.cuda.is_available()
     refusal = storage_path.absolute() / f"{run_name}-refused.txt"
@@ -54,7 +57,7 @@ def run_workers(
     trainer = TorchTrainer(
         _Guarded(function, refusal),
         train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=torch_config("nccl" if use_gpu else "gloo", private_folder()),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=run_name,

@@ -1,0 +1,123 @@
+"""A cluster of this machine alone is shut to the network and to other users, and to whoever has no token."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.runtime import cluster
+from components.runtime.failure import BadInput
+from components.runtime.ray_address import check_address
+from components.runtime.workers import join_workers, run_workers
+from tests.listeners import Watch
+
+JOIN = """
+from components.runtime import cluster
+with cluster.start_ray():
+    print("joined")
+"""
+
+
+def talking(config: dict[str, Any]) -> None:
+    """Two workers that train for a moment: what they say to each other is the sum of their ranks."""
+    import torch.distributed
+
+    world = join_workers(config["num_threads"])
+    told = torch.zeros(1)
+    for _ in range(4):
+        told = torch.tensor([float(world.rank + 1)])
+        torch.distributed.all_reduce(told)
+        time.sleep(0.5)
+    (Path(config["folder"]) / f"told-{world.rank}").write_text(f"{told.item():.0f}")
+
+
+class Echo:
+    """An actor that takes a moment."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.5)
+        return item
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    """A running cluster of this machine alone, with the dashboard on, which a user may want, and a look at its ports."""
+    with pytest.MonkeyPatch.context() as patch, Watch() as watch:
+        patch.setenv("TRANSFUSION_RAY_DASHBOARD", "1")
+        with cluster.start_ray():
+            yield watch
+
+
+def join(address: str, **variables: str) -> str:
+    """What a process says that tries to join, and must be refused."""
+    environment = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(cluster.REPOSITORY), **variables}
+    command = [sys.executable, "-c", JOIN]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 1 and "joined" not in ended.stdout
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"components.runtime.failure.BadInput: RAY_ADDRESS={address}: "), ended.stderr[-3000:]
+    return last
+
+
+def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
+    """While two workers train and two actors answer."""
+    folder = cluster.private_folder()
+    assert folder is not None
+    run_workers(
+        talking,
+        {"folder": str(tmp_path)},
+        num_workers=2,
+        storage_path=tmp_path,
+        run_name="run",
+        lines=tmp_path / "lines.log",
+    )
+    assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["3", "3"]
+    assert len(list(cluster.map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2))) == 4
+    programs = " ".join(listener.program for listener in watch.seen)
+    assert all(name in programs for name in ("gcs_server", "raylet", "RayTrainWorker", "dashboard"))  # it sees what there is
+    assert watch.open_to_others() == []
+    assert [path.read_text() for path in folder.rglob("metrics_export_port_*")] == ["-1"]
+
+
+def test_nobody_else_reads_what_ray_writes(watch: Watch) -> None:
+    folder = cluster.private_folder()
+    assert folder is not None and any(folder.rglob("raylet.out"))
+    assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.getuid()
+
+
+def test_without_the_token_nobody_joins(watch: Watch) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    for wrong in ({"RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+        said = join(address, **wrong)
+        assert "cannot be joined" in said and "RAY_AUTH_TOKEN" in said
+
+
+def test_an_address_where_no_ray_is() -> None:
+    """With authentication off, for Ray asks for a token first where it is on."""
+    here = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert "is no Ray" in join(f"127.0.0.1:{port}", **here)
+        server.shutdown()
+    assert "nothing answers" in join(f"127.0.0.1:{port}", **here)
+    assert "nothing answers" in join(f"ray://127.0.0.1:{port}", **here)
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host", "127.0.0.1:port", "http://127.0.0.1:6379", "host:0", "127.0.0.1:99999"]
+)
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(BadInput, match="must be host:port"):
+        check_address(address)
