@@ -37,7 +37,8 @@ QUIET = {
     "RAY_COLOR_PREFIX": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    # What it logs as an error comes with the exception too.
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # The second-generation file reader starts 32 actors, whatever the number of cores.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
@@ -256,7 +257,8 @@ def map_over_actors(
 ) -> Iterator[dict[str, Any]]:
     """Call an `actor_class(**constructor_kwargs)` with every item; yields the results as they are finished.
 
-    Items and results are JSON-able dicts; give them a key to restore the order by. Inside `start_ray`.
+    Items and results are JSON-able dicts; give them a key to restore the order by. Inside `start_ray`. BadInput where an actor
+    meets what a user can mend.
     """
     import ray.data
     import torch
@@ -274,14 +276,36 @@ def map_over_actors(
         num_gpus=min(1, num_gpus),
     )
     for row in results.iter_rows():
+        if row["failed"]:
+            raise BadInput(row["failed"])
         yield json.loads(row["json"])
 
 
 class JsonActor:
-    """Carries items to an actor and results back as JSON, so that no column's type is guessed from the first rows."""
+    """Carries items to an actor and results back as JSON, so that no column's type is guessed from the first rows.
+
+    What the actor raises and a user can mend comes back as its sentence: Ray brings an exception without its cause.
+    """
 
     def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any]) -> None:
-        self.actor = actor_class(**constructor_kwargs)
+        self.actor, self.failed = cast(ItemActor, None), ""
+        try:
+            self.actor = actor_class(**constructor_kwargs)
+        except Exception as error:
+            self.failed = _sentence_or_raise(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        return {"json": json.dumps(self.actor(json.loads(row["json"])))}
+        if self.failed:
+            return {"json": "", "failed": self.failed}
+        try:
+            return {"json": json.dumps(self.actor(json.loads(row["json"]))), "failed": ""}
+        except Exception as error:
+            return {"json": "", "failed": _sentence_or_raise(error)}
+
+
+def _sentence_or_raise(error: Exception) -> str:
+    """The sentence of an exception that is being handled; a fault of ours goes on its way."""
+    sentence = sentence_of(error)
+    if sentence is None:
+        raise error
+    return sentence

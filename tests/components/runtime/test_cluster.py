@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from components.runtime import cluster
+from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
 from components.runtime.workers import join_workers, run_workers
 
@@ -30,6 +32,26 @@ class Doubler:
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         found = {"key": item["key"], "value": 2 * item["key"] + self.offset, "process": os.getpid()}
         return found | ({"note": "even"} if item["key"] % 2 == 0 else {"others": [None, "odd"]})
+
+
+class Failing:
+    """An actor whose disk is full, when it is built or at its second item."""
+
+    def __init__(self, at: str) -> None:
+        self.at, self.num_done = at, 0
+        if at == "start":
+            raise OSError(errno.ENOSPC, "No space left on device", "/x/engine")
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        self.num_done += 1
+        if self.at == "work" and self.num_done == 2:
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device", "/x/picture.png")
+            except OSError as error:
+                raise RuntimeError("the picture was not written") from error
+        if self.at == "fault":
+            raise KeyError("lost")
+        return item
 
 
 def flaky(config: dict[str, Any]) -> None:
@@ -80,6 +102,23 @@ def test_every_item_comes_back_once(ray_up: None) -> None:
     assert found[0]["note"] == "even" and found[1]["others"] == [None, "odd"]
     assert os.getpid() not in {result["process"] for result in found}
     assert list(cluster.map_over_actors([], Doubler, {"offset": 1}, 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "words"), [("start", "/x/engine: the disk is full"), ("work", "/x/picture.png: the disk is full")]
+)
+def test_what_a_user_can_mend_comes_back_as_a_sentence(
+    ray_up: None, at: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        list(cluster.map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_fault_in_an_actor_keeps_its_traceback(ray_up: None) -> None:
+    with pytest.raises(Exception, match="KeyError: 'lost'") as caught:
+        list(cluster.map_over_actors([{"key": 0}], Failing, {"at": "fault"}, 1))
+    assert sentence_of(caught.value) is None
 
 
 def test_workers_of_a_cluster_joined_know_the_way_to_the_data(ray_up: None, tmp_path: Path) -> None:
