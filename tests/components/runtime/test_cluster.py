@@ -104,15 +104,12 @@ def test_every_item_comes_back_once(ray_up: None) -> None:
     assert list(cluster.map_over_actors([], Doubler, {"offset": 1}, 2)) == []
 
 
-@pytest.mark.parametrize(
-    ("at", "words"), [("start", "/x/engine: the disk is full"), ("work", "/x/picture.png: the disk is full")]
-)
-def test_what_a_user_can_mend_comes_back_as_a_sentence(
-    ray_up: None, at: str, words: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(BadInput, match=words):
+@pytest.mark.parametrize(("at", "path"), [("start", "/x/engine"), ("work", "/x/picture.png")])
+def test_a_full_disk_comes_back_as_a_sentence(ray_up: None, at: str, path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadInput, match=f"{path}: the disk is full"):
         list(cluster.map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1))
-    assert capfd.readouterr().err == ""
+    said = capfd.readouterr()
+    assert not any(word in said.out + said.err for word in ("Traceback", "ERROR", "No space left"))
 
 
 def test_a_fault_in_an_actor_keeps_its_traceback(ray_up: None) -> None:
