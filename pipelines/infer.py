@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.runtime.cluster import map_over_actors, num_map_actors, start_ray
+from components.runtime.actors import map_over_actors
+from components.runtime.cluster import num_map_actors, start_ray
 from components.runtime.failure import BadInput
 from components.runtime.files import digest, publish, sha256, write_bytes, write_json, write_manifest
 from export.batch import BatchActor, actor_settings, batches

@@ -1,4 +1,4 @@
-"""The one home of Ray: a cluster for as long as a stage needs it, and a pool of actors on it.
+"""A Ray cluster for as long as a stage needs it, joined or of its own.
 
 RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started and stopped again: on loopback,
 reachable with a token of its own, its files in a folder of this user's alone. TRANSFUSION_NUM_WORKERS and
@@ -7,17 +7,16 @@ TRANSFUSION_NUM_ACTORS set the numbers of processes.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.failure import BadInput
@@ -66,12 +65,6 @@ FORWARDED = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
 )
-
-
-class ItemActor(Protocol):
-    """What `map_over_actors` runs: built once in each process, then called with one item after another."""
-
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]: ...
 
 
 def device() -> torch.device:
@@ -247,65 +240,3 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def map_over_actors(
-    items: Sequence[dict[str, Any]],
-    actor_class: type[ItemActor],
-    constructor_kwargs: Mapping[str, Any],
-    num_actors: int,
-) -> Iterator[dict[str, Any]]:
-    """Call an `actor_class(**constructor_kwargs)` with every item; yields the results as they are finished.
-
-    Items and results are JSON-able dicts; give them a key to restore the order by. Inside `start_ray`. BadInput where an actor
-    meets what a user can mend.
-    """
-    import ray.data
-    import torch
-
-    if not items:
-        return
-    num_actors = min(num_actors, len(items))
-    num_gpus = torch.cuda.device_count() / num_actors if torch.cuda.is_available() else 0
-    lines = ray.data.from_items([{"json": json.dumps(item)} for item in items], override_num_blocks=len(items))
-    results = lines.map(
-        cast(Any, JsonActor),  # Ray takes a class too, and its annotation does not say so
-        fn_constructor_kwargs={"actor_class": actor_class, "constructor_kwargs": dict(constructor_kwargs)},
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        num_cpus=1,
-        num_gpus=min(1, num_gpus),
-    )
-    for row in results.iter_rows():
-        if row["failed"]:
-            raise BadInput(row["failed"])
-        yield json.loads(row["json"])
-
-
-class JsonActor:
-    """Carries items to an actor and results back as JSON, so that no column's type is guessed from the first rows.
-
-    What the actor raises and a user can mend comes back as its sentence: Ray brings an exception without its cause.
-    """
-
-    def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any]) -> None:
-        self.actor, self.failed = cast(ItemActor, None), ""
-        try:
-            self.actor = actor_class(**constructor_kwargs)
-        except Exception as error:
-            self.failed = _sentence_or_raise(error)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        if self.failed:
-            return {"json": "", "failed": self.failed}
-        try:
-            return {"json": json.dumps(self.actor(json.loads(row["json"]))), "failed": ""}
-        except Exception as error:
-            return {"json": "", "failed": _sentence_or_raise(error)}
-
-
-def _sentence_or_raise(error: Exception) -> str:
-    """The sentence of an exception that is being handled; a fault of ours goes on its way."""
-    sentence = sentence_of(error)
-    if sentence is None:
-        raise error
-    return sentence

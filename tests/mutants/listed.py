@@ -173,14 +173,14 @@ DATA_AND_DOORS = (
         "pipelines/stage.py",
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
-        ("tests/pipelines/test_ingest.py",),
+        ("tests/pipelines/test_stage.py",),
     ),
     Listed(
         "Ray without authentication",
         "components/runtime/cluster.py",
         'os.environ.setdefault("RAY_AUTH_MODE", "token")',
         'os.environ.setdefault("RAY_AUTH_MODE", "disabled")',
-        ("tests/components/runtime/test_cluster.py",),
+        ("tests/components/runtime/test_doors.py",),
     ),
     Listed(
         "a parity limit ten times too wide",

@@ -18,7 +18,8 @@ from components.data.encode.variants import WHOLE
 from components.data.shards import FORMAT_VERSION, shard_path, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime import files
-from components.runtime.cluster import device, map_over_actors, num_map_actors, start_ray
+from components.runtime.actors import map_over_actors
+from components.runtime.cluster import device, num_map_actors, start_ray
 from components.runtime.failure import BadInput
 from components.runtime.progress import Progress
 from model.latents.autoencoder import Autoencoder

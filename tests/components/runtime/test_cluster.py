@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from components.runtime import cluster
+from components.runtime.actors import map_over_actors
 from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
 from components.runtime.workers import join_workers, run_workers
@@ -89,6 +90,7 @@ def ray_up() -> Iterator[None]:
 LOOK = """
 import json, os, sys
 from components.runtime import cluster
+from components.runtime.actors import map_over_actors
 with cluster.start_ray():
     import ray
     print(json.dumps(ray.get(ray.remote(lambda names: {name: os.environ.get(name) for name in names}).remote(sys.argv[1:]))))
@@ -97,24 +99,24 @@ with cluster.start_ray():
 
 def test_every_item_comes_back_once(ray_up: None) -> None:
     items = [{"key": key} for key in range(7)]
-    found = sorted(cluster.map_over_actors(items, Doubler, {"offset": 1}, 2), key=lambda result: result["key"])
+    found = sorted(map_over_actors(items, Doubler, {"offset": 1}, 2), key=lambda result: result["key"])
     assert [result["value"] for result in found] == [1, 3, 5, 7, 9, 11, 13]
     assert found[0]["note"] == "even" and found[1]["others"] == [None, "odd"]
     assert os.getpid() not in {result["process"] for result in found}
-    assert list(cluster.map_over_actors([], Doubler, {"offset": 1}, 2)) == []
+    assert list(map_over_actors([], Doubler, {"offset": 1}, 2)) == []
 
 
 @pytest.mark.parametrize(("at", "path"), [("start", "/x/engine"), ("work", "/x/picture.png")])
 def test_a_full_disk_comes_back_as_a_sentence(ray_up: None, at: str, path: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput, match=f"{path}: the disk is full"):
-        list(cluster.map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1))
+        list(map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1))
     said = capfd.readouterr()
     assert not any(word in said.out + said.err for word in ("Traceback", "ERROR", "No space left"))
 
 
 def test_a_fault_in_an_actor_keeps_its_traceback(ray_up: None) -> None:
     with pytest.raises(Exception, match="KeyError: 'lost'") as caught:
-        list(cluster.map_over_actors([{"key": 0}], Failing, {"at": "fault"}, 1))
+        list(map_over_actors([{"key": 0}], Failing, {"at": "fault"}, 1))
     assert sentence_of(caught.value) is None
 
 

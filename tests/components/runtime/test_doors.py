@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from components.runtime import cluster
+from components.runtime.actors import map_over_actors
 from components.runtime.failure import BadInput
 from components.runtime.ray_address import check_address
 from components.runtime.workers import join_workers, run_workers
@@ -22,6 +23,7 @@ from tests.listeners import Watch
 
 JOIN = """
 from components.runtime import cluster
+from components.runtime.actors import map_over_actors
 with cluster.start_ray():
     print("joined")
 """
@@ -81,7 +83,7 @@ def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
         lines=tmp_path / "lines.log",
     )
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["3", "3"]
-    assert len(list(cluster.map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2))) == 4
+    assert len(list(map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2))) == 4
     programs = " ".join(listener.program for listener in watch.seen)
     assert all(name in programs for name in ("gcs_server", "raylet", "RayTrainWorker", "dashboard"))  # it sees what there is
     assert watch.open_to_others() == []
