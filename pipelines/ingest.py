@@ -32,6 +32,8 @@ def main(params: Params) -> None:
             f" + {counts['duplicates_dropped']} duplicates dropped",
             flush=True,
         )
+        for sentence in collected.corpora[name].passed_over.sentences():
+            print(f"{name}: passed over {sentence}", flush=True)
     for split, sources in report["splits"].items():
         for source, entry in sources.items():
             print(

@@ -1,4 +1,4 @@
-"""What can be set about the corpora, their checks and their encoding? Every field with its unit; params.yaml has all values."""
+"""What can be set about the corpora, their checks and their encoding, with units; params.yaml has all values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class CorpusConfig:
 
     name: short, unique; stands in every document's `source`.
     format: how it is stored.
-    path: a file, folder or glob, local or by any fsspec URL (s3://...); "" for the two built-in demonstration corpora.
+    path: a file, folder, glob or brace pattern, local or by any fsspec URL (s3://...); "" for the two built-in
+        demonstration corpora. A path that exists is taken as it stands, whatever characters are in it.
     images: the folder of the files that coco, mmc4, obelics, parquet and jsonl name, local or by URL; "" for the others,
         and where names are looked up beside the parquet or jsonl file. "none" takes the text of these five formats alone.
     captions: of several captions of one image, make a document of each, or of one that a hash of the key chooses.
@@ -145,8 +146,10 @@ class IngestConfig:
 class DocumentChecks:
     """Floors and bounds over the documents' table.
 
-    min_documents, min_images: floors per split (an empty corpus must fail); min_images may be 0 for text-only corpora.
-    max_tokens: longest document in tokens; longer ones are quarantined.
+    min_documents, min_images: floors per split (an empty corpus must fail). Without images there is no autoencoder, and
+        so no later stage: corpora of text alone need one of pictures beside them.
+    max_tokens: longest document with images, in tokens; longer ones are quarantined. A text without images is cut into rows
+        and may be of any length.
     min_unique_share: share of documents with content of their own, 0..1; below it the gate warns.
     max_quarantined_share: above this share of bad rows the gate refuses.
     """
@@ -159,6 +162,8 @@ class DocumentChecks:
 
     def __post_init__(self) -> None:
         require(self.min_documents >= 1, "min_documents", self.min_documents, "must be at least 1")
+        alone = "must be at least 1: the autoencoder is trained and measured on images; list a corpus that has some"
+        require(self.min_images >= 1, "min_images", self.min_images, alone)
         require(0 <= self.min_unique_share <= 1, "min_unique_share", self.min_unique_share, "must lie in 0..1")
         require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
 

@@ -1,4 +1,4 @@
-"""How does a gate decide about a table? Great Expectations, a quarantine for rows, an equal verdict for equal tables.
+"""Gates that decide about a table: Great Expectations, a quarantine for rows, an equal verdict for equal tables.
 
 A row that breaks a row expectation is quarantined with the reason, and the gate passes while the share of such rows is
 small. An expectation about a whole table refuses at once where its severity is critical, and is only told where it is a

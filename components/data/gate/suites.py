@@ -1,4 +1,4 @@
-"""What must hold of documents before they are encoded, and of latents before training? Every rule with its reason.
+"""What must hold of documents before they are encoded, and of latents before training: every rule with its reason.
 
 A column that is null (a picture's size where there is no picture) is not looked at by a rule on its values; not-null
 rules stand apart, those about pictures over the documents with pictures alone. Great Expectations calls an empty table a
@@ -49,7 +49,7 @@ LATENT_COLUMNS = (
 
 def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path | None) -> Verdict:
     """The verdict on the documents' table (components/data/documents_table.py)."""
-    rows = Check("documents", _with_content_splits(table), _document_rules(checks, image_side_px))
+    rows = Check("documents", _with_content_splits(_with_uncut_tokens(table)), _document_rules(checks, image_side_px))
     floors = [Floor(f"documents-{split}", {"split": split}, _document_floors(split, checks)) for split in SPLITS]
     measured = ("width_px", "height_px", "std_pixel")
     pictures = Check("documents-with-pictures", _with_pictures(table), _not_null(measured, "a picture was not measured"))
@@ -81,6 +81,13 @@ def _with_pictures(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table["num_images"] > 0] if "num_images" in table else table.iloc[:0]
 
 
+def _with_uncut_tokens(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with num_uncut_tokens: null for a text without images, which is cut into rows and may be of any length."""
+    if not {"num_tokens", "num_images"} <= set(table.columns):
+        return table
+    return table.assign(num_uncut_tokens=table["num_tokens"].where(table["num_images"] > 0))
+
+
 def _with_content_splits(table: pd.DataFrame) -> pd.DataFrame:
     """The table with num_content_splits: in how many splits a document of equal content stands."""
     if not {"sha256", "split"} <= set(table.columns):
@@ -97,8 +104,8 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
         row_rule(VALUES, "less than bos, one token and eos teaches nothing", column="num_tokens", min_value=3),
         row_rule(
             VALUES,
-            "longer than max_tokens: more likely a fault than a text",
-            column="num_tokens",
+            "a document with images cannot be cut, and this one is longer than max_tokens",
+            column="num_uncut_tokens",
             max_value=checks.max_tokens,
         ),
         row_rule(VALUES, side, column="width_px", min_value=image_side_px, max_value=image_side_px),
@@ -118,7 +125,10 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
 
 
 def _document_floors(split: str, checks: DocumentChecks) -> Sequence[Rule]:
-    floor = f"too few images to train, or to measure, on the {split} split"
+    floor = (
+        f"too few images in the {split} split: the autoencoder is trained and measured on them; add a corpus with images to"
+        " ingest.corpora, or, where there are some, lower validate.documents.min_images or raise ingest.split_shares"
+    )
     return [
         *_row_floors(checks.min_documents, split),
         table_rule(SUM, floor, column="num_images", min_value=checks.min_images),

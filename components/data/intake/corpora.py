@@ -1,7 +1,7 @@
-"""How do all corpora become one folder of documents and a tokenizer, without one of them held in memory?
+"""All corpora as one folder of documents and a tokenizer, without one of them held in memory.
 
 Every row that is read becomes a document, or is set aside, or is dropped as a duplicate: the three are counted where they
-end up, and their sum is checked against the rows.
+end up, and their sum is checked against the rows. What lies in a corpus and is no row is counted beside them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from components.data.intake.duplicates import DuplicateFinder
 from components.data.intake.rejected import Quarantine, Rejected, refuse_above
 from components.data.readers.corpus import check_paths, read_samples
 from components.data.readers.corpus_files import Reading
+from components.data.readers.passed_over import PassedOver
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.runtime.files import fresh_folder, write_manifest
 from components.runtime.progress import Progress
@@ -37,7 +38,8 @@ class CorpusCounts:
 
     samples: rows as they lie in its files. rows: documents that those stand for (an image with five captions: five).
     documents: kept. reasons: rows set aside, by reason. dropped: rows left out as duplicates. duplicates: met before, by
-    kind, dropped or not. notes: what was passed over in rows that were kept. is_capped: stopped at max_documents.
+    kind, dropped or not. notes: what was passed over in rows that were kept. passed_over: files, members and lines that are
+    no rows. is_capped: stopped at max_documents.
     """
 
     samples: int = 0
@@ -47,6 +49,7 @@ class CorpusCounts:
     reasons: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     is_capped: bool = False
 
     def report(self) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class CorpusCounts:
             "reasons": dict(sorted(self.reasons.items())),
             "duplicates": dict(sorted(self.duplicates.items())),
             "notes": dict(sorted(self.notes.items())),
+            "passed_over": self.passed_over.report(),
             "stopped_at_max_documents": self.is_capped,
         }
 
@@ -168,7 +172,8 @@ def has_scenes(config: IngestConfig) -> bool:
 
 def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCounts:
     """Read one corpus to its end, or to its cap, into the sinks."""
-    counts, reading = CorpusCounts(), Reading()
+    reading = Reading()
+    counts = CorpusCounts(passed_over=reading.passed_over)
     before = Counter(sinks.duplicates.counts)
     with Progress(f"ingest {corpus.name}", unit="rows") as progress, closing(read_samples(corpus, config, reading)) as samples:
         for sample in samples:

@@ -1,4 +1,4 @@
-"""What happens to a row that cannot be used? It is set aside with its reason, and too many of them stop the stage."""
+"""Rows that cannot be used: each is set aside with its reason, and too many of them stop the stage."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from typing import NamedTuple, Self
 from components.runtime.failure import GateRefused
 
 MOST_FREQUENT = 10
+# What to do about a reason, where its words do not say it.
+REMEDIES = {
+    "invalid UTF-8": "texts in another encoding can be brought into UTF-8 with iconv (iconv -f LATIN1 -t UTF-8)",
+    "broken JSON": "each line must be one JSON object",
+    "missing image": "a picture must have the name of its caption",
+    "missing caption": "a caption must have the name of its picture",
+    "duplicate key": "keys must be unique within a corpus; list files that number their rows alike as corpora of their own",
+}
 
 
 class Rejected(NamedTuple):
@@ -60,8 +68,9 @@ def refuse_above(max_share: float, reasons: Mapping[str, int], num_rows: int, *,
     most = ", ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(MOST_FREQUENT))
     others = len(reasons) - MOST_FREQUENT
     more = f", and {others} more reasons" if others > 0 else ""
+    remedy = next((f"; {REMEDIES[reason]}" for reason, _ in Counter(reasons).most_common(1) if reason in REMEDIES), "")
     raise GateRefused(
         f"{num_rejected} of {num_rows} rows of {what} cannot be used"
         f" ({num_rejected / num_rows:.2%}, at most {max_share:.2%} are allowed): {most}{more};"
-        f" {quarantine} lists them; mend the corpus or raise {key}"
+        f" {quarantine} lists them; mend the corpus or raise {key}{remedy}"
     )

@@ -1,4 +1,4 @@
-"""Which text of a corpus is used, and how long may it be? Valid UTF-8 without NUL; a caption's length has a limit.
+"""Which texts of a corpus are used: valid UTF-8 without NUL, and captions up to a length.
 
 What is odd and harmless is let through with a note, so that it can be counted: control characters of the reading
 direction (a reader may see another order than the model), and the spelling of control tokens (the tokenizer encodes it
@@ -7,6 +7,7 @@ as the characters it is).
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from typing import NamedTuple
@@ -19,6 +20,9 @@ BIDI_NOTE, TOKEN_NOTE, TRUNCATED = "text has bidi controls", "text spells a cont
 BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Ours, and what other models call theirs.
 CONTROL_TOKENS = re.compile(r"<\|[a-zA-Z0-9_]{1,64}\|>")
+# What editors put before a text to tell its encoding; it is no part of the text.
+BYTE_ORDER_MARK = "\ufeff"
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Joins what stands before and after it into one sign.
 JOINER = "\u200d"
 
@@ -37,18 +41,19 @@ class CheckedText(NamedTuple):
 def check_text(value: object, what: str) -> CheckedText:
     """`value`, a string or UTF-8 bytes, as text that can be stored and encoded; TextError where it cannot be.
 
-    what: the word for it in reasons ("key", "text", "caption").
+    A byte order mark is taken off, and that of UTF-16 heeded. what: the word for it in reasons ("key", "text", "caption").
     """
     if value is None:
         raise TextError(f"missing {what}")
     try:
-        text = value.decode() if isinstance(value, bytes) else value
+        text = _decoded(value) if isinstance(value, bytes) else value
         if not isinstance(text, str):
             raise TextError(f"{what} is not text")
         # JSON and tar names can hold unpaired surrogates, which no file written later could.
         text.encode()
     except UnicodeError:
         raise TextError("invalid UTF-8") from None
+    text = text.lstrip(BYTE_ORDER_MARK)
     if not text.strip():
         raise TextError(f"missing {what}")
     if "\0" in text:
@@ -59,13 +64,21 @@ def check_text(value: object, what: str) -> CheckedText:
 
 
 def check_caption(value: object, config: TextConfig) -> CheckedText:
-    """`check_text` of a caption, and no longer than the limit: cut at the end of a word, or a TextError."""
+    """`check_text` of a caption, and no longer than the limit: cut at the end of a word, or a TextError.
+
+    White space around it is the file's, not the caption's, and lines end with one character on every system.
+    """
     checked = check_text(value, "caption")
+    checked = checked._replace(text=checked.text.strip().replace("\r\n", "\n"))
     if len(checked.text.encode()) <= config.max_caption_bytes:
         return checked
     if config.long_captions == "refuse":
         raise TextError("caption is too long")
-    return CheckedText(truncate(checked.text.strip(), config.max_caption_bytes), (*checked.notes, TRUNCATED))
+    return CheckedText(truncate(checked.text, config.max_caption_bytes), (*checked.notes, TRUNCATED))
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8")
 
 
 def truncate(text: str, max_bytes: int) -> str:

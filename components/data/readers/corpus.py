@@ -1,4 +1,4 @@
-"""How does any corpus become documents? A bad row is rejected alone; a file that cannot be read stops the stage."""
+"""Any corpus as documents: a bad row is rejected alone, a file that cannot be read stops the stage."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from components.data.intake.rejected import Rejected
 from components.data.intake.row_documents import Made, Outcome, image_data, outcomes, printable
 from components.data.readers.coco import SUFFIXES as COCO_SUFFIXES
 from components.data.readers.coco import read_coco
-from components.data.readers.corpus_files import CorpusFile, Reading, images_folder, locate, locate_folders, open_files
+from components.data.readers.corpus_files import CorpusFile, Reading, images_folder, open_files
+from components.data.readers.endings import listed_endings
 from components.data.readers.image_folder import read_image_folder
 from components.data.readers.interleaved import MMC4_SUFFIXES, OBELICS_SUFFIXES, read_mmc4, read_obelics
 from components.data.readers.jsonl import SUFFIXES as JSONL_SUFFIXES
 from components.data.readers.jsonl import read_jsonl
+from components.data.readers.locating import locate, locate_folders
 from components.data.readers.parquet import SUFFIXES as PARQUET_SUFFIXES
 from components.data.readers.parquet import read_parquet
 from components.data.readers.references import read_ahead
@@ -85,7 +87,7 @@ def num_decoders() -> int:
 
 def _from_files(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Iterator[list[Outcome]]:
     kept = DigestSet()
-    rows = read_ahead(_counted(_rows(corpus, reading), reading))
+    rows = read_ahead(_counted(_rows(corpus, reading, listed_endings(config.images.formats)), reading))
     decoded = decode_many(rows, image_data, side_px=config.image_side_px, rules=config.images, num_workers=num_decoders())
     for row, images in decoded:
         if isinstance(row, Rejected):
@@ -94,12 +96,12 @@ def _from_files(corpus: CorpusConfig, config: IngestConfig, reading: Reading) ->
             yield [_first_of_its_key(found, kept) for found in outcomes(row, images, corpus, config)]
 
 
-def _rows(corpus: CorpusConfig, reading: Reading) -> Iterator[Row | Rejected]:
+def _rows(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Row | Rejected]:
     if corpus.format == "image_folder":
-        yield from read_image_folder(corpus, reading)
+        yield from read_image_folder(corpus, reading, listed_pictures)
         return
     read, suffixes = FILE_READERS[corpus.format]
-    for file in open_files(corpus, suffixes, reading):
+    for file in open_files(corpus, suffixes, reading, listed_pictures):
         yield from read(file)
 
 

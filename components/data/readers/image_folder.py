@@ -1,65 +1,94 @@
-"""How is a folder of images read whose captions lie beside them? name.jpg and name.txt are a row, folders within included."""
+"""Folders of pictures whose captions lie beside them: name.jpg and name.txt are a row, folders within included."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.data.config import CorpusConfig
 from components.data.intake.rejected import Rejected
-from components.data.readers.corpus_files import Reading, is_local, locate_folders, name_of
+from components.data.readers.corpus_files import Reading
+from components.data.readers.locating import ANY_STORAGE_ERROR, locate_folders, not_listed
+from components.data.readers.pairing import BESIDE, SEVERAL, Group, Part, captions_of, grouped, part_of, pictures_of
+from components.data.readers.passed_over import PassedOver, another_ending, name_of
 from components.data.readers.rows import FileReference, Row, pair_row
+from components.data.readers.walking import Walk
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
-TEXT_ENDINGS = ("txt",)
+TABLE = 'CREATE TABLE files (folder INTEGER, "outer" BLOB, key BLOB, ending TEXT, path BLOB)'
 
 
-def read_image_folder(corpus: CorpusConfig, reading: Reading) -> Iterator[Row | Rejected]:
+class _Folder(NamedTuple):
+    """name: tells it from the corpus's other folders, "" where it is the only one. listed: endings of formats that are read."""
+
+    system: Any
+    path: str
+    name: str
+    source: str
+    listed: frozenset[str]
+    passed_over: PassedOver
+
+
+def read_image_folder(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Row | Rejected]:
     """The rows of every folder that corpus.path names, in the order of their names; a key is the path inside it."""
-    system, folders = locate_folders(corpus)
+    system, found = locate_folders(corpus, reading.passed_over)
+    folders = [_Folder(system, *item, corpus.name, listed_pictures, reading.passed_over) for item in found.items()]
     # Listing a million files takes as many strings; the temporary database sorts them on disk.
     with closing(sqlite3.connect("", isolation_level=None)) as database:
-        database.execute("CREATE TABLE files (folder INTEGER, key BLOB, ending TEXT, path BLOB)")
+        database.execute(TABLE)
         database.execute("BEGIN")
-        for number, folder in enumerate(folders):
-            database.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", _files(system, number, folder))
+        try:
+            database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", _files(folders))
+        except ANY_STORAGE_ERROR as error:
+            raise not_listed(corpus.name, corpus.path, error) from None
         reading.total_rows = database.execute("SELECT count(*) FROM (SELECT DISTINCT folder, key FROM files)").fetchone()[0]
-        ordered = database.execute("SELECT folder, key, ending, path FROM files ORDER BY folder, key, path")
-        for (number, key), files in itertools.groupby(ordered, key=lambda file: file[:2]):
-            found = [(ending, os.fsdecode(path)) for _, _, ending, path in files]
-            yield _row(system, corpus.name, folders[number], os.fsdecode(key), found, several=len(folders) > 1)
+        ordered = database.execute('SELECT folder, "outer", key, ending, path FROM files ORDER BY folder, "outer", key, path')
+        for (number, _), files in itertools.groupby(ordered, key=lambda file: file[:2]):
+            parts = [
+                Part(os.fsdecode(outer), os.fsdecode(key), ending, os.fsdecode(path)) for _, outer, key, ending, path in files
+            ]
+            yield from _rows(folders[number], parts)
 
 
-def _files(system: Any, number: int, folder: str) -> Iterator[tuple[int, bytes, str, bytes]]:
-    """(number, key, ending, path) of every image and caption below `folder`; what begins with a dot is the system's own."""
-    for path in _walk(folder) if is_local(system) else map(str, system.find(folder)):
-        stem, _, ending = path[len(folder) :].lstrip("/").rpartition(".")
-        name = stem.rpartition("/")[2]
-        if ending.lower() in (*IMAGE_ENDINGS, *TEXT_ENDINGS) and name and not name.startswith("."):
-            # File names need not be UTF-8, which SQLite's text must be.
-            yield number, os.fsencode(stem), ending.lower(), os.fsencode(path)
+def _files(folders: Iterable[_Folder]) -> Iterator[tuple[int, bytes, bytes, str, bytes]]:
+    """(number of the folder, outer key, key, ending, path) of every picture and caption in them."""
+    walk: Walk | None = None
+    for number, folder in enumerate(folders):
+        walk = walk or Walk(folder.system, folder.passed_over)
+        for path in walk.files(folder.path):
+            part = part_of(path[len(folder.path) :].lstrip("/"), path)
+            if part:
+                # File names need not be UTF-8, which SQLite's text must be.
+                yield number, os.fsencode(part.outer), os.fsencode(part.key), part.ending, os.fsencode(path)
+            else:
+                folder.passed_over.add(another_ending(path), path)
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Paths of all files below a local folder, one directory entry in memory at a time; links to folders are not followed."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path)
-            elif entry.is_file():
-                yield entry.path
+def _part(outer: bytes, key: bytes, ending: str, path: bytes) -> Part:
+    return Part(os.fsdecode(outer), os.fsdecode(key), ending, os.fsdecode(path))
 
 
-def _row(system: Any, source: str, folder: str, key: str, files: list[tuple[str, str]], *, several: bool) -> Row | Rejected:
-    position = f"{name_of(folder)}/{key}"
-    images = [FileReference(system, path, "image") for ending, path in files if ending in IMAGE_ENDINGS]
-    captions = [FileReference(system, path, "caption") for ending, path in files if ending in TEXT_ENDINGS]
-    if len(images) > 1 or len(captions) > 1:
-        return Rejected(source, position, "several files of one kind under one key")
-    # Folders that a glob names may hold the same names.
-    unique = f"{folder.rpartition('/')[2]}/{key}" if several else key
-    return pair_row(position, unique, captions[0] if captions else None, images[0] if images else None)
+def _rows(folder: _Folder, parts: list[Part]) -> Iterator[Row | Rejected]:
+    groups, beside = grouped(parts, outer_is_whole=False)
+    for part in beside:
+        folder.passed_over.add(BESIDE, part.value)
+    for group in groups:
+        yield _row(folder, group)
+
+
+def _row(folder: _Folder, group: Group) -> Row | Rejected:
+    position = f"{name_of(folder.path)}/{group.key}"
+    pictures, others = pictures_of(group, folder.listed)
+    captions = captions_of(group)
+    if len(pictures) > 1 or len(captions) > 1:
+        return Rejected(folder.source, position, SEVERAL)
+    for part in others:
+        folder.passed_over.add(BESIDE, part.value)
+    caption, image = (
+        FileReference(folder.system, found[0].value, what) if found else None
+        for found, what in ((captions, "caption"), (pictures, "image"))
+    )
+    return pair_row(position, f"{folder.name}/{group.key}" if folder.name else group.key, caption, image)

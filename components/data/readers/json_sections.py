@@ -1,4 +1,4 @@
-"""How is a JSON file read that does not fit in memory? The lists of its outermost object, entry by entry."""
+"""JSON files that do not fit in memory, entry by entry: the lists of an outermost object, or an outermost list."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
+from components.data.readers.unpacking import UNREADABLE, as_utf8
 from components.runtime.failure import BadInput
 
 CHUNK_BYTES = 2**20
@@ -41,11 +42,24 @@ def json_sections(file: IO[bytes], name: str) -> Iterator[tuple[str, Any]]:
     text.expect_end()
 
 
+def json_entries(file: IO[bytes], name: str) -> Iterator[Any]:
+    """Every entry of the outermost list, as `json_sections` reads those of an object's lists."""
+    text = _Text(file, name, "list")
+    text.expect("[")
+    if text.takes("]"):
+        return text.expect_end()
+    yield text.value()
+    while text.takes(","):
+        yield text.value()
+    text.expect("]")
+    text.expect_end()
+
+
 class _Text:
     """A window over the file's characters: what stands before `_at` is done with."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: IO[bytes], name: str, what: str = "object") -> None:
+        self._file, self._name, self._what = as_utf8(file), name, what
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
         self._decoder = json.JSONDecoder()
         self._window, self._at, self._ended = "", 0, False
@@ -83,7 +97,7 @@ class _Text:
     def expect(self, character: str) -> None:
         """Pass this character; BadInput where another stands there."""
         if not self.takes(character):
-            raise self._broken(f"is no JSON object, or cut short: {character!r} is missing")
+            raise self._broken(f"is no JSON {self._what}, or cut short: {character!r} is missing")
 
     def expect_end(self) -> None:
         """BadInput where anything but white space follows."""
@@ -103,7 +117,7 @@ class _Text:
         """Forget what is done with, and read about as much again as is left, so that a long value is not read often."""
         try:
             chunk = self._file.read(max(CHUNK_BYTES, len(self._window) - self._at))
-        except (OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise BadInput(f"{self._name} cannot be read to its end ({error}); fetch it again") from None
         self._ended = not chunk
         self._window = self._window[self._at :] + self._utf8.decode(chunk, final=self._ended)

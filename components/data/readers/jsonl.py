@@ -1,20 +1,24 @@
-"""How is a JSONL corpus read? One object a line; a line that is none is one bad row."""
+"""JSONL corpora: one object a line, and a line that is none is one bad row. A file that is one array of objects is read too."""
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator
 from typing import IO
 
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus_files import CorpusFile
+from components.data.readers.json_sections import json_entries
 from components.data.readers.line_pictures import line_rows
 from components.data.readers.rows import Line, Row, key_of
+from components.data.readers.unpacking import UNREADABLE, as_utf8
 from components.runtime.failure import BadInput
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
+SUFFIXES = (".jsonl", ".ndjson")
 MAX_LINE_BYTES = 64 * 2**20
+# Of a file's beginning, to tell an array of objects from lines.
+START_BYTES = 4096
+BLANK_LINE = "blank lines"
 
 
 def read_jsonl(file: CorpusFile) -> Iterator[Row | Rejected]:
@@ -25,14 +29,38 @@ def read_jsonl(file: CorpusFile) -> Iterator[Row | Rejected]:
 def json_lines(file: CorpusFile) -> Iterator[Line | Rejected]:
     """The objects of one JSONL file; BadInput where its bytes end too early."""
     try:
-        for number, line in enumerate(_lines(file.bytes), start=1):
-            position = f"{file.name} line {number}"
-            if line is None:
-                yield Rejected(file.source, position, "line over 64 MiB")
-            elif line.strip():
-                yield _parse(line, position, f"{file.name}#{number}", file.source)
-    except (OSError, EOFError, zlib.error) as error:
+        content = as_utf8(file.bytes)
+        start = content.read(START_BYTES)
+        content.seek(0)
+        yield from _entries(content, file) if _is_array(start) else _objects(content, file)
+    except UNREADABLE as error:
         raise BadInput(f"{file.name} cannot be read to its end ({error}); fetch it again") from None
+
+
+def _objects(content: IO[bytes], file: CorpusFile) -> Iterator[Line | Rejected]:
+    for number, line in enumerate(_lines(content), start=1):
+        position = f"{file.name} line {number}"
+        if line is None:
+            yield Rejected(file.source, position, "line over 64 MiB")
+        elif line.strip():
+            yield _parse(line, position, f"{file.name}#{number}", file.source)
+        else:
+            file.reading.passed_over.add(BLANK_LINE, position)
+
+
+def _is_array(start: bytes) -> bool:
+    """Whether a file that begins so is one array of objects: a bracket, and then the first object or the end of the line."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text[:1] == b"[" and (text[1:].lstrip()[:1] in (b"{", b"") or text[1:].lstrip(b" \t\r")[:1] == b"\n")
+
+
+def _entries(content: IO[bytes], file: CorpusFile) -> Iterator[Line | Rejected]:
+    for number, entry in enumerate(json_entries(content, file.name), start=1):
+        position = f"{file.name} entry {number}"
+        if isinstance(entry, dict):
+            yield Line(entry, position, key_of(entry, f"{file.name}#{number}"))
+        else:
+            yield Rejected(file.source, position, "entry is no JSON object")
 
 
 def _parse(line: bytes, position: str, key: str, source: str) -> Line | Rejected:

@@ -1,4 +1,4 @@
-"""Does every rule about documents and latents bite? Good tables pass; each fault alone is refused or set aside."""
+"""Every rule about documents and latents bites: good tables pass; each fault alone is refused or set aside."""
 
 from __future__ import annotations
 
@@ -82,10 +82,34 @@ def test_bad_documents_are_set_aside_each_with_its_reason(documents: pd.DataFram
     assert verdict.passed
     *entries, last = verdict.quarantined
     assert last.key == documents["key"].iloc[-1]
-    assert f"num_tokens = {HUGE}: longer than max_tokens" in last.reason
+    assert last.reason.startswith(f"num_uncut_tokens = {HUGE}") and "longer than max_tokens" in last.reason
     for entry, row, (column, (value, reason)) in zip(entries, rows, faults.items(), strict=True):
         assert entry.key == documents.loc[row, "key"]
         assert entry.reason.startswith(f"{column} = {value}") and reason in entry.reason
+
+
+def test_texts_are_cut_later_and_may_be_long(documents: pd.DataFrame) -> None:
+    """As encode_part does: only a document with images cannot be cut."""
+    texts = np.flatnonzero(documents["num_images"] == 0)[:2]
+    verdict = judge_them(changed(documents, "num_tokens", HUGE, row=texts))
+    assert verdict.passed and not verdict.quarantined
+    at_the_limit = np.flatnonzero(documents["num_images"])[0]
+    for number, num_quarantined in ((DOCUMENT_CHECKS.max_tokens, 0), (DOCUMENT_CHECKS.max_tokens + 1, 1)):
+        verdict = judge_them(changed(documents, "num_tokens", number, row=at_the_limit))
+        assert len(verdict.quarantined) == num_quarantined
+
+
+def test_text_alone_is_refused_with_what_to_do(documents: pd.DataFrame) -> None:
+    """The autoencoder would refuse it a stage later; and no parameter says otherwise."""
+    verdict = judge_documents(
+        documents.loc[documents["num_images"] == 0],
+        dataclasses.replace(DOCUMENT_CHECKS, min_documents=1, min_images=1),
+        image_side_px=16,
+        docs=None,
+    )
+    assert any("add a corpus with images to ingest.corpora" in sentence for sentence in verdict.refusals), verdict.refusals
+    with pytest.raises(ValueError, match="min_images: 0 must be at least 1: the autoencoder"):
+        dataclasses.replace(DOCUMENT_CHECKS, min_images=0)
 
 
 def test_content_in_two_splits_is_set_aside_in_both(documents: pd.DataFrame) -> None:

@@ -47,6 +47,12 @@ def test_the_refusal_names_corpus_reasons_file_and_parameter() -> None:
         assert part in sentence
 
 
+def test_the_refusal_says_what_to_do_about_its_most_frequent_reason() -> None:
+    for reason, words in (("invalid UTF-8", "iconv -f LATIN1 -t UTF-8"), ("duplicate key", "corpora of their own")):
+        with pytest.raises(GateRefused, match=words):
+            refuse(0.1, {reason: 3, "a rare one": 1}, 2)
+
+
 def test_the_refusal_names_the_ten_most_frequent_reasons() -> None:
     with pytest.raises(GateRefused) as caught:
         refuse(0.1, {f"reason {chr(97 + n)}": 2 + n for n in range(13)}, 0)

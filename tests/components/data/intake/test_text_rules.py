@@ -60,8 +60,18 @@ def test_bytes_become_the_text_they_spell_or_are_refused(data: bytes) -> None:
             return
         assert not text.strip() or "\0" in text
         return
-    assert checked.text.encode() == data
+    assert checked.text.encode() == data or data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:3] == b"\xef\xbb\xbf"
     assert check_text(checked.text, "text") == checked
+
+
+@pytest.mark.parametrize("text", ["a caf\u00e9 in two\nlines", "\U0001f600"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_an_editor_puts_around_a_caption_is_no_part_of_it(text: str, encoding: str) -> None:
+    windows = f"{text}\n".replace("\n", "\r\n").encode(encoding)
+    for value in (windows, windows.decode(encoding), f"\ufeff{text}\n"):
+        assert check_caption(value, TRUNCATE) == CheckedText(text, ())
+    # A text keeps its own white space, which may mean something.
+    assert check_text(f"{text}\n".encode(encoding), "text") == CheckedText(f"{text}\n", ())
 
 
 @pytest.mark.parametrize(

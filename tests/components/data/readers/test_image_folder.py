@@ -1,4 +1,4 @@
-"""Does a folder of images with captions beside them become documents, with bad pairs set aside one by one?"""
+"""Folders of pictures with captions beside them become documents, and bad pairs are set aside one by one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_caption_per_line(tmp_path: Path) -> None:
     documents, _ = read("image_folder", tmp_path, caption_per_line=True)
     assert {key: document.texts[0] for key, document in documents.items()} == {"a#0": "one", "a#1": "two", "b": "caption of b"}
     documents, _ = read("image_folder", tmp_path)
-    assert documents["a"].texts == ("one\ntwo\n\n",)
+    assert documents["a"].texts == ("one\ntwo",)
 
 
 def test_several_folders_by_a_glob_and_a_folder_by_url(tmp_path: Path) -> None:
@@ -79,6 +79,16 @@ def test_several_folders_by_a_glob_and_a_folder_by_url(tmp_path: Path) -> None:
         memory.pipe(f"/photos/{path.name}", path.read_bytes())
     documents, rejected = read("image_folder", "memory://photos")
     assert (list(documents), rejected) == (["a", "b"], [])
+
+
+def test_folders_keep_their_keys_apart_wherever_the_glob_is(tmp_path: Path) -> None:
+    """Two folders of one name, and a folder inside another that the glob finds too."""
+    for folder in ("2020/photos", "2021/photos", "2021/photos/sub"):
+        write_pairs(tmp_path / folder, ["a"])
+    (tmp_path / "notes.txt").write_text("beside the folders")
+    for path in (f"{tmp_path}/*/photos", f"{tmp_path}/**", f"{tmp_path}/{{2020,2021}}/photos"):
+        documents, rejected = read("image_folder", path)
+        assert (sorted(documents), rejected) == (["2020/photos/a", "2021/photos/a", "2021/photos/sub/a"], []), path
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -1,19 +1,33 @@
-"""Do WebDataset tars become documents, with bad rows set aside one by one and damaged tars refused by name?"""
+"""WebDataset tars become documents; bad rows are set aside one by one, and damaged tars are refused by name."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.data.documents import TextSegment
-from components.data.intake.images import decode_png
+from components.data.intake.images import decode_png, encode_png
+from components.data.readers import webdataset
+from components.data.readers.corpus import read_samples
+from components.data.readers.corpus_files import Reading
 from components.runtime.failure import BadInput
-from tests.components.data.corpora import pairs, picture, read, reasons, tar_bytes, write_parquet
+from tests.components.data.corpora import (
+    config_for,
+    corpus_of,
+    pairs,
+    picture,
+    read,
+    reasons,
+    tar_bytes,
+    write_parquet,
+)
 
 
 def test_webdataset_pairs_become_documents(tmp_path: Path) -> None:
@@ -49,8 +63,7 @@ def test_webdataset_takes_captions_from_json_and_leaves_other_members(tmp_path: 
         "sub/0": ("from json",),
         "1": ("this \u00e9",),
     }
-    # "a.b.jpg" has the compound ending "b.jpg", which is not one of a caption or picture.
-    assert rejected == []
+    assert reasons(rejected) == [("a.b", "missing caption")]
 
 
 def test_webdataset_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
@@ -81,14 +94,15 @@ def test_webdataset_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
     assert documents["000001"].texts == ("caption 1",)
     assert reasons(rejected) == [
         ("a.tar:corrupt", "image data is broken"),
-        ("a.tar:nocaption", "missing caption"),
-        ("a.tar:noimage", "missing image"),
         ("a.tar:utf8", "invalid UTF-8"),
         ("a.tar:badjson", "broken JSON"),
         ("a.tar:two", "several files of one kind under one key"),
         ("a.tar:gif", "image is not PNG, JPEG, WEBP"),
         ("a.tar:blank", "missing caption"),
         ("a.tar:000001", "duplicate key"),
+        # What misses its other half waits for it until the end.
+        ("a.tar:nocaption", "missing caption"),
+        ("a.tar:noimage", "missing image"),
     ]
     assert {row.source for row in rejected} == {"mine"}
 
@@ -117,8 +131,8 @@ def test_webdataset_links_and_strange_names_do_no_harm(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     documents, rejected = read("webdataset", shards)
     assert sorted(tmp_path.rglob("*")) == before
-    assert {row.reason for row in rejected[:3]} == {"member is no plain file, or over 256 MiB"}
-    assert [row.reason for row in rejected[3:]] == ["invalid UTF-8"]
+    link = "member is a link, and what it stands for is no file of the tar"
+    assert [row.reason for row in rejected] == ["member is no plain file, or over 256 MiB", "invalid UTF-8", link, link]
     assert len(documents) == 3
     assert all(row.position.encode() for row in rejected)
 
@@ -215,3 +229,111 @@ def test_several_captions_in_json_and_in_lines(tmp_path: Path) -> None:
     assert sorted(documents) == ["lines", "list"]
     assert rejected == []
     assert documents["list"].texts[0] in ("one", "two") and documents["lines"].texts[0] in ("first", "second")
+
+
+def one_colour(number: int) -> bytes:
+    return encode_png(np.full((16, 16, 3), number, np.uint8))
+
+
+def numbered(names: list[tuple[str, int]], ending: str = "png") -> list[tuple[str, bytes]]:
+    return [(f"{key}.{ending}", one_colour(n) if ending == "png" else f"caption {n}".encode()) for key, n in names]
+
+
+def read_numbers(path: Path) -> dict[str, tuple[int, str]]:
+    """Key -> the number that the picture shows, and the caption."""
+    documents, rejected = read("webdataset", path)
+    assert rejected == []
+    return {key: (int(decode_png(found.images[0])[0, 0, 0]), found.texts[0]) for key, found in documents.items()}
+
+
+@pytest.mark.parametrize("window", [1, 5, 64])
+def test_every_picture_has_the_caption_of_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """Whatever the order in the tar, dots in the names, and how many parts are looked at together."""
+    monkeypatch.setattr(webdataset, "WINDOW_PARTS", window)
+    names = [(key, number) for number, key in enumerate(f"{stem}{n:02d}" for n in range(20) for stem in ("v1.", "a", "b.c."))]
+    members = numbered(names) + numbered(names, "txt")
+    expected = {key: (number, f"caption {number}") for key, number in names}
+    for seed in range(4):
+        print(f"seed {seed}")
+        random.Random(seed).shuffle(members)
+        (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+        assert read_numbers(tmp_path / "a.tar") == expected
+    (tmp_path / "a.tar").write_bytes(tar_bytes(sorted(members)))
+    assert read_numbers(tmp_path / "a.tar") == expected
+    # Names with a dot alone, of which no window's last row may be taken for half a row.
+    (tmp_path / "a.tar").write_bytes(tar_bytes(sorted(member for member in members if member[0].startswith("v1."))))
+    assert read_numbers(tmp_path / "a.tar") == {key: value for key, value in expected.items() if key.startswith("v1.")}
+
+
+def test_parts_of_a_sample_as_webdataset_names_them(tmp_path: Path) -> None:
+    members = [
+        *(("0.png", one_colour(0)), ("0.seg.png", one_colour(90)), ("0.txt", b"zero")),
+        *(("1.depth.png", one_colour(91)), ("1.png", one_colour(1)), ("1.caption.txt", b"one")),
+        *(("2.png", one_colour(2)), ("2.v2.png", one_colour(3)), ("2.v2.txt", b"three"), ("2.txt", b"two")),
+        *(("3.a.png", one_colour(4)), ("3.b.txt", b"of another name")),
+        *(("4.a.txt", b"which"), ("4.b.txt", b"of them"), ("4.png", one_colour(5))),
+    ]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    documents, rejected = read("webdataset", tmp_path / "a.tar")
+    assert {key: (int(decode_png(found.images[0])[0, 0, 0]), found.texts[0]) for key, found in documents.items()} == {
+        "0": (0, "zero"),
+        "1": (1, "one"),
+        "2": (2, "two"),
+        "2.v2": (3, "three"),
+    }
+    assert sorted(reasons(rejected)) == [
+        ("a.tar:3.a", "missing caption"),
+        ("a.tar:3.b", "missing image"),
+        ("a.tar:4", "missing caption"),
+        ("a.tar:4.a", "missing image"),
+        ("a.tar:4.b", "missing image"),
+    ]
+
+
+def test_every_member_is_counted(tmp_path: Path) -> None:
+    """As a part of a row, or as something else; a folder is none."""
+    rows = [*numbered([("a.1", 1), ("b", 2)]), *numbered([("a.1", 1), ("b", 2)], "txt")]
+    others = ["b.cls", "b.seg.png", ".b.png", "b.txt~", "__meta__", "folder/._b.png", "no ending", "b.x.y.npy"]
+    (tmp_path / "a.tar").write_bytes(tar_bytes([*rows, *((name, b"x") for name in others)]))
+    corpus, reading = corpus_of("webdataset", tmp_path / "a.tar"), Reading()
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("TRANSFUSION_NUM_DECODERS", "0")
+        assert len(list(read_samples(corpus, config_for(corpus), reading))) == 2
+    assert reading.passed_over.numbers == {
+        "files with another ending (.cls)": 1,
+        "files with another ending (.npy)": 1,
+        "files without an ending": 1,
+        "hidden, temporary or system files": 4,
+        "pictures or captions beside those of their row": 1,
+    }
+    assert reading.passed_over.examples["pictures or captions beside those of their row"] == [f"{tmp_path}/a.tar:b.seg.png"]
+
+
+def test_links_inside_a_tar_are_what_they_stand_for(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in (
+            ("x/0.png", one_colour(0)),
+            ("x/0.txt", b"shared"),
+            ("1.png", one_colour(1)),
+            ("2.png", one_colour(2)),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, kind, target in (
+            ("1.txt", tarfile.LNKTYPE, "./x/0.txt"),
+            ("2.txt", tarfile.SYMTYPE, "x/../x/0.txt"),
+            ("x/3.png", tarfile.SYMTYPE, "../1.png"),
+            ("x/3.txt", tarfile.LNKTYPE, "x/0.txt"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    expected = {"x/0": (0, "shared"), "1": (1, "shared"), "2": (2, "shared"), "x/3": (1, "shared")}
+    assert read_numbers(tmp_path / "a.tar") == expected
+    (tmp_path / "a.tar").write_bytes(gzip.compress(buffer.getvalue()))
+    documents, rejected = read("webdataset", tmp_path / "a.tar")
+    assert list(documents) == ["x/0"]
+    assert [row.reason for row in rejected] == [webdataset.FAR_LINK] * 3

@@ -1,0 +1,98 @@
+"""Which files are a row, by their names: a picture and its caption, whose names differ in their endings alone.
+
+"shoot.001.jpg" and "shoot.001.txt" are a row called "shoot.001". WebDataset ends a key at the first dot instead, so that
+"000.seg.png" belongs to "000": where such a file is no row with another, it completes the row "000" if that lacks a caption
+or a picture and no second file could, and is passed over if the row is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from components.data.readers.endings import ALL_PICTURES
+
+CAPTION_ENDINGS = frozenset({"txt"})
+# Of tars alone: the facts of a picture, which may hold its caption.
+SIDECAR_ENDINGS = frozenset({"json"})
+BESIDE = "pictures or captions beside those of their row"
+SEVERAL = "several files of one kind under one key"
+
+
+class Part(NamedTuple):
+    """One picture or caption. outer, key: its path up to the first, and up to the last, dot of its name.
+
+    ending: in lower case. value: what the reader knows of the file.
+    """
+
+    outer: str
+    key: str
+    ending: str
+    value: Any
+
+    @property
+    def is_picture(self) -> bool:
+        return self.ending in ALL_PICTURES
+
+
+class Group(NamedTuple):
+    """The parts that one row has."""
+
+    key: str
+    parts: tuple[Part, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a picture and a caption."""
+        return len({part.is_picture for part in self.parts}) == 2
+
+
+def part_of(path: str, value: Any, *, captions: frozenset[str] = CAPTION_ENDINGS) -> Part | None:
+    """The part that a path names; None where its ending is neither a picture's nor one of `captions`."""
+    folder, slash, base = path.rpartition("/")
+    stem, _, ending = base.rpartition(".")
+    ending = ending.lower()
+    if not stem or (ending not in ALL_PICTURES and ending not in captions):
+        return None
+    return Part(f"{folder}{slash}{stem.partition('.')[0] or stem}", f"{folder}{slash}{stem}", ending, value)
+
+
+def grouped(parts: Iterable[Part], *, outer_is_whole: bool) -> tuple[list[Group], list[Part]]:
+    """The rows among parts of one `outer`, by their first parts, whole or not; and parts that stand beside a whole row.
+
+    outer_is_whole: a whole row of that name was met before.
+    """
+    by_key: dict[str, list[Part]] = {}
+    for part in parts:
+        by_key.setdefault(part.key, []).append(part)
+    groups = {key: Group(key, tuple(found)) for key, found in by_key.items()}
+    outer = next(iter(by_key.values()))[0].outer
+    strays = [part for key, group in groups.items() if key != outer and not group.is_whole for part in group.parts]
+    inner = groups.get(outer)
+    if inner is not None and not inner.is_whole:
+        wanted = [part for part in strays if part.is_picture != inner.parts[0].is_picture]
+        if len(wanted) == 1:
+            groups[outer] = inner = Group(outer, (*inner.parts, wanted[0]))
+            strays.remove(wanted[0])
+            if not any(part.key == wanted[0].key for part in strays):
+                del groups[wanted[0].key]
+    if not outer_is_whole and (inner is None or not inner.is_whole):
+        return list(groups.values()), []
+    return [group for key, group in groups.items() if key == outer or group.is_whole], strays
+
+
+def pictures_of(group: Group, listed: frozenset[str]) -> tuple[list[Part], list[Part]]:
+    """The pictures of a row, of which there should be one, and those that stand beside it.
+
+    listed: endings of the formats that are read; where one of several pictures has such an ending, that one is meant.
+    """
+    pictures = [part for part in group.parts if part.is_picture]
+    meant = [part for part in pictures if part.ending in listed]
+    if len(pictures) > 1 and len(meant) == 1:
+        return meant, [part for part in pictures if part is not meant[0]]
+    return pictures, []
+
+
+def captions_of(group: Group, endings: frozenset[str] = CAPTION_ENDINGS) -> Sequence[Part]:
+    """The captions of a row with one of these endings."""
+    return [part for part in group.parts if part.ending in endings]
