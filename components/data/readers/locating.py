@@ -7,7 +7,7 @@ stand, and the rest may hold braces ({00000..00009}, {a,b}), as webdataset has t
 from __future__ import annotations
 
 import glob
-import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +17,7 @@ import fsspec
 from braceexpand import braceexpand
 
 from components.data.config import CorpusConfig
+from components.data.readers.endings import ALL_PICTURES
 from components.data.readers.passed_over import SYSTEM, PassedOver, another_ending, is_system_path
 from components.data.readers.unpacking import COMPRESSED_ENDINGS
 from components.data.readers.walking import Walk, is_local, without_second_links
@@ -24,6 +25,8 @@ from components.runtime.failure import BadInput
 
 GLOB_CHARACTERS = "*?["
 MAX_EXPANDED = 1_000_000
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
+NAMED_PICTURES = "pictures beside the files, which are read where a row names them"
 BESIDE_FOLDERS = "files beside the folders that the path names"
 # fsspec's file systems raise their libraries' own errors (botocore's are no OSError), so these places catch all of them.
 ANY_STORAGE_ERROR = Exception
@@ -103,15 +106,17 @@ def _patterns(corpus: CorpusConfig) -> Found:
         pattern = _with_literal_start(system, path)
     except ANY_STORAGE_ERROR as error:
         raise not_listed(corpus.name, corpus.path, error) from None
+    ranges = [abs(int(last) - int(first)) + 1 for first, last in RANGE.findall(pattern)]
+    if math.prod(ranges) > MAX_EXPANDED:
+        # braceexpand holds every range as a list.
+        raise BadInput(f"the corpus {corpus.name!r}: the braces in {corpus.path} stand for over {MAX_EXPANDED:,} paths; use *")
     try:
-        expanded = list(itertools.islice(braceexpand(pattern), MAX_EXPANDED + 1))
+        expanded = dict.fromkeys(braceexpand(pattern))
     except ValueError:
         raise BadInput(
             f"the corpus {corpus.name!r}: the braces in {corpus.path} are not balanced; check the path in ingest.corpora"
         ) from None
-    if len(expanded) > MAX_EXPANDED:
-        raise BadInput(f"the corpus {corpus.name!r}: the braces in {corpus.path} stand for over {MAX_EXPANDED:,} paths; use *")
-    patterns = [_pattern(path) for path in dict.fromkeys(expanded)]
+    patterns = [_pattern(path) for path in expanded]
     if len(patterns) > 1 and not is_local(system):
         # A store answers for a whole folder as fast as for one file, and fsspec remembers the answer.
         for parent in {pattern.path.rpartition("/")[0] for pattern in patterns}:
@@ -164,6 +169,8 @@ def _files_of(system: Any, pattern: Pattern, suffixes: tuple[str, ...], walk: Wa
         for file in walk.files(path) if _kind(system, path) == "directory" else [path]:
             if has_suffix(file, suffixes):
                 yield file
+            elif file.rpartition(".")[2].lower() in ALL_PICTURES and ".tar" not in suffixes:
+                passed_over.add(NAMED_PICTURES, file)
             else:
                 passed_over.add(another_ending(file), file)
 

@@ -1,8 +1,8 @@
 """Which files are a row, by their names: a picture and its caption, whose names differ in their endings alone.
 
 "shoot.001.jpg" and "shoot.001.txt" are a row called "shoot.001". WebDataset ends a key at the first dot instead, so that
-"000.seg.png" belongs to "000": where such a file is no row with another, it completes the row "000" if that lacks a caption
-or a picture and no second file could, and is passed over if the row is whole.
+"000.seg.png" belongs to "000": where such a file is no row with another, it is passed over if the row "000" is whole. The only
+"000.caption.txt" of a picture "000.jpg" is its caption; but no mask is taken for a missing picture.
 """
 
 from __future__ import annotations
@@ -69,13 +69,10 @@ def grouped(parts: Iterable[Part], *, outer_is_whole: bool) -> tuple[list[Group]
     outer = next(iter(by_key.values()))[0].outer
     strays = [part for key, group in groups.items() if key != outer and not group.is_whole for part in group.parts]
     inner = groups.get(outer)
-    if inner is not None and not inner.is_whole:
-        wanted = [part for part in strays if part.is_picture != inner.parts[0].is_picture]
-        if len(wanted) == 1:
-            groups[outer] = inner = Group(outer, (*inner.parts, wanted[0]))
-            strays.remove(wanted[0])
-            if not any(part.key == wanted[0].key for part in strays):
-                del groups[wanted[0].key]
+    captions = [part for part in strays if part.ending in CAPTION_ENDINGS]
+    if inner is not None and not inner.is_whole and inner.parts[0].is_picture and len(captions) == 1:
+        groups[outer] = inner = Group(outer, (*inner.parts, *captions))
+        strays.remove(captions[0])
     if not outer_is_whole and (inner is None or not inner.is_whole):
         return list(groups.values()), []
     return [group for key, group in groups.items() if key == outer or group.is_whole], strays

@@ -31,7 +31,7 @@ def is_system_path(path: str) -> bool:
 
     Hidden names, temporary ones, and copies that a sync tool makes of a file that changed in two places.
     """
-    *folders, name = (part for part in path.split("/") if part not in ("", ".", ".."))
+    *folders, name = [part for part in path.split("/") if part not in ("", ".", "..")] or [""]
     return any(map(_is_system_name, folders)) or _is_system_name(name) or _is_unfinished(name)
 
 

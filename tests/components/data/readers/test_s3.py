@@ -1,4 +1,4 @@
-"""Are corpora read from an object store as from a disk? A real S3 endpoint on loopback, spoken to as any other is."""
+"""Corpora in an object store are read as those on a disk: a real S3 endpoint on loopback, spoken to as any other is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from components.data.readers.rows import FileReference
+from components.data.readers.webdataset import APART
 from components.runtime.failure import BadInput
 from tests.components.data.corpora import (
     IMAGE_STRUCT,
@@ -98,6 +99,45 @@ def test_images_that_rows_name(s3: str) -> None:
     put(f"{s3}/photos/sub/a.txt", b"caption of a")
     documents, rejected = read("image_folder", f"{s3}/photos")
     assert {key: sorted(outline(document)) for key, document in documents.items()} == {"sub/a": ["<image>", "caption of a"]}
+
+
+def test_braces_brackets_hidden_keys_and_keys_that_stand_for_folders(s3: str) -> None:
+    """An empty object whose key ends with a slash is how a console makes a folder."""
+    put(f"{s3}/set [1]/", b"")
+    put(f"{s3}/set [1]/sub/", b"")
+    for number in range(3):
+        put(f"{s3}/set [1]/sub/{number:05d}.tar", tar_bytes(pairs(range(2 * number, 2 * number + 2))))
+    for other in ("._00000.tar", ".ipynb_checkpoints/00000.tar", "sub/00000.tar.part", "sub/notes.md"):
+        put(f"{s3}/set [1]/{other}", b"not of the corpus")
+    for path, number in (
+        ("set [1]", 6),
+        ("set [1]/sub/{00000..00001}.tar", 4),
+        ("set [1]/{sub,other}/*.tar", 0),
+        ("set [1]/*", 6),
+    ):
+        if not number:
+            with pytest.raises(BadInput, match=r"other/\*\.tar, which"):
+                read("webdataset", f"{s3}/{path}")
+            continue
+        documents, rejected = read("webdataset", f"{s3}/{path}")
+        assert (len(documents), rejected) == (number, []), path
+    with pytest.raises(BadInput, match=r"00003\.tar, which"):
+        read("webdataset", f"{s3}/set [1]/sub/{{00000..00003}}.tar")
+    put(f"{s3}/set [1]/photos/", b"")
+    for name, data in [*pairs(range(2)), ("._000000.png", b"x"), (".thumbs/000000.png", picture(0))]:
+        put(f"{s3}/set [1]/photos/{name}", data)
+    documents, rejected = read("image_folder", f"{s3}/set [1]/photos")
+    assert (list(documents), rejected) == (["000000", "000001"], [])
+
+
+def test_compressed_by_content_and_what_cannot_be_read_out_of_order(s3: str) -> None:
+    both = pairs(range(3))
+    put(f"{s3}/odd/lines/a.jsonl", gzip.compress('{"text": "one"}'.encode("utf-16")))
+    assert [document.texts for document in read("jsonl", f"{s3}/odd/lines")[0].values()] == [("one",)]
+    put(f"{s3}/odd/apart.tar", tar_bytes([*both[::2], *both[1::2]]))
+    documents, rejected = read("webdataset", f"{s3}/odd/apart.tar")
+    assert documents == {}
+    assert [row.reason for row in rejected] == [APART] * 3
 
 
 def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
