@@ -1,4 +1,4 @@
-"""How is a batch of request lines run in one process? A predictor opened once, called with one batch after another.
+"""A batch of request lines answered in one process: a predictor opened once, called with one batch after another.
 
 Items and results are plain JSON values, so that a cluster can carry them; pictures are written where they are drawn.
 """
@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from export.config import InferConfig
+from export.failure import BadPrompt
+from export.journal import SEEN
+from export.picture_files import fingerprint, read_picture
 from export.predictions import IMAGES
 from export.predictor import Answer, PredictOptions, Predictor, Prompt
 from export.requests import RequestLine
+
+# How often a request may end the process that answers it. Not once, for a process may be ended by what is no request's
+# fault: another program that takes the memory, a machine that is taken away.
+MAX_TRIES = 3
 
 
 def batches(lines: Sequence[RequestLine], batch_size: int) -> Iterator[dict[str, Any]]:
@@ -24,7 +31,22 @@ def batches(lines: Sequence[RequestLine], batch_size: int) -> Iterator[dict[str,
     for _, group in groupby(by_task, key=lambda line: line.task):
         members = [line._asdict() for line in group]
         for start in range(0, len(members), batch_size):
-            yield {"lines": members[start : start + batch_size]}
+            yield {"lines": members[start : start + batch_size], "tries": 0}
+
+
+def after_death(item: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """What becomes of a batch whose process ended in it: (items to try in its place, the result of one given up).
+
+    A batch is tried again line by line, so that no line but the one to blame is given up.
+    """
+    if len(item["lines"]) > 1:
+        return [{"lines": [line], "tries": 0} for line in item["lines"]], None
+    tries = item["tries"] + 1
+    if tries < MAX_TRIES:
+        return [item | {"tries": tries}], None
+    (line,) = item["lines"]
+    error = f"ended the process that answered it {tries} times (a crash, or more memory than there is)"
+    return [], {"answers": [_named(RequestLine(**line)) | {"error": error}], "seconds": 0.0}
 
 
 def actor_settings(bundle: Path, engine: str, engines: Path, config: InferConfig, folder: Path) -> dict[str, Any]:
@@ -53,30 +75,41 @@ class BatchActor:
         self.requests_folder, self.images = Path(requests_folder), Path(folder) / IMAGES
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """{"lines": [...]} -> {"answers": [...] in the same order, "seconds"}."""
+        """{"lines": [...]} -> {"answers": [...] in the same order, "seconds"}.
+
+        A request's failure is its answer; an OSError is of the folder that pictures go into.
+        """
         lines = [RequestLine(**line) for line in item["lines"]]
         started_s = time.monotonic()
-        answers = self.predictor.predict([self._prompt(line) for line in lines], self.options)
+        seen = [fingerprint(self.requests_folder, line.image) if line.image else "" for line in lines]
+        read = [self._prompt(line) for line in lines]
+        prompts = [each for each in read if isinstance(each, Prompt)]
+        answered = iter(self.predictor.predict(prompts, self.options))
+        answers = [next(answered) if isinstance(each, Prompt) else each for each in read]
         return {
-            "answers": [self._record(line, answer) for line, answer in zip(lines, answers, strict=True)],
+            "answers": [
+                self._record(line, answer) | {SEEN: stamp} for line, answer, stamp in zip(lines, answers, seen, strict=True)
+            ],
             "seconds": time.monotonic() - started_s,
         }
 
-    def _prompt(self, line: RequestLine) -> Prompt:
+    def _prompt(self, line: RequestLine) -> Prompt | Answer:
         try:
-            image = (self.requests_folder / line.image).read_bytes() if line.image else b""
-        except OSError:
-            # Without bytes the predictor says in its answer that the image cannot be read.
-            image = b""
+            image = read_picture(self.requests_folder, line.image) if line.image else b""
+        except BadPrompt as error:
+            return Answer(line.id, error=str(error))
         return Prompt(line.id, line.task, line.prompt, image)
 
     def _record(self, line: RequestLine, answer: Answer) -> dict[str, Any]:
-        record: dict[str, Any] = {"line": line.line, "id": line.id, "task": line.task}
         if answer.error:
-            return record | {"error": answer.error}
+            return _named(line) | {"error": answer.error}
         if not answer.image_png:
-            return record | {"generated_text": answer.text, "num_tokens": answer.num_tokens}
+            return _named(line) | {"generated_text": answer.text, "num_tokens": answer.num_tokens}
         # Ids are anything users write, so the file is named by the line.
         name = f"{line.line:06d}.png"
         (self.images / name).write_bytes(answer.image_png)
-        return record | {"generated_image": f"{IMAGES}/{name}"}
+        return _named(line) | {"generated_image": f"{IMAGES}/{name}", "image_bytes": len(answer.image_png)}
+
+
+def _named(line: RequestLine) -> dict[str, Any]:
+    return {"line": line.line, "id": line.id, "task": line.task}

@@ -1,4 +1,4 @@
-"""How is a bundle made? From the trained folders: copies, three graphs, their parity, the card.
+"""The making of a bundle from the trained folders: copies, three graphs, their parity, the card.
 
 The manifest is the caller's. Nothing is judged but by `problems`: a report is wanted above all where a graph is wrong.
 """
@@ -27,9 +27,10 @@ from export.engine_onnxruntime import OnnxRuntimeEngine
 from export.failure import ExportRefused
 from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
 from export.model_card import model_card, numbers
-from export.parity import image_examples, image_parity, largest_error, rounded, step_parity
+from export.parity import image_examples, image_parity, largest_error, reported, step_parity
 from export.to_onnx import export_graph
 from export.to_tensorrt import TensorrtReport, build_step_engine
+from export.weights import load_weights
 from model.config import ModelConfig
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
@@ -50,14 +51,17 @@ class Sources(NamedTuple):
 def build_bundle(
     sources: Sources, folder: Path, config: ExportConfig, *, image_side_px: int, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Fill the empty `folder`, all but the manifest; returns the parity report. metrics: of the evaluation."""
-    model, autoencoder = Transfusion.from_pretrained(sources.model), Autoencoder.from_pretrained(sources.autoencoder)
+    """Fill the empty `folder`, all but the manifest; returns what `measure` does. metrics: of the evaluation."""
+    model, autoencoder = (
+        load_weights(Transfusion.from_pretrained, sources.model),
+        load_weights(Autoencoder.from_pretrained, sources.autoencoder),
+    )
     generation = generation_config(model.config, autoencoder, image_side_px, config.opset)
     _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)
     write_generation_config(folder, generation)
     parity = measure(model, autoencoder, folder, generation, config)
-    errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
+    errors = {graph: float(entry["largest_error"]) for graph, entry in reported(parity)["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(metrics)}
     (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures))
@@ -117,7 +121,7 @@ def _export(model: Transfusion, autoencoder: Autoencoder, folder: Path, opset: i
 def measure(
     model: Transfusion, autoencoder: Autoencoder, folder: Path, generation: GenerationConfig, config: ExportConfig
 ) -> dict[str, Any]:
-    """The parity report of the graphs in `folder`; deterministic but for the last digits of floating point."""
+    """The exact errors of the graphs in `folder` and their limits; `reported` makes the report of it, equal on all machines."""
     side, latent_side = generation.image_side_px, generation.latent_side
     num_patches = generation.num_patches(model.config.image)
     images = image_examples(channels=3, height=side, width=side, seed=PARITY_SEED)
@@ -136,9 +140,9 @@ def measure(
     }
     graphs[STEP_GRAPH]["limit"] = config.max_transformer_error
     graphs["end_to_end"] = {
-        "largest_error": float(rounded(worst(story))["max_abs"]),
+        "largest_error": worst(story).max_abs,
         "limit": config.max_transformer_error,
-        "parts": {name: rounded(entry) for name, entry in story.items()},
+        "parts": story,
     }
     return {"opset": generation.opset, "reference": "eager torch, float32", "graphs": graphs}
 
@@ -146,7 +150,7 @@ def measure(
 def problems(parity: dict[str, Any]) -> list[str]:
     """One sentence for each graph whose largest error is above its limit, or is no number."""
     return [
-        f"{graph} differs from eager torch by {entry['largest_error']:.1e}, above {entry['limit']:.1e}"
+        f"{graph} differs from eager torch by {entry['largest_error']:.4g}, above {entry['limit']:.4g}"
         for graph, entry in parity["graphs"].items()
         if not entry["largest_error"] <= entry["limit"]
     ]

@@ -1,4 +1,4 @@
-"""What is a bundle? One folder that holds a whole model, checked byte for byte when it is opened.
+"""A bundle: one folder that holds a whole model, checked byte for byte when it is opened.
 
 config.json, model.safetensors    the transformer, as Hugging Face lays models out
 autoencoder/                      the image autoencoder, a diffusers folder
@@ -7,7 +7,7 @@ generation_config.json            sizes that generation needs
 step.onnx (+ .data)               one generation step on a slot cache
 vae_encoder.onnx, vae_decoder.onnx
 README.md                         the model card
-manifest.json                     every file's size and sha256
+manifest.json                     every file's size and sha256, and its own
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from export.failure import ExportRefused
+from export.graph_files import check_graph
+from export.manifest import AGAIN, MANIFEST, read_bytes, read_manifest
 from model.config import Modality, ModelConfig
 
 KIND = "bundle"
-MANIFEST = "manifest.json"
 STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH = "step.onnx", "vae_encoder.onnx", "vae_decoder.onnx"
 TOKENIZER, AUTOENCODER, GENERATION, CARD = "tokenizer.json", "autoencoder", "generation_config.json", "README.md"
 REQUIRED = (
@@ -78,37 +79,22 @@ def write_generation_config(folder: Path, generation: GenerationConfig) -> None:
 def open_bundle(folder: Path) -> Bundle:
     """Check and open a bundle; raises ExportRefused where a file is missing, changed, outside the folder or of an old form."""
     manifest = verify(folder)
+    for graph in (STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH):
+        check_graph(folder / graph, manifest["files"])
     try:
         config = ModelConfig.from_dict(_read(folder / "config.json"))
-    except ValueError as error:
-        raise ExportRefused(f"{folder / 'config.json'}: {error}; export the bundle again") from None
-    generation = GenerationConfig(**_read(folder / GENERATION))
-    return Bundle(folder, config, generation, manifest)
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ExportRefused(f"{folder / 'config.json'}: {error}; {AGAIN}") from None
+    return Bundle(folder, config, _generation(folder), manifest)
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of `folder`, after the bytes of every listed file were compared with it."""
-    manifest = _read(folder / MANIFEST)
-    if manifest.get("kind") != KIND:
-        raise ExportRefused(f"{folder} holds {manifest.get('kind')!r}; give the folder that the export stage wrote")
-    files = manifest["files"]
+    manifest = read_manifest(folder, kind=KIND)
     for needed in REQUIRED:
-        if needed not in files:
-            raise ExportRefused(f"{folder / MANIFEST} does not list {needed}; export the bundle again")
-    for name, entry in files.items():
-        _verify_file(folder, name, entry)
+        if needed not in manifest["files"]:
+            raise ExportRefused(f"{folder / MANIFEST} does not list {needed}; {AGAIN}")
     return manifest
-
-
-def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    # A manifest is data from outside: it must not lead out of its folder.
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise ExportRefused(f"{folder / MANIFEST} lists {name!r}, which lies outside the bundle; export it again")
-    path = folder / name
-    if not path.is_file():
-        raise ExportRefused(f"{path} is listed in the manifest but missing; export the bundle again")
-    if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-        raise ExportRefused(f"{path} does not have the bytes its manifest lists; export the bundle again")
 
 
 def bundle_digest(manifest: dict[str, Any]) -> str:
@@ -117,16 +103,20 @@ def bundle_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _generation(folder: Path) -> GenerationConfig:
+    path = folder / GENERATION
+    try:
+        generation = GenerationConfig(**_read(path))
+    except TypeError as error:
+        raise ExportRefused(f"{path}: {error}; {AGAIN}") from None
+    for name, value in asdict(generation).items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ExportRefused(f"{path}: {name}: {value!r} must be a whole number of at least 1; {AGAIN}")
+    return generation
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ExportRefused(f"{path} is missing; export the bundle again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ExportRefused(f"{path} is not JSON; export the bundle again") from None
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError):
+        raise ExportRefused(f"{path} is not JSON; {AGAIN}") from None

@@ -1,4 +1,4 @@
-"""What came out, at a glance? One PNG of every picture with its caption, generated ones and described ones."""
+"""What came out, at a glance: one PNG of every picture with its caption, generated ones and described ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from export.pictures import upright
+from export.pictures import FORMATS, upright
 
 if TYPE_CHECKING:
     from PIL import Image
 
 CELL_WIDTH_PX, PICTURE_PX, TEXT_PX, NUM_COLUMNS = 176, 160, 64, 6
 LINE_CHARACTERS, NUM_TEXT_LINES, LINE_PX = 24, 4, 12
-INK, PAPER, GIVEN = "#1a1a1a", "#ffffff", "#2f6fb2"
+INK, PAPER, GIVEN, EMPTY = "#1a1a1a", "#ffffff", "#2f6fb2", "#d0d0d0"
 
 
 class Cell(NamedTuple):
@@ -49,10 +49,14 @@ def contact_sheet(cells: Sequence[Cell]) -> bytes:
 
 
 def _square(data: bytes, side_px: int) -> Image.Image:
-    """The middle of the encoded image, upright."""
+    """The middle of the encoded image, upright; an empty frame for one that cannot be shown."""
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(data)) as picture:
-        # Nearest shows the pixels of small pictures as they are.
-        method = Image.Resampling.NEAREST if min(picture.size) <= side_px else Image.Resampling.LANCZOS
-        return ImageOps.fit(upright(picture).convert("RGB"), (side_px, side_px), method=method)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            # Nearest shows the pixels of small pictures as they are.
+            method = Image.Resampling.NEAREST if min(picture.size) <= side_px else Image.Resampling.LANCZOS
+            return ImageOps.fit(upright(picture).convert("RGB"), (side_px, side_px), method=method)
+    except Exception:
+        # Given pictures may have changed since they were answered; decoders raise almost anything on what is broken.
+        return Image.new("RGB", (side_px, side_px), EMPTY)

@@ -1,4 +1,4 @@
-"""When may a serialized TensorRT engine be loaded? Only where it was built: this graph, TensorRT, GPU and flags.
+"""The key of a serialized TensorRT engine: it is loaded only where it was built, for this graph, TensorRT, GPU and flags.
 
 A serialized engine is native code, and TensorRT does not notice a changed byte. So an engine is a local cache and never
 an artefact that is passed on: it lies in a folder named by its key, and what the key or the digest does not match is
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from export.bundle import sha256
 from export.graph_names import STEP_DIMS, cache_names
+from export.manifest import sha256
 from model.config import ModelConfig
 
 PLAN, SIDECAR = "step.plan", "engine.json"

@@ -1,4 +1,4 @@
-"""How does ONNX Runtime run the graphs? A step engine whose cache is updated in place, and the autoencoder's.
+"""The graphs in ONNX Runtime: a step engine whose cache is updated in place, and the autoencoder's two.
 
 Every tensor of a step is torch's and bound by its address; see export/step_tensors.py.
 
@@ -7,6 +7,7 @@ Legend: N images, C latent channels, Y/X latent height/width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, Bundle
+from export.failure import ExportRefused
+from export.graph_names import STEP_INPUTS, STEP_OUTPUTS, cache_names
+from export.manifest import AGAIN
 from export.step_tensors import StepTensors
 from model.config import ModelConfig
 from model.generation.engine import StepInputs, StepOutput
@@ -23,7 +27,7 @@ _NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64}
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession of `path` on the best device that really answers."""
+    """An onnxruntime.InferenceSession of `path` on the best device that really answers; raises ExportRefused."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -31,7 +35,19 @@ def open_session(path: Path) -> Any:
     # Threads that spin while they wait starve whatever else runs on the same cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=wanted_providers())
+    try:
+        return ort.InferenceSession(str(path), options, providers=wanted_providers())
+    except Exception as error:
+        # Its exceptions share no base but this one. The first line says what; the rest is its source code.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportRefused(f"{path} is no graph that ONNX Runtime can run ({reason}); {AGAIN}") from None
+
+
+def check_interface(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Raise ExportRefused where a graph takes or gives other tensors than those of the same name; their order is free."""
+    found = [{item.name for item in items} for items in (session.get_inputs(), session.get_outputs())]
+    if found != [set(inputs), set(outputs)]:
+        raise ExportRefused(f"{path} does not take and give what a bundle of this configuration does; {AGAIN}")
 
 
 def wanted_providers() -> list[str]:
@@ -51,6 +67,8 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.session = open_session(path)
+        taken, given = (cache_names(prefix, config.num_layers) for prefix in ("cache", "present"))
+        check_interface(path, self.session, [*STEP_INPUTS, *taken], [*STEP_OUTPUTS, *given])
         self.device = session_device(self.session)
         self.config = config
         self.max_length = config.max_length
@@ -79,8 +97,10 @@ class AutoencoderGraphs:
     """The bundle's encoder and decoder graphs."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._encoder = open_session(bundle.folder / ENCODER_GRAPH)
-        self._decoder = open_session(bundle.folder / DECODER_GRAPH)
+        encoder, decoder = bundle.folder / ENCODER_GRAPH, bundle.folder / DECODER_GRAPH
+        self._encoder, self._decoder = open_session(encoder), open_session(decoder)
+        check_interface(encoder, self._encoder, ["pixels"], ["latents"])
+        check_interface(decoder, self._decoder, ["latents"], ["pixels"])
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels [N, 3, height, width] in -1..1 -> normalised latents [N, C, Y, X]."""

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle here? Tried in order by really opening each; what is passed over is said, with why."""
+"""The engine that runs a bundle here: tried in order by really opening each; what is passed over is said, with why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from export.bundle import Bundle
 from export.failure import ExportRefused
+from export.weights import load_weights
 from model.generation.eager import TorchEngine
 from model.generation.engine import Engine
 
@@ -62,5 +63,5 @@ def _open_torch(bundle: Bundle) -> Engine:
 
     from model.transfusion import Transfusion
 
-    model = Transfusion.from_pretrained(bundle.folder)
+    model = load_weights(Transfusion.from_pretrained, bundle.folder)
     return TorchEngine(model.to("cuda" if torch.cuda.is_available() else "cpu"))

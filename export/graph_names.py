@@ -1,4 +1,4 @@
-"""What are the graphs' inputs and outputs called? The names that the build side writes and every engine binds."""
+"""Names of the graphs' inputs and outputs, which the build side writes and every engine binds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ STEP, ENCODER, DECODER = "step", "vae_encoder", "vae_decoder"
 
 # Inputs of the step graph before its caches, in order; all but the last are StepInputs.tensors of model/generation/engine.py.
 STEP_INPUTS = ("ids", "patches", "kind", "time", "position", "q_last", "write_at", "read_at", "key_position")
+# Its outputs before the caches that it gives.
+STEP_OUTPUTS = ("logits", "prediction")
 # Which axis of each is which dimension; the caches' only free axis is the batch.
 STEP_DIMS: dict[str, dict[int, str]] = {
     "ids": {0: "batch", 1: "step"},

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from export.cache_write import scatter_cache, write_cache
 from export.failure import ExportRefused
-from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, cache_names
+from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, STEP_OUTPUTS, cache_names
 from model.config import ModelConfig
 from model.experts import selected, shared
 from model.generation.engine import StepInputs
@@ -67,7 +67,7 @@ def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
     dims = STEP_DIMS | {name: {0: "batch"} for name in caches}
     # A runtime's cache update wants a step shorter than the slot.
     limits = {"batch": Limits(1, 65536), "step": Limits(1, config.max_length - 1), "keys": Limits(1, config.max_length)}
-    outputs = ("logits", "prediction", *cache_names("present", config.num_layers))
+    outputs = (*STEP_OUTPUTS, *cache_names("present", config.num_layers))
     return GraphSpec(STEP, StepGraph(model, opset=opset), inputs, outputs, dims, limits, num_trailing=len(caches))
 
 

@@ -1,4 +1,4 @@
-"""Do the exported graphs compute what eager torch computes? Differences over several sets of shapes.
+"""Parity of the exported graphs with eager torch: differences over several sets of shapes.
 
 The shape sets are those where exporters go wrong: one row, one position, ragged rows, and the largest step and window.
 
@@ -7,7 +7,8 @@ Legend: B rows, S positions a step, W numbers in the widest modality's patch, V 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,9 +114,9 @@ def compare_step(model: Transfusion, session: Any, inputs: Mapping[str, Tensor])
     expected = model.step(StepInputs(*tensors, num_keys=len(key_position), grids=((),) * len(tensors[0])), cache)
     present = torch.stack([outputs[name] for name in cache_names("present", config.num_layers)])
     return {
-        "logits": rounded(difference(expected.logits, outputs["logits"])),
-        "prediction": rounded(difference(expected.prediction, outputs["prediction"])),
-        "cache": rounded(difference(torch.stack(halves), present)),
+        "logits": difference(expected.logits, outputs["logits"]),
+        "prediction": difference(expected.prediction, outputs["prediction"]),
+        "cache": difference(torch.stack(halves), present),
         "argmax_agreement": round(argmax_agreement(expected.logits, outputs["logits"]), 4),
     }
 
@@ -127,7 +128,7 @@ def image_parity(module: torch.nn.Module, path: Path, examples: Mapping[str, Ten
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
     return [
         {"shape": name, "size": list(example.shape)}
-        | {given.name: rounded(difference(module(example), run_session(session, {taken.name: example})[0]))}
+        | {given.name: difference(module(example), run_session(session, {taken.name: example})[0])}
         for name, example in examples.items()
     ]
 
@@ -150,14 +151,29 @@ def run_session(session: Any, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     return [torch.from_numpy(array) for array in session.run(None, arrays)]
 
 
-def largest_error(entries: list[dict[str, Any]]) -> float:
-    """The largest max_abs of all entries of a report."""
-    errors = [value["max_abs"] for entry in entries for value in entry.values() if isinstance(value, dict)]
-    return max(float(error) for error in errors)
+def largest_error(entries: Sequence[Mapping[str, Any]]) -> float:
+    """The largest max_abs of all entries; infinite where one is no number, for every comparison with that is false."""
+    errors = [value.max_abs for entry in entries for value in entry.values() if isinstance(value, Difference)]
+    return float("inf") if any(math.isnan(error) for error in errors) else max(errors)
+
+
+def reported(value: Any) -> Any:
+    """What was measured as a report holds it: numbers rounded as in `rounded`. The limits are held against the exact ones."""
+    if isinstance(value, Difference):
+        return rounded(value)
+    if isinstance(value, Mapping):
+        return {name: _digits(item) if name == "largest_error" else reported(item) for name, item in value.items()}
+    return [reported(item) for item in value] if isinstance(value, list) else value
 
 
 def rounded(value: Difference) -> dict[str, float | str]:
-    """As the report holds it: two significant digits, for the rest differ between machines; JSON has no infinity."""
-    numbers = {name: float(f"{number:.1e}") for name, number in value._asdict().items()}
-    numbers["cosine"] = round(value.cosine, 6)
-    return {name: number if abs(number) != float("inf") else "inf" for name, number in numbers.items()}
+    """Two significant digits, for the rest differ between machines; JSON has no infinity."""
+    return {
+        "max_abs": _digits(value.max_abs),
+        "rel_l2": _digits(value.rel_l2),
+        "cosine": round(value.cosine, 6),
+    }
+
+
+def _digits(number: float) -> float | str:
+    return float(f"{number:.1e}") if math.isfinite(number) else str(number)

@@ -1,24 +1,29 @@
-"""What does batch inference leave behind? Results in request order, lines set aside, a journal, a few figures.
+"""What batch inference leaves behind: results in request order, lines set aside, a contact sheet, a few figures.
 
 results.jsonl holds each good request with `generated_text` or `generated_image` (a path beside it); quarantine.jsonl
-each line set aside with its number and reason. The journal, one line an answer, is what a killed run goes on from.
+each line set aside with its number and reason.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from export.contact_sheet import Cell, contact_sheet
+from export.failure import BadPrompt
+from export.journal import Record
+from export.picture_files import read_picture
 from export.requests import BadLine, ReadRequests, RequestLine
 
 RESULTS, QUARANTINE, IMAGES = "results.jsonl", "quarantine.jsonl", "images"
 MAX_CELLS = 36
 
-# What `BatchActor` says of one line: line, id, task, and generated_text, generated_image or error.
-Record = dict[str, Any]
+MAX_NAMED = 20
+# Ends of lines to some readers, and characters like others to JSON.
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
 
 
 class Predictions(NamedTuple):
@@ -26,30 +31,6 @@ class Predictions(NamedTuple):
 
     answered: list[tuple[RequestLine, Record]]
     bad: list[BadLine]
-
-
-def read_journal(journal: Path, folder: Path) -> dict[int, Record]:
-    """Line number -> record of what a run answered; a last line cut off by a kill, or a lost picture, is ignored.
-
-    folder: where generated_image paths start.
-    """
-    records: dict[int, Record] = {}
-    for text in journal.read_text(errors="replace").splitlines() if journal.is_file() else ():
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        image = record.get("generated_image")
-        if image is None or (folder / image).is_file():
-            records[record["line"]] = record
-    return records
-
-
-def append_journal(journal: Path, records: Iterable[Record]) -> None:
-    """Note finished answers."""
-    with journal.open("a") as file:
-        # A kill may have cut the last line: what follows starts on a new one.
-        file.write("".join(f"\n{json.dumps(record)}" for record in records))
 
 
 def gather(read: ReadRequests, records: Mapping[int, Record]) -> Predictions:
@@ -72,18 +53,34 @@ def write_predictions(folder: Path, predictions: Predictions) -> dict[str, int]:
 
 
 def _write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+    lines = (json.dumps(value, ensure_ascii=False).translate(LINE_ENDS) for value in values)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def set_aside(path: Path, predictions: Predictions) -> str:
+    """Lines for people: which of the requests in `path` were set aside, and why; the first ones, and how many there are."""
+    named = [f"{path}:{bad.line} set aside: {bad.reason}" for bad in predictions.bad[:MAX_NAMED]]
+    more = len(predictions.bad) - len(named)
+    return "".join(f"{line}\n" for line in [*named, *([f"{more} more set aside; see {QUARANTINE}"] if more else [])])
 
 
 def sheet(predictions: Predictions, folder: Path, requests_folder: Path) -> bytes:
     """A contact sheet's PNG bytes: generated pictures with their prompts, given ones with their generated captions."""
-    cells = []
+    return contact_sheet(list(islice(_cells(predictions, folder, requests_folder), MAX_CELLS)))
+
+
+def _cells(predictions: Predictions, folder: Path, requests_folder: Path) -> Iterator[Cell]:
     for line, record in predictions.answered:
         if "generated_image" in record:
-            cells.append(Cell((folder / record["generated_image"]).read_bytes(), line.prompt, "picture"))
+            yield Cell((folder / record["generated_image"]).read_bytes(), line.prompt, "picture")
         elif line.image:
-            cells.append(Cell((requests_folder / line.image).read_bytes(), record["generated_text"], "caption"))
-    return contact_sheet(cells[:MAX_CELLS])
+            try:
+                picture = read_picture(requests_folder, line.image)
+            except BadPrompt:
+                # Gone since it was answered, which is no reason to lose the answers.
+                continue
+            yield Cell(picture, record["generated_text"], "caption")
 
 
 def figures(predictions: Predictions, *, seconds: float, num_resumed: int) -> dict[str, Any]:

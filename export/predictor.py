@@ -1,4 +1,4 @@
-"""How does a bundle answer requests? Text and pictures in, text and pictures out, over any engine.
+"""A bundle that answers requests: text and pictures in, text and pictures out, over any engine.
 
 Needs the packages `model` and `export`, a tokenizer library and one engine's library; no Ray, DVC or MLflow.
 """
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from export.bundle import TOKENIZER, Bundle, open_bundle
+from export.config import check_options
 from export.engine_onnxruntime import AutoencoderGraphs
 from export.engines import OpenedEngine, open_engine
-from export.failure import BadPrompt
+from export.failure import BadPrompt, reason
+from export.picture_files import check_size
 from export.pictures import read_pixels, write_pngs
-from export.requests import TASKS
-from export.text import TextCodec
+from export.requests import check_parts
+from export.text import TextCodec, check_text
 from model.generation.prefix import columns_needed
 from model.generation.requests import (
     Completion,
@@ -33,12 +35,14 @@ from model.generation.requests import (
 )
 from model.generation.sampling import generate
 
+NOT_FINITE = "the picture came out as numbers that are not finite; take a smaller guidance_scale"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """batch_size: requests in flight together. seed: with a request's id, it fixes that request's noise.
 
-    guidance_scale: 1 is none. num_solver_steps: an image. max_new_tokens: of one answer.
+    guidance_scale: 1 is none. num_solver_steps: an image. max_new_tokens: of one answer. Raises ValueError with a sentence.
     """
 
     batch_size: int
@@ -46,6 +50,9 @@ class PredictOptions:
     num_solver_steps: int
     max_new_tokens: int
     seed: int
+
+    def __post_init__(self) -> None:
+        check_options(vars(self))
 
 
 class Prompt(NamedTuple):
@@ -84,25 +91,21 @@ class Predictor:
     def predict(self, prompts: Sequence[Prompt], options: PredictOptions) -> list[Answer]:
         """Answer every prompt, in order; one that cannot be fulfilled gets an error and harms no other."""
         answers: dict[int, Answer] = {}
-        requests: dict[int, Request] = {}
+        members: dict[str, list[_Member]] = {}
         for index, prompt in enumerate(prompts):
             try:
-                requests[index] = self.request(prompt, options)
-            except BadPrompt as error:
-                answers[index] = Answer(prompt.id, error=str(error))
-        sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
+                member = _Member(index, prompt.id, self.request(prompt, options))
+                members.setdefault(prompt.task, []).append(member)
+            except BaseException as error:
+                answers[index] = Answer(prompt.id, error=reason(error))
         # Tasks apart: beside a picture in progress every row of text is padded to the picture's length.
-        for task in sorted({prompts[index].task for index in requests}):
-            members = [index for index in requests if prompts[index].task == task]
-            completions = generate(self.opened.engine, [requests[i] for i in members], sampling, num_slots=options.batch_size)
-            for index, answer in zip(members, self._answers([prompts[i].id for i in members], completions), strict=True):
-                answers[index] = answer
+        for task in sorted(members):
+            answers |= self._generated(members[task], options)
         return [answers[index] for index in range(len(prompts))]
 
     def request(self, prompt: Prompt, options: PredictOptions) -> Request:
         """What the generation loop is asked; raises BadPrompt."""
-        if prompt.task not in TASKS:
-            raise BadPrompt(f"task {prompt.task!r} is not one of {', '.join(TASKS)}")
+        _check(prompt)
         config, seed = self.bundle.config, request_seed(options.seed, prompt.id)
         if prompt.task == "text_to_image":
             image_shape = self.bundle.generation.image_shape
@@ -115,7 +118,8 @@ class Predictor:
             request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
         needed, held = columns_needed(config, request), self.opened.engine.max_length
         if needed > held:
-            raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; shorten the prompt")
+            shorter = "shorten the prompt" + (" or take fewer max_new_tokens" if request.max_new_tokens else "")
+            raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; {shorter}")
         return request
 
     def _ids(self, prompt: Prompt) -> list[int]:
@@ -128,18 +132,65 @@ class Predictor:
         """Float [C, Y, X]."""
         if not prompt.image:
             raise BadPrompt("image is missing or cannot be read")
+        check_size(prompt.image)
         return self.autoencoder.encode(read_pixels(prompt.image, self.bundle.generation.image_side_px))[0]
+
+    def _generated(self, members: Sequence[_Member], options: PredictOptions) -> dict[int, Answer]:
+        """The answers by the prompts' places. Where one of several fails all of them, halves are tried, down to that one."""
+        sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
+        requests = [member.request for member in members]
+        try:
+            completions = generate(self.opened.engine, requests, sampling, num_slots=options.batch_size)
+            answers = self._answers([member.id for member in members], completions)
+        except BaseException as error:
+            if len(members) == 1:
+                return {members[0].place: Answer(members[0].id, error=reason(error))}
+            # Says whether to go on before anything is tried again.
+            reason(error)
+            middle = len(members) // 2
+            return self._generated(members[:middle], options) | self._generated(members[middle:], options)
+        return {member.place: answer for member, answer in zip(members, answers, strict=True)}
 
     def _answers(self, ids: Sequence[str], completions: Sequence[Completion]) -> list[Answer]:
         images = [image for completion in completions for image in completion.images]
-        files = iter(write_pngs(self.autoencoder.decode(torch.stack(images))) if images else [])
+        files = iter(self._files(images))
         answers = []
         for id, completion in zip(ids, completions, strict=True):
             if completion.images:
-                answers.append(Answer(id, image_png=next(files)))
+                file = next(files)
+                answers.append(Answer(id, image_png=file, error="" if file else NOT_FINITE))
             else:
                 answers.append(Answer(id, text=self.text.decode(completion.text), num_tokens=len(completion.text)))
         return answers
+
+    def _files(self, images: Sequence[Tensor]) -> list[bytes]:
+        """One PNG file's bytes an image, latents [C, Y, X]; b"" for one that holds numbers which are none."""
+        if not images:
+            return []
+        pixels = self.autoencoder.decode(torch.stack(list(images)))
+        files = write_pngs(pixels.nan_to_num())
+        return [file if finite else b"" for file, finite in zip(files, pixels.isfinite().flatten(1).all(1), strict=True)]
+
+
+class _Member(NamedTuple):
+    """A request of one task. place: of its prompt among all."""
+
+    place: int
+    id: str
+    request: Request
+
+
+def _check(prompt: Prompt) -> None:
+    """Raise BadPrompt where a field holds what it cannot, whoever filled it in."""
+    try:
+        for name in ("id", "task", "prompt"):
+            check_text(name, getattr(prompt, name))
+        given = {"prompt": prompt.prompt, "image": prompt.image}
+        check_parts(prompt.task, [name for name, value in given.items() if value])
+    except ValueError as error:
+        raise BadPrompt(str(error)) from None
+    if not prompt.id.strip():
+        raise BadPrompt("id is missing; give every request its own")
 
 
 def request_seed(seed: int, id: str) -> int:

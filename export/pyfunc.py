@@ -1,4 +1,4 @@
-"""How does MLflow serve a bundle? Models-from-code: MLflow runs this file and takes the model it sets.
+"""A bundle as MLflow serves it. Models-from-code: MLflow runs this file and takes the model it sets.
 
 Needs this repository's packages to be importable where it is loaded. The repository's code does not travel with the
 model: MLflow's code_paths mixes up two models in one process that bring modules of the same names.
@@ -6,6 +6,8 @@ model: MLflow's code_paths mixes up two models in one process that bring modules
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,11 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
-from export.predictor import PredictOptions, Predictor, Prompt
+from export.predictor import Answer, PredictOptions, Predictor, Prompt
+from export.served import OUTPUTS
+
+# Records in flight together, however many a call brings.
+MAX_BATCH = 32
 
 
 class TransfusionModel(mlflow.pyfunc.PythonModel):
@@ -25,19 +31,50 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow declares no return type)
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """model_input: columns id, task, prompt, image (an image file's bytes). Returns id, text, image_png, error."""
+        """model_input and what is returned: see export/served.py. Raises MlflowException for a parameter it cannot use."""
         rows = model_input.to_dict(orient="records")
-        prompts = [Prompt(str(row["id"]), str(row["task"]), _text(row.get("prompt")), _bytes(row.get("image"))) for row in rows]
-        answers = self.predictor.predict(prompts, PredictOptions(batch_size=max(1, len(prompts)), **(params or {})))
-        return pd.DataFrame([{"id": a.id, "text": a.text, "image_png": a.image_png, "error": a.error} for a in answers])
+        try:
+            options = PredictOptions(batch_size=min(MAX_BATCH, max(1, len(rows))), **(params or {}))
+        except (ValueError, TypeError) as error:
+            raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
+        read = [_prompt(row) for row in rows]
+        answered = iter(self.predictor.predict([each for each in read if isinstance(each, Prompt)], options))
+        answers = [next(answered) if isinstance(each, Prompt) else each for each in read]
+        return pd.DataFrame([_row(answer) for answer in answers], columns=[name for name, _, _ in OUTPUTS])
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _prompt(row: dict[Any, Any]) -> Prompt | Answer:
+    """A record as the predictor takes it, which checks its texts; or the answer to one whose picture is none."""
+    fields = {name: "" if _is_missing(row.get(name)) else row[name] for name in ("id", "task", "prompt")}
+    try:
+        return Prompt(**fields, image=_picture(row.get("image")))
+    except ValueError as error:
+        return Answer(fields["id"], error=str(error))
 
 
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else b""
+def _picture(value: Any) -> bytes:
+    """An image file's bytes, b"" where there is none; raises ValueError with one sentence."""
+    if _is_missing(value):
+        return b""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise ValueError(f"image must be an image file's bytes, in JSON as base64, not {type(value).__name__}")
+    try:
+        # Encoders break their lines; anything else that is not base64 is a mistake.
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("image is not base64") from None
+
+
+def _is_missing(value: Any) -> bool:
+    """None, and the several ways in which pandas says it."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    id = answer.id if isinstance(answer.id, str) else ""
+    return {"id": id, "text": answer.text, "image_png": answer.image_png, "error": answer.error}
 
 
 mlflow.models.set_model(TransfusionModel())

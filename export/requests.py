@@ -1,4 +1,4 @@
-"""What is asked for? Lines of a JSONL file, each checked for itself: a bad line is set aside, the others stand.
+"""Requests: lines of a JSONL file, each checked for itself; a bad line is set aside, the others stand.
 
 {"id": "7", "task": "text_to_image", "prompt": "a red three top left"}
 {"id": "8", "task": "image_to_text", "image": "images/8.png"}       a path relative to the JSONL file, below its folder
@@ -9,10 +9,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from export.failure import ExportRefused
+from export.request_file import RequestLines
+from export.text import check_text, shown
 
 # What each task is made of.
 TASKS = {
@@ -21,7 +24,6 @@ TASKS = {
     "image_to_image": ("image", "prompt"),
     "text": ("prompt",),
 }
-MAX_LINE_BYTES = 2**20
 _KEYS = {"id", "task", "prompt", "image"}
 
 
@@ -44,70 +46,109 @@ class BadLine(NamedTuple):
 
 
 class ReadRequests(NamedTuple):
-    """Every line of the file but the blank ones, in one of the two lists."""
+    """Every line of the file but the blank ones, in one of the two lists. sha256: of the bytes that were read."""
 
     good: list[RequestLine]
     bad: list[BadLine]
+    sha256: str
 
 
 def read_requests(path: Path) -> ReadRequests:
-    """Read and check every line of `path`; raises ExportRefused where the file is missing."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ExportRefused(
-            f"{path} cannot be read ({error.strerror}); set infer.requests to a JSONL file of requests"
-        ) from None
-    result = ReadRequests([], [])
+    """Read and check every line of `path`; raises ExportRefused where it is missing, or holds no good line."""
+    good: list[RequestLine] = []
+    bad: list[BadLine] = []
     seen: set[str] = set()
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not raw.strip():
+    lines = RequestLines(path)
+    for number, raw in lines.numbered():
+        try:
+            value = _value(raw)
+        except ValueError as error:
+            bad.append(BadLine(number, "", str(error)))
             continue
         try:
-            request = _parse(number, raw)
+            request = _request(number, value)
         except ValueError as error:
-            result.bad.append(BadLine(number, "", str(error)))
+            bad.append(BadLine(number, _id_of(value), str(error)))
             continue
         if request.id in seen:
-            result.bad.append(BadLine(number, request.id, f"id {request.id!r} occurs twice; the first line with it stands"))
+            bad.append(BadLine(number, request.id, f"id {shown(request.id)} occurs twice; the first line with it stands"))
             continue
         seen.add(request.id)
-        result.good.append(request)
-    return result
+        good.append(request)
+    if not good:
+        first = f"; line {bad[0].line}: {bad[0].reason}" if bad else ""
+        told = f" {lines.hint}, and" if lines.hint else ""
+        raise ExportRefused(f"{path}{told} holds no usable request{first}; write one JSON object a line")
+    return ReadRequests(good, bad, lines.sha256)
 
 
-def _parse(number: int, raw: bytes) -> RequestLine:
-    if len(raw) > MAX_LINE_BYTES:
-        raise ValueError(f"the line has {len(raw)} bytes, more than {MAX_LINE_BYTES}")
+def _value(raw: bytes | str) -> Any:
+    """The JSON of a line; raises ValueError with one sentence. raw: the bytes, or why they are not to be read."""
+    if isinstance(raw, str):
+        raise ValueError(raw)
     try:
-        value: Any = json.loads(raw.decode())
+        return json.loads(raw.decode(), object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise ValueError("the line is not UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except _DoubleKey as error:
+        raise ValueError(str(error)) from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the line is not JSON: {error}") from None
+
+
+class _DoubleKey(Exception):
+    """An object holds a key twice, and JSON does not say which value stands."""
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise _DoubleKey(f"key {shown(twice)} occurs twice")
+    return found
+
+
+def _id_of(value: Any) -> str:
+    """The id of a line that is set aside, where there is one to find it again by."""
+    found = value.get("id") if isinstance(value, dict) else None
+    try:
+        check_text("id", found)
+    except ValueError:
+        return ""
+    return str(found)
+
+
+def _request(number: int, value: Any) -> RequestLine:
     if not isinstance(value, dict):
         raise ValueError(f"the line holds {type(value).__name__}, not an object")
     if unknown := sorted(set(value) - _KEYS):
-        raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}")
+        raise ValueError(f"unknown key {shown(unknown[0])}; known are {', '.join(sorted(_KEYS))}")
     for key, item in value.items():
-        if not isinstance(item, str):
-            raise ValueError(f"{key} must be text, not {type(item).__name__}")
-    return _request(number, value)
-
-
-def _request(number: int, value: dict[str, str]) -> RequestLine:
-    if not value.get("id"):
+        check_text(key, item)
+    if not value.get("id", "").strip():
         raise ValueError("id is missing; give every request its own")
     task = value.get("task", "")
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}")
-    for key in ("image", "prompt"):
-        needed = key in TASKS[task]
-        if needed and not value.get(key, "").strip():
+    check_parts(task, [key for key in ("image", "prompt") if value.get(key)])
+    for key in TASKS[task]:
+        if not value.get(key, "").strip():
             raise ValueError(f"{key} is missing or empty; {task} needs it")
-        if not needed and value.get(key):
-            raise ValueError(f"{key} has no meaning for {task}; leave it out")
-    image = PurePosixPath(value.get("image", ""))
-    if image.is_absolute() or ".." in image.parts:
-        raise ValueError(f"image {str(image)!r} must lie below the folder of the requests")
+    _check_place(value.get("image", ""))
     return RequestLine(number, value["id"], task, value.get("prompt", ""), value.get("image", ""))
+
+
+def check_parts(task: str, given: Iterable[str]) -> None:
+    """Raise ValueError for an unknown task, and where a part is `given` that it is not made of."""
+    if task not in TASKS:
+        raise ValueError(f"task {shown(task)} is not one of {', '.join(TASKS)}")
+    for key in given:
+        if key not in TASKS[task]:
+            raise ValueError(f"{key} has no meaning for {task}; leave it out")
+
+
+def _check_place(image: str) -> None:
+    place = PurePosixPath(image)
+    if place.is_absolute() or ".." in place.parts:
+        raise ValueError(f"image {shown(image)} must lie below the folder of the requests")
+    if "\0" in image:
+        raise ValueError(f"image {shown(image)} holds a zero character, which no name of a file can")

@@ -1,4 +1,10 @@
-"""What does a served bundle take and give? The columns, parameters, packages and example of export/pyfunc.py."""
+"""The schema of a served bundle: columns, parameters, packages and example of export/pyfunc.py.
+
+A record is a request: id and prompt are text, task is one of export/requests.py's TASKS, image is an image file's bytes (in
+JSON: in base64). Every record is checked for itself, so that one which holds a null, a number or a broken picture has a
+sentence in its answer's `error` and the others are answered. That is why the columns are of any type: MLflow would check
+them as a whole, and refuse all records for one. A parameter that cannot be used refuses the call, for it is everybody's.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +12,9 @@ from pathlib import Path
 
 MODEL_CODE = Path(__file__).with_name("pyfunc.py")
 
-# Name, type (an MLflow DataType's name), whether it must be there.
-INPUTS = (("id", "string", True), ("task", "string", True), ("prompt", "string", False), ("image", "binary", False))
+# Name, type (an MLflow DataType's name, or "any"), whether it must be there.
+INPUTS = (("id", "any", False), ("task", "any", False), ("prompt", "any", False), ("image", "any", False))
+# Of an answer: the record's id ("" where it has none), then text or image_png or error; the other two are empty.
 OUTPUTS = (("id", "string", True), ("text", "string", True), ("image_png", "binary", True), ("error", "string", True))
 # What a caller may set and what holds where it does not: name -> type, default. The fields of PredictOptions.
 PARAMETERS = {
@@ -19,6 +26,7 @@ PARAMETERS = {
 EXAMPLE = ({"id": "1", "task": "text_to_image", "prompt": "a red three top left"},)
 PACKAGES = (
     "torch",
+    "onnx",
     "onnxruntime-gpu",
     "onnxruntime",
     "tokenizers",

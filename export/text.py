@@ -1,11 +1,44 @@
-"""How does text become token ids and come back, without a prompt being able to spell a control token?"""
+"""Text to token ids and back; no prompt can spell a control token, and what is no text is refused before."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from export.failure import ExportRefused
+from export.manifest import AGAIN
+
+# Far beyond what any model holds; tokenizing more would only take time.
+MAX_TEXT_BYTES = 2**20
+MAX_SHOWN_CHARACTERS = 80
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise ValueError with one sentence where the field `name` holds anything but text that can be encoded."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        half, at = value[error.start], error.start + 1
+        raise ValueError(
+            f"{name} holds {half!a} as character {at}, one half of a surrogate pair; write the whole character or leave it out"
+        ) from None
+    if size > MAX_TEXT_BYTES:
+        raise ValueError(f"{name} has {size} bytes, more than {MAX_TEXT_BYTES}")
+
+
+def shown(value: Any) -> str:
+    """A value from outside as a message holds it: its Python form, a long one cut."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python does not write integers of more than some thousand digits.
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
 
 
 class TextCodec:
@@ -14,7 +47,11 @@ class TextCodec:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            # The library raises nothing more special.
+            raise ExportRefused(f"{path} is no tokenizer ({shown(str(error))}); {AGAIN}") from None
         # A prompt that spells "<|boi|>" is text: its characters are encoded, not the token of that name.
         self._tokenizer.encode_special_tokens = True
 

@@ -10,6 +10,7 @@ from components.runtime.files import fresh_folder, publish, read_json, read_mani
 from export.build import Sources, build_bundle, build_tensorrt, problems
 from export.bundle import KIND, bundle_digest, open_bundle
 from export.failure import ExportRefused
+from export.parity import reported
 from pipelines import paths, stage
 from pipelines.params import Params
 
@@ -30,7 +31,7 @@ def main(params: Params) -> None:
         parity = build_bundle(
             sources, folder, params.export, image_side_px=params.ingest.image_side_px, metrics=read_json(METRICS)
         )
-        write_json(REPORT, parity)
+        write_json(REPORT, reported(parity))
         for graph, entry in parity["graphs"].items():
             print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
         if found := problems(parity):

@@ -11,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.runtime.actors import map_over_actors
+from components.runtime.actor_pool import map_over_pool
 from components.runtime.cluster import num_map_actors, start_ray
 from components.runtime.failure import BadInput
-from components.runtime.files import digest, publish, sha256, write_bytes, write_json, write_manifest
-from export.batch import BatchActor, actor_settings, batches
+from components.runtime.files import digest, publish, write_bytes, write_json, write_manifest
+from export.batch import BatchActor, actor_settings, after_death, batches
 from export.bundle import bundle_digest, open_bundle
 from export.engines import open_engine
 from export.failure import ExportRefused
-from export.predictions import IMAGES, append_journal, figures, gather, read_journal, sheet, write_predictions
+from export.journal import append_journal, read_journal, unchanged
+from export.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
 from export.requests import read_requests
 from pipelines import paths, stage
 from pipelines.params import Params
@@ -29,22 +30,23 @@ ENGINES = paths.WORK / "engines"
 
 
 def main(params: Params) -> None:
-    config, path = params.infer, Path(params.infer.requests)
     try:
-        read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
-        opened = open_engine(bundle, config.engine, engines=ENGINES)
+        _infer(params)
     except ExportRefused as error:
         raise BadInput(str(error)) from None
+
+
+def _infer(params: Params) -> None:
+    config, path = params.infer, Path(params.infer.requests)
+    read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
+    opened = open_engine(bundle, config.engine, engines=ENGINES)
     for reason in opened.passed_over:
         print(f"infer: passed over {reason}", flush=True)
-    if not read.good:
-        first = f"; line {read.bad[0].line}: {read.bad[0].reason}" if read.bad else ""
-        raise BadInput(f"{path} holds no usable request{first}")
-    facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": sha256(path)}
+    facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": read.sha256}
     work = paths.WORK / "infer" / digest([facts, asdict(config)])[:16]
     folder, journal = work / "predictions", work / "journal.jsonl"
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    earlier, started_s = read_journal(journal, folder), time.monotonic()
+    earlier, started_s = unchanged(read_journal(journal, folder), read.good, path.parent), time.monotonic()
     todo = [line for line in read.good if line.line not in earlier]
     settings = actor_settings(bundle.folder, opened.name, ENGINES, config, folder)
     _answer(list(batches(todo, config.batch_size)), settings, journal)
@@ -55,8 +57,9 @@ def main(params: Params) -> None:
     write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": opened.name})
     publish(folder, paths.PREDICTIONS)
     shutil.rmtree(work)
-    for bad in predictions.bad:
-        print(f"infer: {path}:{bad.line} set aside: {bad.reason}", flush=True)
+    print(set_aside(path, predictions), end="", flush=True)
+    if not predictions.answered:
+        raise BadInput(f"none of the requests in {path} has an answer; {paths.PREDICTIONS / QUARANTINE} says why of each")
     print(f"{report['requests']} answered by {opened.name} in {report['seconds']} s: {paths.PREDICTIONS}", flush=True)
 
 
@@ -66,7 +69,7 @@ def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path
         return
     started_s, num_done = time.monotonic(), 0
     with start_ray():
-        for result in map_over_actors(items, BatchActor, settings, num_map_actors()):
+        for result in map_over_pool(items, BatchActor, settings, num_map_actors(), after_death):
             append_journal(journal, result["answers"])
             num_done += len(result["answers"])
             print(f"{num_done} requests, {num_done / (time.monotonic() - started_s):.2f} a second", flush=True)

@@ -11,7 +11,7 @@ from components.runtime.tracking import RunIdentity, Version, log_model, version
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-# (name, type: an MLflow DataType's name, required)
+# (name, type: an MLflow DataType's name or "any", required)
 Column = tuple[str, str, bool]
 # On the version itself, so that the rule judges what was measured when it was registered, whatever its run logs later.
 METRIC_TAG = "metric/"
@@ -119,9 +119,10 @@ def model_signature(
     """An MLflow signature. params: name -> (type, default)."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     def schema(columns: Sequence[Column]) -> Schema:
-        return Schema([ColSpec(kind, name, required=required) for name, kind, required in columns])
+        return Schema([ColSpec(AnyType() if kind == "any" else kind, name, required) for name, kind, required in columns])
 
     specs = [ParamSpec(name, kind, default) for name, (kind, default) in params.items()]
     return ModelSignature(schema(inputs), schema(outputs), ParamSchema(specs))

@@ -1,0 +1,58 @@
+"""The journal of batch inference: one line an answer, which a killed run goes on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.picture_files import fingerprint
+from export.requests import RequestLine
+
+# What `BatchActor` says of one line: line, id, task, and generated_text, generated_image or error.
+Record = dict[str, Any]
+# The record's key for the fingerprint of the picture that was looked at.
+SEEN = "image_seen"
+
+
+def read_journal(journal: Path, folder: Path) -> dict[int, Record]:
+    """Line number -> record of what a run answered; a line cut off by a kill, or a lost picture, is ignored.
+
+    folder: where generated_image paths start.
+    """
+    records: dict[int, Record] = {}
+    for text in journal.read_bytes().split(b"\n") if journal.is_file() else ():
+        try:
+            record = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("line"), int) and _has_picture(record, folder):
+            records[record["line"]] = record
+    return records
+
+
+def _has_picture(record: Record, folder: Path) -> bool:
+    """Whether the picture that a record speaks of is there, and whole."""
+    image = record.get("generated_image")
+    if image is None:
+        return True
+    path = folder / image
+    return path.is_file() and path.stat().st_size == record.get("image_bytes")
+
+
+def unchanged(records: Mapping[int, Record], lines: Sequence[RequestLine], requests_folder: Path) -> dict[int, Record]:
+    """The records of `lines` whose picture is still the one that was looked at."""
+    kept = {}
+    for line in lines:
+        record = records.get(line.line)
+        if record and record.get(SEEN) == (fingerprint(requests_folder, line.image) if line.image else ""):
+            kept[line.line] = record
+    return kept
+
+
+def append_journal(journal: Path, records: Iterable[Record]) -> None:
+    """Note finished answers."""
+    with journal.open("a") as file:
+        # A kill may have cut the last line: what follows starts on a new one.
+        file.write("".join(f"\n{json.dumps(record)}" for record in records))
