@@ -23,8 +23,9 @@ def check_graph(path: Path, listed: Collection[str]) -> None:
     """Raise ExportRefused where the ONNX file at `path` is damaged, or needs anything but the files `listed` beside it."""
     import onnx
 
+    content = read_bytes(path)
     try:
-        model = onnx.load_model_from_string(read_bytes(path))
+        model = onnx.load_model_from_string(content)
     except Exception:
         # protobuf raises an exception of its own, of a class that depends on its implementation.
         raise ExportRefused(f"{path} is not an ONNX graph; {AGAIN}") from None

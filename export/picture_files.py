@@ -15,28 +15,35 @@ MAX_IMAGE_BYTES = 64 * 2**20
 def read_picture(folder: Path, name: str) -> bytes:
     """The bytes of the file `name` below `folder`, or of a link's that stays below it; raises BadPrompt with one sentence."""
     try:
-        path = (folder / name).resolve(strict=True)
-        if not path.is_relative_to(folder.resolve()):
-            raise BadPrompt(f"image {shown(name)} is a link out of the folder of the requests")
-        # No link can be put in its place from here on, and a FIFO is not waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        path, home = (folder / name).resolve(strict=True), folder.resolve()
+        data = _read(path) if path.is_relative_to(home) else None
     except FileNotFoundError:
         raise BadPrompt(f"image {shown(name)} is missing") from None
-    except OSError as error:
-        raise BadPrompt(f"image {shown(name)} cannot be read ({error.strerror})") from None
-    except (ValueError, RuntimeError):
-        # Names that no file can have; a loop of links.
-        raise BadPrompt(f"image {shown(name)} cannot be read") from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadPrompt(f"image {shown(name)} is not a file")
-        try:
-            # Not by the size it says, which a file that grows does not keep.
-            data = file.read(MAX_IMAGE_BYTES + 1)
-        except OSError as error:
-            raise BadPrompt(f"image {shown(name)} cannot be read ({error.strerror})") from None
+    except IsADirectoryError:
+        raise BadPrompt(f"image {shown(name)} is not a file") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a name that no file can have; RuntimeError: a loop of links.
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise BadPrompt(f"image {shown(name)} cannot be read{why}") from None
+    if data is None:
+        raise BadPrompt(f"image {shown(name)} is a link out of the folder of the requests")
     check_size(data)
     return data
+
+
+def _read(path: Path) -> bytes:
+    """MAX_IMAGE_BYTES of a file and one more at most; raises OSError."""
+    # No link can be put in its place from here on, and a FIFO is not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            # A folder, and as little to be read: a FIFO, a socket, a device.
+            raise IsADirectoryError
+        # Not by the size it says, which a file that grows does not keep.
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_IMAGE_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def check_size(data: bytes) -> None:

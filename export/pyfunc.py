@@ -15,6 +15,7 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
+from export.picture_files import MAX_IMAGE_BYTES
 from export.predictor import Answer, PredictOptions, Predictor, Prompt
 from export.served import OUTPUTS
 
@@ -60,6 +61,9 @@ def _picture(value: Any) -> bytes:
         return bytes(value)
     if not isinstance(value, str):
         raise ValueError(f"image must be an image file's bytes, in JSON as base64, not {type(value).__name__}")
+    # Not even decoded: base64 has four characters for three bytes.
+    if len(value) > 2 * MAX_IMAGE_BYTES:
+        raise ValueError(f"image has more than {MAX_IMAGE_BYTES // 2**20} MiB")
     try:
         # Encoders break their lines; anything else that is not base64 is a mistake.
         return base64.b64decode("".join(value.split()), validate=True)

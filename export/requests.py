@@ -116,7 +116,7 @@ def _id_of(value: Any) -> str:
         check_text("id", found)
     except ValueError:
         return ""
-    return str(found)
+    return str(found) if str(found).strip() else ""
 
 
 def _request(number: int, value: Any) -> RequestLine:

@@ -3,7 +3,8 @@
 A record is a request: id and prompt are text, task is one of export/requests.py's TASKS, image is an image file's bytes (in
 JSON: in base64). Every record is checked for itself, so that one which holds a null, a number or a broken picture has a
 sentence in its answer's `error` and the others are answered. That is why the columns are of any type: MLflow would check
-them as a whole, and refuse all records for one. A parameter that cannot be used refuses the call, for it is everybody's.
+them as a whole, and refuse all records for one. A parameter that cannot be used refuses the call, for it is everybody's; so
+does half a surrogate pair in the JSON, which pandas does not take into a table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 MODEL_CODE = Path(__file__).with_name("pyfunc.py")
 
 # Name, type (an MLflow DataType's name, or "any"), whether it must be there.
-INPUTS = (("id", "any", False), ("task", "any", False), ("prompt", "any", False), ("image", "any", False))
+# Records none of which has an id or a task are refused: MLflow drops columns that it does not know, and with them the rows.
+INPUTS = (("id", "any", True), ("task", "any", True), ("prompt", "any", False), ("image", "any", False))
 # Of an answer: the record's id ("" where it has none), then text or image_png or error; the other two are empty.
 OUTPUTS = (("id", "string", True), ("text", "string", True), ("image_png", "binary", True), ("error", "string", True))
 # What a caller may set and what holds where it does not: name -> type, default. The fields of PredictOptions.

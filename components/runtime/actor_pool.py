@@ -57,7 +57,8 @@ class _Pool:
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-        while self._running:
+        # Not for as long as any process is starting: a busy cluster may never have room for all of them.
+        while waiting or any(item is not None for _, item in self._running.values()):
             (done,), _ = ray.wait(list(self._running), num_returns=1)
             actor, item = self._running.pop(done)
             try:
@@ -78,6 +79,7 @@ class _Pool:
                 self._running[actor.run.remote(json.dumps(given))] = (actor, given)
             if item is not None:
                 yield json.loads(answer)
+        self._running.clear()
 
     def _start(self) -> None:
         actor = self._remote.remote(*self._arguments)

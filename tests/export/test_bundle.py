@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
+import torch
 
 from components.runtime.files import write_manifest
 from export.build import Sources, build_bundle, generation_config
-from export.bundle import CARD, DECODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
+from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
+from export.engines import open_engine
 from export.failure import ExportRefused
 from export.predictor import Predictor
 from tests.export.conftest import CONFIG, Made
@@ -50,14 +56,103 @@ def test_a_missing_or_foreign_file_is_refused(copied: Path) -> None:
         open_bundle(copied.parent)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../outside"])
-def test_a_manifest_cannot_lead_outside(copied: Path, name: str) -> None:
-    (copied.parent / "outside").write_text("x")
-    manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["files"][name] = manifest["files"]["config.json"]
-    (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ExportRefused, match="outside the bundle"):
-        verify(copied)
+@pytest.mark.parametrize("location", ["unlisted.data", "../outside.data", "/etc/hostname"])
+def test_a_graph_that_names_a_file_of_its_own_is_not_opened(copied: Path, location: str) -> None:
+    """Though the manifest lists the graph with the right digest."""
+    graph = onnx.load(str(copied / STEP_GRAPH), load_external_data=False)
+    for tensor in graph.graph.initializer:
+        for said in tensor.external_data:
+            said.value = location if said.key == "location" else said.value
+    (copied / STEP_GRAPH).write_bytes(graph.SerializeToString())
+    weights = (copied / f"{STEP_GRAPH}.data").read_bytes()
+    write_manifest(copied, kind="bundle")
+    for name in ("unlisted.data", "../outside.data"):
+        (copied / name).write_bytes(weights)
+    with pytest.raises(ExportRefused, match=rf"names the file '{location}', which is not one of the bundle's"):
+        Predictor.open(copied)
+
+
+def test_weights_under_another_name_too_are_refused(copied: Path) -> None:
+    os.link(copied / f"{STEP_GRAPH}.data", copied.parent / "another name")
+    with pytest.raises(ExportRefused, match=r"step\.onnx\.data is a link"):
+        open_bundle(copied)
+
+
+SPOILT = {
+    STEP_GRAPH: b"no graph",
+    ENCODER_GRAPH: b"",
+    DECODER_GRAPH: b"\x08\x0a" + b"\xff" * 40,
+    "config.json": b"[1]",
+    "generation_config.json": b'{"image_side_px": "16"}',
+    "tokenizer.json": b"{}",
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_spoilt_file_under_a_right_manifest_ends_in_one_sentence(copied: Path, name: str) -> None:
+    (copied / name).write_bytes(SPOILT[name])
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(ExportRefused, match=rf"{name}.*export the bundle again") as refused:
+        Predictor.open(copied)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [(STEP_GRAPH, DECODER_GRAPH), (ENCODER_GRAPH, DECODER_GRAPH), (DECODER_GRAPH, ENCODER_GRAPH)]
+)
+def test_a_graph_in_another_s_place_is_refused(copied: Path, name: str, other: str) -> None:
+    shutil.copyfile(copied / other, copied / name)
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(ExportRefused, match=rf"{name} does not take and give what a bundle of this configuration does"):
+        Predictor.open(copied)
+
+
+def test_a_graph_that_no_runtime_takes_ends_in_one_sentence(copied: Path) -> None:
+    """ONNX, and whole, with an operator that does not exist."""
+    graph = onnx.load(str(copied / DECODER_GRAPH))
+    graph.graph.node[3].op_type = "NoSuchOperator"
+    (copied / DECODER_GRAPH).write_bytes(graph.SerializeToString())
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(
+        ExportRefused, match=r"vae_decoder\.onnx is no graph that ONNX Runtime can run \(.*NoSuchOperator"
+    ) as refused:
+        Predictor.open(copied)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "field"), [(0, "latent_side"), (-8, "latent_side"), (True, "opset"), (None, "max_length"), (8.0, "latent_side")]
+)
+def test_sizes_of_generation_are_whole_numbers(copied: Path, value: object, field: str) -> None:
+    sizes = json.loads((copied / "generation_config.json").read_text())
+    (copied / "generation_config.json").write_text(json.dumps(sizes | {field: value}))
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(ExportRefused, match=rf"{field}: {value} must be a whole number of at least 1"):
+        open_bundle(copied)
+
+
+def test_torch_refuses_spoilt_weights_in_one_sentence(copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    whole = weights.read_bytes()
+    for content in (whole[:-100], b"\xff" * 64, b""):
+        weights.write_bytes(content)
+        write_manifest(copied, kind="bundle")
+        with pytest.raises(ExportRefused, match=r"the weights in .* do not load") as refused:
+            open_engine(open_bundle(copied), "torch")
+        assert "\n" not in str(refused.value)
+
+
+def test_weights_that_are_no_numbers_are_not_exported(made: Made, tmp_path: Path) -> None:
+    spoilt = copy.deepcopy(made.model)
+    with torch.no_grad():
+        next(iter(spoilt.parameters()))[0] = float("nan")
+    spoilt.save_pretrained(tmp_path / "model")
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(ExportRefused, match="hold numbers that are not finite"):
+        build_bundle(made.sources._replace(model=tmp_path / "model"), tmp_path / "bundle", CONFIG, image_side_px=16, metrics={})
+    (tmp_path / "model/model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(ExportRefused, match="do not load"):
+        build_bundle(made.sources._replace(model=tmp_path / "model"), tmp_path / "bundle", CONFIG, image_side_px=16, metrics={})
 
 
 def test_a_manifest_must_list_what_is_used(copied: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from PIL import Image
 from export.bundle import TOKENIZER
 from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
-from export.predictor import PredictOptions, Predictor, Prompt, request_seed
+from export.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt, request_seed
 from export.text import TextCodec
+from model.generation.engine import StepInputs, StepOutput
 from model.generation.prefix import columns_needed
 from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
@@ -54,6 +58,112 @@ def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
     assert "sing" in unknown.error
     assert Image.open(io.BytesIO(edit.image_png)).size == (16, 16)
     assert (wordless.error, pictureless.error) == ("prompt is empty", "image is missing or cannot be read")
+
+
+ODD: list[tuple[Any, Any, Any, bytes, str]] = [
+    ("a", "text", "I like it \ud83d", b"", "prompt holds '\\ud83d' as character 11"),
+    ("a\udc00", "text", "b", b"", "id holds"),
+    ("a", "text\ud800", "b", b"", "task holds"),
+    (None, "text", "b", b"", "id must be text, not NoneType"),
+    (7, "text", "b", b"", "id must be text, not int"),
+    ("  ", "text", "b", b"", "id is missing"),
+    ("a", ["text"], "b", b"", "task must be text, not list"),
+    ("a", "text", float("nan"), b"", "prompt must be text, not float"),
+    ("a", "text", b"bytes", b"", "prompt must be text, not bytes"),
+    ("a", "text", "é" * (2**19 + 1), b"", "prompt has 1048578 bytes, more than 1048576"),
+    ("a", "text", "b" * 2**20, b"", "shorten the prompt or take fewer max_new_tokens"),
+    ("a", "text_to_image", "b" * 200, b"", "the model holds 96; shorten the prompt"),
+    ("a", "text", "b", b"picture", "image has no meaning for text; leave it out"),
+    ("a", "text_to_image", "b", b"picture", "image has no meaning for text_to_image"),
+    ("a", "image_to_text", "b", b"picture", "prompt has no meaning for image_to_text"),
+    ("a", "image_to_text", "", bytes(2**26 + 1), "image has more than 64 MiB"),
+]
+
+
+def test_odd_fields_are_their_request_s_error_alone(predictor: Predictor) -> None:
+    good = [Prompt(id, "text", "a red") for id in ("a/b", "..", "n" * 300, "a\0", "Ä", "A\u0308")]
+    odd = [Prompt(id, task, prompt, image) for id, task, prompt, image, _ in ODD]
+    answers = predictor.predict([*good[:3], *odd, *good[3:]], OPTIONS)
+    assert [answer.id for answer in answers[:3] + answers[-3:]] == [prompt.id for prompt in good]
+    assert not any(answer.error for answer in answers[:3] + answers[-3:])
+    for answer, (*_, said) in zip(answers[3:-3], ODD, strict=True):
+        assert said in answer.error and "\n" not in answer.error and len(answer.error) < 300
+
+
+class Panic(BaseException):
+    """As Rust's panics arrive: no Exception."""
+
+
+class Poisoned:
+    """An engine that raises where a prompt holds the marked token, and hands everything else on."""
+
+    def __init__(self, engine: Any, token: int, error: BaseException) -> None:
+        self.engine, self.token, self.error = engine, token, error
+        self.config, self.max_length = engine.config, engine.max_length
+
+    def new_cache(self, num_slots: int) -> Any:
+        return self.engine.new_cache(num_slots)
+
+    def step(self, inputs: StepInputs, cache: Any, rows: slice) -> StepOutput:
+        if inputs.ids.shape[1] > 1 and bool((inputs.ids == self.token).any()):
+            raise self.error
+        return self.engine.step(inputs, cache, rows)
+
+
+@contextmanager
+def poisoned(predictor: Predictor, error: BaseException) -> Iterator[Predictor]:
+    """The predictor with an engine that raises `error` for a prompt with a percent sign."""
+    (token,) = predictor.text.encode("%").tolist()
+    yield Predictor(predictor.bundle, predictor.opened._replace(engine=Poisoned(predictor.opened.engine, token, error)))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("a kernel failed\nat line 7"), "the answer failed with RuntimeError: a kernel failed"),
+        (ValueError(), "the answer failed with ValueError"),
+        (Panic("unwrap on None"), "the answer failed with Panic: unwrap on None"),
+        (MemoryError(), "the answer needs more memory than there is; take a smaller batch_size or a shorter prompt"),
+        (torch.OutOfMemoryError("CUDA"), "the answer needs more memory than there is"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_an_answer_raises_is_its_request_s_error(predictor: Predictor, error: BaseException, said: str) -> None:
+    prompts = [
+        *(Prompt(f"t{n}", "text", "a %" if n == 3 else "a red") for n in range(5)),
+        *(Prompt(f"i{n}", "text_to_image", "%" if n == 0 else "a red") for n in range(3)),
+    ]
+    wanted = predictor.predict([prompt for prompt in prompts if "%" not in prompt.prompt], OPTIONS)
+    with poisoned(predictor, error) as broken:
+        answers = {answer.id: answer for answer in broken.predict(prompts, OPTIONS)}
+    assert list(answers) == [prompt.id for prompt in prompts]
+    for id in ("t3", "i0"):
+        assert answers[id].error.startswith(said) and "\n" not in answers[id].error
+        assert (answers[id].text, answers[id].image_png) == ("", b"")
+    for right in wanted:
+        assert not answers[right.id].error
+        assert answers[right.id].text == right.text
+        assert bool(answers[right.id].image_png) == bool(right.image_png)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
+def test_a_wish_to_end_is_no_request_s_error(predictor: Predictor, error: BaseException) -> None:
+    with poisoned(predictor, error) as broken, pytest.raises(type(error)):
+        broken.predict([Prompt("1", "text", "%"), Prompt("2", "text", "a")], OPTIONS)
+
+
+def test_a_picture_of_numbers_that_are_none_is_an_error(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = predictor.autoencoder.decode
+
+    def spoilt(latents: torch.Tensor) -> torch.Tensor:
+        pixels = decode(latents)
+        pixels[1, 2, 3, 4] = float("nan")
+        return pixels
+
+    monkeypatch.setattr(predictor.autoencoder, "decode", spoilt)
+    answers = predictor.predict([Prompt(id, "text_to_image", "a red") for id in ("a", "b", "c")], OPTIONS)
+    assert [answer.error for answer in answers] == ["", NOT_FINITE, ""]
+    assert [bool(answer.image_png) for answer in answers] == [True, False, True]
 
 
 def test_an_edit_depends_on_the_picture_and_on_the_words(predictor: Predictor) -> None:

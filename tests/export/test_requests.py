@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
 import json
+import lzma
+import os
 from pathlib import Path
 
 import pytest
 
-from export.batch import batches
+from export.batch import MAX_TRIES, after_death, batches
 from export.failure import ExportRefused
-from export.predictions import append_journal, gather, read_journal, write_predictions
-from export.requests import TASKS, read_requests
+from export.journal import SEEN, append_journal, read_journal, unchanged
+from export.picture_files import fingerprint
+from export.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
+from export.requests import TASKS, BadLine, RequestLine, read_requests
 
 GOOD = {"id": "1", "task": "text_to_image", "prompt": "a red three"}
 BAD = [
@@ -33,6 +40,36 @@ BAD = [
     (b'{"id": "a", "task": "text", "prompt": "' + b"a" * 2**20 + b'"}', "bytes, more than"),
     (b"[" * 100_000, "not JSON"),
     (b'{"id": "a", "task": "text", "prom', "not JSON"),
+    (b'{"id": "a", "task": "text", "prompt": "I like it \\ud83d"}', "prompt holds '\\ud83d' as character 11"),
+    (b'{"id": "a\\udc00", "task": "text", "prompt": "b"}', "id holds '\\udc00' as character 2"),
+    (b'{"id": "a", "task": "\\ud800", "prompt": "b"}', "task holds"),
+    (b'{"id": "a", "task": "image_to_text", "image": "\\ud800.png"}', "image holds"),
+    (b'{"id": "a", "task": "image_to_text", "image": "a\\u0000.png"}', "zero character"),
+    (b'{"\\ud800": "a"}', "unknown key"),
+    (b'{"id": "a", "task": "text", "prompt": NaN}', "prompt must be text, not float"),
+    (b'{"id": "a", "task": "text", "prompt": true}', "prompt must be text, not bool"),
+    (b'{"id": "a", "task": "text", "prompt": null}', "prompt must be text, not NoneType"),
+    (b'{"id": "a", "task": ["text"], "prompt": "b"}', "task must be text, not list"),
+    (b'{"id": {"a": 1}, "task": "text", "prompt": "b"}', "id must be text, not dict"),
+    (b'{"id": ' + b"7" * 5000 + b', "task": "text", "prompt": "b"}', "not JSON"),
+    (b'{"id": 1e999, "task": "text", "prompt": "b"}', "id must be text, not float"),
+    (b'{"id": " \\t", "task": "text", "prompt": "b"}', "id is missing"),
+    (b'{"id": "a", "id": "b", "task": "text", "prompt": "b"}', "key 'id' occurs twice"),
+    (b'{"id": "a", "task": "text", "prompt": "b"} {}', "not JSON"),
+    (b"\x00" * 40, "not JSON"),
+    (b"7", "holds int, not an object"),
+    (b'"text"', "holds str, not an object"),
+]
+# Odd, and as good as any other.
+ODD = [
+    *(
+        {"id": id, "task": "text", "prompt": "a"}
+        for id in ("a/b", "../a", "a\0b", "n" * 300, "é", "e\u0301", "ID", "id", ".", "CON")
+    ),
+    *(
+        {"id": f"p{n}", "task": "text", "prompt": prompt}
+        for n, prompt in enumerate(("a\0b", "<|boi|>", "\u202e", "\U0001f600", "a\u2028b"))
+    ),
 ]
 
 
@@ -46,6 +83,62 @@ def test_each_bad_line_alone_is_set_aside(tmp_path: Path) -> None:
     assert [bad.line for bad in read.bad] == list(range(3, 3 + len(BAD)))
     for bad, (_, reason) in zip(read.bad, BAD, strict=True):
         assert reason in bad.reason
+        assert "\n" not in bad.reason and len(bad.reason) < 300
+        bad.reason.encode()
+        bad.id.encode()
+    # Where the id can be read the line is found by it.
+    assert {bad.id for bad in read.bad} == {"", "1", "a"}
+
+
+def test_odd_ids_and_prompts_are_requests_like_others(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ODD))
+    read = read_requests(tmp_path / "r.jsonl")
+    assert not read.bad
+    assert [(line.id, line.prompt) for line in read.good] == [(line["id"], line["prompt"]) for line in ODD]
+    # Every reader of lines finds one a request, whatever it takes for the end of one.
+    write_predictions(tmp_path, Predictions([(line, {"generated_text": "x\u0085"}) for line in read.good], []))
+    written = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in written] == [line["id"] for line in ODD]
+    assert all(json.loads(line)["generated_text"] == "x\u0085" for line in written)
+
+
+def test_the_digest_is_of_the_bytes_that_were_read(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n\n" + b"a" * (2**21 + 5) + b"\n{cut"
+    (tmp_path / "r.jsonl").write_bytes(content)
+    read = read_requests(tmp_path / "r.jsonl")
+    assert read.sha256 == hashlib.sha256(content).hexdigest()
+    assert [bad.line for bad in read.bad] == [3, 4]
+    assert read.bad[0].reason == f"the line has {2**21 + 5} bytes, more than {2**20}"
+
+
+LINES = [{"id": str(n), "task": "text", "prompt": "a"} for n in range(3)]
+TEXT = "".join(json.dumps(line) + "\n" for line in LINES)
+NO_LINES = {
+    "gzip": (gzip.compress(TEXT.encode()), "is compressed (gzip)"),
+    "bzip2": (bz2.compress(TEXT.encode()), "is compressed (bzip2)"),
+    "xz": (lzma.compress(TEXT.encode()), "is compressed (xz)"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(40), "is compressed (zstd)"),
+    "utf-16": (TEXT.encode("utf-16"), "is UTF-16"),
+    "utf-16-le": (TEXT.encode("utf-16-le"), "is UTF-16"),
+    "utf-16-be": (TEXT.encode("utf-16-be"), "is UTF-16"),
+    "utf-32": (TEXT.encode("utf-32"), "UTF-32"),
+    "array": (json.dumps(LINES).encode(), "is one JSON array"),
+    "pretty array": (json.dumps(LINES, indent=1).encode(), "is one JSON array"),
+    "pretty object": (json.dumps(LINES[0], indent=1).encode(), "spreads a request over several lines"),
+    "carriage returns": (TEXT.replace("\n", "\r").encode(), "ends its lines in CR alone"),
+    "nothing": (b"", "holds no usable request"),
+    "blank": (b"\n \r\n\t\n", "holds no usable request"),
+    "csv": (b"id,task,prompt\n1,text,a\n", "line 1: the line is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", NO_LINES)
+def test_a_file_that_is_no_file_of_lines_is_refused_as_a_whole(tmp_path: Path, name: str) -> None:
+    content, said = NO_LINES[name]
+    (tmp_path / "r.jsonl").write_bytes(content)
+    with pytest.raises(ExportRefused) as refused:
+        read_requests(tmp_path / "r.jsonl")
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_every_task_is_read_with_all_that_it_is_made_of(tmp_path: Path) -> None:
@@ -58,8 +151,10 @@ def test_every_task_is_read_with_all_that_it_is_made_of(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportRefused, match=r"infer\.requests"):
-        read_requests(tmp_path / "none.jsonl")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (("none.jsonl", "No such file"), (".", "is a folder"), ("pipe", "not a file"), ("n" * 300, "too long")):
+        with pytest.raises(ExportRefused, match=rf"{said}.*infer\.requests"):
+            read_requests(tmp_path / name)
 
 
 def test_batches_hold_one_task_and_every_line_once(tmp_path: Path) -> None:
@@ -70,6 +165,25 @@ def test_batches_hold_one_task_and_every_line_once(tmp_path: Path) -> None:
     assert [len(item["lines"]) for item in items] == [3, 1, 2]
     assert all(len({line["task"] for line in item["lines"]}) == 1 for item in items)
     assert sorted(line["line"] for item in items for line in item["lines"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_times() -> None:
+    lines = [RequestLine(n, str(n), "text", "a", "")._asdict() for n in range(1, 4)]
+    (item,) = batches([RequestLine(**line) for line in lines], 3)
+    singles, result = after_death(item)
+    assert result is None
+    assert [single["lines"] for single in singles] == [[line] for line in lines]
+    again, tries = singles[1], 1
+    while True:
+        retried, result = after_death(again)
+        if result:
+            break
+        (again,), tries = retried, tries + 1
+    assert not retried
+    assert tries == MAX_TRIES == 3
+    (record,) = result["answers"]
+    assert (record["line"], record["id"]) == (2, "2")
+    assert "ended the process that answered it 3 times" in record["error"]
 
 
 def test_the_journal_survives_a_cut_at_every_byte(tmp_path: Path) -> None:
@@ -86,9 +200,44 @@ def test_the_journal_survives_a_cut_at_every_byte(tmp_path: Path) -> None:
         assert read_journal(tmp_path / "j", tmp_path) == {record["line"]: record for record in records}
 
 
-def test_a_journalled_picture_that_is_gone_is_drawn_again(tmp_path: Path) -> None:
-    append_journal(tmp_path / "j", [{"line": 1, "id": "1", "task": "text_to_image", "generated_image": "images/000001.png"}])
+def test_a_journalled_picture_that_is_gone_or_cut_is_drawn_again(tmp_path: Path) -> None:
+    record = {"line": 1, "id": "1", "task": "text_to_image", "generated_image": "1.png", "image_bytes": 4}
+    append_journal(tmp_path / "j", [record])
     assert read_journal(tmp_path / "j", tmp_path) == {}
+    (tmp_path / "1.png").write_bytes(b"cut")
+    assert read_journal(tmp_path / "j", tmp_path) == {}
+    (tmp_path / "1.png").write_bytes(b"full")
+    assert read_journal(tmp_path / "j", tmp_path) == {1: record}
+
+
+def test_a_journal_with_anything_else_in_it_is_read(tmp_path: Path) -> None:
+    record = {"line": 3, "id": "3", "task": "text", "generated_text": "x"}
+    (tmp_path / "j").write_bytes(
+        b'\0\0\0\n7\n[]\nnull\n{"line": "3"}\n{}\n\xff\n' + json.dumps(record).encode() + b'\n{"line": 4'
+    )
+    assert read_journal(tmp_path / "j", tmp_path) == {3: record}
+
+
+def test_an_answer_about_a_picture_that_changed_since_is_made_again(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+    names = ["a", "b", "c", "missing", ""]
+    lines = [RequestLine(n, str(n), "image_to_text" if name else "text", "", name) for n, name in enumerate(names, start=1)]
+    records = {line.line: {"line": line.line, SEEN: fingerprint(tmp_path, line.image) if line.image else ""} for line in lines}
+    assert unchanged(records, lines, tmp_path) == records
+    (tmp_path / "b").write_bytes(b"another")
+    (tmp_path / "c").unlink()
+    (tmp_path / "missing").write_bytes(b"there now")
+    assert set(unchanged(records, lines, tmp_path)) == {1, 5}
+
+
+def test_of_many_lines_set_aside_the_first_are_named() -> None:
+    bad = [BadLine(n, "", "no") for n in range(1, MAX_NAMED + 3)]
+    said = set_aside(Path("r.jsonl"), Predictions([], bad)).splitlines()
+    assert said[0] == "r.jsonl:1 set aside: no"
+    assert (len(said), said[-1]) == (MAX_NAMED + 1, "2 more set aside; see quarantine.jsonl")
+    assert len(set_aside(Path("r.jsonl"), Predictions([], bad[:MAX_NAMED])).splitlines()) == MAX_NAMED
+    assert not set_aside(Path("r.jsonl"), Predictions([], []))
 
 
 def test_every_line_ends_in_one_of_two_files(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import json
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +23,11 @@ from components.runtime.cluster import start_ray
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest, write_json, write_manifest
 from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
+from export.batch import BatchActor
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
-from pipelines import export, infer, register
+from pipelines import export, infer, register, stage
 from pipelines.params import Params, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +108,13 @@ def test_a_graph_above_the_limit_stops_the_stage_and_keeps_the_report(exported: 
     report, kept = Path("reports/export/parity.json"), (exported / "manifest.json").read_bytes()
     before = report.read_bytes()
     report.unlink()
-    strict = dataclasses.replace(params, export=dataclasses.replace(params.export, max_transformer_error=1e-12))
+    # Just below what was measured, so that a limit which is a little too wide lets it through.
+    limit = 0.8 * json.loads(before)["graphs"]["step.onnx"]["largest_error"]
+    strict = dataclasses.replace(params, export=dataclasses.replace(params.export, max_transformer_error=limit))
     with pytest.raises(GateRefused, match=r"step\.onnx differs from eager torch by .*parity\.json"):
         export.main(strict)
     # Equal but for the limit: the report holds nothing of the run.
-    assert report.read_text().replace("1e-12", "0.0001") == before.decode()
+    assert report.read_text().replace(repr(limit), "0.0001") == before.decode()
     report.write_bytes(before)
     assert (exported / "manifest.json").read_bytes() == kept
 
@@ -139,17 +146,90 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
     assert read_json(report)["aliases"] == ["challenger"]
 
 
-def test_the_registered_model_answers(exported: Path, params: Params) -> None:
+@pytest.fixture(scope="module")
+def served(exported: Path, params: Params) -> Any:
+    """The registered model as MLflow loads it."""
     import mlflow
+
+    register.main(params)
+    mlflow.set_tracking_uri(tracking_uri())
+    return mlflow.pyfunc.load_model(f"models:/{params.register.name}@challenger")
+
+
+def test_the_registered_model_answers(served: Any) -> None:
     import pandas as pd
 
-    mlflow.set_tracking_uri(tracking_uri())
-    model = mlflow.pyfunc.load_model(f"models:/{params.register.name}@challenger")
-    assert model.metadata.signature is not None
+    assert served.metadata.signature is not None
     rows = [{"id": "1", "task": "text_to_image", "prompt": "a red three"}, {"id": "2", "task": "text", "prompt": ""}]
-    answers = model.predict(pd.DataFrame(rows), params={"num_solver_steps": 2})
+    answers = served.predict(pd.DataFrame(rows), params={"num_solver_steps": 2})
     assert Image.open(io.BytesIO(answers["image_png"][0])).size == (SIDE_PX, SIDE_PX)
     assert answers["error"][1] == "prompt is empty"
+
+
+PICTURE = "data/requests/images/b.png"
+# A record's fields but for its id, and what its error begins with.
+RECORDS: list[tuple[dict[str, Any], str]] = [
+    ({"task": "text", "prompt": "a blue"}, ""),
+    ({"task": "image_to_text", "image": "picture"}, ""),
+    ({"task": "image_to_text", "image": None}, "image is missing"),
+    ({"task": "image_to_text"}, "image is missing"),
+    ({"task": "image_to_text", "image": ""}, "image is missing"),
+    ({"task": "image_to_text", "image": "@@"}, "image is not base64"),
+    ({"task": "image_to_text", "image": "YWJj"}, "image is not PNG, JPEG, WEBP"),
+    ({"task": "image_to_text", "image": 7}, "image must be an image file's bytes"),
+    ({"task": "text", "prompt": None}, "prompt is empty"),
+    ({"task": "text", "prompt": 7}, "prompt must be text, not int"),
+    ({"task": "text", "prompt": ["a"]}, "prompt must be text, not list"),
+    ({"task": "text", "prompt": float("nan")}, "prompt is empty"),
+    ({"task": None, "prompt": "a"}, "task '' is not one of"),
+    ({"task": "sing", "prompt": "a"}, "task 'sing' is not one of"),
+    ({"task": "text", "prompt": "word " * 200}, "prompt and answer may take"),
+    ({"task": "text", "prompt": "a", "image": "picture"}, "image has no meaning for text"),
+]
+
+
+def test_a_served_record_that_cannot_be_answered_harms_no_other(served: Any) -> None:
+    """By HTTP, where pictures are base64, and called, where they are bytes."""
+    import pandas as pd
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    picture = Path(PICTURE).read_bytes()
+    called = [{"id": str(n), **record} for n, (record, _) in enumerate(RECORDS)]
+    called = [row | ({"image": picture} if row.get("image") == "picture" else {}) for row in called] + [{"task": "text"}]
+    sent = [row | ({"image": base64.b64encode(picture).decode()} if row.get("image") == picture else {}) for row in called]
+    parameters = {"max_new_tokens": 3}
+    client = TestClient(scoring_server.init(served))
+    body = json.dumps({"dataframe_records": sent, "params": parameters})
+    response = client.post("/invocations", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 200
+    for answers in (response.json()["predictions"], served.predict(pd.DataFrame(called), parameters).to_dict("records")):
+        assert [answer["id"] for answer in answers] == [str(n) for n in range(len(RECORDS))] + [""]
+        assert answers[-1]["error"] == "id is missing; give every request its own"
+        for answer, (_, said) in zip(answers[:-1], RECORDS, strict=True):
+            assert answer["error"].startswith(said) and bool(answer["error"]) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num_solver_steps", value) for value in (0, -1, 10**9, 1.5, "abc", None, [3], True)),
+        *(("max_new_tokens", value) for value in (0, -1, 10**9, 10**30)),
+        *(("guidance_scale", value) for value in (0.0, -1.0, float("nan"), float("inf"), "x")),
+        ("seed", 0.5),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_refused_by_name(served: Any, name: str, value: Any) -> None:
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    client = TestClient(scoring_server.init(served))
+    body = json.dumps({"dataframe_records": [{"id": "1", "task": "text", "prompt": "a"}], "params": {name: value}})
+    response = client.post("/invocations", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    said = response.json()
+    assert name in said["message"] and "unexpected error" not in said["message"]
+    assert "Traceback" not in response.text
 
 
 def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: Params, cluster: None) -> None:
@@ -177,7 +257,7 @@ def test_an_interrupted_infer_answers_only_what_is_left(
 ) -> None:
     wanted = (Path("artifacts/predictions") / "results.jsonl").read_bytes()
     given: list[int] = []
-    start = infer.map_over_actors
+    start = infer.map_over_pool
 
     def interrupted(items, *rest):
         given.append(sum(len(item["lines"]) for item in items))
@@ -186,7 +266,7 @@ def test_an_interrupted_infer_answers_only_what_is_left(
                 raise KeyboardInterrupt
             yield result
 
-    monkeypatch.setattr(infer, "map_over_actors", interrupted)
+    monkeypatch.setattr(infer, "map_over_pool", interrupted)
     with pytest.raises(KeyboardInterrupt):
         infer.main(params)
     assert (Path("artifacts/predictions") / "results.jsonl").read_bytes() == wanted
@@ -195,6 +275,116 @@ def test_an_interrupted_infer_answers_only_what_is_left(
     assert (Path("artifacts/predictions") / "results.jsonl").read_bytes() == wanted
     report = read_json(Path("reports/infer/throughput.json"))
     assert report["requests_taken_from_an_interrupted_run"] == given[0] - given[1]
+
+
+class Killer(BatchActor):
+    """Answers as it should, with an engine that ends its process for a prompt with a percent sign."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        (token,) = self.predictor.text.encode("%").tolist()
+        engine = self.predictor.opened.engine
+        step = engine.step
+
+        def deadly(inputs: Any, cache: Any, rows: slice) -> Any:
+            if inputs.ids.shape[1] > 1 and bool((inputs.ids == token).any()):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(inputs, cache, rows)
+
+        engine.step = deadly  # type: ignore[method-assign]
+
+
+def test_no_request_takes_the_others_with_it(
+    exported: Path, params: Params, cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Half a surrogate pair, a pipe, a link to a secret, a giant, a broken picture, and one that kills its process."""
+    (tmp_path / "secret").write_bytes(Path(PICTURE).read_bytes())
+    place = tmp_path / "requests"
+    place.mkdir()
+    os.mkfifo(place / "pipe.png")
+    (place / "link.png").symlink_to("../secret")
+    (place / "broken.png").write_bytes(Path(PICTURE).read_bytes()[:60])
+    (place / "good.png").write_bytes(Path(PICTURE).read_bytes())
+    with (place / "giant.png").open("wb") as file:
+        file.truncate(2**40)
+    lines = [
+        {"id": "good-1", "task": "text", "prompt": "Return the"},
+        {"id": "killer", "task": "text", "prompt": "a %"},
+        {"id": "cut-emoji", "task": "text", "prompt": "I like it \ud83d"},
+        *(
+            {"id": name, "task": "image_to_text", "image": f"{name}.png"}
+            for name in ("pipe", "link", "giant", "broken", "good")
+        ),
+        {"id": "../good", "task": "text_to_image", "prompt": "a red three"},
+        {"id": "good-1\0", "task": "text", "prompt": "a\0b <|eos|>"},
+    ]
+    (place / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(infer, "BatchActor", Killer)
+    # Fewer starts of a process; the number itself is held by a test of its own.
+    monkeypatch.setattr("export.batch.MAX_TRIES", 2)
+    infer.main(dataclasses.replace(params, infer=dataclasses.replace(params.infer, requests=str(place / "r.jsonl"))))
+    predictions = Path("artifacts/predictions")
+    results = [json.loads(line) for line in (predictions / "results.jsonl").read_text().splitlines()]
+    aside = [json.loads(line) for line in (predictions / "quarantine.jsonl").read_text().splitlines()]
+    assert [entry["id"] for entry in results] == ["good-1", "good", "../good", "good-1\0"]
+    assert {entry["id"]: entry["reason"].partition(" (")[0] for entry in aside} == {
+        "killer": "ended the process that answered it 2 times",
+        "cut-emoji": aside[1]["reason"],
+        "pipe": "image 'pipe.png' is not a file",
+        "link": "image 'link.png' is a link out of the folder of the requests",
+        "giant": "image has more than 64 MiB",
+        "broken": "image data is broken",
+    }
+    assert "surrogate" in aside[1]["reason"]
+    assert len(results) + len(aside) == len(lines)
+
+
+def test_a_full_disk_is_one_sentence_and_a_rerun_goes_on(
+    exported: Path, params: Params, cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal on a full device, then a picture that a worker writes there."""
+    start = infer.map_over_pool
+
+    def interrupted(items, *rest):
+        yield next(start(items, *rest))
+        raise KeyboardInterrupt
+
+    shutil.rmtree(".work/infer", ignore_errors=True)
+    monkeypatch.setattr(infer, "map_over_pool", interrupted)
+    assert stage.exit_code("infer: ", lambda: infer.main(params)) == 130
+    monkeypatch.setattr(infer, "map_over_pool", start)
+    (work,) = Path(".work/infer").iterdir()
+    journal, kept = work / "journal.jsonl", (work / "journal.jsonl").read_bytes()
+    capsys.readouterr()
+    journal.rename(work / "kept")
+    journal.symlink_to("/dev/full")
+    assert stage.exit_code("infer: ", lambda: infer.main(params)) == 1
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and "full" in told and "Traceback" not in told
+    journal.unlink()
+    (work / "kept").rename(journal)
+    picture = work / "predictions/images/000009.png"
+    picture.unlink(missing_ok=True)
+    picture.symlink_to("/dev/full")
+    assert stage.exit_code("infer: ", lambda: infer.main(params)) == 1
+    told = capsys.readouterr().err.strip()
+    assert "\n" not in told and "full" in told and "Traceback" not in told
+    assert journal.read_bytes().startswith(kept)
+    picture.unlink()
+    infer.main(params)
+    report = read_json(Path("reports/infer/throughput.json"))
+    assert report["requests_taken_from_an_interrupted_run"] >= 1
+    assert (report["requests"], report["requests_set_aside"]) == (5, 4)
+
+
+def test_where_nothing_is_answered_the_stage_fails_and_says_where_to_look(
+    exported: Path, params: Params, cluster: None
+) -> None:
+    Path("hopeless.jsonl").write_text(json.dumps({"id": "1", "task": "image_to_text", "image": "none.png"}) + "\n{\n")
+    with pytest.raises(BadInput, match=r"none of the requests in hopeless\.jsonl has an answer; .*quarantine\.jsonl"):
+        infer.main(dataclasses.replace(params, infer=dataclasses.replace(params.infer, requests="hopeless.jsonl")))
+    aside = [json.loads(line) for line in Path("artifacts/predictions/quarantine.jsonl").read_text().splitlines()]
+    assert [(entry["line"], entry["id"]) for entry in aside] == [(1, "1"), (2, "")]
 
 
 def test_infer_refuses_before_any_work(exported: Path, params: Params) -> None:
