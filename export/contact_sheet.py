@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from export.pictures import FORMATS, upright
+from export.png_chunks import strip_png
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,7 +54,7 @@ def _square(data: bytes, side_px: int) -> Image.Image:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(strip_png(data).data), formats=FORMATS) as picture:
             # Nearest shows the pixels of small pictures as they are.
             method = Image.Resampling.NEAREST if min(picture.size) <= side_px else Image.Resampling.LANCZOS
             return ImageOps.fit(upright(picture).convert("RGB"), (side_px, side_px), method=method)

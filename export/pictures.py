@@ -1,9 +1,9 @@
-"""How do image files become pixels and back? As the corpus was prepared, so that a picture is what the model knows.
+"""Image files to pixels and back, prepared as the corpus was, so that a picture is what the model knows.
 
 Turned upright (EXIF), 16-bit grey to 8 bits by its high byte, transparency laid on black, the short side scaled to fit, the
 middle cropped, colours converted to sRGB where the file brings a profile that can be used.
 
-A test holds this file equal to components/data/intake/images.py, which it may not import.
+Tests hold this file and png_chunks.py equal to those of components/data/intake, which export may not import.
 
 Legend: N images; pixels are float [N, 3, height, width] in -1..1.
 """
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from export.failure import BadPrompt
+from export.png_chunks import strip_png
 from model.latents.autoencoder import to_images, to_pixels
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def read_pixels(data: bytes, side_px: int) -> Tensor:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
+            stripped = strip_png(data)
             # The header alone is read here, so the size is judged before anything is unpacked.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(stripped.data), formats=FORMATS) as image:
+                if stripped.profile:
+                    image.info["icc_profile"] = stripped.profile
                 if image.width * image.height > MAX_PIXELS:
                     raise BadPrompt(TOO_MANY_PIXELS)
                 square = np.asarray(_square(image, side_px)).copy()
@@ -92,7 +96,11 @@ def upright(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     # Not ImageOps.exif_transpose, which fails on other parts of a broken block.
-    turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    try:
+        turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:
+        # Of a broken block anything may be raised, and the picture is whole all the same.
+        return image
     return image if turn is None else image.transpose(Image.Transpose[turn])
 
 

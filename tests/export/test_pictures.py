@@ -1,15 +1,18 @@
-"""Is a request's picture seen as the corpus was, and is every other refused with one sentence?"""
+"""A request's picture is seen as the corpus was, and every other is refused with one sentence."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import random
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
+from components.data.intake import png_chunks as corpus_chunks
 from components.data.intake.images import ImageError, decode_png, to_square_png
+from export import png_chunks as export_chunks
 from export.failure import BadPrompt
 from export.pictures import TOO_MANY_PIXELS, TOO_MUCH_MEMORY, read_pixels
 from model.latents.autoencoder import to_images
@@ -85,6 +88,20 @@ def test_a_profile_that_cannot_be_used_changes_nothing() -> None:
         image = halves(40, 40).convert(mode)
         plain = seen(encoded(image, format="JPEG"))
         assert np.array_equal(seen(encoded(image, format="JPEG", icc_profile=profile)), plain)
+
+
+def test_texts_in_a_png_cost_no_picture() -> None:
+    """Such as a generator's workflow, longer than Pillow takes."""
+    for name in ("workflow", "XML:com.adobe.xmp"):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt(name, "x" * 2**21, zip=True)
+        assert np.array_equal(
+            seen(encoded(halves(40, 30), format="PNG", pnginfo=info)), seen(encoded(halves(40, 30), format="PNG"))
+        )
+
+
+def test_chunks_are_left_out_as_the_corpus_leaves_them_out() -> None:
+    assert inspect.getsource(export_chunks) == inspect.getsource(corpus_chunks)
 
 
 def test_transparency_shows_black() -> None:
