@@ -54,6 +54,8 @@ class TextCodec:
             raise ExportRefused(f"{path} is no tokenizer ({shown(str(error))}); {AGAIN}") from None
         # A prompt that spells "<|boi|>" is text: its characters are encoded, not the token of that name.
         self._tokenizer.encode_special_tokens = True
+        # A byte-level vocabulary writes each byte as one character.
+        self.longest_token_bytes = max((len(token) for token in self._tokenizer.get_vocab()), default=1)
 
     def encode(self, text: str) -> Tensor:
         """Token ids, int64 [n], without beginning or end of document."""
