@@ -126,7 +126,9 @@ class Predictor:
         size, held = len(prompt.prompt.encode()), self.opened.engine.max_length
         if size > held * self.text.longest_token_bytes:
             # Known without its tokens, which take seconds to find in a megabyte without a space.
-            raise BadPrompt(f"prompt has {size} bytes, more than the {held} positions of the model can hold; shorten the prompt")
+            raise BadPrompt(
+                f"prompt has {size} bytes, more than the {held} positions of the model can hold; shorten the prompt"
+            )
         ids = self.text.encode(prompt.prompt).tolist()
         if not ids:
             raise BadPrompt("prompt is empty")

@@ -1,6 +1,6 @@
 """A pool of processes that outlives an item which ends the process it is in; another process takes its place.
 
-Ray Data, which `map_over_actors` of cluster.py rests on, gives such an item to one process after another without end.
+Ray Data, which `map_over_actors` of actors.py rests on, gives such an item to one process after another without end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
-from components.runtime.cluster import ItemActor
+from components.runtime.actors import ItemActor
 from components.runtime.failure import BadInput
 
 Item = dict[str, Any]

@@ -17,7 +17,9 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # Where each heavyweight may be imported; nothing else may.
 HOMES = {
     "mlflow": {"components/runtime/tracking.py", "components/runtime/registry.py", "export/pyfunc.py"},
-    "ray": {f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")},
+    "ray": {
+        f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")
+    },
     "great_expectations": {"components/data/gate/expectations.py"},
     "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/latents/autoencoder.py"},
