@@ -9,6 +9,8 @@ STAMP := $(VENV)/.complete
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# DVC would keep pickled indexes in /var/tmp/dvc, which every user of the machine may write to.
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 # Threads that wait for each other must not spin: beside another program on the cores that costs many times the work.
 export OMP_WAIT_POLICY := passive
 export RAY_USAGE_STATS_ENABLED := 0

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipelines import stage
+
 PACKAGES = ("pipelines", "components", "model", "export")
 CODE_SUFFIX = ".py"
 READS_VALUES = "pipelines.params"
@@ -71,7 +73,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.wiring", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     arguments = parser.parse_args()
-    different = rewrite(Path("dvc.yaml"), check=arguments.check)
+    different: list[str] = []
+    if code := stage.exit_code("wiring: ", lambda: different.extend(rewrite(Path("dvc.yaml"), check=arguments.check))):
+        return code
     print(f"code deps differ: {', '.join(different)}" if different else "code deps of every stage equal its imports")
     return 1 if different and arguments.check else 0
 

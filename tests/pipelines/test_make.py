@@ -76,6 +76,7 @@ def test_a_failing_stage_is_named_after_its_own_words(project: Path) -> None:
     said = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
     assert said[0] == "its own words" and len(said) == 2
     assert said[1].startswith("the graph stopped: failed to reproduce 'second'") and "exited with 1" in said[1]
+    assert any((project / ".dvc/tmp/site").iterdir())  # not in a folder that others may write to
     write_graph(project, 2)
     again = repro(project)
     assert again.returncode == 2 and "written here" not in again.stdout  # the first was kept
