@@ -15,7 +15,7 @@ from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Findings, Subject, measure
 from components.runtime.cluster import device
 from components.runtime.files import read_json, read_manifest, write_bytes, write_json, write_text
-from components.runtime.tracking import Tracker, open_run
+from components.runtime.recording import open_run, recorded
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage
@@ -64,11 +64,10 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
 
 
 def log(findings: Findings, samples: bytes, step: int) -> None:
-    tracker = Tracker(open_run("evaluate", run_id=read_json(paths.TRAIN / "run.json")["run_id"]))
-    tracker.metrics(findings.metrics, step)
-    tracker.image(decode_png(samples), "evaluate/samples", step)
-    tracker.artifact(REPORT, "evaluate")
-    tracker.finish()
+    with recorded(open_run("evaluate", run_id=read_json(paths.TRAIN / "run.json")["run_id"])) as tracker:
+        tracker.metrics(findings.metrics, step)
+        tracker.image(decode_png(samples), "evaluate/samples", step)
+        tracker.artifact(REPORT, "evaluate")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from components.evaluation.metrics import METRICS
 from components.runtime import registry
 from components.runtime.failure import BadInput
 from components.runtime.files import read_json, write_json
-from components.runtime.tracking import RunIdentity, Tracker, Version, open_run, set_alias, version_of
+from components.runtime.recording import open_run, recorded
+from components.runtime.registry import Version, set_alias, version_of
+from components.runtime.tracking import RunIdentity
 from export import served
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.failure import ExportRefused
@@ -27,16 +29,17 @@ def main(params: Params) -> None:
         raise BadInput(str(error)) from None
     identity = open_run("register", run_id=read_json(paths.TRAIN / "run.json")["run_id"])
     uri, name, digest = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
+    # Also the question whether the registry answers at all: without it nothing is begun.
     known = registry.find_version(uri, name, digest)
-    version = known or _create(identity, name, bundle, digest, metrics)
-    champion = version_of(uri, name, alias="champion")
-    higher = METRICS[config.compare].better == "higher" if config.compare in METRICS else True
-    present = registry.version_metrics(champion) if champion and champion.version != version.version else None
-    decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
-    aliases = ["challenger"] + ["champion"] * decision.champion
-    for alias in aliases:
-        set_alias(uri, name, alias, version.version)
-    Tracker(identity).finish()
+    with recorded(identity):
+        version = known or _create(identity, name, bundle, digest, metrics)
+        champion = version_of(uri, name, alias="champion")
+        higher = METRICS[config.compare].better == "higher" if config.compare in METRICS else True
+        present = registry.version_metrics(champion) if champion and champion.version != version.version else None
+        decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
+        aliases = ["challenger"] + ["champion"] * decision.champion
+        for alias in aliases:
+            set_alias(uri, name, alias, version.version)
     facts = {"name": name, "version": version.version, "run_id": version.run_id, "bundle_sha256": digest}
     report = {**facts, "aliases": aliases, "reasons": list(decision.reasons)}
     write_json(paths.REPORTS / "register/version.json", report)

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from components.runtime.cluster import num_training_workers, start_ray
 from components.runtime.files import digest, publish, read_json, sha256, write_json, write_manifest, write_text
+from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
 from components.runtime.workers import run_workers
 from components.training.journal import history_csv
@@ -41,30 +42,29 @@ def main(params: Params) -> None:
         autoencoder=paths.AUTOENCODER.absolute(),
         folder=folder,
     )
-    if not work.is_finished(FINISHED):
-        with start_ray():
-            run_workers(
-                run_worker,
-                {"work": work},
-                num_workers=num_training_workers(),
-                storage_path=work.store.parent,
-                run_name=work.store.name,
-                lines=work.lines,
-            )
-    _publish(work, digests)
+    with recorded(run) as tracker:
+        if not work.is_finished(FINISHED):
+            with start_ray():
+                run_workers(
+                    run_worker,
+                    {"work": work},
+                    num_workers=num_training_workers(),
+                    storage_path=work.store.parent,
+                    run_name=work.store.name,
+                    lines=work.lines,
+                )
+        _publish(work, digests, tracker)
 
 
-def _publish(work: Work, digests: dict[str, str]) -> None:
+def _publish(work: Work, digests: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(work.finished / "summary.json")
     REPORT.mkdir(parents=True, exist_ok=True)
     write_text(REPORT / "history.csv", history_csv(work.journal))
     write_json(REPORT / "metrics.json", summary)
     shutil.copyfile(work.samples, REPORT / "samples.png")
-    tracker = Tracker(work.run)
     tracker.artifact(REPORT, "train")
-    tracker.finish()
-    write_json(work.finished / "run.json", work.run._asdict() | {"digests": digests})
+    write_json(work.finished / "run.json", work.run.facts() | {"digests": digests})
     write_manifest(work.finished, kind="train", step=work.config.max_steps, digests=digests)
     publish(work.finished, paths.TRAIN)
     shutil.rmtree(work.folder.parent)

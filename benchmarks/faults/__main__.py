@@ -1,7 +1,8 @@
-"""What happens to damaged input? One command injects every fault of a group, into our code and into the defaults beside it.
+"""Fault injection: one command injects every fault of a group, into our code and into the defaults beside it.
 
 `python -m benchmarks.faults data` prints a line a fault, writes benchmarks/results/faults_data.json and prints that as the
-last line. Exit code 1: something of ours was not caught, lost, doubled or accepted. docs/data.md says what each fault is.
+last line; `tracking` does the same with an MLflow store that goes away. Exit code 1: something of ours was not caught, lost,
+doubled or accepted. docs/data.md says what each fault of the data is, outages.py those of tracking.
 """
 
 from __future__ import annotations
@@ -25,6 +26,16 @@ from benchmarks.faults.counts import ROOT, Counts, Found, Setting, total
 from benchmarks.faults.files import bombs, corrupt_images, hostile_captions
 from benchmarks.faults.gates import bad_latents, empty_corpora
 from benchmarks.faults.locks import locks_and_zombies
+from benchmarks.faults.outages import (
+    back_early,
+    back_late,
+    killed_in_an_outage,
+    killed_runs,
+    locked_database,
+    never_back,
+    stopped_and_woken,
+    stopped_to_the_end,
+)
 from benchmarks.faults.parquet import poisoned_parquet
 from benchmarks.faults.repro import killed_stages
 from benchmarks.faults.tars import cut_tars, duplicate_keys, hostile_members
@@ -53,7 +64,17 @@ DATA = {
     "D14": Fault("other workers, batches, order", other_workers),
     "D15": Fault("encoding worker killed", killed_workers),
 }
-GROUPS: Mapping[str, Mapping[str, Fault]] = {"data": DATA}
+TRACKING = {
+    "T1": Fault("server away, back early", back_early),
+    "T2": Fault("server away, back late", back_late),
+    "T3": Fault("server away for ever", never_back),
+    "T4": Fault("server stopped and woken", stopped_and_woken),
+    "T5": Fault("server stopped to the end", stopped_to_the_end),
+    "T6": Fault("run killed in an outage", killed_in_an_outage),
+    "T7": Fault("SQLite locked, read-only", locked_database),
+    "T8": Fault("runs killed on SQLite", killed_runs),
+}
+GROUPS: Mapping[str, Mapping[str, Fault]] = {"data": DATA, "tracking": TRACKING}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

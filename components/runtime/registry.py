@@ -1,4 +1,4 @@
-"""Which registered version is which bundle, and which may be champion? One a bundle, and a rule on its metrics."""
+"""The model registry: one version a bundle, its aliases, and the rule on metrics that lets one be champion."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.runtime.tracking import RunIdentity, Version, log_model, version_of
+from components.runtime.store_failures import failures_explained, is_missing
+from components.runtime.tracking import RunIdentity
+from components.runtime.tracking_store import client_of, fluent
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
 # (name, type: an MLflow DataType's name or "any", required)
@@ -17,6 +20,16 @@ Column = tuple[str, str, bool]
 METRIC_TAG = "metric/"
 BUNDLE_TAG = "bundle_sha256"
 MAX_DESCRIPTION_CHARACTERS = 5000
+
+
+class Version(NamedTuple):
+    """A registered model version. metrics: those of its run, the last value of each."""
+
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
 
 
 class Decision(NamedTuple):
@@ -63,11 +76,61 @@ def version_metrics(version: Version) -> dict[str, float]:
 
 
 def find_version(uri: str, name: str, bundle_sha256: str) -> Version | None:
-    """The newest version of `name` that is this very bundle."""
+    """The newest version of `name` that is this very bundle. BadInput where the store does not answer."""
     # Compared here: a filter on tags is not offered by every kind of store.
-    every = _client(uri).search_model_versions(f"name = '{name}'")
+    client = client_of(uri)
+    with failures_explained(uri):
+        every = client.search_model_versions(f"name = '{name}'")
     matching = [int(entry.version) for entry in every if entry.tags.get(BUNDLE_TAG) == bundle_sha256]
     return version_of(uri, name, version=str(max(matching))) if matching else None
+
+
+def version_of(uri: str, name: str, *, alias: str = "", version: str = "") -> Version | None:
+    """The version with an alias or a number, with its run's metrics; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(uri)
+    with failures_explained(uri):
+        try:
+            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+        except MlflowException as error:
+            no_such_alias = alias and error.error_code == "INVALID_PARAMETER_VALUE"
+            if not no_such_alias and not is_missing(error):
+                raise
+            return None
+        run_id = found.run_id or ""
+        metrics = _metrics_of(client, run_id) if run_id else {}
+    return Version(name, str(found.version), run_id, dict(found.tags), metrics)
+
+
+def set_alias(uri: str, name: str, alias: str, version: str) -> None:
+    """Let `models:/<name>@<alias>` mean this version from now on."""
+    client = client_of(uri)
+    with failures_explained(uri):
+        client.set_registered_model_alias(name, alias, version)
+
+
+def log_model(
+    identity: RunIdentity,
+    *,
+    python_model: Path,
+    artifacts: Mapping[str, Path],
+    signature: Any,
+    input_example: Any,
+    pip_requirements: Sequence[str],
+) -> str:
+    """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: from type hints."""
+    mlflow = fluent(identity.tracking_uri)
+    with failures_explained(identity.tracking_uri), mlflow.start_run(run_id=identity.run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(python_model),
+            artifacts={name: str(path.absolute()) for name, path in artifacts.items()},
+            signature=signature,
+            input_example=input_example,
+            pip_requirements=list(pip_requirements),
+        )
+    return logged.model_uri
 
 
 def create_version(
@@ -96,18 +159,19 @@ def create_version(
         input_example=input_example,
         pip_requirements=pip_requirements,
     )
-    client = _client(identity.tracking_uri)
-    _ensure_model(client, name)
+    client = client_of(identity.tracking_uri)
     all_tags = {METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()}
     all_tags |= {BUNDLE_TAG: bundle_sha256, **tags}
-    made = client.create_model_version(
-        name,
-        uri,
-        run_id=identity.run_id,
-        tags=all_tags,
-        description=description[:MAX_DESCRIPTION_CHARACTERS],
-        model_id=uri.rpartition("/")[2],
-    )
+    with failures_explained(identity.tracking_uri):
+        _ensure_model(client, name)
+        made = client.create_model_version(
+            name,
+            uri,
+            run_id=identity.run_id,
+            tags=all_tags,
+            description=description[:MAX_DESCRIPTION_CHARACTERS],
+            model_id=uri.rpartition("/")[2],
+        )
     found = version_of(identity.tracking_uri, name, version=str(made.version))
     assert found is not None
     return found
@@ -142,19 +206,28 @@ def installed(packages: Sequence[str]) -> list[str]:
     return found
 
 
-def _ensure_model(client: Any, name: str) -> None:
+def _ensure_model(client: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
         client.get_registered_model(name)
-    except MlflowException:
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
         client.create_registered_model(name)
 
 
-def _client(uri: str) -> Any:
-    from mlflow import MlflowClient
+def _metrics_of(client: MlflowClient, run_id: str) -> dict[str, float]:
+    """A version outlives its run."""
+    from mlflow.exceptions import MlflowException
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
+        return {}
+    return dict(run.data.metrics) if run.info.lifecycle_stage == "active" else {}
 
 
 def _show(value: float | None) -> str:

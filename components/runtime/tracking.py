@@ -1,214 +1,142 @@
-"""Where is a run written down? The one home of MLflow: runs, metrics, pictures, lineage, and the model registry.
+"""Where a run is written down: metrics, pictures, parameters and lineage, into one MLflow run, from any process.
 
-MLFLOW_TRACKING_URI names the store; without it that is `mlflow.db` with artefacts in `mlartifacts/`, both in the
-working directory. One run per trained model: `train` opens it and later stages reopen it by its id.
+One run per trained model: `train` opens it and later stages reopen it by its id. A `Tracker` writes into an outbox on disk
+and never waits; inside `recording.recorded` the outbox is delivered to the store, and whatever a store that stays away did
+not get lies in `mlpending/` until `python -m pipelines.sync` or the next stage sends it.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.runtime.failure import BadInput
+from components.runtime.credentials import without_secrets
+from components.runtime.outbox import Outbox
+from components.runtime.tracking_store import absolute_uri, portable_uri, project_folder, tracking_uri
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow import MlflowClient
 
-EXPERIMENT = "transfusion"
-# A server that does not answer is tried again after this long, and never in between.
-RETRY_AFTER_S = 30.0
+PENDING = "mlpending"
 
 
 class RunIdentity(NamedTuple):
-    """What another process needs to log into the same run. tracking_uri is absolute."""
+    """What another process needs to log into the same run.
+
+    tracking_uri: absolute, without secrets. pending: the absolute folder of the run's outbox.
+    """
 
     tracking_uri: str
     run_id: str
+    pending: str
+
+    def facts(self) -> dict[str, str]:
+        """What is kept in files: no secret, and no path that another folder makes wrong."""
+        return {"tracking_uri": portable_uri(self.tracking_uri), "run_id": self.run_id}
 
 
-class Version(NamedTuple):
-    """A registered model version. metrics: those of its run, the last value of each."""
-
-    name: str
-    version: str
-    run_id: str
-    tags: dict[str, str]
-    metrics: dict[str, float]
+def pending_folder() -> Path:
+    """Where the outboxes of this project's runs lie: outside everything that stages, or DVC, delete."""
+    return project_folder() / PENDING
 
 
-def tracking_uri() -> str:
-    """The store of this process's working directory or environment, with every relative path made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    scheme, path = uri[: len("sqlite:///")], uri[len("sqlite:///") :]
-    if scheme == "sqlite:///" and not path.startswith("/"):
-        return scheme + str(Path(path).absolute())
-    return uri
-
-
-def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = None, uri: str = "") -> RunIdentity:
-    """Open a run of the experiment, or reopen `run_id`; one that this store does not know is replaced, aloud.
-
-    Call it in the process the user started: git's state is read here. BadInput when a store for a new run does not
-    answer.
-    """
-    uri = uri or tracking_uri()
-    client = _client(uri)
-    if run_id:
-        known = _is_known(client, run_id)
-        if known is not False:
-            if known:
-                client.update_run(run_id, status="RUNNING")
-            return RunIdentity(uri, run_id)
-        print(f"tracking: run {run_id} is not in {uri}; a new run is opened", flush=True)
-    try:
-        run = client.create_run(_experiment(client, uri), run_name=name, tags=git_tags() | dict(tags or {}))
-    except Exception as error:
-        raise BadInput(
-            f"the tracking store {uri} does not answer ({_first_line(error)}); start it, or unset MLFLOW_TRACKING_URI"
-        ) from None
-    return RunIdentity(uri, run.info.run_id)
+def identity_of(run_id: str, uri: str = "") -> RunIdentity:
+    """A run of this project. uri: of its store, the project's by default."""
+    return RunIdentity(absolute_uri(uri) if uri else tracking_uri(), run_id, str(pending_folder() / run_id))
 
 
 class Tracker:
-    """Writes into one run from any process. A store that stops answering stops nobody: one warning, then retries.
+    """Writes into one run from any process, without waiting for its store.
 
-    journal: a JSONL file that every metric is appended to first; what could not be sent is sent later, none of it
-    twice. say: where the warning goes.
+    once: the point or picture of a step counts once, however often the step is taken. say: where a warning goes.
     """
 
-    def __init__(self, identity: RunIdentity, *, journal: Path | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, identity: RunIdentity, *, say: Callable[[str], None] | None = None) -> None:
         self.run_id = identity.run_id
-        self._say = say or _say_on_stderr
-        self._uri, self._journal = identity.tracking_uri, journal
-        self._client = _client(identity.tracking_uri)
-        self._unsent: list[tuple[str, float, int, int]] = []
-        self._warned = False
-        self._silent_until_s = 0.0
+        self.outbox = Outbox(Path(identity.pending))
+        self._identity, self._say = identity, say or say_on_stderr
+        self._held: list[Mapping[str, Any]] = []
 
     def params(self, tree: Mapping[str, Any]) -> None:
         """Log a configuration, nested keys joined by dots. MLflow's rule: a parameter keeps its first value."""
-        from mlflow.entities import Param
+        self._append("params", values={key: without_secrets(str(value)) for key, value in flatten(tree).items()})
 
-        known = self._try(lambda: self._client.get_run(self.run_id).data.params) or {}
-        new = [Param(key, str(value)[:6000]) for key, value in flatten(tree).items() if key not in known]
-        for start in range(0, len(new), 100):  # the store's limit
-            self._try(lambda part=new[start : start + 100]: self._client.log_batch(self.run_id, params=part))
+    def metrics(self, values: Mapping[str, float], step: int, *, once: bool = False, time_ms: int = 0) -> None:
+        """Log one step's numbers; slashes in the names make sections in the UI. time_ms: now by default."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self._append("metrics", step=step, time_ms=time_ms or _now_ms(), values=numbers, once=once)
 
-    def metrics(self, values: Mapping[str, float], step: int, *, send: bool = True) -> None:
-        """Log one step's numbers; slashes in the names make sections in the UI. send False: into the journal alone."""
-        now_ms = int(time.time() * 1000)
-        if self._journal is not None:
-            with self._journal.open("a") as file:
-                file.write(json.dumps({"step": step, "time_ms": now_ms, **values}) + "\n")
-        if send:
-            self._unsent += [(name, float(value), now_ms, step) for name, value in values.items()]
-            self.send()
-
-    def send(self) -> bool:
-        """Send what waits; True when nothing waits any more."""
-        from mlflow.entities import Metric
-
-        while self._unsent:
-            part = [Metric(*entry) for entry in self._unsent[:1000]]  # the store's limit
-            if self._try(lambda part=part: self._client.log_batch(self.run_id, metrics=part) or True) is None:
-                return False
-            self._unsent = self._unsent[1000:]
-        return True
-
-    def image(self, picture: np.ndarray, key: str, step: int) -> None:
+    def image(self, picture: np.ndarray, key: str, step: int, *, once: bool = False) -> None:
         """uint8 [height, width, 3]; the same key at several steps becomes a slider."""
-        self._try(lambda: self._client.log_image(self.run_id, picture, key=key, step=step))
+        from PIL import Image
+
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, format="PNG")
+        self._append_file(
+            lambda: self.outbox.keep_bytes(png.getvalue(), "picture.png"),
+            "image",
+            **{"key": key, "step": step, "time_ms": _now_ms(), "once": once},
+        )
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's files, into the run."""
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        self._try(lambda: log(self.run_id, str(path), folder))
+        self._append_file(lambda: self.outbox.keep(path), "artifact", folder=folder)
 
     def dataset(self, name: str, *, digest: str, source: Path, context: str) -> None:
         """Record what data the run used. context: "training" or "evaluation"."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.entities import DatasetInput, InputTag
-
-        # MLflow names a digest of at most 36 characters.
-        dataset = MetaDataset(CodeDatasetSource(tags={"path": str(source)}), name=name, digest=digest[:36])
-        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self._try(lambda: self._client.log_inputs(self.run_id, [entry]))
+        self._append("dataset", name=name, digest=digest, source=without_secrets(str(source)), context=context)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; `mlflow.note.content` is the run's description."""
-        for key, value in tags.items():
-            self._try(lambda key=key, value=value: self._client.set_tag(self.run_id, key, value))
+        self._append("tags", values={key: without_secrets(value) for key, value in tags.items()})
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """End the run with what waits sent; says so when the store never came back."""
-        self._silent_until_s = 0.0
-        if not self.send():
-            where = f"; they are in {self._journal}" if self._journal else ""
-            self._say(f"tracking: {len(self._unsent)} metric values never reached {self._uri}{where}")
-        self._try(lambda: self._client.set_terminated(self.run_id, status))
+    def status(self, status: str) -> None:
+        """RUNNING, FINISHED, FAILED or KILLED."""
+        self._append("status", status=status, time_ms=_now_ms())
 
-    def _try(self, call: Callable[[], Any]) -> Any:
-        """The call's result, or None where the store failed or failed a moment ago."""
-        if time.monotonic() < self._silent_until_s:
-            return None
+    def close(self) -> None:
+        """Append no more."""
+        self.outbox.close()
+
+    def _append_file(self, keep: Callable[[], str], kind: str, **fields: Any) -> None:
         try:
-            return call()
-        except Exception as error:
-            self._silent_until_s = time.monotonic() + RETRY_AFTER_S
-            if not self._warned:
-                self._say(f"tracking: {self._uri} fails ({_first_line(error)}); going on without it")
-                self._warned = True
-            return None
+            name = keep()
+        except OSError as error:
+            self._say(
+                f"tracking: a file of run {self.run_id} could not be kept ({without_secrets(str(error))}) and is not logged"
+            )
+            return
+        self._append(kind, file=name, **fields)
 
+    def _append(self, kind: str, **fields: Any) -> None:
+        """On disk before this returns; where the disk is full, with the next one that it takes."""
+        if not self._held:
+            self._note_run()
+        self._held.append({"kind": kind, **fields})
+        while self._held:
+            try:
+                self.outbox.append(self._held[0])
+            except OSError as error:
+                if len(self._held) == 1:
+                    self._say(f"tracking: {self.outbox.folder} cannot be written ({error}); numbers wait in memory")
+                return
+            self._held.pop(0)
 
-def log_model(
-    identity: RunIdentity,
-    *,
-    python_model: Path,
-    artifacts: Mapping[str, Path],
-    signature: Any,
-    input_example: Any,
-    pip_requirements: Sequence[str],
-) -> str:
-    """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: from type hints."""
-    mlflow = _fluent(identity.tracking_uri)
-    with mlflow.start_run(run_id=identity.run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(python_model),
-            artifacts={name: str(path.absolute()) for name, path in artifacts.items()},
-            signature=signature,
-            input_example=input_example,
-            pip_requirements=list(pip_requirements),
-        )
-    return logged.model_uri
-
-
-def set_alias(uri: str, name: str, alias: str, version: str) -> None:
-    """Let `models:/<name>@<alias>` mean this version from now on."""
-    _client(uri).set_registered_model_alias(name, alias, version)
-
-
-def version_of(uri: str, name: str, *, alias: str = "", version: str = "") -> Version | None:
-    """The version with an alias or a number, with its run's metrics; None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    client = _client(uri)
-    try:
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
-    except MlflowException:
-        return None
-    run_id = found.run_id or ""
-    metrics = dict(client.get_run(run_id).data.metrics) if run_id and _is_known(client, run_id) else {}
-    return Version(name, str(found.version), run_id, dict(found.tags), metrics)
+    def _note_run(self) -> None:
+        """What a command that comes later must know of the run."""
+        note = self.outbox.folder / "run.json"
+        if note.exists():
+            return
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(json.dumps(self._identity.facts()) + "\n")
+        except OSError:
+            return  # said when the entry is appended
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -219,81 +147,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def git_tags() -> dict[str, str]:
-    """The commit, branch and cleanness of the working directory, and DVC's experiment name, where there are any."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    tags = {"mlflow.source.name": " ".join(sys.orig_argv[1:])[:500], "mlflow.source.type": "LOCAL"}
-    try:
-        commit = git("rev-parse", "HEAD")
-    except FileNotFoundError:
-        commit = ""
-    if commit:
-        tags |= {
-            "mlflow.source.git.commit": commit,
-            "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD"),
-        }
-        tags["mlflow.source.git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
-    dvc = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME"), "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV")}
-    return tags | {key: value for key, value in dvc.items() if value}
-
-
-def _client(uri: str) -> MlflowClient:
-    _set_environment()
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _fluent(uri: str) -> Any:
-    """The mlflow module, pointed at `uri`; for the two calls that the client does not have."""
-    _set_environment()
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow
-
-
-def _set_environment() -> None:
-    """What MLflow reads: no telemetry, no minutes of retries, no lines about migrations."""
-    import logging
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _experiment(client: MlflowClient, uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return found.experiment_id
-    # Without a location of its own the experiment's artefacts would follow whatever folder a process happens to run in.
-    beside = Path(uri.removeprefix("sqlite:///")).with_name("mlartifacts") if uri.startswith("sqlite:///") else None
-    return client.create_experiment(EXPERIMENT, artifact_location=beside.as_uri() if beside else None)
-
-
-def _is_known(client: MlflowClient, run_id: str) -> bool | None:
-    """Whether the store has the run; None when the store does not answer, which is no reason to give a run up."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException as error:
-        return False if error.error_code == "RESOURCE_DOES_NOT_EXIST" else None
-    except OSError:
-        return None
-
-
-def _say_on_stderr(line: str) -> None:
+def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _now_ms() -> int:
+    return int(time.time() * 1000)

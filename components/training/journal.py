@@ -1,10 +1,12 @@
-"""What is left of a run's course when its processes are gone? A JSON line a report, and a table made of them."""
+"""A run's course on disk, which outlives its processes: a JSON line a report, and a table made of them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.runtime.files import write_text
@@ -21,6 +23,12 @@ COLUMNS = {
     "gradient_norm": "train/gradient_norm",
     "tokens_per_s": "perf/tokens_per_s",
 }
+
+
+def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
+    """Append a report."""
+    with journal.open("a") as file:
+        file.write(json.dumps({"step": step, "time_ms": int(time.time() * 1000), **values}) + "\n")
 
 
 def forget_after(journal: Path, step: int) -> int:

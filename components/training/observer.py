@@ -1,4 +1,4 @@
-"""Who watches the loop? Worker 0 writes lines, MLflow, pictures and checkpoints; the others keep in step with it."""
+"""Callbacks of the loop: worker 0 writes lines, MLflow, pictures and checkpoints; the others keep in step with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from components.runtime.tracking import Tracker
 from components.runtime.workers import Report, World
 from components.training.checkpoints import TrainingState, save_checkpoint
 from components.training.flops import peak_flops
-from components.training.journal import forget_after, last_values
+from components.training.journal import add_to, forget_after, last_values
 from components.training.loop import Losses, Progress
 from components.training.pictures import save_grid
 from components.training.samples import Artist, image_key
@@ -42,9 +42,8 @@ class Observer:
         self.work, self.config, self.world, self.report = work, work.config, world, report
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
-        # Steps that are taken again after a kill give the same numbers, and the run has them already.
-        self.known_step = forget_after(work.journal, resumed_from)
-        self.tracker = Tracker(work.run, journal=work.journal, say=work.say)
+        forget_after(work.journal, resumed_from)
+        self.tracker = Tracker(work.run, say=work.say)
         self.artist = Artist(
             self.config.sampling,
             tokenizer=work.tokenizer,
@@ -78,16 +77,15 @@ class Observer:
     def sample(self, step: int, averaged: Transfusion) -> None:
         pictures = self.artist.draw(averaged)
         save_grid(self.work.samples, list(pictures.split(PICTURES_A_LINE)))
-        if step > self.known_step:
-            for index, (prompt, picture) in enumerate(zip(self.artist.prompts, pictures, strict=True)):
-                self.tracker.image(picture.numpy(), image_key(index, prompt), step)
+        for index, (prompt, picture) in enumerate(zip(self.artist.prompts, pictures, strict=True)):
+            self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
 
     def checkpoint(self, step: int, state: TrainingState) -> None:
         self.report(step, save_checkpoint(self.work.store, state, step))
 
     def finish(self, state: TrainingState) -> None:
         """Write the averaged weights and the last numbers; they count once the manifest stands."""
-        self.tracker.send()
+        self.tracker.close()
         folder = fresh_folder(self.work.finished)
         state.averaged.save_pretrained(folder)
         facts = last_values(self.work.journal) | {
@@ -100,7 +98,9 @@ class Observer:
         write_manifest(folder, kind=FINISHED, step=self.config.max_steps)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
-        self.tracker.metrics(values, step, send=step > self.known_step)
+        # Steps that are taken again after a kill give the same numbers: each counts once.
+        self.tracker.metrics(values, step, once=True)
+        add_to(self.work.journal, step, values)
 
     def _say(self, step: int, line: str) -> None:
         self.work.say(f"step {step}/{self.config.max_steps} | {line}")

@@ -1,4 +1,4 @@
-"""Which run is this, and was it under way before? Its MLflow run and its code's digest."""
+"""The run that a training belongs to: its MLflow run, begun or gone on with, and its code's digest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.files import digest, read_json, sha256, write_json
-from components.runtime.tracking import RunIdentity, Tracker, open_run
+from components.runtime.recording import open_run
+from components.runtime.tracking import RunIdentity, Tracker
+from components.training.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
@@ -41,10 +43,18 @@ def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path,
     tags = {f"{name}.digest": value for name, value in digests.items()} | {"mlflow.note.content": note}
     run = open_run("train", run_id=run_id, tags=tags)
     if run.run_id != run_id:
-        tracker = Tracker(run)
-        tracker.params(params)
-        tracker.dataset("latents", digest=digests["latents"], source=latents, context="training")
-        write_json(known, run._asdict())
+        _begin(Tracker(run), folder, params=params, latents=latents, digest=digests["latents"])
+        write_json(known, run.facts())
     short = ", ".join(f"{name} {value[:12]}" for name, value in digests.items())
     print(f"train: run {run.run_id} in {run.tracking_uri} ({short})", flush=True)
     return run
+
+
+def _begin(tracker: Tracker, folder: Path, *, params: Mapping[str, Any], latents: Path, digest: str) -> None:
+    """What a new run is told first: also the course so far, where it takes the place of one that the store lost."""
+    tracker.params(params)
+    tracker.dataset("latents", digest=digest, source=latents, context="training")
+    for entry in read_journal(folder / "metrics.jsonl"):
+        values = {name: value for name, value in entry.items() if "/" in name}
+        tracker.metrics(values, int(entry["step"]), once=True, time_ms=int(entry["time_ms"]))
+    tracker.close()

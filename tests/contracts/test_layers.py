@@ -16,7 +16,10 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 # Where each heavyweight may be imported; nothing else may.
 HOMES = {
-    "mlflow": {"components/runtime/tracking.py", "components/runtime/registry.py", "export/pyfunc.py"},
+    "mlflow": {
+        *(f"components/runtime/{name}.py" for name in ("tracking_store", "store_failures", "delivery", "registry")),
+        "export/pyfunc.py",
+    },
     "ray": {
         f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")
     },

@@ -15,7 +15,7 @@ from pipelines import paths, wiring
 from pipelines.params import Params
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_STAGES = {"__init__", "clean", "params", "paths", "repro", "stage", "summary", "wiring"}
+NOT_STAGES = {"__init__", "clean", "params", "paths", "repro", "stage", "summary", "sync", "wiring"}
 
 
 def _yaml(name: str) -> dict[str, Any]:

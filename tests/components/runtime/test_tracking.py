@@ -1,16 +1,10 @@
-"""Does a run end up in the store with everything it was told, and does a store that dies leave the work alone?"""
+"""What a run was told is in its store, and nothing of what was told waits for the store."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,182 +12,205 @@ import pytest
 
 from components.runtime import tracking
 from components.runtime.failure import BadInput
-
-PYFUNC = """
-import mlflow
-
-class Doubler(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        self.word = open(context.artifacts["word"]).read()
-
-    def predict(self, context, model_input: list[str], params=None) -> list[str]:
-        return [self.word + line for line in model_input]
-
-mlflow.models.set_model(Doubler())
-"""
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
-
-
-def client_of(identity: tracking.RunIdentity):
-    from mlflow import MlflowClient
-
-    return MlflowClient(identity.tracking_uri)
+from components.runtime.recording import open_run, recorded
+from components.runtime.registry import Version, set_alias, version_of
+from components.runtime.tracking_store import client_of, project_folder, tracking_uri
 
 
 def test_the_store_is_absolute_and_in_the_working_directory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracking.tracking_uri() == f"sqlite:///{store}/mlflow.db"
+    assert tracking_uri() == f"sqlite:///{store}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other/runs.db")
-    assert tracking.tracking_uri() == f"sqlite:///{store}/other/runs.db"
+    assert tracking_uri() == f"sqlite:///{store}/other/runs.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.tracking_uri() == "http://127.0.0.1:5000"
+    assert tracking_uri() == "http://127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:5000")
+    assert tracking_uri() == "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("below", ["", "project"])
+def test_a_copy_that_dvc_made_for_an_experiment_uses_the_original_store(
+    store: Path, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / ".git").mkdir()
+    copy = store / below / ".dvc/tmp/exps/standalone/tmpx"
+    (copy / below / "deep").mkdir(parents=True)
+    (copy / ".git").mkdir()
+    monkeypatch.chdir(copy / below)
+    assert project_folder() == store / below
+    assert tracking_uri() == f"sqlite:///{store / below}/mlflow.db"
+    assert tracking.pending_folder() == store / below / "mlpending"
+    monkeypatch.chdir(copy / below / "deep")
+    assert project_folder() == store / below / "deep"
+    monkeypatch.chdir(store)
+    assert project_folder() == store
 
 
 def test_everything_logged_is_in_the_run(store: Path) -> None:
-    identity = tracking.open_run("attempt", tags={"config.digest": "abc"})
-    tracker = tracking.Tracker(identity, journal=store / "metrics.jsonl")
-    tracker.params({"train": {"max_steps": 5, "model": {"preset": "tiny"}}})
-    tracker.params({"train": {"max_steps": 6}})
-    for step in range(1, 4):
-        tracker.metrics({"train/loss": 1 / step, "perf/tokens_per_s": 10.0}, step)
-    tracker.image(np.zeros((8, 8, 3), np.uint8), "samples/00-a-red-three", 3)
+    identity = open_run("attempt", tags={"config.digest": "abc"})
     (store / "report.json").write_text("{}")
-    tracker.artifact(store / "report.json", "reports")
-    tracker.dataset("latents", digest="d" * 64, source=store, context="training")
-    tracker.finish()
+    with recorded(identity) as tracker:
+        tracker.params({"train": {"max_steps": 5, "model": {"preset": "tiny"}}})
+        tracker.params({"train": {"max_steps": 6}})
+        for step in range(1, 4):
+            tracker.metrics({"train/loss": 1 / step, "perf/tokens_per_s": 10.0}, step)
+        tracker.image(np.zeros((8, 8, 3), np.uint8), "samples/00-a-red-three", 3)
+        tracker.artifact(store / "report.json", "reports")
+        (store / "report.json").write_text("what it became later")
+        tracker.dataset("latents", digest="d" * 64, source=store, context="training")
+        tracker.tags({"mlflow.note.content": "a note"})
 
-    run = client_of(identity).get_run(identity.run_id)
+    client = client_of(identity.tracking_uri)
+    run = client.get_run(identity.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"train.max_steps": "5", "train.model.preset": "tiny"}
-    assert run.data.tags["config.digest"] == "abc"
-    history = client_of(identity).get_metric_history(identity.run_id, "train/loss")
+    assert (run.data.tags["config.digest"], run.data.tags["mlflow.note.content"]) == ("abc", "a note")
+    history = client.get_metric_history(identity.run_id, "train/loss")
     assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert [json.loads(line)["step"] for line in (store / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert run.inputs
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("latents", "d" * 36, "training")
     assert run.info.artifact_uri and run.info.artifact_uri.startswith((store / "mlartifacts").as_uri())
-    assert any("00-a-red-three" in item.path for item in client_of(identity).list_artifacts(identity.run_id, "images"))
-    assert [item.path for item in client_of(identity).list_artifacts(identity.run_id, "reports")] == ["reports/report.json"]
+    assert [item.path for item in client.list_artifacts(identity.run_id, "reports")] == ["reports/report.json"]
+    assert Path(client.download_artifacts(identity.run_id, "reports/report.json")).read_text() == "{}"
+    assert not (store / "mlpending").exists()
+
+
+def test_pictures_have_the_names_that_mlflow_gives_them(store: Path) -> None:
+    identity = open_run("attempt")
+    picture = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
+    with recorded(identity) as tracker:
+        tracker.image(picture, "samples/00-a red.three", 3)
+    client = client_of(identity.tracking_uri)
+    ours = [item.path for item in client.list_artifacts(identity.run_id, "images")]
+    client.log_image(identity.run_id, picture, key="samples/00-a red.three", step=3)
+    theirs = sorted({item.path for item in client.list_artifacts(identity.run_id, "images")} - set(ours))
+
+    def form(name: str) -> list[str]:
+        """Without the time, and the name that no two pictures share."""
+        parts = name.split("+")
+        assert parts[4].isdecimal()
+        return [*parts[:4], parts[5][len(parts[5].partition(".")[0]) :], *parts[6:]]
+
+    assert sorted(map(form, ours)) == sorted(map(form, theirs))
+    whole = next(name for name in ours if name.endswith(".png"))
+    from PIL import Image
+
+    with Image.open(client.download_artifacts(identity.run_id, whole)) as image:
+        assert np.array_equal(np.asarray(image), picture)
+
+
+def test_a_step_that_is_taken_again_counts_once_and_an_evaluation_again_twice(store: Path) -> None:
+    identity = open_run("attempt")
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for start in (1, 3):
+        # Two processes, the first killed after step 5; the second goes on from step 2.
+        with recorded(identity) as tracker:
+            for step in range(start, start + 5):
+                tracker.metrics({"train/loss": 1 / step}, step, once=True)
+                tracker.image(picture, "samples/one", step, once=True)
+            tracker.metrics({"quality": start}, 9, time_ms=1000 + start)
+    client = client_of(identity.tracking_uri)
+    history = client.get_metric_history(identity.run_id, "train/loss")
+    assert sorted((entry.step, entry.value) for entry in history) == [(step, 1 / step) for step in range(1, 8)]
+    assert [entry.value for entry in client.get_metric_history(identity.run_id, "quality")] == [1, 3]
+    names = [item.path for item in client.list_artifacts(identity.run_id, "images") if item.path.endswith(".png")]
+    assert sorted(int(name.split("+")[2]) for name in names) == list(range(1, 8))
+
+
+def test_numbers_that_are_none_and_entries_that_are_refused_stop_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = open_run("attempt")
+    with recorded(identity) as tracker:
+        tracker.metrics({"train/loss": math.nan}, 1, once=True)
+        tracker.metrics({"train/loss": math.inf}, 2, once=True)
+        tracker.metrics({"a name? with; signs": 1.0}, 2, once=True)
+        tracker.metrics({"train/loss": 3.0}, 3, once=True)
+    client = client_of(identity.tracking_uri)
+    history = client.get_metric_history(identity.run_id, "train/loss")
+    assert [entry.step for entry in history] == [1, 2, 3]
+    assert math.isnan(history[0].value)
+    assert client.get_run(identity.run_id).info.status == "FINISHED"
+    assert "refused an entry" in capsys.readouterr().err
+    (kept,) = (store / "mlpending" / identity.run_id).glob("refused.jsonl")
+    assert json.loads(kept.read_text())["values"] == {"a name? with; signs": 1.0}
 
 
 def test_a_run_is_reopened_and_an_unknown_one_replaced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = tracking.open_run("attempt")
-    tracking.Tracker(first).finish()
-    assert tracking.open_run("attempt", run_id=first.run_id) == first
-    assert client_of(first).get_run(first.run_id).info.status == "RUNNING"
+    first = open_run("attempt")
+    client = client_of(first.tracking_uri)
+    with recorded(first):
+        pass
+    assert open_run("attempt", run_id=first.run_id) == first
+    with recorded(first) as tracker:
+        tracker.metrics({"x": 1.0}, 1)
+        while client.get_run(first.run_id).info.status != "RUNNING":
+            pass
+    assert client.get_run(first.run_id).info.status == "FINISHED"
 
-    replaced = tracking.open_run("attempt", run_id="0" * 32)
+    replaced = open_run("attempt", run_id="0" * 32)
     assert replaced.run_id not in ("0" * 32, first.run_id)
     assert "is not in" in capsys.readouterr().out
 
-    client_of(first).delete_run(first.run_id)
-    assert tracking.open_run("attempt", run_id=first.run_id).run_id != first.run_id
+    client.delete_run(first.run_id)
+    assert open_run("attempt", run_id=first.run_id).run_id != first.run_id
 
 
-def test_a_logged_model_becomes_a_version_with_alias_tags_and_metrics(store: Path) -> None:
-    identity = tracking.open_run("attempt")
-    tracking.Tracker(identity).metrics({"text_to_image/objects_right": 0.97}, 10)
-    (store / "pyfunc.py").write_text(PYFUNC)
-    (store / "word.txt").write_text("re")
-    uri = tracking.log_model(
-        identity,
-        python_model=store / "pyfunc.py",
-        artifacts={"word": store / "word.txt"},
-        signature=None,
-        input_example=["call"],
-        pip_requirements=["mlflow"],
-    )
-    assert tracking.version_of(identity.tracking_uri, "transfusion", alias="champion") is None
-    client = client_of(identity)
-    client.create_registered_model("transfusion")
-    made = client.create_model_version("transfusion", uri, run_id=identity.run_id, tags={"gate": "passed"})
-    tracking.set_alias(identity.tracking_uri, "transfusion", "champion", str(made.version))
-    champion = tracking.version_of(identity.tracking_uri, "transfusion", alias="champion")
-    assert champion == tracking.Version(
-        "transfusion", "1", identity.run_id, {"gate": "passed"}, {"text_to_image/objects_right": 0.97}
-    )
-
-
-def test_a_missing_store_refuses_a_new_run_and_keeps_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(BadInput, match="does not answer"):
-        tracking.open_run("attempt")
-    assert tracking.open_run("attempt", run_id="kept") == tracking.RunIdentity(uri, "kept")
-
-
-def test_metrics_outlive_a_server_that_dies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_is_deleted_while_it_goes_on_says_how_to_bring_it_back(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with server(tmp_path, port):
-        identity = tracking.open_run("attempt")
-        tracker = tracking.Tracker(identity, journal=tmp_path / "metrics.jsonl")
-        tracker.metrics({"loss": 4.0}, 1)
-    started_s = time.monotonic()
-    for step in range(2, 200):
-        tracker.metrics({"loss": 4.0 / step}, step)
-    assert time.monotonic() - started_s < 5
-    assert capsys.readouterr().err.count("going on without it") == 1
-    with server(tmp_path, port):
-        tracker.finish()
-        history = client_of(identity).get_metric_history(identity.run_id, "loss")
-        assert [entry.step for entry in history] == list(range(1, 200))
-        assert client_of(identity).get_run(identity.run_id).info.status == "FINISHED"
+    monkeypatch.setattr("components.runtime.sender.PATIENT", (0.5, 60.0))
+    identity = open_run("attempt")
+    client = client_of(identity.tracking_uri)
+    client.delete_run(identity.run_id)
+    with recorded(identity) as tracker:
+        tracker.metrics({"x": 1.0}, 1)
+    assert f"mlflow runs restore --run-id {identity.run_id}" in capsys.readouterr().err
+    assert (store / "mlpending" / identity.run_id).exists()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def test_what_is_kept_in_files_holds_no_secret_and_no_folder(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_run("attempt").facts()["tracking_uri"] == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@host:5000/path?token=hunter2")
+    identity = tracking.identity_of("a")
+    assert "hunter2" not in repr(identity)
+    assert identity.facts() == {"tracking_uri": "http://host:5000/path?token=***", "run_id": "a"}
 
 
-class server:  # noqa: N801
-    """An `mlflow server` on loopback in a process group of its own, killed at the end of the block."""
+def test_a_full_disk_is_said_once_and_its_numbers_come_with_the_next(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = open_run("attempt")
+    tracker = tracking.Tracker(identity)
+    tracker.metrics({"x": 1.0}, 1)
+    file = tracker.outbox._file
+    # The kernel's own file that is always full.
+    tracker.outbox._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    tracker.metrics({"x": 2.0}, 2)
+    tracker.metrics({"x": 3.0}, 3)
+    assert [entry.value["step"] for entry in tracker.outbox.waiting()] == [1]
+    assert capsys.readouterr().err.count("cannot be written") == 1
+    tracker.outbox._file.close()
+    tracker.outbox._file = file
+    tracker.metrics({"x": 4.0}, 4)
+    assert [entry.value["step"] for entry in tracker.outbox.waiting()] == [1, 2, 3, 4]
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder, port
 
-    def __enter__(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-        ]
-        command += [
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/server.db",
-            "--default-artifact-root",
-            str(self.folder / "artifacts"),
-        ]
-        environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                assert self.process.poll() is None, (self.folder / "server.log").read_text()
-                time.sleep(0.1)
-        raise TimeoutError((self.folder / "server.log").read_text())
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+def test_versions_have_aliases_tags_and_the_metrics_of_their_run(store: Path) -> None:
+    identity = open_run("attempt")
+    with recorded(identity) as tracker:
+        tracker.metrics({"text_to_image/objects_right": 0.97}, 10)
+    uri = identity.tracking_uri
+    assert version_of(uri, "transfusion", alias="champion") is None
+    client = client_of(uri)
+    client.create_registered_model("transfusion")
+    assert version_of(uri, "transfusion", alias="champion") is None
+    made = client.create_model_version(
+        "transfusion", (store / "model").as_uri(), run_id=identity.run_id, tags={"gate": "passed"}
+    )
+    set_alias(uri, "transfusion", "champion", str(made.version))
+    wanted = Version("transfusion", "1", identity.run_id, {"gate": "passed"}, {"text_to_image/objects_right": 0.97})
+    assert version_of(uri, "transfusion", alias="champion") == wanted
+    client.delete_run(identity.run_id)
+    assert version_of(uri, "transfusion", alias="champion") == wanted._replace(metrics={})
+    with pytest.raises(BadInput, match="alias"):
+        set_alias(uri, "transfusion", "champion", "7")
+    assert "MLFLOW_TRACKING_URI" not in os.environ

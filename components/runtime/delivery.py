@@ -1,0 +1,167 @@
+"""What an outbox's entries are in MLflow's calls, each of which may be made again without doubling anything.
+
+What failed half-way is sent again with the same names and times. Metrics that the store has are left out: a point is a name
+at a step where the entry says `once` (a step that was trained again after a kill), else a name at a step and a time.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from components.runtime.credentials import without_secrets
+from components.runtime.failure import BadInput
+from components.runtime.tracking_store import client_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+# The store's limits for one call.
+MAX_METRICS, MAX_PARAMS, MAX_PARAM_CHARACTERS = 1000, 100, 6000
+# (name, step), or (name, step, time)
+Point = tuple[str, int] | tuple[str, int, int]
+
+
+class Refused(Exception):
+    """The store understood an entry and will never take it."""
+
+
+class Delivery:
+    """The way of one run's entries into its store. files: where their files are kept."""
+
+    def __init__(self, files: Path, uri: str, run_id: str) -> None:
+        self.files, self.uri, self.run_id = files, uri, run_id
+        self._client: MlflowClient | None = None
+        # Name of a metric -> its points that the store has; asked for again after every failure.
+        self._known: dict[str, set[Point]] = {}
+
+    def forget(self) -> None:
+        """What the store has is uncertain again."""
+        self._known = {}
+
+    def send(self, values: Sequence[Mapping[str, Any]]) -> None:
+        """Send entries of one kind, as many metrics as one likes or one of everything else.
+
+        Refused where sending them again would change nothing; anything else that is raised is the store's failure.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if self._client is None:
+            self._client = client_of(self.uri)
+        try:
+            _KINDS[values[0]["kind"]](self, self._client, values)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            if self._client.get_run(self.run_id).info.lifecycle_stage != "active":
+                raise BadInput(
+                    f"run {self.run_id} was deleted in the tracking store {self.uri}; "
+                    f"bring it back with `mlflow runs restore --run-id {self.run_id}`"
+                ) from None
+            raise Refused(without_secrets(" ".join(str(error).split()))[:300]) from None
+
+    def _metrics(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        fresh: list[Metric] = []
+        for value in values:
+            step, time_ms, once = value["step"], value["time_ms"], value.get("once", False)
+            for name, number in value["values"].items():
+                point = (name, step) if once else (name, step, time_ms)
+                known = self._points_of(client, name)
+                if point not in known:
+                    known |= {(name, step), (name, step, time_ms)}
+                    fresh.append(Metric(name, float(number), time_ms, step))
+        for start in range(0, len(fresh), MAX_METRICS):
+            client.log_batch(self.run_id, metrics=fresh[start : start + MAX_METRICS])
+
+    def _points_of(self, client: MlflowClient, name: str) -> set[Point]:
+        if name not in self._known:
+            history = client.get_metric_history(self.run_id, name)
+            points: set[Point] = {(name, entry.step) for entry in history}
+            self._known[name] = points | {(name, entry.step, entry.timestamp) for entry in history}
+        return self._known[name]
+
+    def _params(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        """MLflow's rule: a parameter keeps its first value."""
+        from mlflow.entities import Param
+
+        known = client.get_run(self.run_id).data.params
+        wanted = values[0]["values"].items()
+        new = [Param(key, str(value)[:MAX_PARAM_CHARACTERS]) for key, value in wanted if key not in known]
+        for start in range(0, len(new), MAX_PARAMS):
+            client.log_batch(self.run_id, params=new[start : start + MAX_PARAMS])
+
+    def _tags(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        for key, value in values[0]["values"].items():
+            client.set_tag(self.run_id, key, value)
+
+    def _dataset(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        value = values[0]
+        # MLflow names a digest of at most 36 characters.
+        source = CodeDatasetSource(tags={"path": value["source"]})
+        dataset = MetaDataset(source, name=value["name"], digest=value["digest"][:36])
+        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", value["context"])])
+        client.log_inputs(self.run_id, [entry])
+
+    def _artifact(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        for path in self._kept(values[0]):
+            log = client.log_artifacts if path.is_dir() else client.log_artifact
+            log(self.run_id, str(path), values[0]["folder"])
+
+    def _image(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        """The two files of `MlflowClient.log_image`, by names that are the same at every try, so that none is doubled."""
+        value = values[0]
+        stem = f"{value['key'].replace('/', '~')}+step+{value['step']}+timestamp+"
+        if value.get("once"):
+            names = [Path(item.path).name for item in client.list_artifacts(self.run_id, "images")]
+            other = [name for name in names if name.startswith(stem) and not name.startswith(f"{stem}{value['time_ms']}+")]
+            if any(name.endswith(".webp") for name in other):  # the second of the two
+                return
+        with TemporaryDirectory() as folder:
+            for path in self._kept(value):
+                for file in _image_files(path.read_bytes(), Path(folder), f"{stem}{value['time_ms']}+{value['file']}"):
+                    client.log_artifact(self.run_id, str(file), "images")
+        client.set_tag(self.run_id, "mlflow.loggedImages", "True")
+
+    def _kept(self, value: Mapping[str, Any]) -> list[Path]:
+        """What the entry's folder holds; nothing where it was delivered and deleted before a kill."""
+        return sorted((self.files / value["file"]).glob("*"))
+
+    def _status(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        value = values[0]
+        if value["status"] == "RUNNING":
+            client.update_run(self.run_id, status="RUNNING")
+        else:
+            client.set_terminated(self.run_id, value["status"], end_time=value["time_ms"])
+
+
+_KINDS: dict[str, Callable[[Delivery, MlflowClient, Sequence[Mapping[str, Any]]], None]] = {
+    "metrics": Delivery._metrics,
+    "params": Delivery._params,
+    "tags": Delivery._tags,
+    "dataset": Delivery._dataset,
+    "artifact": Delivery._artifact,
+    "image": Delivery._image,
+    "status": Delivery._status,
+}
+
+
+def _image_files(png: bytes, folder: Path, stem: str) -> list[Path]:
+    """The whole picture, and the smaller one that the UI shows."""
+    from mlflow.tracking.multimedia import compress_image_size
+    from PIL import Image
+
+    whole, small = folder / f"{stem}.png", folder / f"{stem}+compressed.webp"
+    whole.write_bytes(png)
+    with Image.open(io.BytesIO(png)) as picture:
+        compress_image_size(picture).save(small)
+    return [whole, small]

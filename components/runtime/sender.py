@@ -1,0 +1,139 @@
+"""Delivers an outbox to the tracking store, from a thread beside the work: in order, again and again, each thing once.
+
+A store that fails is asked again every few seconds; whatever waits at the end waits on disk.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from components.runtime.delivery import MAX_METRICS, Delivery, Refused
+from components.runtime.failure import BadInput
+from components.runtime.outbox import LANES, Entry, Outbox
+from components.runtime.store_failures import explained
+
+LOOK_EVERY_S = 0.5
+# After a failure; doubled with each further one, up to the last.
+RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1.0, 5.0
+
+
+class Patience(NamedTuple):
+    """How long to go on at the end without a delivery, in seconds, with a store that fails and one that says nothing."""
+
+    failing_s: float
+    silent_s: float
+
+
+PATIENT, HASTY = Patience(15.0, 120.0), Patience(3.0, 5.0)
+
+
+class Sender:
+    """One run's deliverer. say: where its sentences go. Nothing is sent before `start`."""
+
+    def __init__(self, outbox: Outbox, uri: str, run_id: str, say: Callable[[str], None]) -> None:
+        self.outbox, self.uri, self.run_id = outbox, uri, run_id
+        self.failure = ""
+        self._say, self._said_failure = say, False
+        self._delivery = Delivery(outbox.files, uri, run_id)
+        self._wake, self._ended, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._delivered_s = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"sender-{run_id[:8]}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self, patience: Patience = PATIENT) -> bool:
+        """Wait until everything is delivered or `patience` ends; whether it is. No more is to be appended."""
+        self._delivered_s = time.monotonic()
+        self._ended.set()
+        self._wake.set()
+        while not self._done.wait(0.05):
+            idle_s = time.monotonic() - self._delivered_s
+            if idle_s > (patience.failing_s if self.failure else patience.silent_s):
+                return False
+        return not self.outbox.waiting()
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.is_set() and not self.outbox.entries.exists():
+                self._wake.wait(LOOK_EVERY_S)
+            if self.outbox.entries.exists():
+                self._deliver_until_ended()
+        finally:
+            self._done.set()
+
+    def _deliver_until_ended(self) -> None:
+        pause_s = RETRY_AFTER_S
+        while True:
+            with self.outbox.delivering() as mine:
+                while mine:
+                    # Looked at before delivering: what is appended before the end is seen after it.
+                    ended = self._ended.is_set()
+                    if self._deliver():
+                        pause_s = RETRY_AFTER_S
+                        if ended:
+                            return
+                        self._wake.wait(LOOK_EVERY_S)
+                    else:
+                        # Not cut short by the end, which is no reason to hurry a store that fails.
+                        time.sleep(pause_s)
+                        pause_s = min(2 * pause_s, MAX_RETRY_AFTER_S)
+            self.failure = "another process is sending"
+            if self._ended.is_set() and not self.outbox.waiting():
+                return
+            time.sleep(LOOK_EVERY_S)
+
+    def _deliver(self) -> bool:
+        """Send what waits; False where the store failed."""
+        failures = [failure for lane in LANES if (failure := self._deliver_lane(lane))]
+        self.failure = failures[0] if failures else ""
+        if self._said_failure and not failures:
+            self._said_failure = False
+            self._say(f"tracking: {self.uri} answers again and has everything of run {self.run_id} so far")
+        return not failures
+
+    def _deliver_lane(self, lane: str) -> str:
+        """The sentence of the failure that stopped it, or ""."""
+        try:
+            waiting = self.outbox.waiting(lane)
+            while waiting:
+                together = _together(waiting)
+                self._send(waiting[:together])
+                waiting = waiting[together:]
+        except Exception as error:  # a thread beside the work must not end whatever the store, or its answer, is like
+            self._delivery.forget()
+            failure = str(error) if isinstance(error, BadInput) else explained(error, self.uri)
+            if not self._said_failure:
+                self._said_failure = True
+                self._say(f"tracking: {failure}; meanwhile everything is kept in {self.outbox.folder} and sent later")
+            return failure
+        return ""
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        try:
+            self._delivery.send([entry.value for entry in entries])
+        except Refused as refusal:
+            self._delivery.forget()
+            if len(entries) > 1:
+                for entry in entries:
+                    self._send([entry])
+                return
+            self.outbox.set_aside(entries[0], str(refusal))
+            self._say(f"tracking: the store refused an entry of run {self.run_id}, kept in {self.outbox.folder}: {refusal}")
+        self.outbox.mark_delivered(entries[-1])
+        self._delivered_s = time.monotonic()
+
+
+def _together(waiting: Sequence[Entry]) -> int:
+    """How many entries at the beginning go in one call: as many metrics as it takes, one of everything else."""
+    if waiting[0].value["kind"] != "metrics":
+        return 1
+    total = 0
+    for index, entry in enumerate(waiting):
+        total += len(entry.value.get("values", ()))
+        if entry.value["kind"] != "metrics" or (index and total > MAX_METRICS):
+            return index
+    return len(waiting)

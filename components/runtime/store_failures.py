@@ -1,0 +1,95 @@
+"""What MLflow raises about its store, as one sentence: what happened to which store, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from components.runtime.credentials import without_secrets
+from components.runtime.failure import BadInput
+
+# Marks in the text of an error -> what they mean. MLflow has one class and few codes for all of these.
+_MEANINGS = (
+    (
+        ("No module named",),
+        "is of a kind that needs a package which is not installed; install its driver, or name another store",
+    ),
+    (
+        ("error code 401", "UNAUTHENTICATED", "not authenticated"),
+        "does not let us in (401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    ),
+    (("error code 403", "PERMISSION_DENIED", "Permission denied: "), "forbids this (403); use an account that may write there"),
+    (
+        (
+            "not in a valid JSON format",
+            "<html",
+            "<!DOCTYPE",
+            "<!doctype",
+            "Unsupported method",
+            "error code 404",
+            "error code 405",
+        ),
+        "answers, but not as an MLflow server does; check host, port and path of MLFLOW_TRACKING_URI",
+    ),
+    (
+        ("Connection refused", "Failed to establish", "Errno 111"),
+        "does not answer (nothing listens there); start it, or correct or unset MLFLOW_TRACKING_URI",
+    ),
+    (
+        ("Failed to resolve", "Name or service not known", "getaddrinfo", "NameResolutionError", "Temporary failure in name"),
+        "does not answer (no such host); correct or unset MLFLOW_TRACKING_URI",
+    ),
+    (
+        ("timed out", "timeout exception", "Read timed out"),
+        "does not answer in time; see whether it hangs, or unset MLFLOW_TRACKING_URI",
+    ),
+    (
+        ("SSLError", "CERTIFICATE", "wrong version number"),
+        "speaks no TLS we trust; check http or https, and its certificate",
+    ),
+    (
+        ("Connection aborted", "Connection reset", "RemoteDisconnected", "BadStatusLine", "Connection broken"),
+        "broke the connection off; see whether an MLflow server runs there",
+    ),
+    (("database is locked",), "is locked by another program; end the one that writes to it, and run again"),
+    (
+        ("readonly database", "read-only", "unable to open database file"),
+        "cannot be written; make the file and its folder writable for this user",
+    ),
+    (
+        ("file is not a database", "malformed", "disk image"),
+        "is no SQLite database, or a damaged one; move it away, or name another store",
+    ),
+    (("disk is full", "No space left"), "has no space left on its disk; make some"),
+    (("out-of-date database schema",), "was made by another version of MLflow; run `mlflow db upgrade` on it after a copy"),
+)
+
+
+@contextmanager
+def failures_explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises about its store into a BadInput of one sentence."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        raise BadInput(explained(error, uri)) from None
+
+
+def explained(error: BaseException, uri: str) -> str:
+    """What happened to the store at `uri`, and what to do: one sentence without secrets."""
+    text = without_secrets(" ".join(str(error).split()))
+    for marks, meaning in _MEANINGS:
+        if any(mark in text for mark in marks):
+            return f"the tracking store {uri} {meaning}"
+    return f"the tracking store {uri} fails: {text[:200] or type(error).__name__}; put it right, or name another store"
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether an MLflow server, or database, answered that a run, model or version does not exist.
+
+    Any web server may say 404; that is no such answer.
+    """
+    foreign = "<" in str(error) or "error code 404" in str(error)
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" and not foreign

@@ -1,0 +1,161 @@
+"""The way into the tracking store: which one it is, a client of it, and its experiment.
+
+MLFLOW_TRACKING_URI names the store; without it that is `mlflow.db`, with artefacts in `mlartifacts/`, in the project's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from components.runtime.credentials import with_credentials, without_secrets
+from components.runtime.failure import BadInput
+from components.runtime.relocation import relocate
+from components.runtime.store_failures import failures_explained, is_missing
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "transfusion"
+SQLITE = "sqlite:///"
+
+
+def project_folder() -> Path:
+    """The working directory, or the project that DVC copied it from for an experiment: DVC deletes the copy at the end."""
+    here = Path.cwd()
+    parts = here.parts
+    for at in range(len(parts) - 3):
+        if parts[at : at + 3] == (".dvc", "tmp", "exps"):
+            original, copy = Path(*parts[:at]), next((path for path in (here, *here.parents) if (path / ".git").exists()), here)
+            # A DVC project may be a folder inside its Git repository; the copy is of the whole repository.
+            repository = next((path for path in (original, *original.parents) if (path / ".git").exists()), original)
+            return repository / here.relative_to(copy) if len(copy.parts) > at else original
+    return here
+
+
+def tracking_uri() -> str:
+    """The store of this process's project or environment, absolute and without secrets (`with_credentials` adds them).
+
+    BadInput where the environment names what MLflow keeps no runs in.
+    """
+    return absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
+
+
+def absolute_uri(uri: str) -> str:
+    """A relative path to a database is relative to the project's folder."""
+    if ("://" not in uri and uri != "databricks") or urlsplit(uri).scheme == "file":
+        raise BadInput(
+            f"MLFLOW_TRACKING_URI={without_secrets(uri)} is no address of a store; "
+            "name a database (sqlite:///mlflow.db) or a server (http://host:5000), or unset it for the project's mlflow.db "
+            "(MLflow keeps no runs in plain folders any more)"
+        )
+    path = uri.removeprefix(SQLITE)
+    if uri.startswith(SQLITE) and path and not path.startswith(("/", ":", "file:")):
+        return f"{SQLITE}{project_folder() / path}"
+    return without_secrets(uri)
+
+
+def portable_uri(uri: str) -> str:
+    """The opposite of `absolute_uri`, for what is kept in the project: a project that is moved finds its store again."""
+    return uri.replace(f"{SQLITE}{project_folder()}/", SQLITE, 1)
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client, its secrets taken from the environment. BadInput for a store that cannot be used as it stands."""
+    _set_environment()
+    _check_database(uri)
+    from mlflow import MlflowClient
+    from mlflow.store.db import utils
+
+    utils.MAX_RETRY_COUNT = 3  # of connecting to a database; its ten take 100 s
+    full = with_credentials(uri)
+    with failures_explained(uri):
+        return MlflowClient(tracking_uri=full, registry_uri=full)
+
+
+def fluent(uri: str) -> Any:
+    """The mlflow module, pointed at `uri`; for the two calls that the client does not have."""
+    _set_environment()
+    import mlflow
+
+    # MLflow writes the address, secrets included, into the environment, where it would pass for the user's.
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    mlflow.set_tracking_uri(with_credentials(uri))
+    mlflow.set_registry_uri(with_credentials(uri))
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    return mlflow
+
+
+def experiment_id(client: MlflowClient, uri: str) -> str:
+    """The experiment's, made where there is none."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        # Without a location of its own the experiment's artefacts would follow whatever folder a process happens to run in.
+        database = database_of(uri)
+        beside = database.with_name("mlartifacts").as_uri() if database else None
+        return client.create_experiment(EXPERIMENT, artifact_location=beside)
+    if found.lifecycle_stage != "active":
+        raise BadInput(
+            f"the experiment {EXPERIMENT} was deleted in the tracking store {uri}; bring it back with "
+            f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {found.experiment_id}`, "
+            "or name another store"
+        )
+    return found.experiment_id
+
+
+def is_known(uri: str, run_id: str) -> bool | None:
+    """Whether the store has the run; None when the store does not answer, which is no reason to give a run up."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return client_of(uri).get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        return False if is_missing(error) else None
+    except (BadInput, SQLAlchemyError, OSError):
+        return None
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite store."""
+    path = uri.removeprefix(SQLITE).partition("?")[0]
+    return Path(path) if uri.startswith(SQLITE) and path.startswith("/") else None
+
+
+def _check_database(uri: str) -> None:
+    """Refuse at once what MLflow would try again and again, or not say in a sentence; put a moved store right."""
+    database = database_of(uri)
+    if database is None:
+        return
+    if database.is_dir():
+        raise BadInput(f"the tracking store {uri} is a folder, not a database; name a file in it")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        present = [path for path in (database, database.parent) if path.exists()]
+    except OSError as error:
+        why = f"{error.strerror}: {error.filename}"
+        raise BadInput(f"the tracking store {uri} cannot be made or read ({why}); name another place") from None
+    for path in present:
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            raise BadInput(f"the tracking store {uri} cannot be written ({path}); make it writable for this user")
+    if said := relocate(database):
+        print(f"tracking: {said}", flush=True)
+
+
+def _set_environment() -> None:
+    """What MLflow reads: no telemetry, no minutes of retries, no addresses and no tracebacks in our output."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("alembic", "mlflow.tracking.fluent"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):  # what they report is raised as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,29 @@
+"""A project's folder with an empty tracking store, copied: MLflow takes seconds to make the tables of one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.runtime.tracking_store import client_of
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client_of(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the store that is the default there."""
+    project = tmp_path / "my 100%_project"  # what a path may hold, and a pattern or an address would stumble on
+    project.mkdir()
+    shutil.copyfile(empty_database, project / "mlflow.db")
+    monkeypatch.chdir(project)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    return project
