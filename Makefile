@@ -84,6 +84,7 @@ wire: setup  ## rewrite the code deps of dvc.yaml from the imports
 	$(RUN) -m pipelines.wiring
 
 ui: setup  ## MLflow's pages of the local store, on http://127.0.0.1:5000
+	-@$(RUN) -m pipelines.sync
 	$(RUN) -m mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 clean:  ## remove what the stages wrote here (reports, your own files, DVC's cache and MLflow's store stay)

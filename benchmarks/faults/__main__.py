@@ -25,6 +25,7 @@ from benchmarks.faults.bytes import flipped_bytes, flipped_cache_objects
 from benchmarks.faults.counts import ROOT, Counts, Found, Setting, total
 from benchmarks.faults.files import bombs, corrupt_images, hostile_captions
 from benchmarks.faults.gates import bad_latents, empty_corpora
+from benchmarks.faults.killed_training import killed_training
 from benchmarks.faults.locks import locks_and_zombies
 from benchmarks.faults.outages import (
     back_early,
@@ -73,6 +74,7 @@ TRACKING = {
     "T6": Fault("run killed in an outage", killed_in_an_outage),
     "T7": Fault("SQLite locked, read-only", locked_database),
     "T8": Fault("runs killed on SQLite", killed_runs),
+    "T9": Fault("train killed on SQLite", killed_training),
 }
 GROUPS: Mapping[str, Mapping[str, Fault]] = {"data": DATA, "tracking": TRACKING}
 

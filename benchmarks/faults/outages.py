@@ -1,13 +1,15 @@
 """Runs whose MLflow store goes away: does every point arrive once, is nobody kept waiting, and does the run end rightly?
 
 T1 to T5: a real `mlflow server`, killed or stopped at a point of a run. T6: a run that is killed while its server is away.
-T7: an SQLite store that others lock or that cannot be written for a while. T8: runs killed at random on SQLite.
+T7: an SQLite store that others lock or that cannot be written for a while. T8: runs killed at random on SQLite. (T9, the
+real train stage, is in killed_training.py.)
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,11 +18,12 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
 from benchmarks.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
 from benchmarks.faults.store_server import StoreServer
+from components.runtime.tracking_store import client_of
 
 # A call into the tracker that took longer waited for the store: one that is stopped keeps a caller for 10 s and more.
 MAX_BLOCKED_S = 5.0
@@ -232,11 +235,21 @@ def killed_in_an_outage(setting: Setting) -> Found:
     return Found(Counts(*map(sum, zip(first.ours, second.ours, strict=True))), {}, first.missed + second.missed)
 
 
+def _sqlite_run(setting: Setting, name: str, **sizes: Any) -> Run:
+    """A run on an SQLite store of its own, whose tables were made in advance: MLflow takes seconds for them."""
+    empty = setting.folder / "empty.db"
+    if not empty.exists():
+        client_of(f"sqlite:///{empty}")
+    run = Run(setting.folder / name, "sqlite:///mlflow.db", **sizes)
+    shutil.copyfile(empty, run.folder / "mlflow.db")
+    return run
+
+
 def locked_database(setting: Setting) -> Found:
     """T7: SQLite that another program locks for a while, and SQLite that cannot be written for a while."""
     trials = []
     for name in ("locked", "read-only"):
-        run = Run(setting.folder / name, "sqlite:///mlflow.db")
+        run = _sqlite_run(setting, name)
         database = run.folder / "mlflow.db"
         run.start()
         run.wait_for_step(20)
@@ -262,7 +275,7 @@ def killed_runs(setting: Setting) -> Found:
     """T8: killed at a random step, started again, killed again, and then left to end."""
     trials = []
     for number in range(1 if setting.quick else 20):
-        run = Run(setting.folder / f"kill-{number}", "sqlite:///mlflow.db", num_steps=100, step_s=0.01)
+        run = _sqlite_run(setting, f"kill-{number}", num_steps=100, step_s=0.01)
         for _ in range(2):
             run.start()
             run.wait_for_step(_steps_of(run) + int(setting.generator.integers(3, 30)))

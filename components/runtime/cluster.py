@@ -57,11 +57,11 @@ OWN_CLUSTER = {
     # other's interruptions: on two cores training is 7% faster without.
     "RAY_worker_niceness": "0",
 }
-# What a worker on another machine must know of this one's environment: where runs are kept, where latents are read, and the
-# way into an object store. AWS_PROFILE is not among them: it names an entry of a file that need not exist there.
+# What a worker on another machine must know of this one's environment: where latents are read, and the way into an object
+# store. AWS_PROFILE is not among them: it names an entry of a file that need not exist there. Nothing of MLflow: the stage
+# itself delivers what its workers record.
 FORWARDED = (
-    *("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-    *("MLFLOW_S3_ENDPOINT_URL", "TRANSFUSION_LATENTS", "TRANSFUSION_CACHE", "TRANSFUSION_CACHE_GIB"),
+    *("TRANSFUSION_LATENTS", "TRANSFUSION_CACHE", "TRANSFUSION_CACHE_GIB"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
 )

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from components.runtime.credentials import without_secrets
 from components.runtime.os_errors import sentence_of_connection, sentence_of_errno, sentence_of_path
 
 # Where a library raises while it handles another exception, the other one is the reason. In code of ours it need not be.
 LIBRARIES = ("mlflow", "ray", "requests", "urllib3", "sqlalchemy", "botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec")
-CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 LONGEST = 300
 
 
@@ -39,7 +39,7 @@ def sentence_of(error: BaseException) -> str | None:
 def first_line(error: object) -> str:
     """The first line of a message, without passwords, shortened where it is long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = CREDENTIALS.sub("***@", lines[0] if lines else type(error).__name__)
+    line = without_secrets(lines[0] if lines else type(error).__name__)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 

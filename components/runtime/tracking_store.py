@@ -66,7 +66,7 @@ def portable_uri(uri: str) -> str:
 def client_of(uri: str) -> MlflowClient:
     """A client, its secrets taken from the environment. BadInput for a store that cannot be used as it stands."""
     _set_environment()
-    _check_database(uri)
+    check_database(uri)
     from mlflow import MlflowClient
     from mlflow.store.db import utils
 
@@ -128,14 +128,14 @@ def database_of(uri: str) -> Path | None:
     return Path(path) if uri.startswith(SQLITE) and path.startswith("/") else None
 
 
-def _check_database(uri: str) -> None:
+def check_database(uri: str) -> None:
     """Refuse at once what MLflow would try again and again, or not say in a sentence; put a moved store right."""
     database = database_of(uri)
     if database is None:
         return
-    if database.is_dir():
-        raise BadInput(f"the tracking store {uri} is a folder, not a database; name a file in it")
     try:
+        if database.is_dir():
+            raise BadInput(f"the tracking store {uri} is a folder, not a database; name a file in it")
         database.parent.mkdir(parents=True, exist_ok=True)
         present = [path for path in (database, database.parent) if path.exists()]
     except OSError as error:

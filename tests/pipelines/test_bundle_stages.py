@@ -22,7 +22,9 @@ from components.data.tokenizer import train_tokenizer
 from components.runtime.cluster import start_ray
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest, write_json, write_manifest
-from components.runtime.tracking import open_run, set_alias, tracking_uri, version_of
+from components.runtime.recording import open_run
+from components.runtime.registry import set_alias, version_of
+from components.runtime.tracking_store import tracking_uri
 from export.batch import BatchActor
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder

@@ -31,7 +31,8 @@ from components.data.shards import shard_path, write_shard
 from components.data.tokenizer import train_tokenizer
 from components.evaluation.metrics import METRICS
 from components.runtime.files import read_json, write_json, write_manifest, write_text
-from components.runtime.tracking import open_run, tracking_uri
+from components.runtime.recording import open_run
+from components.runtime.tracking_store import tracking_uri
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion

@@ -46,7 +46,8 @@ def run_of(workspace: Path):
     from mlflow import MlflowClient
 
     identity = json.loads((workspace / "artifacts/train/run.json").read_text())
-    client = MlflowClient(identity["tracking_uri"])
+    assert identity["tracking_uri"] == "sqlite:///mlflow.db", "another folder would make an absolute path wrong"
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
     return client, client.get_run(identity["run_id"])
 
 
@@ -85,3 +86,22 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["latents"]
     pictures = {item.path for item in client.list_artifacts(first_run, "images")}
     assert any("a-red-three" in path for path in pictures)
+    assert not (workspace / "mlpending").exists()
+
+
+def test_a_run_that_fails_has_all_its_points_and_says_so(workspace: Path) -> None:
+    from mlflow import MlflowClient
+
+    # The first steps are good; then the rate has warmed up to what no weights bear.
+    settings = [*SETTINGS, "train.learning_rate=1.0e+30", "train.warmup_steps=0", "train.log_every_steps=1"]
+    process = start("train", workspace, settings, num_workers=1)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 1, output
+    assert "is not finite" in output
+    (folder,) = (workspace / ".work/train").iterdir()
+    run_id = json.loads((folder / "run.json").read_text())["run_id"]
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    assert client.get_run(run_id).info.status == "FAILED"
+    journaled = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert journaled
+    assert [entry.step for entry in client.get_metric_history(run_id, "train/loss")] == journaled

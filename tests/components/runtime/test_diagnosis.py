@@ -128,7 +128,7 @@ def test_mlflow() -> None:
 
     assert "MLFLOW_TRACKING_URI" in sentence(raised_by(lambda: MlflowClient("nonsense://x")))
     secret = MlflowException("API request to http://eve:pass@word@host/api failed\nwith a long tail")
-    assert "word" not in sentence(secret) and "***@host" in sentence(secret) and "tail" not in sentence(secret)
+    assert "word" not in sentence(secret) and "://host" in sentence(secret) and "tail" not in sentence(secret)
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

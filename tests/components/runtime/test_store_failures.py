@@ -158,12 +158,14 @@ def unprivileged(folder: Path) -> Iterator[None]:
     for parent, mode in closed:
         parent.chmod(mode | 5)
     if was_root:
+        os.setegid(65534)
         os.seteuid(65534)
     try:
         yield
     finally:
         if was_root:
             os.seteuid(0)
+            os.setegid(0)
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
         for parent, mode in closed:

@@ -14,6 +14,7 @@ from components.runtime import tracking
 from components.runtime.failure import BadInput
 from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
+from components.runtime.sender import Patience
 from components.runtime.tracking_store import client_of, project_folder, tracking_uri
 
 
@@ -159,7 +160,7 @@ def test_a_run_is_reopened_and_an_unknown_one_replaced(store: Path, capsys: pyte
 def test_a_run_that_is_deleted_while_it_goes_on_says_how_to_bring_it_back(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.runtime.sender.PATIENT", (0.5, 60.0))
+    monkeypatch.setattr("components.runtime.recording.PATIENT", Patience(0.5, 60.0))
     identity = open_run("attempt")
     client = client_of(identity.tracking_uri)
     client.delete_run(identity.run_id)

@@ -1,0 +1,238 @@
+"""Every way out of a stage ends its run rightly, and nothing is lost or doubled by a store, or a process, that goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.faults.store_server import StoreServer
+from components.runtime.failure import BadInput, GateRefused
+from components.runtime.recording import open_run, recorded, send_pending
+from components.runtime.sender import Patience
+from components.runtime.tracking import RunIdentity, Tracker, pending_folder
+from components.runtime.tracking_store import client_of
+
+ROOT = Path(__file__).resolve().parents[3]
+# Records a point every few milliseconds and goes on until it is ended.
+ENDLESS = """
+import itertools, sys, time
+from components.runtime.recording import open_run, recorded
+run = open_run("attempt", run_id=sys.argv[1])
+with recorded(run) as tracker:
+    for step in itertools.count(int(sys.argv[2])):
+        tracker.metrics({"loss": 1 / step}, step, once=True)
+        print(step, flush=True)
+        time.sleep(0.005)
+"""
+
+
+def state_of(identity: RunIdentity) -> tuple[str, list[int]]:
+    """The run's status, and the steps of its points."""
+    client = client_of(identity.tracking_uri)
+    history = client.get_metric_history(identity.run_id, "loss")
+    return client.get_run(identity.run_id).info.status, sorted(entry.step for entry in history)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BadInput("no"), "FAILED"),
+        (GateRefused("no"), "FAILED"),
+        (RuntimeError("a fault of ours"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(3), "KILLED"),
+    ],
+)
+def test_an_exception_ends_the_run_and_goes_on(store: Path, error: BaseException, status: str) -> None:
+    identity = open_run("attempt")
+
+    def fail() -> None:
+        with recorded(identity) as tracker:
+            tracker.metrics({"loss": 1.0}, 1)
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail()
+    assert raised.value is error
+    assert state_of(identity) == (status, [1])
+    assert not pending_folder().exists()
+
+
+def endless(identity: RunIdentity, first: int, last: int) -> subprocess.Popen[str]:
+    """The endless process, when it has recorded `last`."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ENDLESS, identity.run_id, str(first)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= last:
+            return process
+    raise AssertionError(f"ended with {process.wait()}")
+
+
+def rest_of(process: subprocess.Popen[str], number: int, before: int) -> int:
+    """Signal the process; the last step that it recorded."""
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=120)
+    return int([str(before), *said.split()][-1])
+
+
+def test_sigterm_and_sigkill(store: Path) -> None:
+    identity = open_run("attempt")
+    process = endless(identity, 1, 20)
+    last = rest_of(process, signal.SIGTERM, 20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert state_of(identity) == ("KILLED", list(range(1, last + 1)))
+
+    # SIGKILL leaves no time for anything; the process that goes on from an earlier step sends the rest.
+    process = endless(identity, last - 5, last + 30)
+    killed_at = rest_of(process, signal.SIGKILL, last + 30)
+    assert process.returncode == -signal.SIGKILL
+    assert state_of(identity)[0] == "RUNNING"
+    with recorded(open_run("attempt", run_id=identity.run_id)) as tracker:
+        for step in range(killed_at - 10, killed_at + 10):
+            tracker.metrics({"loss": 1 / step}, step, once=True)
+    assert state_of(identity) == ("FINISHED", list(range(1, killed_at + 10)))
+    assert not pending_folder().exists()
+
+
+def test_the_next_stage_sends_what_a_killed_run_left(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dead, alive = open_run("attempt"), open_run("another")
+    tracker = Tracker(dead)
+    tracker.status("RUNNING")
+    for step in range(1, 8):
+        tracker.metrics({"loss": 1 / step}, step, once=True)
+    with recorded(alive):
+        pass
+    assert state_of(dead) == ("RUNNING", []), "somebody still writes it"
+    tracker.close()
+    with recorded(alive):
+        pass
+    assert state_of(dead) == ("KILLED", list(range(1, 8)))
+    assert not pending_folder().exists()
+
+
+def test_a_moved_project_sends_what_waits_to_its_own_store(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = open_run("attempt")
+    tracker = Tracker(identity)
+    tracker.metrics({"loss": 1.0}, 1)
+    tracker.close()
+    new = tmp_path / "elsewhere"
+    shutil.move(store, new)
+    monkeypatch.chdir(new)
+    assert send_pending(pending_folder(), print) == (1, 0)
+    moved = identity._replace(tracking_uri=f"sqlite:///{new}/mlflow.db")
+    assert state_of(moved) == ("KILLED", [1])
+
+
+def test_an_experiment_in_a_copy_that_dvc_deletes_is_kept(store: Path) -> None:
+    (store / "stage.py").write_text(
+        "from components.runtime.recording import open_run, recorded\n"
+        "with recorded(open_run('attempt')) as tracker:\n"
+        "    tracker.metrics({'loss': 1.0}, 1)\n"
+        "    open('out.txt', 'w').write(tracker.run_id)\n"
+    )
+    (store / "dvc.yaml").write_text(
+        f"stages:\n  show:\n    cmd: {sys.executable} stage.py\n    params: [a]\n    outs: [out.txt]\n"
+    )
+    (store / "params.yaml").write_text("a: 1\n")
+    (store / ".gitignore").write_text("/mlflow.db\n/mlartifacts/\n/out.txt\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=store, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("git", "init", "-q", ".")
+    run(sys.executable, "-m", "dvc", "init", "-q")
+    run("git", "add", "-A")
+    run("git", "-c", "user.email=a@example.org", "-c", "user.name=a", "commit", "-qm", "a project")
+    run(sys.executable, "-m", "dvc", "exp", "run", "--temp", "-S", "a=2")
+    client = client_of(f"sqlite:///{store}/mlflow.db")
+    experiment = client.get_experiment_by_name("transfusion")
+    assert experiment is not None
+    assert experiment.artifact_location == (store / "mlartifacts").as_uri()
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert (found.info.status, found.data.metrics, "dvc.exp_name" in found.data.tags) == ("FINISHED", {"loss": 1.0}, True)
+
+
+def test_a_server_that_dies_is_stopped_and_comes_back(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("components.runtime.recording.PATIENT", Patience(1.0, 60.0))
+    picture, blocked_s = np.zeros((8, 8, 3), np.uint8), 0.0
+    with StoreServer(tmp_path / "server") as server:
+        # The server asks for none; where it is kept is what matters here.
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("//", "//anna:hunter2@"))
+        identity = open_run("attempt")
+
+        def record(steps: range) -> float:
+            longest_s = 0.0
+            for step in steps:
+                started_s = time.monotonic()
+                tracker.metrics({"loss": 1 / step}, step, once=True)
+                if step % 10 == 0:
+                    tracker.image(picture, "samples/one", step, once=True)
+                longest_s = max(longest_s, time.monotonic() - started_s)
+            return longest_s
+
+        with recorded(identity) as tracker:
+            tracker.params({"password": "postgresql://anna:hunter2@host/db"})
+            record(range(1, 20))
+            wait_until(lambda: state_of(identity)[1] == list(range(1, 20)))
+            server.stop()
+            blocked_s = record(range(20, 200))
+            wait_until(lambda: "does not answer in time" in said(capfd))
+            server.wake()
+            wait_until(lambda: state_of(identity)[1] == list(range(1, 200)))
+            record(range(200, 230))
+            server.kill()
+            record(range(230, 300))
+        assert blocked_s < 1.5, "less than the time after which a call to the server is given up"
+        text = said(capfd)
+        assert "have not reached" in text and str(pending_folder() / identity.run_id) in text and "pipelines.sync" in text
+        command = [sys.executable, "-m", "pipelines.sync"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "1 runs still wait" in done.stderr and "Traceback" not in done.stderr
+        server.start()
+        text += done.stderr + done.stdout
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert state_of(identity) == ("FINISHED", list(range(1, 300)))
+        names = [item.path for item in client_of(identity.tracking_uri).list_artifacts(identity.run_id, "images")]
+        assert sorted(int(name.split("+")[2]) for name in names if name.endswith(".png")) == list(range(10, 300, 10))
+        assert not pending_folder().exists()
+    text += done.stderr + done.stdout + said(capfd) + json.dumps(identity)
+    assert "hunter2" not in text
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+
+
+_SAID: list[str] = []
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> str:
+    """Everything that was printed so far."""
+    _SAID.append("".join(capfd.readouterr()))
+    return "".join(_SAID)
+
+
+def wait_until(condition, timeout_s: float = 120.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "timed out"
+        time.sleep(0.05)
