@@ -71,32 +71,45 @@ class Outbox:
         (self.files / name / file_name).write_bytes(data)
         return name
 
-    def waiting(self, lane: str = "") -> list[Entry]:
-        """The entries that were not delivered, of one lane or of all, in order. Half an entry, which a kill left, is none."""
-        if not lane:
-            return [entry for each in LANES for entry in self.waiting(each)]
-        start = self._delivered(lane)
+    def waiting(self) -> list[Entry]:
+        """The entries that were not delivered."""
+        return [entry for lane in LANES for entry in self.look(lane)[0]]
+
+    def look(self, lane: str) -> tuple[list[Entry], int]:
+        """The lane's entries that were not delivered, in order, and up to which byte the file was read.
+
+        Half an entry, which a kill left, is none.
+        """
+        found, end = list[Entry](), self._delivered(lane)
         try:
             with self.entries.open("rb") as file:
-                file.seek(start)
+                file.seek(end)
                 lines = file.read().splitlines(keepends=True)
         except FileNotFoundError:
-            return []
-        found, end = [], start
+            return found, end
+        at = end
         for line in lines:
-            end += len(line)
+            at += len(line)
             value = _parsed(line)
+            if value is not None:
+                end = at
             if value is not None and _lane(value) == lane:
-                found.append(Entry(value, end))
-        return found
+                found.append(Entry(value, at))
+        return found, end
 
     def mark_delivered(self, entry: Entry) -> None:
         """Recorded only now, after the store took the entry: after a kill in between it is delivered again."""
-        partial = self.folder / f"delivered.{os.getpid()}"
-        partial.write_text(str(entry.end))
-        partial.replace(self.folder / f"delivered-{_lane(entry.value)}")
+        self.mark(_lane(entry.value), entry.end)
         if name := entry.value.get("file"):
             shutil.rmtree(self.files / name, ignore_errors=True)
+
+    def mark(self, lane: str, end: int) -> None:
+        """What of the lane stands before `end`, in bytes, was delivered."""
+        if end == self._delivered(lane):
+            return
+        partial = self.folder / f"delivered.{os.getpid()}"
+        partial.write_text(str(end))
+        partial.replace(self.folder / f"delivered-{lane}")
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Keep an entry that the store will never take."""

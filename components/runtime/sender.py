@@ -98,11 +98,12 @@ class Sender:
     def _deliver_lane(self, lane: str) -> str:
         """The sentence of the failure that stopped it, or ""."""
         try:
-            waiting = self.outbox.waiting(lane)
+            waiting, end = self.outbox.look(lane)
             while waiting:
                 together = _together(waiting)
                 self._send(waiting[:together])
                 waiting = waiting[together:]
+            self.outbox.mark(lane, end)
         except Exception as error:  # a thread beside the work must not end whatever the store, or its answer, is like
             self._delivery.forget()
             failure = str(error) if isinstance(error, BadInput) else explained(error, self.uri)
