@@ -39,6 +39,7 @@ class Sender:
         self._say, self._said_failure = say, False
         self._delivery = Delivery(outbox.files, uri, run_id)
         self._wake, self._ended, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._given_up = threading.Event()
         self._delivered_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"sender-{run_id[:8]}", daemon=True)
 
@@ -53,6 +54,7 @@ class Sender:
         while not self._done.wait(0.05):
             idle_s = time.monotonic() - self._delivered_s
             if idle_s > (patience.failing_s if self.failure else patience.silent_s):
+                self._given_up.set()
                 return False
         return not self.outbox.waiting()
 
@@ -67,9 +69,9 @@ class Sender:
 
     def _deliver_until_ended(self) -> None:
         pause_s = RETRY_AFTER_S
-        while True:
+        while not self._given_up.is_set():
             with self.outbox.delivering() as mine:
-                while mine:
+                while mine and not self._given_up.is_set():
                     # Looked at before delivering: what is appended before the end is seen after it.
                     ended = self._ended.is_set()
                     if self._deliver():
@@ -79,12 +81,12 @@ class Sender:
                         self._wake.wait(LOOK_EVERY_S)
                     else:
                         # Not cut short by the end, which is no reason to hurry a store that fails.
-                        time.sleep(pause_s)
+                        self._given_up.wait(pause_s)
                         pause_s = min(2 * pause_s, MAX_RETRY_AFTER_S)
-            self.failure = "another process is sending"
+            self.failure = self.failure or "another process is sending"
             if self._ended.is_set() and not self.outbox.waiting():
                 return
-            time.sleep(LOOK_EVERY_S)
+            self._given_up.wait(LOOK_EVERY_S)
 
     def _deliver(self) -> bool:
         """Send what waits; False where the store failed."""
@@ -103,6 +105,8 @@ class Sender:
                 together = _together(waiting)
                 self._send(waiting[:together])
                 waiting = waiting[together:]
+                if self._given_up.is_set():
+                    return self.failure
             self.outbox.mark(lane, end)
         except Exception as error:  # a thread beside the work must not end whatever the store, or its answer, is like
             self._delivery.forget()

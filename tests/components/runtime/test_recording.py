@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,9 @@ from components.runtime.recording import open_run, recorded, send_pending
 from components.runtime.sender import Patience
 from components.runtime.tracking import RunIdentity, Tracker, pending_folder
 from components.runtime.tracking_store import client_of
+from components.training.journal import add_to
+from components.training.run import open_training_run
+from pipelines.sync import sync
 
 ROOT = Path(__file__).resolve().parents[3]
 # Records a point every few milliseconds and goes on until it is ended.
@@ -35,11 +40,13 @@ with recorded(run) as tracker:
 """
 
 
-def state_of(identity: RunIdentity) -> tuple[str, list[int]]:
-    """The run's status, and the steps of its points."""
-    client = client_of(identity.tracking_uri)
-    history = client.get_metric_history(identity.run_id, "loss")
-    return client.get_run(identity.run_id).info.status, sorted(entry.step for entry in history)
+def state_of(identity: RunIdentity, database: Path | None = None) -> tuple[str, list[int]]:
+    """The run's status, and the steps of its points, as the database has them."""
+    database = database or Path(identity.tracking_uri.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
+        ((status,),) = connection.execute("SELECT status FROM runs WHERE run_uuid = ?", (identity.run_id,)).fetchall()
+        points = "SELECT step FROM metrics WHERE run_uuid = ? AND key = 'loss' ORDER BY step"
+        return status, [step for (step,) in connection.execute(points, (identity.run_id,))]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +128,30 @@ def test_the_next_stage_sends_what_a_killed_run_left(store: Path, capsys: pytest
     assert not pending_folder().exists()
 
 
+def test_a_run_that_the_store_lost_is_told_its_course_again(store: Path) -> None:
+    folder = store / "work"
+    folder.mkdir()
+
+    def opened() -> RunIdentity:
+        return open_training_run(folder, params={"seed": 1}, latents=store, digests={"latents": "a" * 64})
+
+    first = opened()
+    with recorded(first) as tracker:
+        for step in range(1, 6):
+            tracker.metrics({"train/loss": 1 / step}, step, once=True)
+            add_to(folder / "metrics.jsonl", step, {"train/loss": 1 / step})
+    assert opened() == first
+    client = client_of(first.tracking_uri)
+    client.delete_run(first.run_id)
+    second = opened()
+    assert second.run_id != first.run_id
+    with recorded(second) as tracker:
+        tracker.metrics({"train/loss": 1 / 6}, 6, once=True)
+    history = client.get_metric_history(second.run_id, "train/loss")
+    assert [(entry.step, entry.value) for entry in history] == [(step, 1 / step) for step in range(1, 7)]
+    assert client.get_run(second.run_id).data.params == {"seed": "1"}
+
+
 def test_a_moved_project_sends_what_waits_to_its_own_store(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,29 +223,28 @@ def test_a_server_that_dies_is_stopped_and_comes_back(
         with recorded(identity) as tracker:
             tracker.params({"password": "postgresql://anna:hunter2@host/db"})
             record(range(1, 20))
-            wait_until(lambda: state_of(identity)[1] == list(range(1, 20)))
+            wait_until(lambda: state_of(identity, server.database)[1] == list(range(1, 20)))
             server.stop()
             blocked_s = record(range(20, 200))
             wait_until(lambda: "does not answer in time" in said(capfd))
             server.wake()
-            wait_until(lambda: state_of(identity)[1] == list(range(1, 200)))
+            wait_until(lambda: state_of(identity, server.database)[1] == list(range(1, 200)))
             record(range(200, 230))
             server.kill()
             record(range(230, 300))
         assert blocked_s < 1.5, "less than the time after which a call to the server is given up"
         text = said(capfd)
         assert "have not reached" in text and str(pending_folder() / identity.run_id) in text and "pipelines.sync" in text
+        with pytest.raises(GateRefused, match="1 runs still wait"):
+            sync("")
+        server.start()
         command = [sys.executable, "-m", "pipelines.sync"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and "1 runs still wait" in done.stderr and "Traceback" not in done.stderr
-        server.start()
-        text += done.stderr + done.stdout
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert state_of(identity) == ("FINISHED", list(range(1, 300)))
-        names = [item.path for item in client_of(identity.tracking_uri).list_artifacts(identity.run_id, "images")]
-        assert sorted(int(name.split("+")[2]) for name in names if name.endswith(".png")) == list(range(10, 300, 10))
+        assert state_of(identity, server.database) == ("FINISHED", list(range(1, 300)))
+        pictures = (server.folder / "artifacts").rglob("*.png")
+        assert sorted(int(path.name.split("+")[2]) for path in pictures) == list(range(10, 300, 10))
         assert not pending_folder().exists()
     text += done.stderr + done.stdout + said(capfd) + json.dumps(identity)
     assert "hunter2" not in text
