@@ -67,7 +67,7 @@ def _check(database: sqlite3.Connection, file: CorpusFile) -> None:
 
     captions_file = "give COCO's captions file (captions_train2017.json)"
     if not has_any("images"):
-        raise BadInput(f"{file.name} lists no images; {captions_file}, with `images` and `annotations`")
+        raise BadInput(f"{file.name} lists no images that have an id; {captions_file}, with `images` and `annotations`")
     if has_any("boxed") and not has_any("captions"):
         raise BadInput(f"{file.name} holds boxes or segments and no captions; {captions_file}")
 

@@ -13,7 +13,7 @@ from components.data.intake.rejected import Rejected
 from components.data.readers import parquet_types as types
 from components.data.readers.caption_columns import are_captions, caption_columns
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.picture_columns import NUM_FIRST_VALUES, Column, Watch, picture_column
+from components.data.readers.picture_columns import EMPTY, NUM_FIRST_VALUES, Column, Watch, picture_column
 from components.data.readers.picture_signs import says_picture
 from components.data.readers.rows import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
 from components.runtime.failure import BadInput
@@ -34,7 +34,9 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
         of_captions = are_captions(texts, schema.names)
         keys = [name for name in KEY_FIELDS if name in schema.names]
         others = [name for name in schema.names if name not in (*texts, *keys)] if file.takes_images else []
-        pictures = picture_column(file, first_values(file, table, others), of_captions=of_captions)
+        columns = first_values(file, table, others)
+        pictures = picture_column(file, columns, of_captions=of_captions)
+        empty = (EMPTY,) if any(says_picture(column.name) and column.is_empty for column in columns) else ()
         watch = Watch(file, of_captions=of_captions)
         unread = [name for name in others if _may_tell(schema.field(name))] if pictures is None else [pictures.name]
         for number, values in enumerate(table_rows(file, table, [*keys, *texts, *unread], BATCH_ROWS)):
@@ -44,9 +46,9 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
             if pictures is not None:
                 yield pair_row(position, key, text, pictures.read(rest))
             elif isinstance(text, list):
-                yield pair_row(position, key, text, [], watch.notes(rest))
+                yield pair_row(position, key, text, [], (*empty, *watch.notes(rest)))
             else:
-                yield text_row(position, key, text, watch.notes(rest))
+                yield text_row(position, key, text, (*empty, *watch.notes(rest)))
 
 
 @contextmanager
@@ -97,15 +99,13 @@ def first_values(file: CorpusFile, table: pq.ParquetFile, names: Sequence[str]) 
     # A table of its own, because the other one fetches whole columns ahead from a store.
     reading = {"buffer_size": LOCAL_BUFFER_BYTES, "pre_buffer": False, "arrow_extensions_enabled": False}
     with pq.ParquetFile(file.bytes, metadata=table.metadata, **reading) as beginning:
-        return [
-            Column(
-                field.name,
-                _first_values(beginning, field) if _may_tell(field) else [],
-                is_picture=field.name in images or (types.holds_bytes(field.type) and says_picture(field.name)),
-                are_pixels=types.are_pixels(field),
-            )
-            for field in map(schema.field, names)
-        ]
+        return [_column(beginning, field, images) for field in map(schema.field, names)]
+
+
+def _column(table: pq.ParquetFile, field: pa.Field, images: set[str]) -> Column:
+    values = _first_values(table, field) if _may_tell(field) else []
+    is_picture = field.name in images or (types.holds_bytes(field.type) and says_picture(field.name))
+    return Column(field.name, values, is_picture, types.are_pixels(field), is_empty=_may_tell(field) and not values)
 
 
 def _first_values(table: pq.ParquetFile, field: pa.Field) -> list[Any]:
@@ -125,4 +125,5 @@ def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
 def _may_tell(field: pa.Field) -> bool:
     """Whether values of the column can bear a sign of a picture: text, bytes, or numbers whose name says so."""
-    return types.holds_text(field.type) or (says_picture(field.name) and pa.types.is_integer(field.type))
+    kind = field.type
+    return types.holds_text(kind) or (says_picture(field.name) and (pa.types.is_integer(kind) or pa.types.is_null(kind)))

@@ -25,17 +25,23 @@ NUM_FIRST_VALUES = 32
 NUM_LOOKED_FOR = 8
 # Pictures that stand in the column itself.
 HERE = (Kind.BYTES, Kind.DATA)
-NOT_READ = "names a picture in a field that is not read"
+NOT_READ, EMPTY = "names a picture in a field that is not read", "a column for pictures is empty"
+# Base64 for URLs has these two signs for the usual ones, and mostly no padding.
+URL_SAFE = str.maketrans("-_", "+/")
 DATA_URI_HEAD = re.compile(r"\s*data:image/[^,]{0,200},", re.IGNORECASE)
 
 
 class Column(NamedTuple):
-    """A column that is not read as text. values: its first ones, none of them null. is_picture: its type says it is one."""
+    """A column that is not read as text.
+
+    values: its first ones, none of them null. is_picture: its type says it is one. is_empty: it was looked through.
+    """
 
     name: str
     values: Sequence[Any]
     is_picture: bool = False
     are_pixels: bool = False
+    is_empty: bool = False
 
 
 class PictureColumn(NamedTuple):
@@ -132,13 +138,13 @@ class Watch:
             often = self._num_weak[name] >= max(WEAK_SHARE * self._num_values[name], WEAK_SHARE * NUM_FIRST_VALUES)
             for sign in signs:
                 if sign.is_sure or often:
-                    raise refuse_sign(self._file, sign)
+                    raise refuse_sign(self._file, sign, is_late="." not in sign.path and not has_own)
             found = found or bool(signs)
         return (NOT_READ,) if found else ()
 
 
-def refuse_sign(file: CorpusFile, sign: Sign) -> BadInput:
-    """The sentence for pictures that are there and not to be had."""
+def refuse_sign(file: CorpusFile, sign: Sign, *, is_late: bool = False) -> BadInput:
+    """The sentence for pictures that are there and not to be had; is_late: the first values of the column had none."""
     column = f"in the column {sign.path} ({sign.example})"
     if sign.kind is Kind.LINK:
         fetch = "download them with img2dataset and give the tars that it writes"
@@ -147,8 +153,11 @@ def refuse_sign(file: CorpusFile, sign: Sign) -> BadInput:
         return refusal(file, f"names its pictures by an id {column}", "give the names of their files instead")
     if sign.kind is Kind.PIXELS:
         return refusal(file, f"has pictures as numbers {column}", "store them as PNG or JPEG files' bytes")
-    where = "a column of its own, called image"
-    return refusal(file, f"has pictures {column} where they are not read", f"bring them into {where}")
+    if is_late:
+        return refusal(file, f"has pictures {column} behind rows that have none", f"put one among the first {NUM_FIRST_VALUES}")
+    return refusal(
+        file, f"has pictures {column} where they are not read", "bring them into a column of their own, called image"
+    )
 
 
 def refusal(file: CorpusFile, what: str, do: str) -> BadInput:
@@ -172,7 +181,8 @@ def _of_text(value: str, folder: Folder) -> Picture:
         return folder.image(value.strip())
     head = DATA_URI_HEAD.match(value)
     try:
-        return base64.b64decode("".join(value[head.end() if head else 0 :].split()), validate=True)
+        text = "".join(value[head.end() if head else 0 :].split()).translate(URL_SAFE).rstrip("=")
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         return Fault("image is no valid base64")
 

@@ -7,6 +7,7 @@ that ends as pictures do is a weak sign: web pages are named like that too, now 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from enum import Enum
@@ -20,12 +21,12 @@ FIRST_BYTES = re.compile(
 )
 DATA_URI = re.compile(r"\s*data:image/", re.IGNORECASE)
 # JPEG, PNG, GIF and WebP in base64: what their first bytes become.
-BASE64 = re.compile(r"\s*(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/=\s]{40}")
+BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/_=\s-]{40}")
 LINK = re.compile(r"\s*(?:[a-z][a-z0-9+.-]{1,15}:)?//\S+\s*$", re.IGNORECASE)
 PICTURE_LINK = re.compile(rf"\S*\.(?:{ENDINGS})(?![a-z0-9])", re.IGNORECASE)
 PICTURE_NAME = re.compile(rf"[^\r\n]{{1,1000}}\.(?:{ENDINGS})\s*$", re.IGNORECASE)
 # Longer strings are texts; data is told by its beginning.
-LONGEST_NAME = 4096
+LONGEST_NAME, LONGEST_JSON = 4096, 2**20
 
 PICTURES = (
     "images?|imgs?|pictures?|pics?|photos?|photographs?|pixels?|thumbnails?|thumb|jpe?gs?|pngs?|webp|gif|bmp|avif|tiff?"
@@ -88,6 +89,8 @@ def signs_in(name: str, value: Any, *, of_captions: bool) -> Iterator[Sign]:
         elif not _are_numbers(value):
             for inner in value:
                 yield from signs_in(name, inner, of_captions=of_captions)
+    elif (inner := _json(value)) is not None:
+        yield from signs_in(name, inner, of_captions=of_captions)
     else:
         sign = _sign(name, value, of_captions)
         if sign:
@@ -116,10 +119,23 @@ def is_link(value: str | bytes) -> bool:
     return len(text) < LONGEST_NAME and LINK.match(text) is not None
 
 
+def _json(value: Any) -> dict[str, Any] | list[Any] | None:
+    """The object or list that a string spells; None for any other."""
+    if not isinstance(value, str) or not value.startswith(("{", "[")) or len(value) > LONGEST_JSON:
+        return None
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, (dict, list)) else None
+
+
 def _sign(name: str, value: Any, of_captions: bool) -> Sign | None:
     is_id = ID_WORD.fullmatch(_last_word(name)) is not None
     if isinstance(value, int) and not isinstance(value, bool):
-        return Sign(name, Kind.ID, True, str(value)) if is_id and says_picture(name) else None
+        # `image: 7` is one picture's number, and `images: 7` how many there are.
+        is_number_of_one = is_id or (len(_words(name)) == 1 and not name.lower().endswith("s"))
+        return Sign(name, Kind.ID, True, str(value)) if is_number_of_one and says_picture(name) else None
     if not isinstance(value, (str, bytes)) or not value.strip():
         return None
     kind, example = kind_of(value), _shown(value)

@@ -241,6 +241,10 @@ BYTES = (
     all_read("dictionary", table(image=pa.array(blobs()).dictionary_encode(), caption=WORDS)),
     all_read("a name that says nothing", table(content_bytes=blobs(), caption=WORDS)),
     all_read("base64", table(image=base64s(), caption=WORDS)),
+    all_read(
+        "base64 for URLs",
+        table(image=[one.translate(str.maketrans("+/", "-_")).rstrip("=") for one in base64s()], caption=WORDS),
+    ),
     all_read("data URI", table(image=base64s("data:image/jpeg;base64,"), caption=WORDS)),
     Case("several a row", table(images=LISTED, caption=WORDS), documents=8, images=16),
     Case("Hub features", hub_table, documents=8, images=8, rejected=2, says="2 missing image"),
@@ -259,6 +263,13 @@ REFUSED = (
     Case("pixels", table(image=GRID, caption=WORDS), refused=r"numbers in the column image"),
     Case("pixels of no name", table(x=GRID, text=WORDS), refused="numbers in the column x"),
     Case("ids of pictures", table(image_id=list(NUMBERS), caption=WORDS), refused="by an id in the column image_id"),
+    Case("numbers of pictures", table(image=list(NUMBERS), text=WORDS), refused="by an id in the column image"),
+    Case(
+        "a link in JSON",
+        table(meta=[json.dumps({"img": {"url": u}}) for u in LINKS], text=WORDS),
+        refused="column meta.img.url",
+    ),
+    Case("lines without text", lines(image=NAMES, turns=[[{"from": "human"}]] * 8), refused="columns image, turns and none of"),
     Case("two columns", table(image=structs(), mask=blobs("PNG"), text=WORDS), refused="columns image, mask; keep one"),
     Case("bytes in a struct", table(sample=[{"x": {"data": b}} for b in blobs()], text=WORDS), refused="column sample.x.data"),
     Case("pictures that come late", late_pictures, refused="column extra"),
@@ -267,6 +278,7 @@ REFUSED = (
     Case("two captions", table(img=structs(), caption_en=WORDS, caption_de=WORDS), refused="captions: caption_en, caption_de"),
     Case("a line's link", lines(text=WORDS, image=LINKS), refused="column image"),
     Case("a late line's link", lines(text=WORDS * 9, image=[None] * 71 + LINKS[:1]), refused="column image"),
+    Case("a late line's name", lines(text=WORDS * 9, image=[None] * 71 + NAMES[:1]), refused="behind rows that have none"),
     Case("a line's nested link", lines(text=WORDS, meta=[{"image_url": u} for u in LINKS]), refused="column meta.image_url"),
     Case("pages that link elsewhere", pages_that_link_elsewhere, refused="column image_urls"),
     Case("bytes beside pages", interleaved_table, refused="column thumbs"),
@@ -302,6 +314,8 @@ CHOSEN = (
     text_alone("images: none, matched", lambda folder: {**matched_lines(folder), "images": "none"}),
     text_alone("web pages", table(text=WORDS, url=PAGES, image_width=list(NUMBERS), license=WORDS)),
     text_alone("lines of web pages", lines(text=WORDS, url=PAGES, meta=[{"source": "C4"}] * 8)),
+    text_alone("an empty column", table(text=WORDS, image=pa.nulls(8)), says="8 a column for pictures is empty"),
+    text_alone("empty links", table(text=WORDS, image_url=pa.nulls(8, pa.string())), says="8 a column for pictures is empty"),
     Case("few picture pages", few_picture_pages, documents=40, says="1 names a picture in a field that is not read"),
 )
 OTHERS = (

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import TextSegment
+from components.data.intake.images import to_square_png
 from components.runtime.failure import BadInput
-from tests.components.data.corpora import IMAGE_STRUCT, picture, read, reasons, write_parquet
+from tests.components.data.corpora import IMAGE_STRUCT, outline, picture, read, reasons, write_parquet
 
 
 def test_parquet_with_an_image_struct(tmp_path: Path) -> None:
@@ -97,3 +98,13 @@ def test_a_parquet_column_named_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=r"a\.parquet has two columns of one name"):
         read("parquet", tmp_path / "a.parquet")
+
+
+def test_several_pictures_keep_their_order_on_either_side_of_the_caption(tmp_path: Path) -> None:
+    column = pa.array([[picture(2 * n), picture(2 * n + 1)] for n in range(12)], pa.list_(pa.binary()))
+    write_parquet(tmp_path / "a.parquet", images=column, caption=[f"caption {n}" for n in range(12)])
+    documents, rejected = read("parquet", tmp_path / "a.parquet", caption_first_share=0.5)
+    assert rejected == []
+    for number, document in enumerate(documents.values()):
+        assert document.images == tuple(to_square_png(picture(2 * number + k), 16) for k in range(2))
+    assert {outline(document)[0] == "<image>" for document in documents.values()} == {True, False}
