@@ -86,6 +86,7 @@ def picture_column(file: CorpusFile, columns: Sequence[Column], *, of_captions: 
     if len(chosen) > 1:
         raise refusal(file, f"has pictures in the columns {', '.join(chosen)}", "keep one of them")
     elsewhere = [sign for name, sign in found.items() if name not in own and sign.kind in HERE]
+    elsewhere += [sign for sign in found.values() if sign.kind is Kind.PIXELS]
     if elsewhere or (found and not chosen):
         raise refuse_sign(file, (elsewhere or list(found.values()))[0])
     if not chosen:

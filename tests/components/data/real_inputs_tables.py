@@ -271,6 +271,7 @@ REFUSED = (
     ),
     Case("lines without text", lines(image=NAMES, turns=[[{"from": "human"}]] * 8), refused="columns image, turns and none of"),
     Case("two columns", table(image=structs(), mask=blobs("PNG"), text=WORDS), refused="columns image, mask; keep one"),
+    Case("pixels beside", table(image=structs(), pixel_values=GRID, text=WORDS), refused="numbers in the column pixel_values"),
     Case("bytes in a struct", table(sample=[{"x": {"data": b}} for b in blobs()], text=WORDS), refused="column sample.x.data"),
     Case("pictures that come late", late_pictures, refused="column extra"),
     Case("names that lead out", names_that_lead_out, refused="none of the first lies in"),
