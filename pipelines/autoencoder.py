@@ -14,11 +14,12 @@ import torch
 
 from components.runtime.cluster import device
 from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import fresh_folder, publish, read_manifest, write_json, write_manifest
+from components.runtime.files import fresh_folder, publish, write_json, write_manifest
 from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder
 from components.training.pictures import save_pairs
 from model.latents.autoencoder import Autoencoder
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params
 
 REPORT = paths.REPORTS / "autoencoder"
@@ -27,7 +28,7 @@ NUM_PICTURES = 16
 
 def main(params: Params) -> None:
     config = params.autoencoder
-    read_manifest(paths.DOCUMENTS, kind="documents")
+    _, ancestors = given("documents")
     if config.pretrained:
         autoencoder = load(Path(config.pretrained))
     else:
@@ -52,7 +53,7 @@ def main(params: Params) -> None:
         raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
     work = fresh_folder(paths.WORK / "autoencoder" / "published")
     autoencoder.cpu().save_pretrained(work)
-    write_manifest(work, kind="autoencoder", **facts)
+    write_manifest(work, kind="autoencoder", ancestors=ancestors, **facts)
     publish(work, paths.AUTOENCODER)
     shutil.rmtree(work.parent)
     print(

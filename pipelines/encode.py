@@ -15,8 +15,9 @@ from components.data.encode.encoding import Sources, encode_parts, work_digest
 from components.data.encode.latents import EncodeSettings
 from components.data.encode.variants import Views
 from components.data.quarantine import read_keys
-from components.runtime.files import read_manifest, write_json
+from components.runtime.files import write_json
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params
 
 
@@ -30,10 +31,10 @@ class Inputs(NamedTuple):
 
 
 def inputs(params: Params) -> Inputs:
-    """What is encoded, and how; the folders that are not read whole here are checked."""
-    documents = read_manifest(paths.DOCUMENTS, kind="documents")
-    read_manifest(paths.AUTOENCODER, kind="autoencoder")
+    """What is encoded, and how; BadInput unless all of it belongs together and has the bytes it was written with."""
     quarantine = read_keys(paths.QUARANTINE / "documents.jsonl")
+    manifests, ancestors = given("tokenizer", "documents", "documents verdict", "autoencoder")
+    documents = manifests["documents"]
     sources = Sources(paths.DOCUMENTS, paths.TOKENIZER, paths.AUTOENCODER, quarantine)
     config = params.encode
     settings = EncodeSettings(
@@ -43,7 +44,8 @@ def inputs(params: Params) -> Inputs:
         image_side_px=documents["image_side_px"],
         views=Views(config.flip, config.crops, config.crop_share),
     )
-    assembly = Assembly(documents.get("weights", {}), config.text_to_image_ratio, config.shard_mib * 2**20)
+    weights, shard_bytes = documents.get("weights", {}), config.shard_mib * 2**20
+    assembly = Assembly(weights, config.text_to_image_ratio, shard_bytes, ancestors)
     return Inputs(sources, settings, assembly, paths.WORK / "encode" / work_digest(sources, settings))
 
 

@@ -14,28 +14,30 @@ from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Findings, Subject, measure
 from components.runtime.cluster import device
-from components.runtime.files import read_json, read_manifest, write_bytes, write_json, write_text
+from components.runtime.files import read_json, write_bytes, write_json, write_manifest, write_text
 from components.runtime.recording import open_run, recorded
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params
 
-REPORT = paths.REPORTS / "evaluate"
+REPORT = paths.EVALUATION
 
 
 def main(params: Params) -> None:
-    documents = read_manifest(paths.DOCUMENTS, kind="documents")
-    trained = read_manifest(paths.TRAIN, kind="train")
+    verdicts = ("documents verdict", "latents verdict")
+    manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
     subject, (held_out, training) = load_subject(), read_data(params)
-    kept_out = [(digit, colour) for digit, colour in documents["kept_out_pairs"]]
+    kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
     findings = measure(subject, held_out, training, kept_out, params.evaluate)
     samples = sample_grid(findings.drawings)
     write_bytes(REPORT / "samples.png", samples)
     write_text(REPORT / "index.html", page(findings, samples, paths.REPORTS / "train" / "history.csv"))
     write_json(REPORT / "diffusion.json", diffusion_rows(findings))
     write_json(REPORT / "metrics.json", findings.metrics)
-    log(findings, samples, trained["step"])
+    write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors)
+    log(findings, samples, manifests["train"]["step"])
     for key, value, metric in table(findings.metrics):
         print(f"{key:38} {value:7.4f}  {metric.meaning}")
     for note in findings.notes:
@@ -44,13 +46,11 @@ def main(params: Params) -> None:
 
 
 def load_subject() -> Subject:
-    read_manifest(paths.AUTOENCODER, kind="autoencoder")
     model, autoencoder = Transfusion.from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
     return Subject(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
 
 
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
-    read_manifest(paths.LATENTS, kind="latents")
     bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
     held_out = read_held_out(
         paths.DOCUMENTS,

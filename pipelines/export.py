@@ -6,25 +6,22 @@ artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/metrics.json ->
 from __future__ import annotations
 
 from components.runtime.failure import GateRefused
-from components.runtime.files import fresh_folder, publish, read_json, read_manifest, write_json, write_manifest
+from components.runtime.files import fresh_folder, publish, read_json, sha256, write_json, write_manifest
 from export.build import Sources, build_bundle, build_tensorrt, problems
 from export.bundle import KIND, bundle_digest, open_bundle
 from export.failure import ExportRefused
 from export.parity import reported
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params
 
-METRICS = paths.REPORTS / "evaluate/metrics.json"
-REPORT = paths.REPORTS / "export/parity.json"
+METRICS = paths.EVALUATION / "metrics.json"
+REPORT = paths.PARITY
 TENSORRT = paths.REPORTS / "export/tensorrt.json"
-# Engines are a cache of this machine, not part of the bundle: see export/engine_key.py.
-ENGINES = paths.WORK / "engines"
 
 
 def main(params: Params) -> None:
-    trained = read_manifest(paths.TRAIN, kind="train")
-    read_manifest(paths.AUTOENCODER, kind="autoencoder")
-    read_manifest(paths.TOKENIZER, kind="tokenizer")
+    manifests, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")
     try:
@@ -36,9 +33,11 @@ def main(params: Params) -> None:
             print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
         if found := problems(parity):
             raise GateRefused(f"{'; '.join(found)}; every shape set's error is in {REPORT}")
-        manifest = write_manifest(folder, kind=KIND, model_sha256=trained["files"]["model.safetensors"]["sha256"])
+        model = manifests["train"]["files"]["model.safetensors"]
+        facts = {"model_sha256": model["sha256"], "parity_sha256": sha256(REPORT), "ancestors": ancestors}
+        manifest = write_manifest(folder, kind=KIND, **facts)
         publish(folder, paths.BUNDLE)
-        tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, ENGINES)
+        tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, paths.ENGINES)
     except ExportRefused as error:
         raise GateRefused(str(error)) from error
     write_json(TENSORRT, tensorrt._asdict())

@@ -23,10 +23,8 @@ from export.journal import append_journal, read_journal, unchanged
 from export.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
 from export.requests import read_requests
 from pipelines import paths, stage
+from pipelines.ancestry import of_bundle
 from pipelines.params import Params
-
-# Where the export stage keeps the engines it built on this machine.
-ENGINES = paths.WORK / "engines"
 
 
 def main(params: Params) -> None:
@@ -39,16 +37,17 @@ def main(params: Params) -> None:
 def _infer(params: Params) -> None:
     config, path = params.infer, Path(params.infer.requests)
     read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
-    opened = open_engine(bundle, config.engine, engines=ENGINES)
+    ancestors = of_bundle(bundle.manifest)
+    opened = open_engine(bundle, config.engine, engines=paths.ENGINES)
     for reason in opened.passed_over:
         print(f"infer: passed over {reason}", flush=True)
-    facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": read.sha256}
+    facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": read.sha256, "ancestors": ancestors}
     work = paths.WORK / "infer" / digest([facts, asdict(config)])[:16]
     folder, journal = work / "predictions", work / "journal.jsonl"
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     earlier, started_s = unchanged(read_journal(journal, folder), read.good, path.parent), time.monotonic()
     todo = [line for line in read.good if line.line not in earlier]
-    settings = actor_settings(bundle.folder, opened.name, ENGINES, config, folder)
+    settings = actor_settings(bundle.folder, opened.name, paths.ENGINES, config, folder)
     _answer(list(batches(todo, config.batch_size)), settings, journal)
     predictions = gather(read, read_journal(journal, folder))
     report = figures(predictions, seconds=time.monotonic() - started_s, num_resumed=len(earlier))

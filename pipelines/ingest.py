@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from components.data.demonstration.example_requests import write_requests
 from components.data.intake.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
-from components.runtime.files import fresh_folder, write_json
+from components.runtime.ancestors import check_ancestors
+from components.runtime.files import fresh_folder, manifest_of, write_json
 from pipelines import paths, stage
 from pipelines.params import Params
 
@@ -20,8 +21,9 @@ def main(params: Params) -> None:
     config = params.ingest
     collected = collect(config, paths.DOCUMENTS, REJECTED)
     tokenizer = learn_tokenizer(config, paths.DOCUMENTS, collected)
-    tokenizer_sha256 = tokenizer.save(fresh_folder(paths.TOKENIZER))
-    report = finish(config, paths.DOCUMENTS, collected, tokenizer, tokenizer_sha256)
+    tokenizer.save(fresh_folder(paths.TOKENIZER))
+    ancestors = check_ancestors({paths.TOKENIZER: manifest_of(paths.TOKENIZER, kind="tokenizer")})
+    report = finish(config, paths.DOCUMENTS, collected, tokenizer, ancestors)
     num_requests = write_requests(
         paths.REQUESTS, paths.DOCUMENTS, kept_out=kept_out(config), has_scenes=has_scenes(config), seed=config.seed
     )

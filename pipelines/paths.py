@@ -1,4 +1,4 @@
-"""Where do the stages read and write? Every path of the pipeline, relative to the repository root; dvc.yaml names the same."""
+"""Every path that the stages read and write, relative to the repository root; dvc.yaml names the same."""
 
 from pathlib import Path
 
@@ -16,5 +16,9 @@ BUNDLE = Path("artifacts/bundle")
 PREDICTIONS = Path("artifacts/predictions")
 
 REPORTS = Path("reports")
+EVALUATION = Path("reports/evaluate")
+PARITY = Path("reports/export/parity.json")
 # Journals and checkpoints of unfinished stages live outside DVC's outs, because DVC deletes those before a stage runs.
 WORK = Path(".work")
+# TensorRT's are a cache of this machine, and no part of a bundle: see export/engine_key.py.
+ENGINES = Path(".work/engines")

@@ -16,9 +16,10 @@ from export import served
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.failure import ExportRefused
 from pipelines import paths, stage
+from pipelines.ancestry import given, of_bundle
 from pipelines.params import Params
 
-METRICS_REPORT, PARITY_REPORT = paths.REPORTS / "evaluate/metrics.json", paths.REPORTS / "export/parity.json"
+METRICS_REPORT = paths.EVALUATION / "metrics.json"
 
 
 def main(params: Params) -> None:
@@ -27,6 +28,8 @@ def main(params: Params) -> None:
         bundle = open_bundle(paths.BUNDLE)
     except ExportRefused as error:
         raise BadInput(str(error)) from None
+    given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
+    of_bundle(bundle.manifest, parity_needed=True)
     identity = open_run("register", run_id=read_json(paths.TRAIN / "run.json")["run_id"])
     uri, name, digest = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
     # Also the question whether the registry answers at all: without it nothing is begun.
@@ -49,7 +52,7 @@ def main(params: Params) -> None:
 
 
 def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metrics: dict[str, float]) -> Version:
-    parity = read_json(PARITY_REPORT)["graphs"]
+    parity = read_json(paths.PARITY)["graphs"]
     return registry.create_version(
         identity,
         name,

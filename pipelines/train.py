@@ -19,12 +19,15 @@ from components.training.run import code_digest, open_training_run
 from components.training.work import FINISHED, Work
 from components.training.worker import run_worker
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params
 
 REPORT = paths.REPORTS / "train"
 
 
 def main(params: Params) -> None:
+    # Of the latents, workers check what they read.
+    _, ancestors = given("tokenizer", "autoencoder", "latents", "latents verdict", parts={"latents": None})
     digests = {
         "config": digest(asdict(params.train)),
         "latents": sha256(paths.LATENTS / "manifest.json"),
@@ -53,10 +56,10 @@ def main(params: Params) -> None:
                     run_name=work.store.name,
                     lines=work.lines,
                 )
-        _publish(work, digests, tracker)
+        _publish(work, digests, ancestors, tracker)
 
 
-def _publish(work: Work, digests: dict[str, str], tracker: Tracker) -> None:
+def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(work.finished / "summary.json")
     REPORT.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,8 @@ def _publish(work: Work, digests: dict[str, str], tracker: Tracker) -> None:
     shutil.copyfile(work.samples, REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
     write_json(work.finished / "run.json", work.run.facts() | {"digests": digests})
-    write_manifest(work.finished, kind="train", step=work.config.max_steps, digests=digests)
+    facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json"]}
+    write_manifest(work.finished, kind="train", step=work.config.max_steps, **facts)
     publish(work.finished, paths.TRAIN)
     shutil.rmtree(work.folder.parent)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.data.gate.suites import judge_documents, judge_latents
-from components.data.quarantine import write_quarantine
+from components.data.quarantine import verdict_facts, write_quarantine
 from components.runtime.failure import GateRefused
-from components.runtime.files import MANIFEST, read_manifest, sha256, write_json
+from components.runtime.files import write_json
 from pipelines import paths, stage
+from pipelines.ancestry import given
 from pipelines.params import Params, load
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ DATA_DOCS = paths.REPORTS / "validate" / "data_docs"
 
 def main(params: Params, which: str) -> None:
     """Check one kind of table; its report, quarantine and Data Docs are written whatever the verdict is."""
-    judged = _documents(params) if which == "documents" else _latents(params)
-    report = paths.REPORTS / "validate" / f"{which}.json"
-    write_quarantine(paths.QUARANTINE / f"{which}.jsonl", judged.quarantined)
-    write_json(report, judged.to_dict())
+    judged, ancestors = _documents(params) if which == "documents" else _latents(params)
+    report, quarantine = paths.REPORTS / "validate" / f"{which}.json", paths.QUARANTINE / f"{which}.jsonl"
+    write_quarantine(quarantine, judged.quarantined)
+    write_json(report, judged.to_dict() | verdict_facts(which, quarantine, ancestors))
     page = DATA_DOCS / which / "index.html"
     for warning in judged.warnings:
         print(f"{which}: warning: {warning}", flush=True)
@@ -43,19 +44,21 @@ def main(params: Params, which: str) -> None:
     )
 
 
-def _documents(params: Params) -> Verdict:
-    manifest = read_manifest(paths.DOCUMENTS, kind="documents")
+def _documents(params: Params) -> tuple[Verdict, dict[str, str]]:
+    """The verdict, and the ancestors of what was judged."""
+    manifests, ancestors = given("tokenizer", "documents")
     table = _read(paths.DOCUMENTS / "table.parquet")
     checks = params.validate.documents
-    return judge_documents(table, checks, image_side_px=manifest["image_side_px"], docs=DATA_DOCS / "documents")
+    side_px, docs = manifests["documents"]["image_side_px"], DATA_DOCS / "documents"
+    return judge_documents(table, checks, image_side_px=side_px, docs=docs), ancestors
 
 
-def _latents(params: Params) -> Verdict:
-    manifest = read_manifest(paths.LATENTS, kind="latents")
+def _latents(params: Params) -> tuple[Verdict, dict[str, str]]:
+    manifests, ancestors = given("autoencoder", "latents")
     table = _read(paths.LATENTS / "table.parquet")
-    autoencoder = sha256(paths.AUTOENCODER / MANIFEST)
     checks, docs = params.validate.latents, DATA_DOCS / "latents"
-    return judge_latents(paths.LATENTS, table, manifest, checks, autoencoder=autoencoder, docs=docs)
+    decoded_by = ancestors["autoencoder"]
+    return judge_latents(paths.LATENTS, table, manifests["latents"], checks, autoencoder=decoded_by, docs=docs), ancestors
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -14,8 +14,9 @@ import numpy as np
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, write_documents
 from components.data.intake.images import encode_png
+from components.data.quarantine import verdict_facts
 from components.data.tokenizer import train_tokenizer
-from components.runtime.files import write_manifest, write_text
+from components.runtime.files import write_json, write_manifest, write_text
 from model.latents.autoencoder import PRESETS, Autoencoder
 from pipelines import paths
 
@@ -48,7 +49,9 @@ def write_corpus(folder: Path, corpus: Corpus) -> None:
         write_documents(documents, split, made, corpus.documents_per_file)
     write_manifest(documents, kind="documents", image_side_px=corpus.side_px)
     train_tokenizer([" ".join(WORDS)] * 3, 512).save(folder / paths.TOKENIZER)
-    write_text(folder / paths.QUARANTINE / "documents.jsonl", "")
+    quarantine = folder / paths.QUARANTINE / "documents.jsonl"
+    write_text(quarantine, "")
+    write_json(folder / paths.REPORTS / "validate/documents.json", verdict_facts("documents", quarantine, {}))
     torch.manual_seed(corpus.seed)
     autoencoder = Autoencoder.create(**PRESETS["demo"]._asdict(), sample_side_px=corpus.side_px)
     autoencoder.save_pretrained(folder / paths.AUTOENCODER)

@@ -15,7 +15,7 @@ from benchmarks.faults.counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.intake.corpora import Collected, collect
 from components.data.intake.images import encode_png
-from components.runtime.files import write_manifest
+from components.runtime.files import write_json, write_manifest
 from pipelines.params import Params, load
 
 Members = Sequence[tuple[str, bytes]]
@@ -112,7 +112,7 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     import torch
 
     from components.data.documents_table import document_row, write_table
-    from components.data.quarantine import write_quarantine
+    from components.data.quarantine import verdict_facts, write_quarantine
     from components.data.tokenizer import train_tokenizer
     from model.latents.autoencoder import Autoencoder
 
@@ -122,7 +122,9 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     in_order = (document for split in SPLITS for document in read_documents(work / "data/documents", split))
     write_table(work / "data/documents", (document_row(document, tokenizer) for document in in_order))
     write_manifest(work / "data/documents", kind="documents", image_side_px=side_px)
-    write_quarantine(work / "data/quarantine/documents.jsonl", [])
+    quarantine = work / "data/quarantine/documents.jsonl"
+    write_quarantine(quarantine, [])
+    write_json(work / "reports/validate/documents.json", verdict_facts("documents", quarantine, {}))
     torch.manual_seed(4)
     made = Autoencoder.create(
         block_channels=channels, layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=side_px

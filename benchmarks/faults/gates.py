@@ -131,7 +131,7 @@ def _reshaped(folder: Path, generator: np.random.Generator) -> str:
 
 def _other_autoencoder(folder: Path, generator: np.random.Generator) -> str:
     """The latents say that another autoencoder made them."""
-    _write_manifest(folder, autoencoder_sha256=generator.bytes(32).hex())
+    _write_manifest(folder, ancestors={"autoencoder": generator.bytes(32).hex()})
     return ""
 
 

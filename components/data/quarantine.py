@@ -1,14 +1,15 @@
-"""Which documents has a gate set aside, and why? A JSONL file of keys and reasons that every later stage leaves out."""
+"""The documents that a gate has set aside: a JSONL file of keys and reasons, which every later stage leaves out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from components.runtime.ancestors import ANCESTORS, check_report
 from components.runtime.failure import BadInput
-from components.runtime.files import write_text
+from components.runtime.files import read_json, sha256, write_text
 
 
 class Quarantined(NamedTuple):
@@ -21,6 +22,21 @@ class Quarantined(NamedTuple):
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
     """One JSON object a line: key, reason; an empty file when nothing was set aside."""
     write_text(path, "".join(json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in quarantined))
+
+
+def verdict_facts(which: str, quarantine: Path, ancestors: Mapping[str, str]) -> dict[str, Any]:
+    """What a gate's report says of its origin. which: "documents" or "latents". ancestors: of what was judged."""
+    return {"kind": f"{which} verdict", "quarantine_sha256": sha256(quarantine), ANCESTORS: dict(ancestors)}
+
+
+def read_verdict(which: str, report: Path, quarantine: Path) -> dict[str, Any]:
+    """The facts that `verdict_facts` put into a gate's report; BadInput unless it was written with `quarantine`."""
+    said, stage = read_json(report), f"validate {which}"
+    names = ("kind", "quarantine_sha256", ANCESTORS)
+    if not isinstance(said, dict) or not set(names) <= set(said) or said["kind"] != f"{which} verdict":
+        raise BadInput(f"{report} does not say what was judged; run {stage} again, or `dvc repro`")
+    check_report(quarantine, said["quarantine_sha256"], of=report, stage=stage)
+    return {name: said[name] for name in names}
 
 
 def read_keys(path: Path) -> frozenset[str]:

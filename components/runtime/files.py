@@ -1,4 +1,4 @@
-"""How do bytes cross a stage boundary safely? Atomic writes, and a manifest per folder that is written last and checked first.
+"""Bytes that cross a stage boundary: atomic writes, and a manifest per folder that is written last and checked first.
 
 A folder without a valid manifest does not exist for a reader: neither DVC's cache, tar, Parquet, safetensors nor torch
 notices a flipped byte by default. A manifest vouches for itself too: its last entry is the sha256 of all the others.
@@ -60,7 +60,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise BadInput(f"{path} is missing; run `dvc repro` to make it") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # A ValueError that is no JSONDecodeError: the bytes are not even UTF-8.
         raise BadInput(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
 
 
@@ -75,13 +76,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write_manifest(folder: Path, *, kind: str, records: Mapping[str, int] | None = None, **facts: Any) -> dict[str, Any]:
+def write_manifest(
+    folder: Path, *, kind: str, records: Mapping[str, int] | None = None, names: Sequence[str] = (), **facts: Any
+) -> dict[str, Any]:
     """List every file of `folder` with its size and sha256, and write that list last.
 
-    records: relative path -> number of records in that file. facts: anything a reader must know (shapes, counts, digests).
+    names: list these files and no others. records: relative path -> number of records in that file. facts: anything a
+    reader must know (shapes, counts, digests).
     """
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    names = [str(path.relative_to(folder)) for path in paths if path != folder / MANIFEST]
+    if not names:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        names = [str(path.relative_to(folder)) for path in paths if path != folder / MANIFEST]
     files = {name: entry for name, entry in zip(names, _entries(folder, names), strict=True) if entry}
     for name, count in (records or {}).items():
         files[name]["records"] = count
@@ -97,11 +102,7 @@ def read_manifest(folder: Path, *, kind: str, under: str = "") -> dict[str, Any]
 
     under: check the files whose name begins so, and no others; for a reader of a part of a large folder.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = parse_manifest(path.read_bytes(), str(path), kind=kind)
-    except FileNotFoundError:
-        raise BadInput(f"{path} is missing; run `dvc repro` to make it") from None
+    manifest = manifest_of(folder, kind=kind)
     wanted = [name for name in manifest["files"] if name.startswith(under)]
     for name, there in zip(wanted, _entries(folder, wanted), strict=True):
         entry = manifest["files"][name]
@@ -114,15 +115,26 @@ def read_manifest(folder: Path, *, kind: str, under: str = "") -> dict[str, Any]
     return manifest
 
 
+def manifest_of(folder: Path, *, kind: str) -> dict[str, Any]:
+    """The manifest of `folder`, without a look at the files that it lists; BadInput where it is missing or damaged."""
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; run `dvc repro` to make it") from None
+    return parse_manifest(content, str(path), kind=kind)
+
+
 def parse_manifest(content: bytes, name: str, *, kind: str) -> dict[str, Any]:
     """The manifest whose bytes are `content`; BadInput where they are not those that were written. name: for messages."""
     try:
         manifest = json.loads(content)
         whole = manifest["sha256"] == _own_digest(manifest) and content == _json(manifest).encode()
-        found = manifest["kind"]
-    except (ValueError, KeyError, TypeError):
+        found, files = manifest["kind"], manifest["files"]
+        listed = all(isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in files.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput(f"{name} is not a manifest as the stages write it; run the stage that writes it again") from None
-    if not whole:
+    if not (whole and listed):
         raise BadInput(f"{name} does not have the bytes it was written with; run the stage that writes it again")
     if found != kind:
         folder = name.rpartition("/")[0]

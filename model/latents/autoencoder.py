@@ -1,4 +1,4 @@
-"""How do pixels become latents and back? diffusers' AutoencoderKL, with latents normalised to mean 0 and deviation 1.
+"""Pixels to latents and back by diffusers' AutoencoderKL, with latents normalised to mean 0 and deviation 1.
 
 Any diffusers AutoencoderKL folder works: its latents_mean and latents_std are used where it has them, else its
 shift_factor and scaling_factor, as the sd-vae family has them. So does a VQModel folder, the vector-quantised twin, whose
@@ -22,6 +22,8 @@ from model.latents.vector_quantiser import look_up, nearest_codes, quantise
 # diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoders are untyped here.
 AutoencoderKL = Any
 VQModel = Any
+
+CONFIG = "config.json"
 
 
 class AutoencoderSize(NamedTuple):
@@ -108,7 +110,7 @@ class Autoencoder(nn.Module):
         """The autoencoder of a diffusers folder, in eval mode; a QuantisedAutoencoder where the folder holds a VQModel."""
         import diffusers
 
-        if json.loads((folder / "config.json").read_text()).get("_class_name") == "VQModel":
+        if json.loads((folder / CONFIG).read_text()).get("_class_name") == "VQModel":
             return QuantisedAutoencoder(
                 diffusers.VQModel.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
             ).eval()
@@ -122,6 +124,10 @@ class Autoencoder(nn.Module):
             latents_mean=self.latent_mean.flatten().tolist(), latents_std=self.latent_std.flatten().tolist()
         )
         self.network.save_pretrained(folder)
+        # diffusers notes the folder that the weights were once read from: a path of this machine, in bytes that are compared.
+        config = json.loads((folder / CONFIG).read_text())
+        config.pop("_name_or_path", None)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @property
     def latent_channels(self) -> int:

@@ -21,7 +21,7 @@ from PIL import Image
 from components.data.tokenizer import train_tokenizer
 from components.runtime.cluster import start_ray
 from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import read_json, read_manifest, write_json, write_manifest
+from components.runtime.files import read_json, read_manifest, sha256, write_json, write_manifest
 from components.runtime.recording import open_run
 from components.runtime.registry import set_alias, version_of
 from components.runtime.tracking_store import tracking_uri
@@ -30,6 +30,7 @@ from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import export, infer, register, stage
+from pipelines.ancestry import given
 from pipelines.params import Params, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     channels = {"block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4}
     Autoencoder.create(**channels, sample_side_px=SIDE_PX).save_pretrained(Path("artifacts/autoencoder"))
     write_manifest(Path("artifacts/autoencoder"), kind="autoencoder")
-    write_json(Path("reports/evaluate/metrics.json"), METRICS)
+    _evaluated(METRICS)
     Image.fromarray(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)).save("data/requests/images/b.png")
     lines = [line if isinstance(line, str) else json.dumps(line) for line in REQUESTS]
     Path("data/requests/requests.jsonl").write_text("\n".join(lines))
@@ -410,8 +411,17 @@ def test_infer_refuses_before_any_work(exported: Path, params: Params) -> None:
         graph.write_bytes(data)
 
 
+def _evaluated(metrics: dict[str, float]) -> None:
+    """What the evaluation of artifacts/train leaves."""
+    write_json(Path("reports/evaluate/metrics.json"), metrics)
+    _, ancestors = given("tokenizer", "autoencoder", "train")
+    write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], ancestors=ancestors)
+
+
 def _republish(bundle: Path, metrics: dict[str, float]) -> None:
     """The same bundle after another evaluation."""
-    write_json(Path("reports/evaluate/metrics.json"), metrics)
+    _evaluated(metrics)
     (bundle / "README.md").write_text(json.dumps(metrics))
-    write_manifest(bundle, kind="bundle")
+    _, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
+    parity = sha256(Path("reports/export/parity.json"))
+    write_manifest(bundle, kind="bundle", parity_sha256=parity, ancestors=ancestors)

@@ -27,6 +27,7 @@ from components.data.documents import (
 )
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.intake.images import encode_png
+from components.data.quarantine import verdict_facts
 from components.data.shards import shard_path, write_shard
 from components.data.tokenizer import train_tokenizer
 from components.evaluation.metrics import METRICS
@@ -107,7 +108,9 @@ def write_world(documents: Sequence[Document]) -> str:
             write_shard(shard_path(paths.LATENTS, split, number), encoded.shard)
     write_manifest(paths.LATENTS, kind="latents")
     for gate in ("documents", "latents"):
-        write_text(paths.QUARANTINE / f"{gate}.jsonl", "")
+        quarantine = paths.QUARANTINE / f"{gate}.jsonl"
+        write_text(quarantine, "")
+        write_json(paths.REPORTS / "validate" / f"{gate}.json", verdict_facts(gate, quarantine, {}))
     markers = {"begin_id": tokenizer.special_ids["boi"], "end_id": tokenizer.special_ids["eoi"]}
     images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
     config = model_config(
@@ -121,7 +124,7 @@ def write_world(documents: Sequence[Document]) -> str:
     Transfusion(config).save_pretrained(paths.TRAIN)
     run_id = open_run("train").run_id
     write_json(paths.TRAIN / "run.json", {"run_id": run_id})
-    write_manifest(paths.TRAIN, kind="train", step=7)
+    write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
     return run_id
 
 
@@ -150,7 +153,7 @@ def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(
     evaluate.main(params)
     first = {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()}
     write_json(paths.TRAIN / "run.json", {"run_id": "0" * 32})
-    write_manifest(paths.TRAIN, kind="train", step=7)
+    write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
     evaluate.main(params)
     assert {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()} == first
     assert "a new run is opened" in capsys.readouterr().out

@@ -14,6 +14,7 @@ import pytest
 from components.data.documents import SPLITS, Document, read_documents
 from components.data.intake.images import decode_png, encode_png
 from components.data.tokenizer import load_tokenizer, token_stream
+from components.runtime.ancestors import content_digest
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_json, read_manifest
 from pipelines import ingest, paths
@@ -73,7 +74,8 @@ def test_demonstration_corpora_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
         assert (counts["rows"], counts["documents"], counts["quarantined"]) == (of_corpus, of_corpus, 0)
     assert manifest["kept_out_pairs"] == report["kept_out_pairs"]
     assert len(report["kept_out_pairs"]) == 3
-    assert manifest["tokenizer_sha256"] == hashlib.sha256((one / "data/tokenizer/tokenizer.json").read_bytes()).hexdigest()
+    learnt = read_manifest(one / "data/tokenizer", kind="tokenizer")
+    assert manifest["ancestors"] == {"tokenizer": content_digest(learnt)}
     assert sum(manifest["num_documents"].values()) == len(documents) == len(table)
     assert [row["key"] for row in table] == [f"{document.source}/{document.key}" for document in documents]
     for row, document in zip(table, documents, strict=True):

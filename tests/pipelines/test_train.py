@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.files import read_manifest
+from components.data.quarantine import verdict_facts
+from components.runtime.files import read_manifest, write_json
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
@@ -37,7 +38,9 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Path:
     shutil.copytree(corpus.tokenizer, tmp_path / "data/tokenizer")
     shutil.copytree(corpus.autoencoder, tmp_path / "artifacts/autoencoder")
     (tmp_path / "data/quarantine").mkdir()
-    (tmp_path / "data/quarantine/latents.jsonl").touch()
+    quarantine = tmp_path / "data/quarantine/latents.jsonl"
+    quarantine.touch()
+    write_json(tmp_path / "reports/validate/latents.json", verdict_facts("latents", quarantine, {}))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     return tmp_path
 

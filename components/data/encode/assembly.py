@@ -1,4 +1,4 @@
-"""How do finished parts become the folder that training reads? Joined, mixed, packed, counted, and published at once."""
+"""From finished parts to the folder that training reads: joined, mixed, packed, counted, and published at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from components.data.encode.shard_merge import join, neighbours
 from components.data.shards import KIND, open_shard, shard_path, shard_paths, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime import files
+from components.runtime.ancestors import ANCESTORS
 from components.runtime.progress import Progress
 
 NUM_SET_ASIDE_SHOWN = 20
@@ -28,12 +29,13 @@ class Assembly(NamedTuple):
     """weights: source -> how often its documents stand in an epoch, 1 where it is not named.
 
     text_to_image_ratio: positions of text for each of an image, 0 for what there is. Both act on the training split alone:
-    what is measured stays whole. shard_bytes: parts are joined up to this size.
+    what is measured stays whole. shard_bytes: parts are joined up to this size. ancestors: of the latents, for their manifest.
     """
 
     weights: Mapping[str, float]
     text_to_image_ratio: float
     shard_bytes: int
+    ancestors: Mapping[str, str]
 
 
 def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, work: Path, target: Path) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
             population = _gather(parts, table, set_aside)
             records |= _join_parts(parts, out, split, assembly.shard_bytes)
             splits[split] = _pack_split(out / split, population, settings.row_length, assembly if split == "train" else None)
-    facts = _facts(out, sources, settings, splits, len(set_aside))
+    facts = _facts(out, sources, settings, splits, len(set_aside)) | {ANCESTORS: dict(assembly.ancestors)}
     files.write_manifest(out, kind=KIND, records=records, **facts)
     whole = facts | {"set_aside": set_aside[:NUM_SET_ASIDE_SHOWN], "latents": _statistics(out)}
     files.publish(out, target)
@@ -128,7 +130,6 @@ def _facts(
         "views": settings.views._asdict(),
         "patch_side": settings.patch_side,
         "row_length": settings.row_length,
-        "autoencoder_sha256": files.sha256(sources.autoencoder / files.MANIFEST),
         "vocab_size": tokenizer.vocab_size,
         "special_ids": tokenizer.special_ids,
     }

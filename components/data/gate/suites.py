@@ -61,7 +61,7 @@ def judge_latents(
 ) -> Verdict:
     """The verdict on the table of encoded documents, on the shards and on what the manifest says of the packed rows.
 
-    folder: of the shards. autoencoder: sha256 of the manifest of the autoencoder that later stages decode with.
+    folder: of the shards. autoencoder: content digest of the autoencoder that later stages decode with.
     """
     rows = Check("latents", _with_expected_positions(table, manifest), _latent_rules(checks, manifest["row_length"]))
     floors = [Floor(f"latents-{split}", {"split": split}, _row_floors(1, split)) for split in SPLITS]
@@ -206,7 +206,7 @@ def _with_expected_positions(table: pd.DataFrame, manifest: Mapping[str, Any]) -
 def _origin_table(manifest: Mapping[str, Any], autoencoder: str) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame([{"key": "autoencoder", "made_by": manifest["autoencoder_sha256"], "decoded_by": autoencoder}])
+    return pd.DataFrame([{"key": "autoencoder", "made_by": manifest["ancestors"]["autoencoder"], "decoded_by": autoencoder}])
 
 
 def _shard_table(folder: Path, manifest: Mapping[str, Any]) -> pd.DataFrame:

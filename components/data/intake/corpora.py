@@ -132,9 +132,12 @@ def learn_tokenizer(config: IngestConfig, folder: Path, collected: Collected) ->
 
 
 def finish(
-    config: IngestConfig, folder: Path, collected: Collected, tokenizer: TextTokenizer, tokenizer_sha256: str
+    config: IngestConfig, folder: Path, collected: Collected, tokenizer: TextTokenizer, ancestors: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Write the documents' table and, last, the manifest; returns the report of the whole ingest."""
+    """Write the documents' table and, last, the manifest; returns the report of the whole ingest.
+
+    ancestors: of the documents, whose table counts the tokenizer's tokens.
+    """
     with Progress("ingest: documents described", unit="documents", total=collected.num_documents) as progress:
         table = write_table(folder, (document_row(document, tokenizer) for document in progress.over(_all(folder))))
     assert table.num_rows == collected.num_documents, (
@@ -149,7 +152,7 @@ def finish(
         num_documents=per_split,
         kept_out_pairs=pairs,
         image_side_px=config.image_side_px,
-        tokenizer_sha256=tokenizer_sha256,
+        ancestors=ancestors,
         weights={corpus.name: corpus.weight for corpus in config.corpora},
     )
     return {

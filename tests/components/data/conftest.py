@@ -20,7 +20,7 @@ from model.latents.autoencoder import Autoencoder
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
 # Every document once; two parts a shard or so.
-ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000)
+ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})
 WORDS = ["a", "red", "three", "top", "left", "and", "blue", "seven", "bottom", "right"]
 
 

@@ -17,7 +17,7 @@ from components.data.encode.encoding import PartEncoder, plan, unfinished
 from components.runtime.files import sha256
 
 NUM_KILLS = 10
-ASSEMBLY = Assembly(weights={"made": 1.5}, text_to_image_ratio=0.0, shard_bytes=60_000)
+ASSEMBLY = Assembly(weights={"made": 1.5}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})
 
 
 def test_ten_kills_at_random_moments_change_no_byte(encoded, tmp_path: Path) -> None:

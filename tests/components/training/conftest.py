@@ -89,6 +89,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=8
     )
     autoencoder.save_pretrained(folder / "autoencoder")
+    write_manifest(folder / "autoencoder", kind="autoencoder")
     latents = folder / "latents"
     for split, number, seed in (("train", 60, 1), ("validation", 11, 2), ("test", 11, 3)):
         write_split(latents, split, tokenizer, number, seed)

@@ -118,3 +118,17 @@ def test_a_vq_model_of_others_keeps_its_scale(tmp_path: Path) -> None:
     pixels = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(other.encode(pixels), one.encode(pixels) * 0.25)
+
+
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_what_is_saved_does_not_say_where_it_was_read(kind: str, tmp_path: Path) -> None:
+    """Equal weights give equal bytes in any folder, so that digests do not change with the checkout."""
+    made = _small() if kind == "kl" else _quantised()
+    for folder in ("here", "there"):
+        made.save_pretrained(tmp_path / folder / "first")
+        Autoencoder.from_pretrained(tmp_path / folder / "first").save_pretrained(tmp_path / folder / "second")
+    here, there = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder / "second").iterdir()} for folder in ("here", "there")
+    )
+    assert here == there
+    assert not any(str(tmp_path).encode() in content for content in here.values())

@@ -24,7 +24,7 @@ from components.runtime.files import read_manifest, sha256
 from model.latents.autoencoder import Autoencoder, to_pixels
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
-ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000)
+ASSEMBLY = Assembly(weights={}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})
 VIEWS = Views(flip=True, crops=2, crop_share=0.75)
 CROWD = "made/train-crowd"
 CPU = torch.device("cpu")
@@ -292,7 +292,7 @@ def test_the_mixture_acts_on_the_training_split_alone_and_is_reported(encoded, t
     assert plain["mixture"]["train"]["sources"] == {"made": {"documents": number, "in_rows": number}}
     before = plain["mixture"]["train"]["text_to_image"]
     ratio = before + 1.5
-    mixed = assembled(encoded, tmp_path, Assembly({"made": 2.0}, ratio, 60_000))
+    mixed = assembled(encoded, tmp_path, Assembly({"made": 2.0}, ratio, 60_000, ASSEMBLY.ancestors))
     manifest = read_manifest(mixed, kind="latents")
     found = manifest["mixture"]["train"]
     assert found["text_to_image"] == pytest.approx(ratio, abs=0.05)

@@ -190,7 +190,7 @@ class Latents:
         self.folder: Path = encoded.latents
         self.table: pd.DataFrame = pq.read_table(self.folder / "table.parquet").to_pandas()
         self.manifest: dict[str, Any] = read_manifest(self.folder, kind="latents")
-        self.autoencoder: str = self.manifest["autoencoder_sha256"]
+        self.autoencoder: str = self.manifest["ancestors"]["autoencoder"]
 
     def judge(self, checks: LatentChecks = LATENT_CHECKS) -> Verdict:
         return judge_latents(self.folder, self.table, self.manifest, checks, autoencoder=self.autoencoder, docs=None)
