@@ -53,7 +53,7 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
             population = _gather(parts, table, set_aside)
             records |= _join_parts(parts, out, split, assembly.shard_bytes)
             splits[split] = _pack_split(out / split, population, settings.row_length, assembly if split == "train" else None)
-    facts = _facts(out, sources, settings, splits, len(set_aside)) | {ANCESTORS: dict(assembly.ancestors)}
+    facts: dict[str, Any] = _facts(out, sources, settings, splits, len(set_aside)) | {ANCESTORS: dict(assembly.ancestors)}
     files.write_manifest(out, kind=KIND, records=records, **facts)
     whole = facts | {"set_aside": set_aside[:NUM_SET_ASIDE_SHOWN], "latents": _statistics(out)}
     files.publish(out, target)
