@@ -16,6 +16,7 @@ from components.runtime.cluster import device
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import fresh_folder, publish, write_json, write_manifest
 from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder
+from components.training.given_files import pretrained_files
 from components.training.pictures import save_pairs
 from model.latents.autoencoder import Autoencoder
 from pipelines import paths, stage
@@ -64,6 +65,7 @@ def main(params: Params) -> None:
 
 def load(folder: Path) -> Autoencoder:
     """A given autoencoder; BadInput where the folder holds none."""
+    pretrained_files(folder)
     try:
         return Autoencoder.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 
+# What the parameters name outside the graph, as the stage `inputs` found it: a file a stage.
+INPUTS = Path("data/inputs")
 DOCUMENTS = Path("data/documents")
 TOKENIZER = Path("data/tokenizer")
 REQUESTS = Path("data/requests")
@@ -22,3 +24,9 @@ PARITY = Path("reports/export/parity.json")
 WORK = Path(".work")
 # TensorRT's are a cache of this machine, and no part of a bundle: see export/engine_key.py.
 ENGINES = Path(".work/engines")
+
+# Pictures below these are the graph's own, or a tool's, and no corpus that lies beside them.
+WRITTEN = (
+    *(INPUTS, DOCUMENTS, TOKENIZER, REQUESTS, QUARANTINE, LATENTS, AUTOENCODER, TRAIN, BUNDLE, PREDICTIONS, REPORTS, WORK),
+    *(Path("mlartifacts"), Path("mlruns"), Path("mlpending")),
+)

@@ -94,7 +94,7 @@ def project(work: Path) -> Path:
     yaml = YAML()
     work.mkdir(parents=True)
     graph = yaml.load((ROOT / "dvc.yaml").read_text())
-    stages = {name: graph["stages"][name] for name in ("ingest", "validate", "autoencoder", "encode")}
+    stages = {name: graph["stages"][name] for name in ("inputs", "ingest", "validate", "autoencoder", "encode")}
     for stage in stages.values():
         inner = stage.get("do", stage)
         inner["deps"] = [dep for dep in inner.get("deps", []) if not str(dep).endswith(".py")]

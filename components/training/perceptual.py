@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from components.runtime.failure import BadInput
+from components.training.given_files import lpips_files
 
 # Channels of VGG-16's convolutions; a pooling stands between two groups, and what leaves a group is compared.
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -93,12 +94,8 @@ def _unit(values: Tensor) -> Tensor:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Name in Lpips -> weight, of all files; what LPIPS does not need is left out."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in (".pth", ".pt", ".safetensors") and file.is_file()]
-    if not files:
-        raise BadInput(f"autoencoder.loss.lpips_weights: {path} is no .pth, .pt or .safetensors file and no folder of them")
     found = {}
-    for file in files:
+    for file in lpips_files(path):
         for name, weight in _read_file(file).items():
             feature, linear = FEATURE.fullmatch(name), LINEAR.fullmatch(name)
             if feature:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from components.runtime.failure import BadInput
-from components.runtime.files import parse_manifest, read_manifest, write_bytes, write_json, write_manifest, written_whole
+from components.runtime.files import (
+    digest,
+    parse_manifest,
+    read_json,
+    read_manifest,
+    write_bytes,
+    write_json,
+    write_manifest,
+    written_whole,
+)
 
 
 def make_folder(folder: Path) -> Path:
@@ -52,10 +61,27 @@ def test_a_cut_off_manifest_is_refused(tmp_path: Path, share: float) -> None:
         read_manifest(tmp_path, kind="made")
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"sha256": 1}', b"null", b'"sha256"', b"\xff"])
+@pytest.mark.parametrize("files", [None, [], {"a": {}}, {"a": {"bytes": "1", "sha256": "0"}}, {"a": 1}])
+def test_a_manifest_that_lists_no_files_as_ours_do_is_refused(files: object) -> None:
+    """Though its own digest is right."""
+    manifest = {"kind": "made", "files": files}
+    manifest["sha256"] = digest(manifest)
+    content = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    with pytest.raises(BadInput, match=r"here/manifest\.json"):
+        parse_manifest(content.encode(), "here/manifest.json", kind="made")
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"[]", b"{}", b'{"sha256": 1}', b"null", b'"sha256"', b"\xff"])
 def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(BadInput, match=r"here/manifest\.json"):
         parse_manifest(content, "here/manifest.json", kind="made")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 200_000])
+def test_a_report_that_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(BadInput, match=r"report\.json is not JSON"):
+        read_json(tmp_path / "report.json")
 
 
 def test_another_kind_and_a_missing_manifest_are_named(tmp_path: Path) -> None:
