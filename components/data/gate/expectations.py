@@ -227,7 +227,9 @@ def _sentence(finding: Finding) -> str:
 
 def _write_docs(context: EphemeralDataContext, docs: Path) -> None:
     """All pages at once: the action of a checkpoint would write the index and load every template for each table."""
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(fresh_folder(docs).absolute())}
+    # What follows a dollar sign is a variable to Great Expectations, unless it is escaped.
+    folder = str(fresh_folder(docs).absolute()).replace("$", r"\$")
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder}
     index = {"class_name": "DefaultSiteIndexBuilder"}
     site = {
         "class_name": "SiteBuilder",

@@ -155,8 +155,8 @@ class Loads(HTMLParser):
 
 @pytest.mark.parametrize("size", [5, 50])
 def test_data_docs_tell_rules_and_reasons_without_a_network(tmp_path: Path, size: int) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
+    docs = tmp_path / "a folder's $name #1 ${x} é" / "docs"
+    docs.mkdir(parents=True)
     (docs / "left-over.html").write_text("from an earlier run")
     decide(table(size=[size, 1]), SMALL, ROWS, MANY, docs=docs, floors=(Floor("part", {"size": 1}, [ROWS]),))
     pages = {page: Loads(page.read_text()) for page in docs.rglob("*.html")}
