@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("components", "export", "model", "pipelines")
 # The object store carries names of files and JSON, never tensors.
 OBJECT_STORE_BYTES = 512 * 2**20
+START_TRIES = 3
 # Ray reads these while it is imported, so they are set before.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -175,25 +176,45 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
 
 
 def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
+    """Start it, again where a busy machine took longer than Ray waits, which is 30 s and not to be set."""
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            return _init_once(num_cpus, folder, variables)
+        except Exception as error:
+            _stop_half_started(folder)
+            if not tries_left or "timed out during startup" not in str(error):
+                reason = sentence_of(error) or first_line(error)
+                raise BadInput(f"Ray does not start on this machine ({reason}); stop other programs, and run again") from None
+
+
+def _init_once(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
     import ray
 
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=_is_wanted("TRANSFUSION_RAY_DASHBOARD"),
-            dashboard_host="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
-            runtime_env={"env_vars": variables},
-            _node_ip_address="127.0.0.1",
-            # Ray opens its folder to everybody, so it is one inside ours.
-            _temp_dir=str(folder / "r"),
-        )
-    except Exception as error:
-        reason = sentence_of(error) or first_line(error)
-        raise BadInput(f"Ray does not start on this machine ({reason}); stop other programs, and run again") from None
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=_is_wanted("TRANSFUSION_RAY_DASHBOARD"),
+        dashboard_host="127.0.0.1",
+        logging_level=logging.ERROR,
+        log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
+        runtime_env={"env_vars": variables},
+        _node_ip_address="127.0.0.1",
+        # Ray opens its folder to everybody, so it is one inside ours.
+        _temp_dir=str(folder / "r"),
+    )
+
+
+def _stop_half_started(folder: Path) -> None:
+    """Ray does not know of the processes of a start that failed; each has the folder in its command line."""
+    import psutil
+    import ray
+
+    ray.shutdown()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if str(folder) in " ".join(process.cmdline()):
+                process.kill()
 
 
 def private_folder() -> Path | None:
