@@ -18,7 +18,7 @@ REMEDIES = {
     "invalid UTF-8": "texts in another encoding can be brought into UTF-8 with iconv (iconv -f LATIN1 -t UTF-8)",
     "broken JSON": "each line must be one JSON object",
     "missing image": "a picture must have the name of its caption",
-    "missing caption": "a caption must have the name of its picture",
+    "missing caption": "a caption must have the name of its picture; captions listed in a metadata.jsonl are of format jsonl",
     "duplicate key": "keys must be unique within a corpus; list files that number their rows alike as corpora of their own",
 }
 

@@ -13,7 +13,7 @@ from components.data.intake.decode_pool import Decoded, DecodeFailure
 from components.data.intake.images import PreparedImage
 from components.data.intake.rejected import Rejected
 from components.data.intake.splits import split_of, uniform_of
-from components.data.intake.text_rules import CheckedText, TextError, check_caption, check_text
+from components.data.intake.text_rules import CheckedText, TextError, check_caption, check_text, without_utf16
 from components.data.readers.rows import Fault, RawImage, RawText, Row, UnusableError
 
 LINE_END = re.compile("\r\n|\r|\n")
@@ -89,10 +89,11 @@ def _captions(piece: RawText, corpus: CorpusConfig) -> list[RawText]:
     """The captions that one text holds: itself, or its lines."""
     if not corpus.caption_per_line:
         return [piece]
-    if isinstance(piece.value, bytes):
-        lines = [RawText(line) for line in piece.value.splitlines() if line.strip()]
-    elif isinstance(piece.value, str):
-        lines = [RawText(line) for line in LINE_END.split(piece.value) if line.strip()]
+    value = without_utf16(piece.value)
+    if isinstance(value, bytes):
+        lines = [RawText(line) for line in value.splitlines() if line.strip()]
+    elif isinstance(value, str):
+        lines = [RawText(line) for line in LINE_END.split(value) if line.strip()]
     else:
         lines = []
     return lines or [piece]

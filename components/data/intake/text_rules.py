@@ -46,7 +46,8 @@ def check_text(value: object, what: str) -> CheckedText:
     if value is None:
         raise TextError(f"missing {what}")
     try:
-        text = _decoded(value) if isinstance(value, bytes) else value
+        text = without_utf16(value)
+        text = text.decode() if isinstance(text, bytes) else text
         if not isinstance(text, str):
             raise TextError(f"{what} is not text")
         # JSON and tar names can hold unpaired surrogates, which no file written later could.
@@ -63,6 +64,16 @@ def check_text(value: object, what: str) -> CheckedText:
     return CheckedText(text, tuple(notes))
 
 
+def without_utf16(value: object) -> object:
+    """Bytes that begin with the mark of UTF-16, and are UTF-16, as the text they spell; anything else as it is."""
+    if not isinstance(value, bytes) or not value.startswith(UTF_16_MARKS):
+        return value
+    try:
+        return value.decode("utf-16")
+    except UnicodeDecodeError:
+        return value
+
+
 def check_caption(value: object, config: TextConfig) -> CheckedText:
     """`check_text` of a caption, and no longer than the limit: cut at the end of a word, or a TextError.
 
@@ -75,10 +86,6 @@ def check_caption(value: object, config: TextConfig) -> CheckedText:
     if config.long_captions == "refuse":
         raise TextError("caption is too long")
     return CheckedText(truncate(checked.text, config.max_caption_bytes), (*checked.notes, TRUNCATED))
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8")
 
 
 def truncate(text: str, max_bytes: int) -> str:

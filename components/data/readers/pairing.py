@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from components.data.readers.endings import ALL_PICTURES
@@ -57,16 +57,19 @@ def part_of(path: str, value: Any, *, captions: frozenset[str] = CAPTION_ENDINGS
     return Part(f"{folder}{slash}{stem.partition('.')[0] or stem}", f"{folder}{slash}{stem}", ending, value)
 
 
-def grouped(parts: Iterable[Part], *, outer_is_whole: bool) -> tuple[list[Group], list[Part]]:
+def grouped(parts: Sequence[Part], *, outer_is_whole: bool) -> tuple[list[Group], list[Part]]:
     """The rows among parts of one `outer`, by their first parts, whole or not; and parts that stand beside a whole row.
 
     outer_is_whole: a whole row of that name was met before.
     """
+    if all(part.key == part.outer for part in parts):
+        # As nearly all rows are; the rest of this would find the same.
+        return [Group(parts[0].key, tuple(parts))], []
     by_key: dict[str, list[Part]] = {}
     for part in parts:
         by_key.setdefault(part.key, []).append(part)
     groups = {key: Group(key, tuple(found)) for key, found in by_key.items()}
-    outer = next(iter(by_key.values()))[0].outer
+    outer = parts[0].outer
     strays = [part for key, group in groups.items() if key != outer and not group.is_whole for part in group.parts]
     inner = groups.get(outer)
     captions = [part for part in strays if part.ending in CAPTION_ENDINGS]

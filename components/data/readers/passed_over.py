@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections import Counter
 from pathlib import Path
@@ -52,7 +53,7 @@ def name_of(path: str) -> str:
 
 
 class PassedOver:
-    """Counts what is no row, by kind, with the first names of each.
+    """Counts what is no row, by kind, with the first names of each in alphabetical order.
 
     numbers: kind -> how many. examples: kind -> up to NUM_EXAMPLES names.
     """
@@ -67,8 +68,9 @@ class PassedOver:
             kind = MORE
         self.numbers[kind] += 1
         examples = self.examples.setdefault(kind, [])
-        if len(examples) < NUM_EXAMPLES:
-            examples.append(name_of(name).encode(errors="backslashreplace").decode())
+        # The first by their names, because a disk lists files in no certain order and the report must not depend on it.
+        bisect.insort(examples, name_of(name).encode(errors="backslashreplace").decode())
+        del examples[NUM_EXAMPLES:]
 
     def report(self) -> dict[str, dict[str, Any]]:
         """For counts.json: kind -> {"number", "first": the first names}."""

@@ -67,6 +67,11 @@ def test_a_caption_per_line(tmp_path: Path) -> None:
     assert {key: document.texts[0] for key, document in documents.items()} == {"a#0": "one", "a#1": "two", "b": "caption of b"}
     documents, _ = read("image_folder", tmp_path)
     assert documents["a"].texts == ("one\ntwo",)
+    (tmp_path / "a.txt").write_bytes("eins\r\n\r\nzw\u00f6\n".encode("utf-16"))
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfuno\r\ndos\r\n")
+    documents, rejected = read("image_folder", tmp_path, caption_per_line=True)
+    assert [document.texts for document in documents.values()] == [("eins",), ("zw\u00f6",), ("uno",), ("dos",)]
+    assert rejected == []
 
 
 def test_several_folders_by_a_glob_and_a_folder_by_url(tmp_path: Path) -> None:
@@ -85,7 +90,7 @@ def test_folders_keep_their_keys_apart_wherever_the_glob_is(tmp_path: Path) -> N
     """Two folders of one name, and a folder inside another that the glob finds too."""
     for folder in ("2020/photos", "2021/photos", "2021/photos/sub"):
         write_pairs(tmp_path / folder, ["a"])
-    (tmp_path / "notes.txt").write_text("beside the folders")
+    (tmp_path / "notes.md").write_text("beside the folders")
     for path in (f"{tmp_path}/*/photos", f"{tmp_path}/**", f"{tmp_path}/{{2020,2021}}/photos"):
         documents, rejected = read("image_folder", path)
         assert (sorted(documents), rejected) == (["2020/photos/a", "2021/photos/a", "2021/photos/sub/a"], []), path
