@@ -276,7 +276,7 @@ def killed_runs(setting: Setting) -> Found:
     trials = []
     for number in range(1 if setting.quick else 20):
         run = _sqlite_run(setting, f"kill-{number}", num_steps=100, step_s=0.01)
-        for _ in range(2):
+        for _ in range(1 if setting.quick else 2):
             run.start()
             run.wait_for_step(_steps_of(run) + int(setting.generator.integers(3, 30)))
             time.sleep(float(setting.generator.uniform(0, 0.1)))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from benchmarks.faults import __main__ as faults
+from benchmarks.faults import outages
 from benchmarks.faults.corpora import pairs, tar_bytes
 from benchmarks.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
+from benchmarks.faults.recorded_loop import LOSS, PICTURE, VALIDATION, loss
 from benchmarks.faults.tars import layouts
 
 TOTALS = set(Counts._fields)
@@ -36,6 +40,41 @@ def test_everything_of_ours_is_caught(names: str, capsys: pytest.CaptureFixture[
     # The same injections do harm where nothing looks: they are real.
     harmed = {name for name, each in result["faults"].items() if any(_harm(counts) for counts in each["defaults"].values())}
     assert harmed >= set(names.split(",")) & {"D1", "D2", "D6", "D7", "D8"}
+
+
+def test_a_killed_run_has_every_point_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    seed = secrets.randbits(20)
+    code = faults.main(["tracking", "--quick", "--only", "T8", "--seed", str(seed), "--out", str(tmp_path / "faults.json")])
+    print(f"seed {seed}", said := capsys.readouterr().out)
+    assert code == 0
+    assert "T8 runs killed on SQLite | injected 1 | caught 1 | rows lost 0 | rows doubled 0" in said
+
+
+def test_a_point_that_the_store_lacks_or_has_twice_is_counted(tmp_path: Path) -> None:
+    run = outages.Run(tmp_path / "run", "sqlite:///mlflow.db", num_steps=40)
+    (run.folder / "work").mkdir()
+    (run.folder / "work/run.json").write_text('{"run_id": "a"}')
+    database, artifacts = run.folder / "mlflow.db", run.folder / "mlartifacts/a"
+    (artifacts / "images").mkdir(parents=True)
+    (artifacts / f"images/{PICTURE.replace('/', '~')}+step+25+timestamp+1+x.png").touch()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE metrics (run_uuid, key, step, value)")
+        connection.execute("CREATE TABLE runs (run_uuid, status, artifact_uri)")
+        connection.execute("INSERT INTO runs VALUES ('a', 'FINISHED', ?)", (artifacts.as_uri(),))
+        points = [(LOSS, step, loss(step)) for step in range(1, 41)]
+        points += [(VALIDATION, step, -loss(step)) for step in (20, 40)]
+        points += [("perf/tokens_per_s", step, 1.0) for step in range(1, 41)]
+        connection.executemany("INSERT INTO metrics VALUES ('a', ?, ?, ?)", points)
+        connection.commit()
+        assert outages.judged(run, database, "FINISHED") == Trial()
+        assert outages.judged(run, database, "KILLED").missed == "status FINISHED, not KILLED"
+        assert outages.judged(run, database, "FINISHED", blocked_s=10.0).missed == "kept waiting for 10.0 s"
+        connection.execute("DELETE FROM metrics WHERE step = 7")
+        connection.execute("INSERT INTO metrics SELECT * FROM metrics WHERE step = 8")
+        connection.commit()
+        assert outages.judged(run, database, "FINISHED") == Trial("2 lost, 2 doubled", rows_lost=2, rows_doubled=2)
+        (artifacts / f"images/{PICTURE.replace('/', '~')}+step+25+timestamp+2+y.png").touch()
+        assert outages.judged(run, database, "FINISHED").rows_doubled == 3
 
 
 def test_a_miss_fails_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
