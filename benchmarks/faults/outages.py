@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
+from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses, total
 from benchmarks.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
 from benchmarks.faults.store_server import StoreServer
 from components.runtime.tracking_store import client_of
@@ -32,11 +32,10 @@ PATIENCE_S = 300.0
 
 
 class Ended(NamedTuple):
-    """code: the exit code. said: what it printed on both streams. blocked_s: the longest call into the tracker."""
+    """code: the exit code. said: what it printed on both streams."""
 
     code: int
     said: str
-    blocked_s: float
 
 
 class Run:
@@ -46,6 +45,8 @@ class Run:
         self.folder, self.uri, self.num_steps, self.step_s = folder, uri, num_steps, step_s
         folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[str] | None = None
+        # The longest call into the tracker, of the processes that came to their end.
+        self.blocked_s = 0.0
 
     def start(self) -> None:
         command = ["benchmarks.faults.recorded_loop", "work", "--steps", str(self.num_steps), "--step-s", str(self.step_s)]
@@ -68,8 +69,9 @@ class Run:
     def end(self) -> Ended:
         assert self.process is not None
         said, _ = self.process.communicate(timeout=PATIENCE_S)
-        last = said.splitlines()[-1] if self.process.returncode == 0 else "{}"
-        return Ended(self.process.returncode, said, json.loads(last).get("blocked_s", 0.0))
+        if self.process.returncode == 0:
+            self.blocked_s = max(self.blocked_s, json.loads(said.splitlines()[-1])["blocked_s"])
+        return Ended(self.process.returncode, said)
 
     def sync(self) -> int:
         process = self._started(["pipelines.sync"])
@@ -97,7 +99,7 @@ class Run:
         )
 
 
-def judged(run: Run, database: Path, status: str, *, steps: int = 0, blocked_s: float = 0.0, problem: str = "") -> Trial:
+def judged(run: Run, database: Path, status: str, *, steps: int = 0, problem: str = "") -> Trial:
     """The store's own tables against what the run must have told it. steps: how many were taken, all by default."""
     steps = steps or run.num_steps
     expected = {(LOSS, step, loss(step)) for step in range(1, steps + 1)}
@@ -118,7 +120,7 @@ def judged(run: Run, database: Path, status: str, *, steps: int = 0, blocked_s: 
     problems = [problem] if problem else []
     problems += [f"{lost} lost, {doubled} doubled"] if lost or doubled else []
     problems += [f"status {found_status}, not {status}"] if found_status != status else []
-    problems += [f"kept waiting for {blocked_s:.1f} s"] if blocked_s > MAX_BLOCKED_S else []
+    problems += [f"kept waiting for {run.blocked_s:.1f} s"] if run.blocked_s > MAX_BLOCKED_S else []
     return Trial("; ".join(problems), rows_lost=lost, rows_doubled=doubled)
 
 
@@ -141,7 +143,7 @@ def back_early(setting: Setting) -> Found:
         run.wait_for_step(50)
         server.start()
         ended = run.end()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=_problem(ended, run, left=False))
+        return judged(run, server.database, "FINISHED", problem=_problem(ended, run, left=False))
 
     # Long enough that the server, whose start takes seconds, is back in time.
     return _with_server(setting, "early", play, step_s=0.15)
@@ -156,7 +158,7 @@ def back_late(setting: Setting) -> Found:
         ended = run.end()
         problem = _problem(ended, run, left=True)
         server.start()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=problem or _sync(run))
+        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
 
     return _with_server(setting, "late", play)
 
@@ -174,7 +176,7 @@ def never_back(setting: Setting) -> Found:
         )
         # Only to count what was kept.
         server.start()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=problem or _sync(run))
+        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
 
     return _with_server(setting, "never", play)
 
@@ -188,7 +190,7 @@ def stopped_and_woken(setting: Setting) -> Found:
         run.wait_for_step(120)
         server.wake()
         ended = run.end()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=_problem(ended, run, left=False))
+        return judged(run, server.database, "FINISHED", problem=_problem(ended, run, left=False))
 
     return _with_server(setting, "stopped", play, step_s=0.15)
 
@@ -202,7 +204,7 @@ def stopped_to_the_end(setting: Setting) -> Found:
         ended = run.end()
         problem = _problem(ended, run, left=True)
         server.wake()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=problem or _sync(run))
+        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
 
     return _with_server(setting, "silent", play)
 
@@ -218,7 +220,7 @@ def killed_in_an_outage(setting: Setting) -> Found:
         server.start()
         run.start()
         ended = run.end()
-        return judged(run, server.database, "FINISHED", blocked_s=ended.blocked_s, problem=_problem(ended, run, left=False))
+        return judged(run, server.database, "FINISHED", problem=_problem(ended, run, left=False))
 
     def given_up(run: Run, server: StoreServer) -> Trial:
         run.wait_for_step(20)
@@ -232,7 +234,7 @@ def killed_in_an_outage(setting: Setting) -> Found:
 
     first = _with_server(setting, "resumed", resumed)
     second = _with_server(setting, "given-up", given_up)
-    return Found(Counts(*map(sum, zip(first.ours, second.ours, strict=True))), {}, first.missed + second.missed)
+    return Found(total([first.ours, second.ours]), {}, first.missed + second.missed, first.note)
 
 
 def _sqlite_run(setting: Setting, name: str, **sizes: Any) -> Run:
@@ -262,7 +264,7 @@ def locked_database(setting: Setting) -> Found:
             connection.commit()
         ended = run.end()
         problem = _problem(ended, run, left=bool(run.pending())) or (_sync(run) if run.pending() else "")
-        trials.append(judged(run, database, "FINISHED", blocked_s=ended.blocked_s, problem=problem))
+        trials.append(judged(run, database, "FINISHED", problem=problem))
     return Found(counted(trials), {}, misses(trials))
 
 
@@ -284,7 +286,7 @@ def killed_runs(setting: Setting) -> Found:
         run.start()
         ended = run.end()
         problem = _problem(ended, run, left=False)
-        trials.append(judged(run, run.folder / "mlflow.db", "FINISHED", blocked_s=ended.blocked_s, problem=problem))
+        trials.append(judged(run, run.folder / "mlflow.db", "FINISHED", problem=problem))
     return Found(counted(trials), {}, misses(trials))
 
 
@@ -299,7 +301,7 @@ def _with_server(setting: Setting, name: str, play: Callable[[Run, StoreServer],
         run = Run(setting.folder / name, server.uri, step_s=step_s)
         run.start()
         trial = play(run, server)
-    return Found(counted([trial]), {}, misses([trial]))
+    return Found(counted([trial]), {}, misses([trial]), f"longest call into the tracker {run.blocked_s:.4f} s")
 
 
 def _problem(ended: Ended, run: Run, *, left: bool) -> str:

@@ -68,7 +68,9 @@ def test_a_point_that_the_store_lacks_or_has_twice_is_counted(tmp_path: Path) ->
         connection.commit()
         assert outages.judged(run, database, "FINISHED") == Trial()
         assert outages.judged(run, database, "KILLED").missed == "status FINISHED, not KILLED"
-        assert outages.judged(run, database, "FINISHED", blocked_s=10.0).missed == "kept waiting for 10.0 s"
+        run.blocked_s = 10.0
+        assert outages.judged(run, database, "FINISHED").missed == "kept waiting for 10.0 s"
+        run.blocked_s = 0.1
         connection.execute("DELETE FROM metrics WHERE step = 7")
         connection.execute("INSERT INTO metrics SELECT * FROM metrics WHERE step = 8")
         connection.commit()
