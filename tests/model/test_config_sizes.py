@@ -1,0 +1,18 @@
+"""Sizes of the transformer's presets, against the rules that Llama's follow."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from model.config import PRESETS
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"tiny"}))
+def test_a_feed_forward_layer_is_two_thirds_of_four_widths(name: str) -> None:
+    """Rounded up to a multiple of 256, which the demonstration's width of 256 is too small for."""
+    size, multiple = PRESETS[name], 64 if name == "demo" else 256
+    assert size.mlp_width == multiple * math.ceil(8 * size.width / 3 / multiple)
+    assert size.width % size.num_heads == 0
+    assert size.width // size.num_heads in (32, 64, 128)
