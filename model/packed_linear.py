@@ -1,4 +1,4 @@
-"""How does a CPU run linear layers fastest when their weights stay as they are? With weights laid out beforehand.
+"""Linear layers whose weights were laid out beforehand, the fastest on a CPU while the weights stay as they are.
 
 A matrix product first brings its weights into the order that the kernel reads. With many rows that is little beside the
 product; with the few of a decoding step it takes longer than the product itself. oneDNN can be given weights in its order.
@@ -42,13 +42,24 @@ class PackedLinear(nn.Linear):
 def packed(model: Model) -> Model:
     """A copy of a model on the CPU whose linear layers are packed; it shares all other weights with `model`.
 
-    It does not follow `model` in training. Raises ValueError where this build of torch has no oneDNN.
+    It does not follow `model` in training. Layers in a precision that oneDNN cannot pack on this processor stay plain.
+    Raises ValueError where this build of torch has no oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
         raise ValueError("linear layers are packed by oneDNN, which this build of torch lacks")
     kept: dict[int, object] = {id(each): each for each in (*model.parameters(), *model.buffers())}
-    kept |= {id(each): PackedLinear(each) for each in model.modules() if type(each) is nn.Linear}
+    linear = [each for each in model.modules() if type(each) is nn.Linear and can_be_packed(each.weight.dtype)]
+    kept |= {id(each): PackedLinear(each) for each in linear}
     return cast(Model, copy.deepcopy(model, kept))
+
+
+def can_be_packed(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes weights of `dtype` on this processor; half precision needs instructions that not all have."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return dtype == torch.float32
 
 
 def _product(x: Tensor, packed: Tensor, bias: Tensor | None, num_out: int) -> Tensor:
