@@ -48,7 +48,11 @@ CLOSE: dict[str, Groups] = {
     "model/generation/requests.py": ((SAMPLING,), ("tests/export/test_predictor.py",)),
     "model/generation/row.py": ((SAMPLING,),),
     "model/generation/token_choice.py": ((SAMPLING,),),
-    "model/latents/codecs.py": ((TRANSFUSION,), ("tests/model/latents/test_unet_codec.py", "tests/model/test_flops.py")),
+    "model/latents/codecs.py": (
+        (TRANSFUSION,),
+        (SAMPLING,),
+        ("tests/model/latents/test_unet_codec.py", "tests/model/test_flops.py"),
+    ),
     "model/latents/patches.py": ((TRANSFUSION,),),
     "model/latents/unet_codec.py": ((TRANSFUSION,),),
     "components/data/encode/assembly.py": ((ENCODING,), ("tests/pipelines/test_gates_and_encode.py",)),
@@ -111,12 +115,13 @@ def mirrored(module: str) -> str:
 def groups_of(module: str, test_files: set[str]) -> Groups:
     """The groups of test files for a module, each of files that are there and in no earlier group.
 
-    test_files: all there are. Files named after the module (test_loop_losses.py for loop.py) belong to the first group.
+    test_files: all there are. Files named after the module (test_loop_losses.py for loop.py) come
+    before those of CLOSE, each a group.
     """
     stem = mirrored(module).removesuffix(".py")
     own = tuple(sorted(name for name in test_files if name == f"{stem}.py" or name.startswith(f"{stem}_")))
     groups: list[tuple[str, ...]] = []
-    for group in (own, *CLOSE.get(module, ())):
+    for group in (*((name,) for name in own), *CLOSE.get(module, ())):
         known = {name for earlier in groups for name in earlier}
         fresh = tuple(name for name in group if name in test_files and name not in known)
         groups += [fresh] if fresh else []
