@@ -166,7 +166,7 @@ DATA_AND_DOORS = (
         "components/data/intake/splits.py",
         'int.from_bytes(digest[:8], "big") / 2**64',
         "(hash(digest) % 2**64) / 2**64",
-        ("tests/pipelines/test_ingest.py",),
+        ("tests/components/data/intake/test_splits.py",),
     ),
     Listed(
         "the stage's lock is not taken",
