@@ -6,6 +6,7 @@ notices a flipped byte by default. A manifest vouches for itself too: its last e
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -35,7 +36,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -150,11 +151,60 @@ def fresh_folder(folder: Path) -> Path:
 
 
 def publish(source: Path, target: Path) -> None:
-    """Move the finished folder `source` to `target` in one rename, replacing what stood there."""
+    """Move the finished folder `source` to `target`, across file systems too.
+
+    What stood at `target` stands there until the new folder is whole and on disk, and again where the move fails. A link to
+    a folder stays a link; the folder that it leads to is replaced.
+    """
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    source.replace(target)
-    _sync_folder(target.parent)
+    incoming, replaced = (target.with_name(f".{target.name}.{part}") for part in ("incoming", "replaced"))
+    # What a killed process left: the older folder counts for as long as no newer one stands at the target.
+    if not target.exists() and replaced.exists():
+        replaced.replace(target)
+    _remove(replaced)
+    _remove(incoming)
+    _sync_tree(source)
+    try:
+        _swap(source, target, replaced)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(source, incoming)
+        _swap(incoming, target, replaced)
+        shutil.rmtree(source)
+    _remove(replaced)
+
+
+def _copy(source: Path, incoming: Path) -> None:
+    """Copy a folder; it is on disk then, or nothing of it."""
+    try:
+        shutil.copytree(source, incoming)
+        _sync_tree(incoming)
+    except BaseException:
+        _remove(incoming)
+        raise
+
+
+def _swap(new: Path, target: Path, replaced: Path) -> None:
+    """Put `new` at `target`, and what stood there at `replaced`."""
+    if target.exists():
+        target.replace(replaced)
+    try:
+        new.replace(target)
+    except BaseException:
+        if replaced.exists():
+            replaced.replace(target)
+        raise
+    _sync(target.parent)
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _json(value: Any) -> str:
@@ -177,8 +227,15 @@ def _entries(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any] | No
         yield from pool.map(entry, names)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_tree(folder: Path) -> None:
+    """Every file and folder below `folder`, and itself."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

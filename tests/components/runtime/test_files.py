@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,7 @@ from components.runtime.failure import BadInput
 from components.runtime.files import (
     digest,
     parse_manifest,
+    publish,
     read_json,
     read_manifest,
     write_bytes,
@@ -123,3 +130,93 @@ def test_a_file_stands_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"after"
     write_json(path, {"b": 1, "a": "é"})
     assert json.loads(path.read_bytes()) == {"a": "é", "b": 1}
+
+
+def folder_with(folder: Path, content: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "inner").mkdir()
+    (folder / "inner/file").write_text(content)
+    write_manifest(folder, kind="made")
+    return folder
+
+
+@pytest.fixture
+def other_disk() -> Iterator[Path]:
+    """A folder on another file system than the temporary one."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        assert Path(folder).stat().st_dev != Path(tempfile.gettempdir()).stat().st_dev
+        yield Path(folder)
+
+
+def content_of(folder: Path) -> str:
+    assert read_manifest(folder, kind="made")["files"].keys() == {"inner/file"}
+    return (folder / "inner/file").read_text()
+
+
+@pytest.mark.parametrize("before", ["nothing", "a folder", "a linked folder", "what a kill left"])
+@pytest.mark.parametrize("disk", ["same", "other"])
+def test_a_folder_is_published_whole_over_what_stood_there(tmp_path: Path, other_disk: Path, disk: str, before: str) -> None:
+    source = folder_with((tmp_path if disk == "same" else other_disk) / "work/new", "new")
+    target = tmp_path / "artifacts/made"
+    if before == "a linked folder":
+        target.parent.mkdir()
+        target.symlink_to(folder_with(tmp_path / "elsewhere/made", "old"))
+    elif before != "nothing":
+        folder_with(target, "old")
+    if before == "what a kill left":
+        target.replace(target.with_name(".made.replaced"))
+        folder_with(target.with_name(".made.incoming"), "half")
+    publish(source, target)
+    assert content_of(target) == "new"
+    assert target.is_symlink() == (before == "a linked folder")
+    assert not source.exists()
+    assert [path.name for path in target.resolve().parent.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("disk", ["same", "other"])
+def test_what_stood_there_stays_where_publishing_fails(tmp_path: Path, other_disk: Path, disk: str) -> None:
+    target = folder_with(tmp_path / "artifacts/made", "old")
+    source = folder_with((tmp_path if disk == "same" else other_disk) / "work/new", "new")
+    (source / "inner/link").symlink_to("nowhere")  # which cannot be copied, nor brought to disk
+    with pytest.raises(OSError):
+        publish(source, target)
+    assert content_of(target) == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+    (source / "inner/link").unlink()
+    publish(source, target)
+    assert content_of(target) == "new"
+
+
+@pytest.mark.parametrize("disk", ["same", "other"])
+@pytest.mark.parametrize("call", range(1, 12))
+def test_a_kill_while_publishing_loses_neither(tmp_path: Path, other_disk: Path, disk: str, call: int) -> None:
+    """A process that ends, without a word, before its n-th rename, copy or removal."""
+    target = folder_with(tmp_path / "artifacts/made", "old")
+    source = folder_with((tmp_path if disk == "same" else other_disk) / "work/new", "new")
+    if (child := os.fork()) == 0:
+        _die_before(call)
+        publish(source, target)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    standing = target if target.exists() else target.with_name(".made.replaced")
+    assert content_of(standing) in ("old", "new")
+    if content_of(standing) == "old":
+        assert content_of(source) == "new"
+        publish(source, target)
+    assert content_of(target) == "new"
+    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
+
+
+def _die_before(call: int) -> None:
+    calls = itertools.count(1)
+
+    def watched(function: Callable[..., object]) -> Callable[..., object]:
+        def instead(*arguments: object, **options: object) -> object:
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return instead
+
+    for owner, name in ((os, "rename"), (os, "replace"), (os, "unlink"), (os, "rmdir"), (os, "fsync"), (shutil, "copyfile")):
+        setattr(owner, name, watched(getattr(owner, name)))
