@@ -1,17 +1,14 @@
-"""Is a step the same step on any number of workers and after any restart, and does the loop learn?"""
+"""The loop takes the steps of an independent reference, on any number of workers and after any restart, and it learns."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed
+import torch.multiprocessing
 
 from components.runtime.failure import BadInput
 from components.runtime.workers import World
@@ -23,6 +20,7 @@ from components.training.worker import configuration
 from model.loss import loss_sums
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG, Corpus, changed
+from tests.components.training.reference import UNEVEN, Step, assert_close, reference_run
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -31,7 +29,10 @@ class Notes:
     """Events that remember what they were told, and write checkpoints where a store is given."""
 
     def __init__(self, store: Path | None = None) -> None:
-        self.store, self.losses, self.validations, self.sampled = store, {}, {}, []
+        self.store = store
+        self.losses: dict[int, Progress] = {}
+        self.validations: dict[int, Losses] = {}
+        self.sampled: dict[int, dict[str, torch.Tensor]] = {}
 
     def log(self, progress: Progress) -> None:
         self.losses[progress.step] = progress
@@ -40,11 +41,15 @@ class Notes:
         self.validations[step] = losses
 
     def sample(self, step: int, averaged: Transfusion) -> None:
-        self.sampled.append(step)
+        self.sampled[step] = copied(averaged)
 
     def checkpoint(self, step: int, state: TrainingState) -> None:
         if self.store is not None:
             save_checkpoint(self.store, state, step)
+
+
+def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 class Ended(NamedTuple):
@@ -74,7 +79,7 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     notes, state = trained(corpus, config)
     assert sorted(notes.losses) == [10, 20, 30, 40, 50, 60]
     assert sorted(notes.validations) == [25, 50, 60]
-    assert notes.sampled == [40, 60]
+    assert sorted(notes.sampled) == [40, 60]
     first, last = notes.losses[10], notes.losses[60]
     assert last.losses.text < 0.7 * first.losses.text
     assert last.losses.image < first.losses.image
@@ -85,6 +90,38 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     assert notes.validations[60].text < notes.validations[25].text * 1.1
     pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
     assert not any(torch.equal(weight, average) for weight, average in pairs)
+
+
+@pytest.fixture(scope="module")
+def expected(corpus: Corpus) -> list[Step]:
+    steps = reference_run(UNEVEN, fresh(corpus, UNEVEN).model, corpus.rows("train"), corpus.rows("validation"))
+    norms = [step.gradient_norm for step in steps]
+    assert min(norms) < UNEVEN.clip_norm < max(norms), f"some gradients are clipped and some are not: {norms}"
+    return steps
+
+
+def test_every_step_is_the_references(corpus: Corpus, expected: list[Step]) -> None:
+    start = copied(fresh(corpus, UNEVEN).model)
+    notes, state = trained(corpus, UNEVEN)
+    assert sorted(notes.losses) == list(range(1, 8))
+    for number, step in enumerate(expected, start=1):
+        progress = notes.losses[number]
+        assert progress.losses == pytest.approx(step.losses, rel=1e-4), number
+        assert progress.gradient_norm == pytest.approx(step.gradient_norm, rel=1e-4), number
+        assert progress.learning_rate == pytest.approx(step.learning_rate), number
+    assert_close(copied(state.model), expected[-1].weights, start)
+    assert_close(copied(state.averaged), expected[-1].averaged, start)
+
+
+def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(corpus: Corpus, expected: list[Step]) -> None:
+    start = copied(fresh(corpus, UNEVEN).model)
+    notes, _ = trained(corpus, UNEVEN)
+    assert sorted(notes.validations) == [3, 6, 7]
+    for number, losses in notes.validations.items():
+        assert losses == pytest.approx(expected[number - 1].validation, rel=1e-4), number
+    assert sorted(notes.sampled) == [4, 7]
+    for number, weights in notes.sampled.items():
+        assert_close(weights, expected[number - 1].averaged, start)
 
 
 def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> None:
@@ -155,29 +192,30 @@ def test_a_gradient_that_is_not_finite_is_refused(corpus: Corpus) -> None:
         assert torch.equal(parameter, kept)
 
 
-def test_two_workers_train_what_one_does(corpus: Corpus, tmp_path: Path) -> None:
-    alone = trained(corpus, CONFIG)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    arguments = [(rank, 2, port, corpus, CONFIG, tmp_path / f"{rank}.pt") for rank in range(2)]
-    processes = [context.Process(target=one_of_two, args=argument) for argument in arguments]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(100)
-        assert process.exitcode == 0
-    losses = [np.load(tmp_path / f"{rank}.npy") for rank in range(2)]
-    np.testing.assert_array_equal(losses[0], losses[1])
-    expected = np.array([progress.losses for progress in alone.notes.losses.values()])
-    np.testing.assert_allclose(losses[0], expected, rtol=1e-3)
+def test_two_workers_take_the_references_steps(corpus: Corpus, expected: list[Step], tmp_path: Path) -> None:
+    # Five rows are not divided evenly.
+    torch.multiprocessing.start_processes(one_of_two, (corpus, UNEVEN, tmp_path), nprocs=2, start_method="spawn")
+    start = copied(fresh(corpus, UNEVEN).model)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for number, step in enumerate(expected, start=1):
+            losses, norm = found["steps"][number - 1]
+            assert losses == pytest.approx(step.losses, rel=1e-3), number
+            assert norm == pytest.approx(step.gradient_norm, rel=1e-3), number
+        assert_close(found["weights"], expected[-1].weights, start)
+        assert_close(found["averaged"], expected[-1].averaged, start)
+        assert found["validation"] == pytest.approx(expected[-1].validation, rel=1e-3)
 
 
-def one_of_two(rank: int, size: int, port: int, corpus: Corpus, config: TrainConfig, result: Path) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def one_of_two(rank: int, corpus: Corpus, config: TrainConfig, folder: Path) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
-    ended = trained(corpus, config, world=World(rank, size, torch.device("cpu")))
-    np.save(result.with_suffix(".npy"), np.array([progress.losses for progress in ended.notes.losses.values()]))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    notes, state = trained(corpus, config, world=World(rank, 2, torch.device("cpu")))
     torch.distributed.destroy_process_group()
+    found = {
+        "steps": [(tuple(progress.losses), progress.gradient_norm) for progress in notes.losses.values()],
+        "validation": tuple(notes.validations[config.max_steps]),
+        "weights": copied(state.model),
+        "averaged": copied(state.averaged),
+    }
+    torch.save(found, folder / f"{rank}.pt")
