@@ -55,6 +55,7 @@ def main(params: Params) -> None:
                     storage_path=work.store.parent,
                     run_name=work.store.name,
                     lines=work.lines,
+                    reached=work.newest_step,
                 )
         _publish(work, digests, ancestors, tracker)
 

@@ -11,3 +11,7 @@ class BadInput(ValueError):
 
 class GateRefused(RuntimeError):
     """A check between two stages failed; everything computed before it is kept."""
+
+
+class WorkersFailed(RuntimeError):
+    """Processes of a stage ended again and again; everything computed before is kept."""

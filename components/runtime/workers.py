@@ -1,4 +1,4 @@
-"""How do several processes train together? Ray Train around one function, inside `cluster.start_ray`."""
+"""Processes that train together: Ray Train around one function, inside `cluster.start_ray`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import private_folder
-from components.runtime.failure import BadInput
+from components.runtime.worker_failures import Traced, failure_of
 
 if TYPE_CHECKING:
     import torch
+    from ray.train.torch import TorchTrainer
 
-# (step, the checkpoint's folder; None from a worker that did not write it); every worker calls it after every checkpoint.
-Report = Callable[[int, Path | None], None]
+# Ray tries again where workers cannot be started; a try waits a minute for machines that a cluster is about to get.
+MAX_FAILED_STARTS = 30
 
 
 class World(NamedTuple):
@@ -26,6 +27,17 @@ class World(NamedTuple):
     rank: int
     size: int
     device: torch.device
+
+    def agreed(self, number: int) -> int:
+        """Worker 0's number, on every worker."""
+        if self.size == 1:
+            return number
+        import torch
+        import torch.distributed
+
+        shared = torch.tensor([number], dtype=torch.int64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return int(shared)
 
 
 def run_workers(
@@ -36,44 +48,61 @@ def run_workers(
     storage_path: Path,
     run_name: str,
     lines: Path,
+    reached: Callable[[], int],
     max_failures: int = 2,
 ) -> None:
     """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
 
     config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
-    here. A killed worker restarts all of them, max_failures times; storage_path and run_name are where they find what
-    they kept. A BadInput in a worker is raised here as it is, without another try. The function begins with `join_workers`.
+    here. storage_path, run_name: a folder for Ray's notes. The function begins with `join_workers`.
+
+    A worker that fails restarts all of them; reached: how far what they kept goes (the step of the newest checkpoint, say).
+    After more than max_failures failures without any progress in between, WorkersFailed, or what a worker raised, is raised.
+    What would only happen again (bad input, a full disk) is raised here at once, as the worker raised it.
     """
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    trainer = _trainer(function, config, num_workers, storage_path.absolute(), run_name)
+    num_failures, at = 0, reached()
+    while True:
+        try:
+            with _printed(lines):
+                trainer().fit()
+            return
+        except (TrainingFailedError, RayError) as error:
+            failure = failure_of(error)
+        num_failures, at = (1, now) if (now := reached()) != at else (num_failures + 1, at)
+        if failure.lasts or num_failures > max_failures:
+            raise failure.to_raise(num_failures) from None
+        print(f"{failure.what}; all workers start again from step {at}", flush=True)
+
+
+def _trainer(
+    function: Callable[[dict[str, Any]], None], config: dict[str, Any], num_workers: int, storage_path: Path, run_name: str
+) -> Callable[[], TorchTrainer]:
+    """Makes Ray's trainer of one try: Ray's own count of failures would be that of the whole run."""
     import torch
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
     from components.runtime.rendezvous import torch_config
 
     use_gpu = torch.cuda.is_available()
-    refusal = storage_path.absolute() / f"{run_name}-refused.txt"
-    refusal.unlink(missing_ok=True)
-    trainer = TorchTrainer(
-        _Guarded(function, refusal),
+    return lambda: TorchTrainer(
+        Traced(function),
         train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
         torch_config=torch_config("nccl" if use_gpu else "gloo", private_folder()),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=run_name,
             # Workers run in a folder of Ray's own, where a relative path would mean another place.
-            storage_path=str(storage_path.absolute()),
-            failure_config=FailureConfig(max_failures=max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            storage_path=str(storage_path),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=MAX_FAILED_STARTS),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-    try:
-        with _printed(lines):
-            trainer.fit()
-    finally:
-        if refusal.exists():
-            raise BadInput(refusal.read_text()) from None
 
 
 def join_workers(num_threads: int) -> World:
@@ -91,38 +120,6 @@ def join_workers(num_threads: int) -> World:
     context, device = ray_train.get_context(), get_device()
     assert isinstance(device, torch.device)
     return World(context.get_world_rank(), context.get_world_size(), device)
-
-
-def tell_ray(step: int, folder: Path | None) -> None:
-    """The Report to Ray Train, of a checkpoint that stands in its store already."""
-    from ray import train as ray_train
-
-    checkpoint = ray_train.Checkpoint.from_directory(str(folder)) if folder else None
-    mode = ray_train.CheckpointUploadMode.NO_UPLOAD
-    ray_train.report({"step": step}, checkpoint=checkpoint, checkpoint_upload_mode=mode)
-
-
-class _Guarded:
-    """A worker's function whose BadInput ends the run at once: Ray would take it for a failure and start again."""
-
-    def __init__(self, function: Callable[[dict[str, Any]], None], refusal: Path) -> None:
-        self.function, self.refusal = function, refusal
-
-    def __call__(self, config: dict[str, Any]) -> None:
-        if self.refusal.exists():  # the others of the refusing worker failed in its wake, and Ray started all again
-            return
-        try:
-            self.function(config)
-        except BadInput as error:
-            self.refusal.write_text(str(error))
-            self._leave()
-
-    def _leave(self) -> None:
-        """Close the connections: workers that wait for this one would wait for half an hour."""
-        import torch.distributed
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Who trains the autoencoder, and how is it judged? One process or several, going on after a kill; PSNR on images held out.
+"""Training of the autoencoder by one process or several, resumed after a kill, and its PSNR on images held out.
 
 Photographs are better served by a pretrained autoencoder, which the stage takes as it is.
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from components.training.config import AutoencoderConfig
 from components.training.discriminator import SMALLEST_SIDE_PX as SMALLEST_FOR_DISCRIMINATOR
 from components.training.perceptual import SMALLEST_SIDE_PX as SMALLEST_FOR_LPIPS
 from components.training.perceptual import load_lpips
-from components.training.run_folder import checkpoints
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
 from model.latents.vector_quantiser import perplexity
 
@@ -50,7 +48,6 @@ CODE = (
 MAX_BYTES_OF_IMAGES = 2**30
 # A step of fewer pixels is over before several workers, or several threads, have told each other what they found.
 PIXELS_A_WORKER, PIXELS_A_THREAD = 16384, 16384
-NUM_CHECKPOINTS = 2
 
 
 def train_autoencoder(config: AutoencoderConfig, documents: Path, work: Path) -> Autoencoder:
@@ -134,7 +131,7 @@ def _train(work: AutoencoderWork) -> None:
     workers = num_workers(config, side_px)
     if workers == 1:
         torch.set_num_threads(num_threads(config.batch_size * side_px**2))
-        train_to_the_end(work, World(0, 1, device()), report=lambda step, folder: _forget_old(work), say=_print)
+        train_to_the_end(work, World(0, 1, device()), say=_print)
         return
     with start_ray():
         run_workers(
@@ -144,6 +141,7 @@ def _train(work: AutoencoderWork) -> None:
             storage_path=work.store.parent,
             run_name=work.store.name,
             lines=work.lines,
+            reached=work.newest_step,
         )
 
 
@@ -177,11 +175,6 @@ def _with_absolute_paths(config: AutoencoderConfig) -> AutoencoderConfig:
     """Workers run in a folder of Ray's own."""
     weights = config.loss.lpips_weights
     return replace(config, loss=replace(config.loss, lpips_weights=str(Path(weights).absolute()) if weights else ""))
-
-
-def _forget_old(work: AutoencoderWork) -> None:
-    for folder in checkpoints(work.store)[NUM_CHECKPOINTS:]:
-        shutil.rmtree(folder)
 
 
 def _print(line: str) -> None:

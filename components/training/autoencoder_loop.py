@@ -75,7 +75,7 @@ class AutoencoderTrainer:
         self.autoencoder = self._parallel(state.autoencoder)
         self.discriminator = self._parallel(state.discriminator.network) if state.discriminator else None
 
-    def run(self, say: Callable[[str], None], checkpoint: Callable[[int], None], *, first_step: int) -> None:
+    def run(self, say: Callable[[str], None], checkpoint: Callable[[int], object], *, first_step: int) -> None:
         """Train from first_step (the first of all is 1) to config.max_steps; checkpoint(step) is called on every worker."""
         config, started_s = self.config, time.monotonic()
         for step in range(first_step, config.max_steps + 1):

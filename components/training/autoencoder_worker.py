@@ -1,4 +1,4 @@
-"""What does one process that trains the autoencoder do from start to end? Opens the images, resumes, trains, keeps the result.
+"""One process that trains the autoencoder, from start to end: it opens the images, resumes, trains and keeps the result.
 
 It runs under Ray Train (`components.runtime.workers.run_workers`), or alone in the stage's own process. Worker 0 alone
 writes: the checkpoints, and at the end the finished autoencoder.
@@ -7,6 +7,7 @@ writes: the checkpoints, and at the end the finished autoencoder.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 
 from components.runtime.files import fresh_folder, write_manifest
-from components.runtime.workers import Report, World, join_workers, tell_ray
+from components.runtime.workers import World, join_workers
 from components.training.autoencoder_loop import AutoencoderTrainer
 from components.training.autoencoder_state import load_checkpoint, new_state, save_checkpoint
 from components.training.config import AutoencoderConfig
 from components.training.perceptual import load_lpips
-from components.training.run_folder import RunFolder, resume
+from components.training.run_folder import RunFolder, resume_together
 from model.latents.autoencoder import Autoencoder, to_pixels
 
 # The kind of the result's manifest.
@@ -46,28 +47,22 @@ class AutoencoderWork(RunFolder):
 def run_worker(settings: dict[str, Any]) -> None:
     """The function every worker runs. settings: {"work": AutoencoderWork, "num_threads": int}."""
     work: AutoencoderWork = settings["work"]
-    train_to_the_end(work, join_workers(settings["num_threads"]), tell_ray, work.say)
+    train_to_the_end(work, join_workers(settings["num_threads"]), work.say)
 
 
-def train_to_the_end(work: AutoencoderWork, world: World, report: Report, say: Callable[[str], None]) -> None:
-    """Train from the newest usable checkpoint to the last step; worker 0 writes `work.finished`.
-
-    report: called by every worker after every checkpoint.
-    """
+def train_to_the_end(work: AutoencoderWork, world: World, say: Callable[[str], None]) -> None:
+    """Train from the newest usable checkpoint to the last step; worker 0 writes `work.finished`."""
     config, images = work.config, np.load(work.images, mmap_mode="r")
     state = new_state(config, images.shape[1], world.device)
     lpips = load_lpips(Path(config.loss.lpips_weights)).to(world.device) if config.loss.lpips_weights else None
-    load = partial(load_checkpoint, state=state)
-    if world.rank > 0:
-        step = resume(work.store, load, lambda line: None)
-        state.code_counts.zero_()  # worker 0 counts what all had seen before
+    with work.only_writer() if world.rank == 0 else nullcontext():
+        step = resume_together(work.store, partial(load_checkpoint, state=state), say, world)
         trainer = AutoencoderTrainer(config, state, images, world, lpips)
-        trainer.run(lambda line: None, lambda step: report(step, None), first_step=step + 1)
-        return
-    with work.only_writer():
-        step = resume(work.store, load, say)
-        trainer = AutoencoderTrainer(config, state, images, world, lpips)
-        trainer.run(say, lambda step: report(step, save_checkpoint(work.store, state, step)), first_step=step + 1)
+        if world.rank > 0:
+            state.code_counts.zero_()  # worker 0 counts what all had seen before
+            trainer.run(lambda line: None, lambda step: None, first_step=step + 1)
+            return
+        trainer.run(say, lambda step: save_checkpoint(work.store, state, step), first_step=step + 1)
         keep(work, state.averaged or state.autoencoder, images)
 
 

@@ -6,7 +6,7 @@ from components.data.loader import PackedRows
 from components.runtime.files import fresh_folder, write_json, write_manifest
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
-from components.runtime.workers import Report, World
+from components.runtime.workers import World
 from components.training.checkpoints import TrainingState, save_checkpoint
 from components.training.flops import peak_flops
 from components.training.journal import add_to, forget_after, last_values
@@ -22,24 +22,20 @@ PICTURES_A_LINE = 4
 class Witness:
     """The Events of workers other than 0."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
     def log(self, progress: Progress) -> None: ...
 
     def validated(self, step: int, losses: Losses) -> None: ...
 
     def sample(self, step: int, averaged: Transfusion) -> None: ...
 
-    def checkpoint(self, step: int, state: TrainingState) -> None:
-        self._report(step, None)
+    def checkpoint(self, step: int, state: TrainingState) -> None: ...
 
 
 class Observer:
     """The Events of worker 0."""
 
-    def __init__(self, work: Work, rows: PackedRows, world: World, report: Report, *, resumed_from: int) -> None:
-        self.work, self.config, self.world, self.report = work, work.config, world, report
+    def __init__(self, work: Work, rows: PackedRows, world: World, *, resumed_from: int) -> None:
+        self.work, self.config, self.world = work, work.config, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
         forget_after(work.journal, resumed_from)
@@ -81,7 +77,7 @@ class Observer:
             self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
 
     def checkpoint(self, step: int, state: TrainingState) -> None:
-        self.report(step, save_checkpoint(self.work.store, state, step))
+        save_checkpoint(self.work.store, state, step)
 
     def finish(self, state: TrainingState) -> None:
         """Write the averaged weights and the last numbers; they count once the manifest stands."""

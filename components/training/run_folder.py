@@ -1,19 +1,24 @@
-"""Where does an unfinished run lie, and how is it gone on with? One folder a run, and in it one folder a checkpoint.
+"""The folder of an unfinished run, with a folder for each checkpoint, and how a run resumes from them.
 
 The transformer's training and the autoencoder's keep different states in the same way: a checkpoint stands whole, under a
-manifest, or not at all, and one that its manifest does not vouch for is passed over for the one before it.
+manifest, or not at all, and one that its manifest does not vouch for is passed over for the one before it. The newest two
+whole ones are kept.
 """
 
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.runtime.failure import BadInput
-from components.runtime.files import fresh_folder, publish, read_manifest, write_manifest
+from components.runtime.files import MANIFEST, fresh_folder, publish, read_json, read_manifest, write_manifest
+from components.runtime.workers import World
+
+NUM_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,10 @@ class RunFolder:
     def store(self) -> Path:
         """The checkpoints; Ray Train keeps its own notes there too."""
         return self.folder / "run"
+
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint, 0 where there is none."""
+        return max((_step_of(folder) for folder in checkpoints(self.store)), default=0)
 
     @property
     def lines(self) -> Path:
@@ -70,12 +79,20 @@ def checkpoints(store: Path) -> list[Path]:
 
 @contextmanager
 def written_checkpoint(store: Path, step: int, *, kind: str) -> Iterator[Path]:
-    """Where to write the files of a checkpoint that is to stand at `folder_of(store, step)` whole or not at all."""
+    """Where to write the files of a checkpoint that is to stand at `folder_of(store, step)` whole or not at all.
+
+    Once it stands, the checkpoint before it is kept and no other.
+    """
     # A name beside the checkpoints that none of them has; it is renamed when the manifest stands.
     partial = fresh_folder(store / ".partial")
-    yield partial
-    write_manifest(partial, kind=kind, step=step)
-    publish(partial, folder_of(store, step))
+    try:
+        yield partial
+        write_manifest(partial, kind=kind, step=step)
+        publish(partial, folder_of(store, step))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # where the disk is full, half a checkpoint is in the way of the next try
+        raise
+    _keep(store, [step, *[older for older in _steps(store) if older < step][: NUM_KEPT - 1]])
 
 
 def resume(store: Path, load: Callable[[Path], int], say: Callable[[str], None]) -> int:
@@ -91,5 +108,56 @@ def resume(store: Path, load: Callable[[Path], int], say: Callable[[str], None])
             say(f"checkpoint {folder.name} is passed over: {error}")
             continue
         say(f"resumed from step {step} ({folder.name})")
+        _keep(store, [step, *_whole_before(store, step)])
         return step
     return 0
+
+
+def resume_together(store: Path, load: Callable[[Path], int], say: Callable[[str], None], world: World) -> int:
+    """`resume` of several workers: worker 0, which holds the lock, chooses the checkpoint, and all load that one.
+
+    Raises BadInput where another worker cannot load it.
+    """
+    if world.rank == 0:
+        return world.agreed(resume(store, load, say))
+    step = world.agreed(0)
+    if step:
+        try:
+            load(folder_of(store, step))
+        except (BadInput, OSError) as error:
+            raise BadInput(
+                f"worker {world.rank} cannot load the checkpoint of step {step} that worker 0 loaded: {error}; all workers "
+                "must see one and the same .work"
+            ) from None
+    return step
+
+
+def _whole_before(store: Path, step: int) -> list[int]:
+    """The newest whole checkpoint before `step`. It is not read where there is nothing to choose."""
+    older = [each for each in _steps(store) if each < step]
+    if len(older) < NUM_KEPT:
+        return older
+    return next(([each] for each in older if _is_whole(folder_of(store, each))), [])
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        read_manifest(folder, kind=read_json(folder / MANIFEST)["kind"])
+    except (BadInput, KeyError, TypeError):
+        return False
+    return True
+
+
+def _keep(store: Path, steps: list[int]) -> None:
+    """Remove the checkpoints of all other steps."""
+    for step in set(_steps(store)) - set(steps):
+        shutil.rmtree(folder_of(store, step))
+
+
+def _steps(store: Path) -> list[int]:
+    """Of all checkpoints, whole or not, the newest first."""
+    return [_step_of(folder) for folder in checkpoints(store)]
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))

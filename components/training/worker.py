@@ -1,4 +1,4 @@
-"""What does one training process do from start to end? Opens the rows, resumes, trains, reports.
+"""One training process from start to end: it opens the rows, resumes, trains and reports.
 
 It runs under Ray Train (`components.runtime.workers.run_workers`). Worker 0 alone writes: the MLflow run, the
 checkpoints, and at the end the finished model.
@@ -6,18 +6,19 @@ checkpoints, and at the end the finished model.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
 from components.data.loader import PackedRows
-from components.runtime.workers import Report, World, join_workers, tell_ray
+from components.runtime.workers import World, join_workers
 from components.training.checkpoints import load_checkpoint
 from components.training.config import TrainConfig
 from components.training.loop import Trainer, new_state
 from components.training.observer import Observer, Witness
-from components.training.run_folder import resume
+from components.training.run_folder import resume_together
 from components.training.work import Work
 from model.compiled import compile_for_training
 from model.config import ModelConfig, image_modality, model_config
@@ -26,14 +27,11 @@ from model.transfusion import Transfusion
 
 def run_worker(settings: dict[str, Any]) -> None:
     """The function every worker runs. settings: {"work": Work, "num_threads": int}."""
-    train_to_the_end(settings["work"], join_workers(settings["num_threads"]), tell_ray)
+    train_to_the_end(settings["work"], join_workers(settings["num_threads"]))
 
 
-def train_to_the_end(work: Work, world: World, report: Report) -> None:
-    """Train from the newest usable checkpoint to the last step; worker 0 writes `work.finished`.
-
-    report: called by every worker after every checkpoint.
-    """
+def train_to_the_end(work: Work, world: World) -> None:
+    """Train from the newest usable checkpoint to the last step; worker 0 writes `work.finished`."""
     config = work.config
     rows = PackedRows(work.latents, "train", work.quarantine)
     validation = PackedRows(work.latents, "validation", work.quarantine)
@@ -42,15 +40,13 @@ def train_to_the_end(work: Work, world: World, report: Report) -> None:
     # Only what is trained: the averaged weights see batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(state.model)
-    load = partial(load_checkpoint, state=state)
-    if world.rank > 0:
-        step = resume(work.store, load, lambda line: None)
-        Trainer(config, state, rows, validation, world).run(Witness(report), first_step=step + 1)
-        return
-    with work.only_writer():
-        step = resume(work.store, load, work.say)
+    with work.only_writer() if world.rank == 0 else nullcontext():
+        step = resume_together(work.store, partial(load_checkpoint, state=state), work.say, world)
         trainer = Trainer(config, state, rows, validation, world)
-        observer = Observer(work, rows, world, report, resumed_from=step)
+        if world.rank > 0:
+            trainer.run(Witness(), first_step=step + 1)
+            return
+        observer = Observer(work, rows, world, resumed_from=step)
         trainer.run(observer, first_step=step + 1)
         observer.finish(state)
 

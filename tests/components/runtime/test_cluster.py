@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from components.runtime import cluster
 from components.runtime.actors import map_over_actors
 from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
-from components.runtime.workers import join_workers, run_workers
 
 
 class Doubler:
@@ -53,31 +50,6 @@ class Failing:
         if self.at == "fault":
             raise KeyError("lost")
         return item
-
-
-def flaky(config: dict[str, Any]) -> None:
-    """Ends by SIGKILL the first time, and writes what it found the second time."""
-    world = join_workers(config["num_threads"])
-    folder = Path(config["folder"])
-    with (folder / "lines.log").open("a") as lines:
-        lines.write(f"here is worker {world.rank}\n")
-    if not (folder / "killed").exists():
-        (folder / "killed").touch()
-        time.sleep(2)  # a worker that dies while its group is being set up is taken for the controller's own failure
-        os.kill(os.getpid(), signal.SIGKILL)
-    found = {"size": world.size, "device": world.device.type, "precision": torch.get_float32_matmul_precision()}
-    (folder / "found.json").write_text(json.dumps(found | {"threads": torch.get_num_threads()}))
-
-
-def refusing(config: dict[str, Any]) -> None:
-    """Worker 0 refuses while worker 1 waits for it."""
-    import torch.distributed
-
-    if torch.distributed.get_rank() == 1:
-        torch.distributed.all_reduce(torch.ones(1))
-    with (Path(config["folder"]) / "lines.log").open("a") as lines:
-        lines.write("asked\n")
-    raise BadInput("the corpus is a teapot; bring tea")
 
 
 @pytest.fixture(scope="module")
@@ -132,27 +104,6 @@ def test_workers_of_a_cluster_joined_know_the_way_to_the_data(ray_up: None, tmp_
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads(result.stdout.splitlines()[-1]) == values | {"HOSTNAME_OF_NOBODY": None}
-
-
-def test_a_killed_worker_is_started_again(ray_up: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run_workers(
-        flaky,
-        {"folder": str(tmp_path)},
-        num_workers=1,
-        storage_path=tmp_path,
-        run_name="run",
-        lines=tmp_path / "lines.log",
-    )
-    found = {"size": 1, "device": cluster.device().type, "precision": "high", "threads": os.cpu_count() or 1}
-    assert json.loads((tmp_path / "found.json").read_text()) == found
-    assert capfd.readouterr().out.count("here is worker 0\n") == 2
-
-
-def test_bad_input_of_one_worker_ends_the_run(ray_up: None, tmp_path: Path) -> None:
-    lines = tmp_path / "lines.log"
-    with pytest.raises(BadInput, match="teapot"):
-        run_workers(refusing, {"folder": str(tmp_path)}, num_workers=2, storage_path=tmp_path, run_name="run", lines=lines)
-    assert lines.read_text() == "asked\n"
 
 
 @pytest.mark.parametrize("wanted", ["0", "1"])

@@ -1,0 +1,130 @@
+"""Processes that train together: killed ones start again for as long as they get on, and what one raises arrives whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.runtime import cluster
+from components.runtime.failure import BadInput, WorkersFailed
+from components.runtime.workers import join_workers, run_workers
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[None]:
+    with cluster.start_ray():
+        yield
+
+
+def run(function: Any, folder: Path, **options: Any) -> None:
+    run_workers(
+        function,
+        {"folder": str(folder)},
+        storage_path=folder,
+        run_name="run",
+        lines=folder / "lines.log",
+        reached=lambda: len(list(folder.glob("step-*"))),
+        **options,
+    )
+
+
+def note(config: dict[str, Any], line: str) -> int:
+    """Append a line; how many there were before."""
+    with (Path(config["folder"]) / "lines.log").open("a+") as lines:
+        lines.write(line + "\n")
+        lines.seek(0)
+        return len(lines.readlines()) - 1
+
+
+def killed_twice(config: dict[str, Any]) -> None:
+    """Worker 1 of two is killed in the first and in the second try, with progress before each."""
+    world = join_workers(config["num_threads"])
+    folder = Path(config["folder"])
+    if world.rank == 0:
+        torch.distributed.barrier()
+        found = {"size": world.size, "device": world.device.type, "precision": torch.get_float32_matmul_precision()}
+        (folder / "found.json").write_text(json.dumps(found | {"threads": torch.get_num_threads()}))
+        return
+    tries = note(config, "here is worker 1")
+    if tries < 2:
+        (folder / f"step-{tries}").touch()
+        time.sleep(2)  # a worker that dies while its group is being set up is taken for the controller's own failure
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.barrier()
+
+
+def always_killed(config: dict[str, Any]) -> None:
+    note(config, "tried")
+    time.sleep(2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refusing(config: dict[str, Any]) -> None:
+    """Worker 0 fails while worker 1 waits for it."""
+    if join_workers(config["num_threads"]).rank == 1:
+        torch.distributed.barrier()
+    note(config, "asked")
+    raise BadInput("the corpus is a teapot; bring tea")
+
+
+def full(config: dict[str, Any]) -> None:
+    if join_workers(config["num_threads"]).rank == 1:
+        torch.distributed.barrier()
+    note(config, "asked")
+    Path("/dev/full").write_text("a checkpoint")
+
+
+class Unportable(Exception):
+    """One that pickle cannot bring back."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} is not {other}")
+
+
+def wrong(config: dict[str, Any]) -> None:
+    note(config, "asked")
+    raise Unportable(1, 2)
+
+
+def test_killed_workers_start_again_while_they_get_on(ray_up: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(killed_twice, tmp_path, num_workers=2, max_failures=1)
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    found = {"size": 2, "device": cluster.device().type, "precision": "high", "threads": threads}
+    assert json.loads((tmp_path / "found.json").read_text()) == found
+    output = capfd.readouterr().out
+    assert output.count("here is worker 1\n") == 3
+    assert output.count("all workers start again from step ") == 2
+
+
+def test_workers_that_are_killed_before_they_get_on_end_the_run(ray_up: None, tmp_path: Path) -> None:
+    with pytest.raises(WorkersFailed, match=r"worker 0 ended without a word.* 2 times without a new checkpoint") as raised:
+        run(always_killed, tmp_path, num_workers=1, max_failures=1)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "lines.log").read_text() == "tried\n" * 2
+
+
+def test_bad_input_and_a_full_disk_end_the_run_at_once(ray_up: None, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^the corpus is a teapot; bring tea$"):
+        run(refusing, tmp_path, num_workers=2)
+    with pytest.raises(OSError, match="No space left") as raised:
+        run(full, tmp_path, num_workers=2)
+    assert raised.value.errno == errno.ENOSPC
+    assert (tmp_path / "lines.log").read_text() == "asked\n" * 2
+
+
+def test_a_fault_of_ours_shows_the_workers_traceback_once(ray_up: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="Unportable: 1 is not 2") as raised:
+        run(wrong, tmp_path, num_workers=1, max_failures=0)
+    (traceback,) = raised.value.__notes__
+    assert traceback.count("Traceback") == 1 and "in wrong" in traceback and traceback.endswith("Unportable: 1 is not 2\n")
+    assert raised.value.__cause__ is None and raised.value.__suppress_context__
+    assert (tmp_path / "lines.log").read_text() == "asked\n"

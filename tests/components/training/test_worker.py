@@ -1,0 +1,90 @@
+"""A training process reads the rows it should, resumes after the step it kept, and keeps the averaged weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.data.loader import PackedRows
+from components.data.quarantine import Quarantined, write_quarantine
+from components.runtime.tracking import open_run
+from components.runtime.workers import World
+from components.training.journal import read_journal
+from components.training.run_folder import checkpoints, folder_of
+from components.training.work import FINISHED, Work
+from components.training.worker import configuration, train_to_the_end
+from model.transfusion import Transfusion
+from tests.components.training.conftest import Corpus
+from tests.components.training.reference import UNEVEN, assert_close, reference_run
+
+ALONE = World(0, 1, torch.device("cpu"))
+LEFT_OUT = [f"{split}-{number}" for split, numbers in (("train", (0, 3, 7, 10)), ("validation", (1, 4))) for number in numbers]
+
+
+class Killed(RuntimeError):
+    """What ends a process in the middle of a run."""
+
+
+class Fragile(Work):
+    """One whose process ends after step 5, two steps after a checkpoint."""
+
+    def say(self, line: str) -> None:
+        super().say(line)
+        if line.startswith("step 5/"):
+            raise Killed
+
+
+@pytest.fixture
+def work(corpus: Corpus, tmp_path: Path) -> Work:
+    quarantine = tmp_path / "latents.jsonl"
+    write_quarantine(quarantine, [Quarantined(key, "blurred") for key in LEFT_OUT])
+    return Work(
+        config=UNEVEN,
+        run=open_run("attempt", uri=f"sqlite:///{tmp_path}/mlflow.db"),
+        latents=corpus.latents,
+        quarantine=quarantine,
+        tokenizer=corpus.tokenizer,
+        autoencoder=corpus.autoencoder,
+        folder=tmp_path,
+    )
+
+
+def initial(rows: PackedRows) -> Transfusion:
+    torch.manual_seed(UNEVEN.seed)
+    return Transfusion(configuration(UNEVEN, rows))
+
+
+def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, work: Work) -> None:
+    rows, validation = (PackedRows(corpus.latents, split, work.quarantine) for split in ("train", "validation"))
+    assert (rows.num_left_out, validation.num_left_out) == (4, 2)
+    model = initial(rows)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    expected = reference_run(UNEVEN, model, rows, validation)
+
+    fields = {field.name: getattr(work, field.name) for field in dataclasses.fields(work)}
+    with pytest.raises(Killed):
+        train_to_the_end(Fragile(**fields), ALONE)
+    assert checkpoints(work.store) == [folder_of(work.store, 3)]
+    train_to_the_end(work, ALONE)
+
+    found: dict[int, dict[str, float]] = {}
+    for entry in read_journal(work.journal):
+        assert not found.setdefault(int(entry["step"]), {}).keys() & {name for name in entry if "/" in name}, "written twice"
+        found[int(entry["step"])].update(entry)
+    assert sorted(found) == list(range(1, 8))
+    for number, step in enumerate(expected, start=1):
+        losses = [found[number][f"train/{name}"] for name in ("loss", "loss_text", "loss_image")]
+        assert losses == pytest.approx(step.losses, rel=1e-4), number
+        assert found[number]["train/gradient_norm"] == pytest.approx(step.gradient_norm, rel=1e-4), number
+        measured = [found[number].get(f"validation/{name}") for name in ("loss", "loss_text", "loss_image")]
+        assert measured == (pytest.approx(step.validation, rel=1e-4) if number in (3, 6, 7) else [None] * 3), number
+    assert work.is_finished(FINISHED)
+    assert_close(load_file(work.finished / "model.safetensors"), expected[-1].averaged, start)
+    assert checkpoints(work.store) == [folder_of(work.store, step) for step in (7, 6)]
+    kept = load_file(folder_of(work.store, 7) / "model.safetensors")
+    assert_close(kept, expected[-1].weights, start)
+    assert "resumed from step 3" in work.lines.read_text()
