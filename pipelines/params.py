@@ -1,4 +1,4 @@
-"""What does params.yaml say? The tree of every stage's configuration, validated once, before any work.
+"""The tree of every stage's configuration, read from params.yaml and validated once, before any work.
 
 Errors name the dotted path, the value and the fix; a stage turns them into exit code 2.
 """
@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from components.evaluation.config import EvaluateConfig
 from components.runtime.diagnosis import sentence_of
 from components.training.config import AutoencoderConfig, TrainConfig
 from export.config import ExportConfig, InferConfig, RegisterConfig
+from pipelines.combinations import contradictions
 
 
 class ParamsError(ValueError):
@@ -45,10 +47,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     tree = _read_yaml(path)
     for override in overrides:
         _apply(tree, override)
-    problems = [*_unknown_keys(tree, Params, ()), *_not_finite(tree, ())]
+    problems = [*_unknown_keys(tree, Params, ()), *_unusable(tree, ())]
     if problems:
         raise ParamsError(f"{path}: {problems[0]}")
-    return _validate(tree, path)
+    params = _validate(tree, path)
+    for sentence in contradictions(params):
+        raise ParamsError(f"{path}: {sentence}")
+    return params
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -106,13 +111,15 @@ def _unknown_keys(value: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]
         yield f"{'.'.join((*path, str(key)))} = {item!r} is not a known key{meant}"
 
 
-def _not_finite(value: Any, path: tuple[str, ...]) -> Iterator[str]:
-    """One sentence for each number that is infinite or not a number."""
+def _unusable(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    """One sentence for each number that is infinite or not a number, and for each text that no file can hold."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in children:
-        yield from _not_finite(item, (*path, str(key)))
+        yield from _unusable(item, (*path, str(key)))
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{'.'.join(path)} = {value!r} must be a finite number"
+    if isinstance(value, str) and not value.isprintable() and any(unicodedata.category(mark) == "Cs" for mark in value):
+        yield f"{'.'.join(path)} = {value!r} holds half a surrogate pair, which no text file can; write the character itself"
 
 
 def _validate(tree: dict[str, Any], path: Path) -> Params:

@@ -17,7 +17,8 @@ from components.data.intake.images import encode_png
 from components.data.quarantine import verdict_facts
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_json, write_manifest, write_text
-from model.latents.autoencoder import PRESETS, Autoencoder
+from model.latents.autoencoder import Autoencoder
+from model.latents.sizes import PRESETS
 from pipelines import paths
 
 WORDS = (

@@ -133,6 +133,7 @@ class IngestConfig:
     corpora: tuple[CorpusConfig, ...]
 
     def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, f"must lie in 0..{2**32 - 1}")
         require(self.image_side_px >= 8, "image_side_px", self.image_side_px, "must be at least 8")
         require(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "must lie in 0..1")
         require(self.documents_per_file >= 1, "documents_per_file", self.documents_per_file, "must be at least 1")

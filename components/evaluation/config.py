@@ -1,4 +1,4 @@
-"""What can be set about the evaluation? Every field with its unit; params.yaml holds all values."""
+"""Configuration of the evaluation: every field with its unit; params.yaml holds all values."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ class EvaluateConfig:
         for field in (*counts, "guidance_scale"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field}: {getattr(self, field)!r} must be greater than 0")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: {self.seed!r} must lie in 0..{2**32 - 1}")
         if self.num_kept_out_scenes < 0:
             raise ValueError(f"num_kept_out_scenes: {self.num_kept_out_scenes!r} must be at least 0")
         if not self.loss_times or not all(0 < time < 1 for time in self.loss_times):

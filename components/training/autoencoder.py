@@ -24,9 +24,7 @@ from components.runtime.files import MANIFEST, digest, sha256, written_whole
 from components.runtime.workers import World, run_workers
 from components.training.autoencoder_state import fresh_autoencoder
 from components.training.autoencoder_worker import FINISHED, IMAGES_A_PASS, AutoencoderWork, run_worker, train_to_the_end
-from components.training.config import AutoencoderConfig
-from components.training.discriminator import SMALLEST_SIDE_PX as SMALLEST_FOR_DISCRIMINATOR
-from components.training.perceptual import SMALLEST_SIDE_PX as SMALLEST_FOR_LPIPS
+from components.training.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX, AutoencoderConfig
 from components.training.perceptual import load_lpips
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
 from model.latents.vector_quantiser import perplexity
@@ -42,6 +40,7 @@ CODE = (
     "components/training/precision.py",
     "components/training/run_folder.py",
     "model/latents/autoencoder.py",
+    "model/latents/sizes.py",
     "model/latents/vector_quantiser.py",
 )
 # Images beyond this are not read: the autoencoder needs a sample of the corpus.
@@ -149,15 +148,15 @@ def _check(config: AutoencoderConfig, side_px: int) -> None:
     """What would fail in the workers fails here, in one sentence."""
     with torch.device("meta"):
         fresh_autoencoder(config, side_px)
-    if config.loss.gan_weight and side_px < SMALLEST_FOR_DISCRIMINATOR:
-        smallest = SMALLEST_FOR_DISCRIMINATOR
+    if config.loss.gan_weight and side_px < SMALLEST_FOR_DISCRIMINATOR_PX:
+        smallest = SMALLEST_FOR_DISCRIMINATOR_PX
         raise BadInput(
             f"autoencoder.loss.gan_weight: its discriminator takes {smallest} px at least, not {side_px}; set it to 0"
         )
     if config.loss.lpips_weights:
         load_lpips(Path(config.loss.lpips_weights))
-        if side_px < SMALLEST_FOR_LPIPS:
-            smallest = SMALLEST_FOR_LPIPS
+        if side_px < SMALLEST_FOR_LPIPS_PX:
+            smallest = SMALLEST_FOR_LPIPS_PX
             raise BadInput(f'autoencoder.loss.lpips_weights: LPIPS takes {smallest} px at least, not {side_px}; set it to ""')
 
 

@@ -19,7 +19,8 @@ from components.runtime.files import read_manifest
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import PatchDiscriminator
 from components.training.run_folder import folder_of, written_checkpoint
-from model.latents.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder
+from model.latents.sizes import PRESETS
 
 KIND = "autoencoder-checkpoint"
 FILE = "state.safetensors"
@@ -51,9 +52,10 @@ class State(NamedTuple):
 def fresh_autoencoder(config: AutoencoderConfig, side_px: int) -> Autoencoder:
     """An untrained one for images of side_px, its weights those of the seed; BadInput where its levels do not fit."""
     size = PRESETS[config.preset]
-    num_halvings = len(size.block_channels) - 1
-    if side_px % 2**num_halvings:
-        raise BadInput(f"autoencoder.preset {config.preset} halves the side {num_halvings} times, and {side_px} px cannot be")
+    if side_px % 2**size.num_halvings:
+        raise BadInput(
+            f"autoencoder.preset {config.preset} halves the side {size.num_halvings} times, and {side_px} px cannot be"
+        )
     torch.manual_seed(config.seed)
     if config.kind == "vq":
         codes = config.codes

@@ -1,4 +1,4 @@
-"""What can be set about training? Every field with its unit; no defaults, params.yaml holds all."""
+"""Configuration of training: every field with its unit; no defaults, params.yaml holds all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Literal
 from model.loss_options import LossOptions
 
 Precision = Literal["auto", "float32", "bfloat16"]
+# The discriminator's last two layers take one position each of what three halvings leave; LPIPS' network halves four times.
+SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX = 24, 16
+# What every generator takes that a seed is given to.
+LARGEST_SEED = 2**32 - 1
 
 
 def _positive(config: object, *fields: str) -> None:
@@ -29,6 +33,11 @@ def _share(config: object, *fields: str) -> None:
         value = getattr(config, field)
         if not 0 <= value <= 1:
             raise ValueError(f"{field}: {value!r} must lie in 0..1")
+
+
+def _seed(config: AutoencoderConfig | TrainConfig) -> None:
+    if not 0 <= config.seed <= LARGEST_SEED:
+        raise ValueError(f"seed: {config.seed!r} must lie in 0..{LARGEST_SEED}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +111,7 @@ class AutoencoderConfig:
     min_psnr_db: float
 
     def __post_init__(self) -> None:
+        _seed(self)
         _positive(self, "batch_size", "max_steps", "learning_rate", "checkpoint_every_steps")
         _share(self, "ema_decay")
 
@@ -130,8 +140,16 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if self.zero_terminal_snr and self.objective != "v":
             raise ValueError(f"zero_terminal_snr: goes with objective v, not {self.objective}")
-        if self.codec == "unet" and not self.unet_channels:
-            raise ValueError("unet_channels: the codec unet needs the channels of each level, the finest first: [64, 128]")
+        # Its levels are the latent's own grid and another for each halving of a patch's side.
+        num_levels = self.patch_side.bit_length()
+        if self.codec == "unet" and len(self.unet_channels) != num_levels:
+            fitting = [64 * 2**level for level in range(num_levels)]
+            raise ValueError(
+                f"unet_channels: {list(self.unet_channels)} must hold {num_levels} numbers with the codec unet at patch_side"
+                f" {self.patch_side}, the channels of each level, the finest first: {fitting}, say"
+            )
+        if any(channels < 1 for channels in self.unet_channels):
+            raise ValueError(f"unet_channels: {list(self.unet_channels)} must be at least 1 each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +165,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "guidance_scale", "num_steps")
+        if not self.prompts or not all(prompt.strip() for prompt in self.prompts):
+            raise ValueError(f"prompts: {list(self.prompts)!r} must hold one caption at least, and none that is empty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +216,17 @@ class TrainConfig:
     sampling: SamplingConfig
 
     def __post_init__(self) -> None:
+        _seed(self)
         _positive(self, "batch_rows", "max_steps", "learning_rate", "clip_norm", "adam_eps")
+        _not_negative(self, "min_learning_rate", "weight_decay", "image_loss_weight")
         _positive(self, "checkpoint_every_steps", "sample_every_steps", "log_every_steps", "validate_every_steps")
         _share(self, "image_first_time_limit", "caption_dropout", "ema_decay", "adam_beta1", "adam_beta2")
+        for field in ("adam_beta1", "adam_beta2"):
+            if getattr(self, field) == 1:
+                raise ValueError(f"{field}: 1 must be below 1, or the average never moves")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate!r} must not be above learning_rate {self.learning_rate!r}"
+            )
         if not 0 <= self.warmup_steps < self.max_steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} must lie in 0..max_steps - 1 = {self.max_steps - 1}")

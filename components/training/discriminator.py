@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 CHANNELS = (64, 128, 256, 512)
 NORM_GROUPS = 32
-# The last two layers take one position each of what three halvings leave.
-SMALLEST_SIDE_PX = 24
 
 
 class PatchDiscriminator(nn.Module):

@@ -3,7 +3,7 @@
 The weights are files that the user has: torchvision's VGG-16 and the lpips package's linear layers ("vgg.pth"), or the
 state dict of a whole lpips.LPIPS(net="vgg"), which holds both.
 
-Legend: N images; pixels are float [N, 3, height, width] in -1..1, at least SMALLEST_SIDE_PX high and wide.
+Legend: N images; pixels are float [N, 3, height, width] in -1..1, at least config.py's SMALLEST_FOR_LPIPS_PX high and wide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from components.training.given_files import lpips_files
 
 # Channels of VGG-16's convolutions; a pooling stands between two groups, and what leaves a group is compared.
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-SMALLEST_SIDE_PX = 16
 # ImageNet's mean and deviation, for pixels in -1..1 instead of 0..1.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 # torchvision's name, or the lpips package's, whose slices number the layers as torchvision does.

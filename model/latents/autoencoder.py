@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.latents.sizes import AutoencoderSize
 from model.latents.vector_quantiser import look_up, nearest_codes, quantise
 
 # diffusers' own annotations name one-element tuples and legacy tensor types, so its autoencoders are untyped here.
@@ -24,26 +25,6 @@ AutoencoderKL = Any
 VQModel = Any
 
 CONFIG = "config.json"
-
-
-class AutoencoderSize(NamedTuple):
-    """block_channels: of each resolution level; each further level halves the side. layers_per_block: residual layers a level.
-
-    latent_channels: of one latent pixel. norm_groups: of every group norm.
-    """
-
-    block_channels: tuple[int, ...]
-    layers_per_block: int
-    latent_channels: int
-    norm_groups: int
-
-
-# "86m" is the paper's by its description (App. A: 86M parameters, 256 x 256 x 3 to 32 x 32 x 8): sd-vae's levels, 83.7M here.
-PRESETS = {
-    "tiny": AutoencoderSize((8, 16), 1, 4, 4),
-    "demo": AutoencoderSize((16, 32, 64), 1, 8, 8),
-    "86m": AutoencoderSize((128, 256, 512, 512), 2, 8, 32),
-}
 
 
 class Moments(NamedTuple):

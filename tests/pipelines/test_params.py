@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ CORPUS = (
     "name: a, format: jsonl, captions: each, caption_per_line: false, caption_first_share: 0.8, max_documents: 0, weight: 1.0"
 )
 
+UNET = "preset: demo, codec: unet, objective: flow, zero_terminal_snr: false, experts: shared, qk_norm: false"
+SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("evaluate", "99999999999999"), ("infer", "-1")]
+
 
 @pytest.mark.parametrize(
     ("override", "parts"),
@@ -39,13 +43,33 @@ CORPUS = (
         (f"ingest.corpora=[{{{CORPUS}, path: x, images: y}}]", ["ingest.corpora.0.images", 'must be ""']),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
+        (
+            "train.model={UNET, patch_side: 4, unet_channels: [64, 128]}",
+            ["train.model.unet_channels", "3 numbers", "[64, 128, 256]"],
+        ),
+        ("train.model={UNET, patch_side: 1, unet_channels: []}", ["train.model.unet_channels", "1 numbers", "[64]"]),
+        ("train.model={UNET, patch_side: 2, unet_channels: [64, 0]}", ["train.model.unet_channels", "at least 1"]),
+        ("ingest.image_side_px=30", ["ingest.image_side_px = 30", "autoencoder.preset demo", "multiple of 4"]),
+        ("ingest.image_side_px=40", ["train.model.patch_side = 4", "latents' side of 10"]),
+        ("ingest.image_side_px=512", ["encode.row_length = 256", "1028 positions"]),
+        ("infer.max_new_tokens=256", ["infer.max_new_tokens = 256", "encode.row_length"]),
+        ("train.sampling.prompts=[]", ["train.sampling.prompts", "one caption at least"]),
+        ("train.sampling.prompts=[' ']", ["train.sampling.prompts", "one caption at least"]),
+        (r'train.sampling.prompts=["a\ud800"]', ["train.sampling.prompts.0", "half a surrogate pair"]),
+        ("train.adam_beta2=1.0", ["train.adam_beta2", "below 1"]),
+        ("train.min_learning_rate=0.1", ["train.min_learning_rate", "0.1", "learning_rate 0.003"]),
+        ("train.weight_decay=-0.1", ["train.weight_decay", "-0.1", "at least 0"]),
+        *((f"{section}.seed={seed}", [f"{section}.seed", seed, "0..4294967295"]) for section, seed in SEEDS),
+        ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
+        ("register.compare=text_to_image/objects_rigth", ["register.compare", "did you mean text_to_image/objects_right?"]),
+        ("register.floors={loss: 0.1}", ["register.floors.loss", "no metric"]),
         ("train={}", ["train.", "is missing"]),
         ("train", ["section.key=value"]),
     ],
 )
 def test_an_impossible_value_is_named(override: str, parts: list[str]) -> None:
     with pytest.raises(ParamsError) as error:
-        load(PARAMS, [override])
+        load(PARAMS, [override.replace("UNET", UNET)])
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert "\n" not in str(error.value)
 
@@ -55,6 +79,28 @@ def test_an_unknown_key_in_the_file_suggests_the_known_one(tmp_path: Path) -> No
     path.write_text(PARAMS.read_text().replace("  max_steps: ", "  max_stps: "))
     with pytest.raises(ParamsError, match=r"max_stps = \d+ is not a known key; did you mean .*max_steps\?"):
         load(path)
+
+
+def loss_of_the_autoencoder(**changes: object) -> str:
+    loss = {"reconstruction": "l2", "kl_weight": 1e-6, "lpips_weight": 1.0, "lpips_weights": "", "gan_weight": 0.0}
+    return json.dumps(loss | {"gan_start_step": 0, "gan_adaptive": False} | changes)
+
+
+def test_terms_of_the_autoencoder_need_images_of_some_size() -> None:
+    small = ["ingest.image_side_px=8", "train.model.patch_side=1"]
+    load(PARAMS, small)
+    for changes, least in (({"gan_weight": 0.5}, 24), ({"lpips_weights": "weights"}, 16)):
+        (field,) = changes
+        override = f"autoencoder.loss={loss_of_the_autoencoder(**changes)}"
+        with pytest.raises(ParamsError, match=rf"autoencoder\.loss\.{field} = .* {least} px at least"):
+            load(PARAMS, [*small, override])
+        load(PARAMS, [override])
+
+
+def test_a_given_autoencoder_and_a_corpus_of_text_are_not_judged_by_their_settings() -> None:
+    load(PARAMS, ["ingest.image_side_px=30", "autoencoder.pretrained=given"])
+    documents = "{min_documents: 20, min_images: 0, max_tokens: 4096, min_unique_share: 0.9, max_quarantined_share: 0.001}"
+    load(PARAMS, ["ingest.image_side_px=512", f"validate.documents={documents}"])
 
 
 def test_overrides_take_yaml_values() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.latents.autoencoder import PRESETS, Autoencoder, QuantisedAutoencoder, to_images, to_pixels
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
+from model.latents.sizes import PRESETS
 
 
 def _small() -> Autoencoder:
