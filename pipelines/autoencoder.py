@@ -7,7 +7,6 @@ data/documents -> artifacts/autoencoder, reports/autoencoder/metrics.json, repor
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,13 +14,14 @@ import torch
 from components.runtime.cluster import device
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import fresh_folder, publish, write_json, write_manifest
-from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder
+from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder, work_folder
 from components.training.given_files import pretrained_files
 from components.training.pictures import save_pairs
 from model.latents.autoencoder import Autoencoder
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.params import Params
+from pipelines.unfinished import forget
 
 REPORT = paths.REPORTS / "autoencoder"
 NUM_PICTURES = 16
@@ -30,10 +30,8 @@ NUM_PICTURES = 16
 def main(params: Params) -> None:
     config = params.autoencoder
     _, ancestors = given("documents")
-    if config.pretrained:
-        autoencoder = load(Path(config.pretrained))
-    else:
-        autoencoder = train_autoencoder(config, paths.DOCUMENTS, paths.WORK / "autoencoder")
+    work = work_folder(config, paths.DOCUMENTS, paths.WORK / "autoencoder")
+    autoencoder = load(Path(config.pretrained)) if config.pretrained else train_autoencoder(config, paths.DOCUMENTS, work)
     autoencoder.to(device())
     held_out = read_images(paths.DOCUMENTS, "test")
     reconstructed = reconstruct(autoencoder, held_out)
@@ -52,11 +50,11 @@ def main(params: Params) -> None:
     if facts["psnr_db"] < config.min_psnr_db:
         reached = f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}"
         raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
-    work = fresh_folder(paths.WORK / "autoencoder" / "published")
-    autoencoder.cpu().save_pretrained(work)
-    write_manifest(work, kind="autoencoder", ancestors=ancestors, **facts)
-    publish(work, paths.AUTOENCODER)
-    shutil.rmtree(work.parent)
+    whole = fresh_folder(work / "published")
+    autoencoder.cpu().save_pretrained(whole)
+    write_manifest(whole, kind="autoencoder", ancestors=ancestors, **facts)
+    publish(whole, paths.AUTOENCODER)
+    forget(work)
     print(
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
         flush=True,

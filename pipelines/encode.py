@@ -6,7 +6,6 @@ data/documents, data/quarantine/documents.jsonl, data/tokenizer, artifacts/autoe
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from components.runtime.files import write_json
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.params import Params
+from pipelines.unfinished import forget
 
 
 class Inputs(NamedTuple):
@@ -55,7 +55,7 @@ def main(params: Params) -> None:
     encode_parts(sources, settings, work)
     report = assemble(sources, settings, assembly, work, paths.LATENTS)
     write_json(paths.REPORTS / "encode" / "latents.json", report)
-    shutil.rmtree(work.parent)
+    forget(work)
     for split, num_rows in report["num_rows"].items():
         num_documents, fill = report["num_documents"][split], report["packing_fill"][split]
         print(f"encode: {split}: {num_documents} documents in {num_rows} rows, {fill:.1%} full")

@@ -9,18 +9,21 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
+from components.data.quarantine import read_keys
 from components.runtime.cluster import num_training_workers, start_ray
 from components.runtime.files import digest, publish, read_json, sha256, write_json, write_manifest, write_text
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
 from components.runtime.workers import run_workers
 from components.training.journal import history_csv
+from components.training.preflight import check_training
 from components.training.run import code_digest, open_training_run
 from components.training.work import FINISHED, Work
 from components.training.worker import run_worker
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.params import Params
+from pipelines.unfinished import forget
 
 REPORT = paths.REPORTS / "train"
 
@@ -28,9 +31,12 @@ REPORT = paths.REPORTS / "train"
 def main(params: Params) -> None:
     # Of the latents, workers check what they read.
     _, ancestors = given("tokenizer", "autoencoder", "latents", "latents verdict", parts={"latents": None})
+    num_workers = num_training_workers()
+    check_training(params.train, latents=paths.LATENTS, tokenizer=paths.TOKENIZER, num_workers=num_workers)
     digests = {
         "config": digest(asdict(params.train)),
         "latents": sha256(paths.LATENTS / "manifest.json"),
+        "quarantine": digest(sorted(read_keys(paths.QUARANTINE / "latents.jsonl"))),
         "code": code_digest(),
     }
     folder = (paths.WORK / "train" / digest(digests)[:16]).absolute()
@@ -51,7 +57,7 @@ def main(params: Params) -> None:
                 run_workers(
                     run_worker,
                     {"work": work},
-                    num_workers=num_training_workers(),
+                    num_workers=num_workers,
                     storage_path=work.store.parent,
                     run_name=work.store.name,
                     lines=work.lines,
@@ -72,7 +78,7 @@ def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tra
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json"]}
     write_manifest(work.finished, kind="train", step=work.config.max_steps, **facts)
     publish(work.finished, paths.TRAIN)
-    shutil.rmtree(work.folder.parent)
+    forget(work.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)
 
 

@@ -52,17 +52,29 @@ PIXELS_A_WORKER, PIXELS_A_THREAD = 16384, 16384
 def train_autoencoder(config: AutoencoderConfig, documents: Path, work: Path) -> Autoencoder:
     """A trained autoencoder in eval mode, its normalisation measured.
 
-    documents: the folder whose split "train" has the images. work: keeps what is unfinished, under a name for this training.
+    documents: the folder whose split "train" has the images. work: keeps what is unfinished; see `work_folder`.
     """
-    folder = (work / _name(config, documents)).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = AutoencoderWork(config=_with_absolute_paths(config), folder=folder)
+    work.mkdir(parents=True, exist_ok=True)
+    unfinished = AutoencoderWork(config=_with_absolute_paths(config), folder=work.absolute())
     if not unfinished.is_finished(FINISHED):
         if not unfinished.images.exists():
             with written_whole(unfinished.images) as partial, partial.open("wb") as file:
                 np.save(file, read_images(documents, "train").numpy())
         _train(unfinished)
     return Autoencoder.from_pretrained(unfinished.finished)
+
+
+def work_folder(config: AutoencoderConfig, documents: Path, parent: Path) -> Path:
+    """Where this training keeps what is unfinished: below `parent`, one folder where documents, settings and code are equal.
+
+    Neither the floor nor the interval of checkpoints changes weights.
+    """
+    facts = {
+        "config": asdict(replace(config, min_psnr_db=0.0, checkpoint_every_steps=1)),
+        "documents": sha256(documents / MANIFEST),
+        "code": [sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))],
+    }
+    return parent / digest(facts)[:16]
 
 
 def read_images(documents: Path, split: str) -> Tensor:
@@ -158,16 +170,6 @@ def _check(config: AutoencoderConfig, side_px: int) -> None:
         if side_px < SMALLEST_FOR_LPIPS_PX:
             smallest = SMALLEST_FOR_LPIPS_PX
             raise BadInput(f'autoencoder.loss.lpips_weights: LPIPS takes {smallest} px at least, not {side_px}; set it to ""')
-
-
-def _name(config: AutoencoderConfig, documents: Path) -> str:
-    """Equal where the documents, the settings and the code are equal; neither the floor nor the checkpoints change weights."""
-    facts = {
-        "config": asdict(replace(config, min_psnr_db=0.0, checkpoint_every_steps=1)),
-        "documents": sha256(documents / MANIFEST),
-        "code": [sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))],
-    }
-    return digest(facts)[:16]
 
 
 def _with_absolute_paths(config: AutoencoderConfig) -> AutoencoderConfig:

@@ -52,8 +52,11 @@ def test_it_trains_measures_and_publishes(params: Params) -> None:
 
 
 def test_the_quantised_twin_is_trained_by_the_same_stage(params: Params) -> None:
+    another = Path(".work/autoencoder/another/run/step-00000500")
+    another.mkdir(parents=True)
     quantised = dataclasses.replace(params.autoencoder, kind="vq", max_steps=20)
     stage_module.main(dataclasses.replace(params, autoencoder=quantised))
+    assert another.is_dir() and len(list(Path(".work/autoencoder").iterdir())) == 1
     manifest = read_manifest(ARTIFACT, kind="autoencoder")
     assert (manifest["num_codes"], manifest["pixels_per_latent"]) == (64, 2)
     assert 1 <= manifest["code_perplexity"] <= manifest["num_codes_used"] <= 64

@@ -1,12 +1,15 @@
-"""Does the train stage, started as a user starts it, end with a model, and go on where a kill left it?"""
+"""The train stage, started as a user starts it, ends with a model, whatever is killed on the way, and refuses in a sentence."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.data.quarantine import verdict_facts
@@ -45,6 +48,22 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def newest_step(folder: Path) -> int:
+    return max(int(path.name.removeprefix("step-")) for path in (folder / "run").glob("step-*"))
+
+
+def kill_a_worker(process: subprocess.Popen[str], *, after: int) -> None:
+    """SIGKILL to one of the stage's workers, once there is a checkpoint of a step after `after`; two are kept then."""
+    (folder,) = (path for path in Path(psutil.Process(process.pid).cwd()).glob(".work/train/*") if (path / "run").exists())
+    deadline = time.monotonic() + 400
+    while newest_step(folder) <= after:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in child.name()]
+    workers[-1].kill()
+    assert len(list((folder / "run").glob("step-*"))) <= 3  # the third goes once the newest one stands
+
+
 def run_of(workspace: Path):
     from mlflow import MlflowClient
 
@@ -61,8 +80,13 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     first_run = json.loads((folder / "run.json").read_text())["run_id"]
     assert not (workspace / "artifacts/train").exists()
 
-    output = finish(start("train", workspace, SETTINGS, num_workers=2))
-    assert "resumed from step" in output
+    (workspace / ".work/train/another").mkdir()
+    process = start("train", workspace, SETTINGS, num_workers=2)
+    for _ in range(3):
+        kill_a_worker(process, after=newest_step(folder))
+    output = finish(process)
+    assert output.count("all workers start again from step") == 3
+    assert output.count("resumed from step") == 4
     assert "step 400/400 | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
     assert manifest["step"] == 400
@@ -77,7 +101,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert metrics["steps"] == 400
     assert metrics["train/loss_text"] < float(rows[0]["text"])
     assert (workspace / "reports/train/samples.png").stat().st_size > 0
-    assert not (workspace / ".work/train").exists()
+    assert [path.name for path in (workspace / ".work/train").iterdir()] == ["another"], "other settings' work stays"
 
     client, run = run_of(workspace)
     assert run.info.run_id == first_run

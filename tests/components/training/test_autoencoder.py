@@ -73,7 +73,8 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(folder: Path, images: torch.Tensor, **changes: object) -> Autoencoder:
     config = dataclasses.replace(CONFIG, **changes)  # pyright: ignore[reportArgumentType]
-    return subject.train_autoencoder(config, write_corpus(folder / "documents", images), folder / "work")
+    documents = write_corpus(folder / "documents", images)
+    return subject.train_autoencoder(config, documents, subject.work_folder(config, documents, folder / "work"))
 
 
 def same_weights(one: Autoencoder, other: Autoencoder) -> bool:

@@ -1,0 +1,66 @@
+"""What a training run would stumble over, found before a run is opened and before any process is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.data.tokenizer import load_tokenizer
+from components.runtime.failure import BadInput
+from components.runtime.files import read_manifest
+from components.training.config import TrainConfig
+
+# The beginnings of the document and of the image that follows the prompt.
+NUM_TOKENS_AROUND = 2
+
+
+def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_workers: int) -> None:
+    """Raise BadInput, in one sentence, where `config` does not go with the rows, the tokenizer or the machine.
+
+    The rows' bytes are checked by the workers, which read them.
+    """
+    if config.batch_rows < num_workers:
+        raise BadInput(
+            f"train.batch_rows {config.batch_rows} leaves some of the {num_workers} workers without a row; raise it, or set "
+            "TRANSFUSION_NUM_WORKERS"
+        )
+    facts = read_manifest(latents, kind="latents", under="no file, for its facts alone")
+    if facts["patch_side"] != config.model.patch_side:
+        raise BadInput(
+            f"{latents} was packed for patch_side {facts['patch_side']}, and train.model.patch_side is "
+            f"{config.model.patch_side}; run `dvc repro encode`"
+        )
+    for split in ("train", "validation"):
+        if not facts.get("num_rows", {}).get(split, 1):
+            raise BadInput(f"{latents} has no rows of the {split} split; give ingest documents for it and run `dvc repro`")
+    _check_tokens(config, latents, facts, tokenizer)
+    _check_compiler(config)
+
+
+def _check_tokens(config: TrainConfig, latents: Path, facts: Mapping[str, Any], tokenizer: Path) -> None:
+    words = load_tokenizer(tokenizer)
+    if (words.vocab_size, words.special_ids) != (facts["vocab_size"], facts["special_ids"]):
+        raise BadInput(
+            f"{latents} was encoded with a vocabulary of {facts['vocab_size']} tokens, and {tokenizer} has {words.vocab_size} "
+            "or other control tokens; run `dvc repro encode`"
+        )
+    _, height, width = facts["latent_shape"]
+    around = height * width // facts["patch_side"] ** 2 + NUM_TOKENS_AROUND
+    for number, prompt in enumerate(config.sampling.prompts):
+        if (needed := len(words.encode(prompt)) + around) > facts["row_length"]:
+            raise BadInput(
+                f"train.sampling.prompts.{number} takes {needed} positions with its picture, over the {facts['row_length']} of "
+                "a row; shorten it"
+            )
+
+
+def _check_compiler(config: TrainConfig) -> None:
+    """torch.compile makes C++ on a CPU; on a GPU it brings its own compiler."""
+    import torch
+
+    compiler = os.environ.get("CXX", "g++")
+    if config.compile == "on" and not torch.cuda.is_available() and not shutil.which(compiler):
+        raise BadInput(f"train.compile is on, and {compiler} is not installed; install it, or set train.compile to off")

@@ -1,0 +1,60 @@
+"""What would fail in the workers is refused before they are started, in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components.data.tokenizer import load_tokenizer, train_tokenizer
+from components.runtime.failure import BadInput
+from components.training.config import TrainConfig
+from components.training.preflight import check_training
+from tests.components.training.conftest import CAPTIONS, CONFIG, PATCHES_AN_IMAGE, ROW_LENGTH, Corpus, changed
+
+
+def refusal(corpus: Corpus, config: TrainConfig, *, tokenizer: Path | None = None, num_workers: int = 2) -> str:
+    with pytest.raises(BadInput) as raised:
+        check_training(config, latents=corpus.latents, tokenizer=tokenizer or corpus.tokenizer, num_workers=num_workers)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_what_goes_together_passes(corpus: Corpus) -> None:
+    check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=4)
+
+
+def test_a_worker_without_a_row(corpus: Corpus) -> None:
+    assert "train.batch_rows 4 leaves some of the 5 workers" in refusal(corpus, CONFIG, num_workers=5)
+
+
+def test_rows_of_another_patch_side(corpus: Corpus) -> None:
+    other = changed(model=dataclasses.replace(CONFIG.model, patch_side=4))
+    found = refusal(corpus, other)
+    assert "packed for patch_side 2, and train.model.patch_side is 4; run `dvc repro encode`" in found
+
+
+def test_another_vocabulary(corpus: Corpus, tmp_path: Path) -> None:
+    train_tokenizer([*CAPTIONS, "entirely other words"], 280).save(tmp_path)
+    assert f"a vocabulary of {corpus.rows('train').vocab_size} tokens" in refusal(corpus, CONFIG, tokenizer=tmp_path)
+
+
+def test_a_prompt_that_leaves_no_room_for_its_picture(corpus: Corpus) -> None:
+    fits = "z" * (ROW_LENGTH - PATCHES_AN_IMAGE - 2)
+    assert len(load_tokenizer(corpus.tokenizer).encode(fits)) == len(fits)
+    just, over = (dataclasses.replace(CONFIG.sampling, prompts=("a red three", prompt)) for prompt in (fits, fits + "z"))
+    check_training(changed(sampling=just), latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=1)
+    assert "train.sampling.prompts.1 takes 65 positions" in refusal(corpus, changed(sampling=over))
+
+
+def test_no_compiler(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no-such-compiler is not installed" in refusal(corpus, changed(compile="on"))
+    check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=1)
+
+
+def test_missing_rows(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"manifest\.json is missing; run `dvc repro`"):
+        check_training(CONFIG, latents=tmp_path, tokenizer=corpus.tokenizer, num_workers=1)
