@@ -113,8 +113,9 @@ def test_workers_that_are_killed_before_they_get_on_end_the_run(ray_up: None, tm
 
 
 def test_bad_input_and_a_full_disk_end_the_run_at_once(ray_up: None, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^the corpus is a teapot; bring tea$"):
+    with pytest.raises(BadInput) as refused:
         run(refusing, tmp_path, num_workers=2)
+    assert str(refused.value) == "the corpus is a teapot; bring tea"
     with pytest.raises(OSError, match="No space left") as raised:
         run(full, tmp_path, num_workers=2)
     assert raised.value.errno == errno.ENOSPC
