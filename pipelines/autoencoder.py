@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 
 from components.runtime.cluster import device
-from components.runtime.failure import BadInput, GateRefused
+from components.runtime.failure import GateRefused
 from components.runtime.files import fresh_folder, publish, write_json, write_manifest
 from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder, work_folder
-from components.training.given_files import pretrained_files
 from components.training.pictures import save_pairs
-from model.latents.autoencoder import Autoencoder
+from components.training.pretrained import load_pretrained
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.params import Params
@@ -31,9 +30,12 @@ def main(params: Params) -> None:
     config = params.autoencoder
     _, ancestors = given("documents")
     work = work_folder(config, paths.DOCUMENTS, paths.WORK / "autoencoder")
-    autoencoder = load(Path(config.pretrained)) if config.pretrained else train_autoencoder(config, paths.DOCUMENTS, work)
-    autoencoder.to(device())
     held_out = read_images(paths.DOCUMENTS, "test")
+    if config.pretrained:
+        autoencoder = load_pretrained(Path(config.pretrained), held_out.shape[1])
+    else:
+        autoencoder = train_autoencoder(config, paths.DOCUMENTS, work)
+    autoencoder.to(device())
     reconstructed = reconstruct(autoencoder, held_out)
     facts = {
         "psnr_db": round(psnr_db(reconstructed, held_out), 3),
@@ -59,17 +61,6 @@ def main(params: Params) -> None:
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
         flush=True,
     )
-
-
-def load(folder: Path) -> Autoencoder:
-    """A given autoencoder; BadInput where the folder holds none."""
-    pretrained_files(folder)
-    try:
-        return Autoencoder.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"autoencoder.pretrained: {folder} is no diffusers AutoencoderKL or VQModel ({str(error).splitlines()[0]})"
-        ) from None
 
 
 if __name__ == "__main__":

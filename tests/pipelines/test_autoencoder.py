@@ -119,6 +119,32 @@ def test_a_given_autoencoder_is_taken_as_it_is(params: Params, tmp_path: Path) -
     assert read_manifest(ARTIFACT, kind="autoencoder")["pixels_per_latent"] == 4
 
 
+def given(folder: Path, num_levels: int = 2) -> Path:
+    torch.manual_seed(4)
+    channels = (4,) * num_levels
+    Autoencoder.create(
+        block_channels=channels, layers_per_block=1, latent_channels=4, norm_groups=2, sample_side_px=16
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_a_given_autoencoder_that_cannot_be_used_is_refused_in_a_sentence(params: Params, tmp_path: Path) -> None:
+    config = json.loads((given(tmp_path / "other") / "config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderTiny"}))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.json").write_text("[1, 2")
+    for folder, expected in (
+        (tmp_path / "other", "holds a AutoencoderTiny"),
+        (tmp_path / "broken", "is no diffusers AutoencoderKL or VQModel"),
+        (tmp_path / "nowhere", "is no diffusers AutoencoderKL or VQModel"),
+        (given(tmp_path / "coarse", num_levels=6), "32 px, and images have 16"),
+    ):
+        chosen = dataclasses.replace(params.autoencoder, pretrained=str(folder))
+        with pytest.raises(BadInput, match=rf"autoencoder\.pretrained.*{expected}"):
+            stage_module.main(dataclasses.replace(params, autoencoder=chosen))
+    assert not ARTIFACT.exists() and not Path(".work").exists()
+
+
 def test_a_refused_figure_does_not_cost_the_training(params: Params, capfd: pytest.CaptureFixture[str]) -> None:
     strict = dataclasses.replace(params.autoencoder, min_psnr_db=60.0)
     with pytest.raises(GateRefused):
@@ -127,9 +153,3 @@ def test_a_refused_figure_does_not_cost_the_training(params: Params, capfd: pyte
     stage_module.main(params)
     assert "step 10/10" not in capfd.readouterr().out
     assert ARTIFACT.exists()
-
-
-def test_a_folder_without_an_autoencoder_is_bad_input(params: Params, tmp_path: Path) -> None:
-    chosen = dataclasses.replace(params.autoencoder, pretrained=str(tmp_path / "nothing"))
-    with pytest.raises(BadInput, match=r"autoencoder\.pretrained"):
-        stage_module.main(dataclasses.replace(params, autoencoder=chosen))
