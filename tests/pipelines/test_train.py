@@ -59,8 +59,9 @@ def kill_a_worker(process: subprocess.Popen[str], *, after: int) -> None:
     while newest_step(folder) <= after:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in child.name()]
-    workers[-1].kill()
+    family = psutil.Process(process.pid).children(recursive=True)
+    [*_, worker] = (child for child in family if "RayTrainWorker" in " ".join(child.cmdline()))
+    worker.kill()
     assert len(list((folder / "run").glob("step-*"))) <= 3  # the third goes once the newest one stands
 
 
