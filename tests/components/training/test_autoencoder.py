@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from components.data.documents import Document, ImageSegment, TextSegment, write_documents
 from components.data.intake.images import encode_png
+from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
 from components.runtime.files import write_manifest
 from components.training import autoencoder as subject
@@ -217,6 +219,25 @@ def test_images_are_read_in_order_up_to_a_limit(tmp_path: Path, monkeypatch: pyt
     assert len(subject.read_images(tmp_path, "train")) == 3
     with pytest.raises(BadInput, match="no image"):
         subject.read_images(tmp_path, "test")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    documents = write_corpus(tmp_path / "documents", squares(200, seed=14))
+    work = tmp_path / "work"
+    try:
+        # Smaller than the images, and then than a checkpoint.
+        for limit in (100_000, 200_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            with pytest.raises(Exception) as raised:
+                subject.train_autoencoder(dataclasses.replace(CONFIG, max_steps=1), documents, work)
+            assert "the file grew beyond what this system allows" in (sentence_of(raised.value) or ""), raised.value
+            left = [path for path in work.rglob("*") if path.is_file() and path.stat().st_size > 90_000]
+            assert left == ([] if limit == 100_000 else [work / "images.npy"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    subject.train_autoencoder(dataclasses.replace(CONFIG, max_steps=1), documents, work)
+    assert torch.equal(torch.from_numpy(np.load(work / "images.npy")), squares(200, seed=14))
 
 
 def test_a_worker_knows_its_files(tmp_path: Path) -> None:
