@@ -21,7 +21,7 @@ class Listed(NamedTuple):
 
 
 LOOP = "components/training/loop.py"
-TRAIN = ("tests/pipelines/test_train.py",)
+TRAIN = ("tests/components/training/test_worker.py",)
 
 TRAINING_STEP = (
     Listed(

@@ -14,6 +14,7 @@ SAMPLING = "tests/model/generation/test_sampling.py"
 ENCODING = "tests/components/data/encode/test_encoding.py"
 LOOP = "tests/components/training/test_loop.py"
 JOURNAL = "tests/components/training/test_journal.py"
+WORKER = "tests/components/training/test_worker.py"
 AUTOENCODER = "tests/components/training/test_autoencoder.py"
 AUTOENCODER_LOOP = "tests/components/training/test_autoencoder_loop.py"
 GRAPHS = "tests/export/test_graphs.py"
@@ -71,14 +72,15 @@ CLOSE: dict[str, Groups] = {
     "components/training/discriminator.py": ((AUTOENCODER_LOOP,),),
     "components/training/flops.py": ((LOOP,),),
     "components/training/journal.py": (("tests/pipelines/test_train.py",),),
-    "components/training/observer.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
+    "components/training/observer.py": ((JOURNAL, WORKER), ("tests/pipelines/test_train.py",)),
     "components/training/optimiser.py": ((LOOP,),),
     "components/training/pictures.py": ((JOURNAL,),),
     "components/training/precision.py": ((LOOP,),),
     "components/training/run.py": (("tests/pipelines/test_train.py",),),
     "components/training/samples.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
-    "components/training/work.py": (("tests/pipelines/test_train.py",),),
+    "components/training/work.py": ((WORKER,), ("tests/pipelines/test_train.py",)),
     "components/training/worker.py": (
+        (WORKER,),
         ("tests/components/training/test_checkpoints.py", LOOP),
         ("tests/pipelines/test_train.py",),
     ),
