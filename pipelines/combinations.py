@@ -25,7 +25,6 @@ def contradictions(params: Params) -> Iterator[str]:
     """One sentence each: the dotted path, its value, what it contradicts, and what to do."""
     if not params.autoencoder.pretrained:
         yield from _of_the_images(params)
-    yield from _of_the_rows(params)
     yield from _of_the_metrics(params)
 
 
@@ -60,14 +59,6 @@ def _of_the_images(params: Params) -> Iterator[str]:
                 f"autoencoder.loss.{field} = {getattr(config.loss, field)!r} needs images of {smallest} px at least, and "
                 f"ingest.image_side_px is {side}; leave the term out"
             )
-
-
-def _of_the_rows(params: Params) -> Iterator[str]:
-    if params.infer.max_new_tokens >= params.encode.row_length:
-        yield (
-            f"infer.max_new_tokens = {params.infer.max_new_tokens} leaves no room for a prompt in the "
-            f"{params.encode.row_length} positions of encode.row_length; take fewer"
-        )
 
 
 def _of_the_metrics(params: Params) -> Iterator[str]:

@@ -52,7 +52,6 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("ingest.image_side_px=30", ["ingest.image_side_px = 30", "autoencoder.preset demo", "multiple of 4"]),
         ("ingest.image_side_px=40", ["train.model.patch_side = 4", "latents' side of 10"]),
         ("ingest.image_side_px=512", ["encode.row_length = 256", "1028 positions"]),
-        ("infer.max_new_tokens=256", ["infer.max_new_tokens = 256", "encode.row_length"]),
         ("train.sampling.prompts=[]", ["train.sampling.prompts", "one caption at least"]),
         ("train.sampling.prompts=[' ']", ["train.sampling.prompts", "one caption at least"]),
         (r'train.sampling.prompts=["a\ud800"]', ["train.sampling.prompts.0", "half a surrogate pair"]),
