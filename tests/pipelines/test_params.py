@@ -40,7 +40,10 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.learning_rate=.nan", ["train.learning_rate", "nan"]),
         ("ingest.corpora=[]", ["ingest.corpora", "at least one"]),
         (f"ingest.corpora=[{{{CORPUS}, path: '', images: ''}}]", ["ingest.corpora.0.path", "must name the files"]),
-        (f"ingest.corpora=[{{{CORPUS}, path: x, images: y}}]", ["ingest.corpora.0.images", 'must be ""']),
+        (
+            f"ingest.corpora=[{{{CORPUS.replace('jsonl', 'webdataset')}, path: x, images: y}}]",
+            ["ingest.corpora.0.images", 'must be ""'],
+        ),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
         (
