@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -35,8 +37,8 @@ SETTINGS = [
 
 
 @pytest.fixture
-def workspace(corpus: Corpus, tmp_path: Path) -> Path:
-    """A folder as the stages before training leave it."""
+def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
+    """A folder as the stages before training leave it, with unfinished work on another disk than results."""
     shutil.copytree(corpus.latents, tmp_path / "data/latents")
     shutil.copytree(corpus.tokenizer, tmp_path / "data/tokenizer")
     shutil.copytree(corpus.autoencoder, tmp_path / "artifacts/autoencoder")
@@ -45,7 +47,10 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Path:
     quarantine.touch()
     write_json(tmp_path / "reports/validate/latents.json", verdict_facts("latents", quarantine, {}))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
-    return tmp_path
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other_disk:
+        assert Path(other_disk).stat().st_dev != tmp_path.stat().st_dev
+        (tmp_path / ".work").symlink_to(other_disk)
+        yield tmp_path
 
 
 def newest_step(folder: Path) -> int:
