@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ import pytest
 
 from components.data.quarantine import verdict_facts
 from components.runtime.files import read_manifest, write_json
+from components.training.run_folder import RunFolder, checkpoints
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
@@ -53,21 +54,23 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def newest_step(folder: Path) -> int:
-    return max(int(path.name.removeprefix("step-")) for path in (folder / "run").glob("step-*"))
-
-
-def kill_a_worker(process: subprocess.Popen[str], *, after: int) -> None:
-    """SIGKILL to one of the stage's workers, once there is a checkpoint of a step after `after`; two are kept then."""
-    (folder,) = (path for path in Path(psutil.Process(process.pid).cwd()).glob(".work/train/*") if (path / "run").exists())
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 400
-    while newest_step(folder) <= after:
-        assert process.poll() is None and time.monotonic() < deadline
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode}"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
+
+
+def kill_a_worker(process: subprocess.Popen[str], run: RunFolder, num_resumed: int) -> None:
+    """SIGKILL to one of the stage's workers, once it has resumed for the n-th time and written another checkpoint."""
+    wait_until(lambda: run.lines.exists() and run.lines.read_text().count("resumed from step") == num_resumed, process)
+    at = run.newest_step()
+    wait_until(lambda: run.newest_step() > at, process)
     family = psutil.Process(process.pid).children(recursive=True)
     [*_, worker] = (child for child in family if "RayTrainWorker" in " ".join(child.cmdline()))
     worker.kill()
-    assert len(list((folder / "run").glob("step-*"))) <= 3  # the third goes once the newest one stands
+    assert len(checkpoints(run.store)) <= 3  # the third goes once the newest one stands
 
 
 def run_of(workspace: Path):
@@ -88,8 +91,8 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
 
     (workspace / ".work/train/another").mkdir()
     process = start("train", workspace, SETTINGS, num_workers=2)
-    for _ in range(3):
-        kill_a_worker(process, after=newest_step(folder))
+    for num_resumed in (1, 2, 3):
+        kill_a_worker(process, RunFolder(folder=folder), num_resumed)
     output = finish(process)
     assert output.count("all workers start again from step") == 3
     assert output.count("resumed from step") == 4
