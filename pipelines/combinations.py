@@ -45,7 +45,7 @@ def _of_the_images(params: Params) -> Iterator[str]:
         )
         return
     needed = (latent_side // patch_side) ** 2 + NUM_TOKENS_AROUND
-    if params.validate.documents.min_images and params.encode.row_length < needed:
+    if params.encode.row_length < needed:
         yield (
             f"encode.row_length = {params.encode.row_length} is too short for any image, which takes {needed} positions with "
             "the tokens around it; take a longer one, or a larger train.model.patch_side"

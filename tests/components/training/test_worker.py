@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from components.data.loader import PackedRows
 from components.data.quarantine import Quarantined, write_quarantine
-from components.runtime.tracking import open_run
+from components.runtime.tracking import RunIdentity
 from components.runtime.workers import World
 from components.training.journal import read_journal
 from components.training.run_folder import checkpoints, folder_of
@@ -44,7 +44,7 @@ def work(corpus: Corpus, tmp_path: Path) -> Work:
     write_quarantine(quarantine, [Quarantined(key, "blurred") for key in LEFT_OUT])
     return Work(
         config=UNEVEN,
-        run=open_run("attempt", uri=f"sqlite:///{tmp_path}/mlflow.db"),
+        run=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
         latents=corpus.latents,
         quarantine=quarantine,
         tokenizer=corpus.tokenizer,
