@@ -10,7 +10,7 @@ from typing import Any
 
 from components.data.tokenizer import load_tokenizer
 from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest
+from components.runtime.files import manifest_of
 from components.training.config import TrainConfig
 
 # The beginnings of the document and of the image that follows the prompt.
@@ -27,7 +27,7 @@ def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_w
             f"train.batch_rows {config.batch_rows} leaves some of the {num_workers} workers without a row; raise it, or set "
             "TRANSFUSION_NUM_WORKERS"
         )
-    facts = read_manifest(latents, kind="latents", under="no file, for its facts alone")
+    facts = manifest_of(latents, kind="latents")
     if facts["patch_side"] != config.model.patch_side:
         raise BadInput(
             f"{latents} was packed for patch_side {facts['patch_side']}, and train.model.patch_side is "
