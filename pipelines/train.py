@@ -9,15 +9,14 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
-from components.data.quarantine import read_keys
 from components.runtime.cluster import num_training_workers, start_ray
-from components.runtime.files import digest, publish, read_json, sha256, write_json, write_manifest, write_text
+from components.runtime.files import digest, publish, read_json, write_json, write_manifest, write_text
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
 from components.runtime.workers import run_workers
 from components.training.journal import history_csv
 from components.training.preflight import check_training
-from components.training.run import code_digest, open_training_run
+from components.training.run import digests_of, open_training_run
 from components.training.work import FINISHED, Work
 from components.training.worker import run_worker
 from pipelines import paths, stage
@@ -33,12 +32,7 @@ def main(params: Params) -> None:
     _, ancestors = given("tokenizer", "autoencoder", "latents", "latents verdict", parts={"latents": None})
     num_workers = num_training_workers()
     check_training(params.train, latents=paths.LATENTS, tokenizer=paths.TOKENIZER, num_workers=num_workers)
-    digests = {
-        "config": digest(asdict(params.train)),
-        "latents": sha256(paths.LATENTS / "manifest.json"),
-        "quarantine": digest(sorted(read_keys(paths.QUARANTINE / "latents.jsonl"))),
-        "code": code_digest(),
-    }
+    digests = digests_of(params.train, paths.LATENTS, paths.QUARANTINE / "latents.jsonl")
     folder = (paths.WORK / "train" / digest(digests)[:16]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     run = open_training_run(folder, params=asdict(params), latents=paths.LATENTS, digests=digests)
@@ -58,8 +52,7 @@ def main(params: Params) -> None:
                     run_worker,
                     {"work": work},
                     num_workers=num_workers,
-                    storage_path=work.store.parent,
-                    run_name=work.store.name,
+                    store=work.store,
                     lines=work.lines,
                     reached=work.newest_step,
                 )

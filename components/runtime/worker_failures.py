@@ -6,8 +6,8 @@ therefore carries its traceback as a note.
 
 from __future__ import annotations
 
+import copy
 import math
-import pickle
 import time
 import traceback
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def _portable(error: BaseException) -> BaseException:
     """`error` with its traceback for a note; a RuntimeError in its place where it cannot be sent to another process."""
     lines = "".join(traceback.format_exception(error))
     try:
-        pickle.loads(pickle.dumps(error))
+        copy.deepcopy(error)  # which takes apart and puts together as sending does
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"In the worker:\n{lines}")

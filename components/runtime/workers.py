@@ -45,8 +45,7 @@ def run_workers(
     config: dict[str, Any],
     *,
     num_workers: int,
-    storage_path: Path,
-    run_name: str,
+    store: Path,
     lines: Path,
     reached: Callable[[], int],
     max_failures: int = 2,
@@ -54,7 +53,7 @@ def run_workers(
     """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
 
     config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
-    here. storage_path, run_name: a folder for Ray's notes. The function begins with `join_workers`.
+    here. store: the folder of what workers keep, where Ray puts its notes too. The function begins with `join_workers`.
 
     A worker that fails restarts all of them; reached: how far what they kept goes (the step of the newest checkpoint, say).
     After more than max_failures failures without any progress in between, WorkersFailed, or what a worker raised, is raised.
@@ -63,7 +62,7 @@ def run_workers(
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
-    trainer = _trainer(function, config, num_workers, storage_path.absolute(), run_name)
+    trainer = _trainer(function, config, num_workers, store.absolute())
     num_failures, at = 0, reached()
     while True:
         try:
@@ -79,7 +78,7 @@ def run_workers(
 
 
 def _trainer(
-    function: Callable[[dict[str, Any]], None], config: dict[str, Any], num_workers: int, storage_path: Path, run_name: str
+    function: Callable[[dict[str, Any]], None], config: dict[str, Any], num_workers: int, store: Path
 ) -> Callable[[], TorchTrainer]:
     """Makes Ray's trainer of one try: Ray's own count of failures would be that of the whole run."""
     import torch
@@ -96,9 +95,9 @@ def _trainer(
         torch_config=torch_config("nccl" if use_gpu else "gloo", private_folder()),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
-            name=run_name,
+            name=store.name,
             # Workers run in a folder of Ray's own, where a relative path would mean another place.
-            storage_path=str(storage_path),
+            storage_path=str(store.parent),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=MAX_FAILED_STARTS),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

@@ -155,8 +155,7 @@ def _train(work: AutoencoderWork) -> None:
             run_worker,
             {"work": work},
             num_workers=workers,
-            storage_path=work.store.parent,
-            run_name=work.store.name,
+            store=work.store,
             lines=work.lines,
             reached=work.newest_step,
         )

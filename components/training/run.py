@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.runtime.files import digest, read_json, sha256, write_json
+from components.data.quarantine import read_keys
+from components.runtime.files import MANIFEST, digest, read_json, sha256, write_json
 from components.runtime.recording import open_run
 from components.runtime.tracking import RunIdentity, Tracker
+from components.training.config import TrainConfig
 from components.training.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +31,16 @@ CODE = (
     "components/data/encode/packing.py",
     "components/data/shards.py",
 )
+
+
+def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str, str]:
+    """Of all that decides what is learnt: a checkpoint is resumed from only where all of them are the same."""
+    return {
+        "config": digest(asdict(config)),
+        "latents": sha256(latents / MANIFEST),
+        "quarantine": digest(sorted(read_keys(quarantine))),
+        "code": code_digest(),
+    }
 
 
 def code_digest() -> str:

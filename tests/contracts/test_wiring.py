@@ -27,7 +27,10 @@ WATCHED = {
 NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "register.floors", "register.compare"}
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_STAGES = {"__init__", "ancestry", "clean", "params", "paths", "repro", "stage", "summary", "sync", "wiring"}
+NOT_STAGES = {
+    *("__init__", "ancestry", "clean", "combinations", "params", "paths"),
+    *("repro", "stage", "summary", "sync", "unfinished", "wiring"),
+}
 
 
 def _yaml(name: str) -> dict[str, Any]:

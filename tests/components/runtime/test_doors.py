@@ -78,9 +78,9 @@ def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
         talking,
         {"folder": str(tmp_path)},
         num_workers=2,
-        storage_path=tmp_path,
-        run_name="run",
+        store=tmp_path / "run",
         lines=tmp_path / "lines.log",
+        reached=lambda: 0,
     )
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["3", "3"]
     assert len(list(map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2))) == 4

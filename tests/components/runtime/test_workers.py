@@ -29,8 +29,7 @@ def run(function: Any, folder: Path, **options: Any) -> None:
     run_workers(
         function,
         {"folder": str(folder)},
-        storage_path=folder,
-        run_name="run",
+        store=folder / "run",
         lines=folder / "lines.log",
         reached=lambda: len(list(folder.glob("step-*"))),
         **options,
