@@ -138,15 +138,16 @@ def back_early(setting: Setting) -> Found:
     """T1: killed after a while and started again well before the run ends."""
 
     def play(run: Run, server: StoreServer) -> Trial:
+        (run.folder / "hold").touch()
         run.wait_for_step(20)
         server.kill()
         run.wait_for_step(50)
         server.start()
+        (run.folder / "hold").unlink()
         ended = run.end()
         return judged(run, server.database, "FINISHED", problem=_problem(ended, run, left=False))
 
-    # Long enough that the server, whose start takes seconds, is back in time.
-    return _with_server(setting, "early", play, step_s=0.15)
+    return _with_server(setting, "early", play)
 
 
 def back_late(setting: Setting) -> Found:

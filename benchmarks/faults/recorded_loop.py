@@ -1,7 +1,9 @@
 """A training loop without a model: everything that a run writes down, with checkpoints, in a process that can be killed.
 
 It opens, journals and records as the train stage and its worker do, and takes steps again after a kill as training does.
-At the end it prints {"blocked_s": the longest call into the tracker, "total_s": of all of them}.
+Where there is a file `hold` in its folder, it waits at two thirds of the way until the file is gone: a server takes longer to
+come back than the loop takes for all its steps. At the end it prints {"blocked_s": the longest call into the tracker,
+"total_s": of all of them}.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class Loop:
         picture = np.zeros((16, 16, 3), np.uint8)
         for step in range(first + 1, self.num_steps + 1):
             time.sleep(self.step_s)
+            while step == self.num_steps * 2 // 3 and (self.folder.parent / "hold").exists():
+                time.sleep(self.step_s)
             values = {LOSS: loss(step), "perf/tokens_per_s": time.monotonic()}
             self.timed(lambda step=step, values=values: tracker.metrics(values, step, once=True))
             add_to(journal, step, values)
