@@ -62,9 +62,9 @@ def read_samples(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -
         assert sample, f"row {number} of {corpus.name} became nothing"
         yield sample
     if not number:
-        raise BadInput(
-            f"the corpus {corpus.name!r} is empty; put data at {corpus.path or corpus.format} or take it out of ingest.corpora"
-        )
+        beside = "".join(f", beside {sentence}" for sentence in reading.passed_over.sentences())
+        place = corpus.path or corpus.format
+        raise BadInput(f"the corpus {corpus.name!r} is empty{beside}; put data at {place} or take it out of ingest.corpora")
     assert number == reading.num_rows, f"{reading.num_rows} rows of {corpus.name} were read and {number} came out"
 
 

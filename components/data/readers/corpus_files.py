@@ -95,7 +95,8 @@ def open_files(
     reading.expect(sum(sizes))
     images = images_folder(corpus)
     for path, num_bytes in zip(paths, sizes, strict=True):
-        name, rows_before = name_of(path), reading.num_rows
+        # A file's name need not be UTF-8, and becomes a part of its rows' keys.
+        name, rows_before = name_of(path).encode(errors="backslashreplace").decode(), reading.num_rows
         try:
             raw = system.open(path, "rb")
         except ANY_STORAGE_ERROR as error:

@@ -19,6 +19,7 @@ from components.data.readers.rows import KEY_FIELDS, RawImage, RawText, Row, Unu
 OBELICS_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 MMC4_SUFFIXES = (".jsonl", ".jsonl.gz")
 
+PARQUET_START = b"PAR1"
 # A note on a page that is used all the same.
 NOTHING_THERE = "a place has neither text nor image"
 
@@ -30,7 +31,7 @@ def read_obelics(file: CorpusFile) -> Iterator[Row | Rejected]:
 
     An image is a file name, and in Parquet may also be struct{bytes, path} or bytes.
     """
-    for position, key, values, notes in _parquet(file) if file.name.lower().endswith(".parquet") else _json(file):
+    for position, key, values, notes in _parquet(file) if _is_parquet(file) else _json(file):
         if isinstance(values, Rejected):
             yield values
             continue
@@ -54,6 +55,13 @@ def read_mmc4(file: CorpusFile) -> Iterator[Row | Rejected]:
             yield Row(line.position, line.key, _matched(line.values, file), is_pair=False, notes=notes)
         except UnusableError as error:
             yield Rejected(file.source, line.position, str(error))
+
+
+def _is_parquet(file: CorpusFile) -> bool:
+    """By its first bytes; it may be called anything."""
+    start = file.bytes.read(len(PARQUET_START))
+    file.bytes.seek(0)
+    return start == PARQUET_START
 
 
 def _parquet(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from components.data.intake.rejected import Rejected
 from components.data.readers.caption_columns import are_captions, caption_columns
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.picture_columns import NUM_FIRST_VALUES, Column, Watch, picture_column
+from components.data.readers.picture_columns import (
+    NUM_FIRST_VALUES,
+    Column,
+    PictureColumn,
+    Watch,
+    picture_column,
+    pictured_texts,
+)
 from components.data.readers.rows import CAPTION_FIELDS, KEY_FIELDS, TEXT_FIELDS, Line, Row, first_text, pair_row, text_row
 
 # Characters of text that the first lines hold at most, so that long ones are not all held.
@@ -21,11 +28,14 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
     lines = iter(lines)
     first = list(_first(lines))
     names = list(dict.fromkeys(name for line in first if not isinstance(line, Rejected) for name in line.values))
-    texts = [name for name in CAPTION_FIELDS if name in names] or list(TEXT_FIELDS)
-    of_captions = are_captions(texts, names)
     columns = _columns(first) if file.takes_images else []
-    pictures = picture_column(file, columns, of_captions=of_captions)
-    if pictures is not None and not any(name in CAPTION_FIELDS for name in names):
+    pictured = pictured_texts([name for name in CAPTION_FIELDS if name in names], columns)
+    usual = [name for name in CAPTION_FIELDS if name not in pictured]
+    texts = [name for name in usual if name in names] or list(TEXT_FIELDS)
+    of_captions = are_captions(texts, names)
+    pictures = _pictures(file, columns, usual, of_captions=of_captions)
+    if pictures is not None and not any(name in usual for name in names):
+        names = [name for name in names if name not in pictured]
         texts = caption_columns(file, {name: _is_text(first, name) for name in names})
     watch = Watch(file, of_captions=of_captions)
     for line in itertools.chain(first, lines):
@@ -34,13 +44,31 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
             continue
         has_picture = pictures is not None and bool(line.values.get(pictures.name))
         notes = watch.notes(
-            {name: value for name, value in _others(line) if not pictures or name != pictures.name}, has_own=has_picture
+            {name: value for name, value in line.values.items() if _is_unread(name, usual, pictures)}, has_own=has_picture
         )
         if pictures is not None and has_picture:
             text = first_text(line.values, texts)
             yield pair_row(line.position, line.key, text, pictures.read(line.values), notes)
         else:
-            yield text_row(line.position, line.key, first_text(line.values, (*TEXT_FIELDS, *texts)), notes)
+            yield text_row(line.position, line.key, first_text(line.values, _without((*TEXT_FIELDS, *texts), pictured)), notes)
+
+
+def _pictures(file: CorpusFile, columns: Sequence[Column], usual: Sequence[str], *, of_captions: bool) -> PictureColumn | None:
+    """The field that has the pictures; where there is none, a key may be the name of a file, or the link to it."""
+    others = [column for column in columns if column.name not in (*KEY_FIELDS, *usual)]
+    keys = [column for column in columns if column.name in KEY_FIELDS]
+    found = picture_column(file, others, of_captions=of_captions)
+    return found or picture_column(file, keys, of_captions=of_captions)
+
+
+def _is_unread(name: str, usual: Sequence[str], pictures: PictureColumn | None) -> bool:
+    if pictures is not None and (name == pictures.name or name in KEY_FIELDS):
+        return False
+    return name not in usual
+
+
+def _without(names: Sequence[str], pictured: set[str]) -> list[str]:
+    return [name for name in names if name not in pictured]
 
 
 def _first(lines: Iterator[Line | Rejected]) -> Iterator[Line | Rejected]:
@@ -64,12 +92,7 @@ def _is_text(lines: Iterable[Line | Rejected], name: str) -> bool:
 def _columns(lines: Iterable[Line | Rejected]) -> list[Column]:
     values: dict[str, list[Any]] = {}
     for line in lines:
-        for name, value in _others(line) if not isinstance(line, Rejected) else ():
+        for name, value in line.values.items() if not isinstance(line, Rejected) else ():
             if value is not None:
                 values.setdefault(name, []).append(value)
     return [Column(name, found) for name, found in values.items()]
-
-
-def _others(line: Line) -> list[tuple[str, Any]]:
-    """The fields that are neither text nor key."""
-    return [(name, value) for name, value in line.values.items() if name not in (*KEY_FIELDS, *CAPTION_FIELDS)]

@@ -13,7 +13,7 @@ from components.data.intake.rejected import Rejected
 from components.data.readers import parquet_types as types
 from components.data.readers.caption_columns import are_captions, caption_columns
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.picture_columns import EMPTY, NUM_FIRST_VALUES, Column, Watch, picture_column
+from components.data.readers.picture_columns import EMPTY, NUM_FIRST_VALUES, Column, Watch, picture_column, pictured_texts
 from components.data.readers.picture_signs import says_picture
 from components.data.readers.rows import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
 from components.runtime.failure import BadInput
@@ -30,16 +30,20 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
     with open_table(file) as table:
         schema = table.schema_arrow
         require_columns(file, schema, ())
-        texts = caption_columns(file, {field.name: types.is_text(field.type) for field in schema})
+        texts = _text_columns(file, table)
         of_captions = are_captions(texts, schema.names)
         keys = [name for name in KEY_FIELDS if name in schema.names]
         others = [name for name in schema.names if name not in (*texts, *keys)] if file.takes_images else []
         columns = first_values(file, table, others)
         pictures = picture_column(file, columns, of_captions=of_captions)
+        if pictures is None and file.takes_images:
+            # A key may be the name of a file, or the link to it.
+            pictures = picture_column(file, first_values(file, table, keys), of_captions=of_captions)
+            others += keys
         empty = (EMPTY,) if any(says_picture(column.name) and column.is_empty for column in columns) else ()
         watch = Watch(file, of_captions=of_captions)
         unread = [name for name in others if _may_tell(schema.field(name))] if pictures is None else [pictures.name]
-        for number, values in enumerate(table_rows(file, table, [*keys, *texts, *unread], BATCH_ROWS)):
+        for number, values in enumerate(table_rows(file, table, list(dict.fromkeys([*keys, *texts, *unread])), BATCH_ROWS)):
             position, key = f"{file.name} row {number}", key_of(values, f"{file.name}#{number}")
             text = first_text(values, texts)
             rest = {name: types.as_stored(values[name], schema.field(name).type) for name in unread}
@@ -49,6 +53,16 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
                 yield pair_row(position, key, text, [], (*empty, *watch.notes(rest)))
             else:
                 yield text_row(position, key, text, (*empty, *watch.notes(rest)))
+
+
+def _text_columns(file: CorpusFile, table: pq.ParquetFile) -> list[str]:
+    """The columns to take texts from, without those that hold pictures under a text's name."""
+    columns = {field.name: types.is_text(field.type) for field in table.schema_arrow}
+    texts = caption_columns(file, columns)
+    pictured = pictured_texts(texts, first_values(file, table, texts)) if file.takes_images else set[str]()
+    if not pictured:
+        return texts
+    return caption_columns(file, {name: is_text for name, is_text in columns.items() if name not in pictured})
 
 
 @contextmanager

@@ -96,6 +96,23 @@ def picture_column(file: CorpusFile, columns: Sequence[Column], *, of_captions: 
     return PictureColumn(chosen[0], file.images)
 
 
+def pictured_texts(texts: Sequence[str], columns: Sequence[Column]) -> set[str]:
+    """Those of the columns called as texts are that hold pictures all the same: Spark calls the bytes of any file `content`.
+
+    texts: the best first. In the first one names and links are taken for captions, of which many are file names.
+    """
+    found: set[str] = set()
+    by_name = {column.name: column for column in columns}
+    for name in texts:
+        kinds = HERE if len(found) == texts.index(name) else (*HERE, Kind.NAME, Kind.LINK)
+        values = by_name[name].values if name in by_name else ()
+        signs = [next(signs_in(name, value, of_captions=False), None) for value in values]
+        num_pictures = sum(sign is not None and sign.kind in kinds and sign.path in (name, f"{name}.bytes") for sign in signs)
+        if values and num_pictures * 2 >= len(values):
+            found.add(name)
+    return found
+
+
 def refuse_others(file: CorpusFile, columns: Sequence[Column], *, has_own: bool) -> None:
     """BadInput where columns beside those that a format defines have pictures.
 

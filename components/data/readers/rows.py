@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
@@ -15,6 +16,8 @@ KEY_FIELDS = ("key", "__key__", "id")
 TEXT_FIELDS = ("text", "content")
 CAPTION_FIELDS = ("caption", "captions", "text", "content", "TEXT", "txt")
 MAX_FILE_BYTES = 256 * 2**20
+# What a disk says of a name that no file on it can have, and of links in a circle.
+NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class UnusableError(ValueError):
@@ -42,7 +45,11 @@ class FileReference(NamedTuple):
     def read(self) -> bytes:
         """All bytes; UnusableError where no file of a sane size is there, BadInput where the storage fails."""
         try:
-            if self.system.size(self.path) > MAX_FILE_BYTES:
+            facts = self.system.info(self.path)
+            if facts["type"] not in ("file", "directory"):
+                # Reading a pipe would wait, and reading a device would go on, without end.
+                raise UnusableError(f"{self.what} file is a pipe or a device")
+            if (facts.get("size") or 0) > MAX_FILE_BYTES:
                 raise UnusableError(f"{self.what} file is over {MAX_FILE_BYTES // 2**20} MiB")
             return self.system.cat_file(self.path)
         except UnusableError:
@@ -52,6 +59,8 @@ class FileReference(NamedTuple):
                 return self._replace(path=self.otherwise, otherwise="").read()
             raise UnusableError(f"{self.what} file is missing") from None
         except Exception as error:
+            if isinstance(error, UnicodeError) or getattr(error, "errno", None) in NO_SUCH_NAME:
+                raise UnusableError(f"{self.what} file is missing") from None
             raise self._unreadable(error) from None
 
     def exists(self) -> bool:

@@ -365,5 +365,11 @@ FILES_CASES = (
         lines_of(lambda: pa.Codec("zstd").compress(lines().encode(), asbytes=True)[:-9], "a.jsonl.zst"),
         refused=r"a\.jsonl\.zst cannot be read to its end",
     ),
+    Case(
+        "lines in a file with a Latin-1 name",
+        lines_of(lambda: lines().encode(), os.fsdecode(b"caf\xe9.jsonl")),
+        documents=NUMBER,
+    ),
+    Case("a tar in a tar", tar_of(lambda: [("in.tar", b"")]), refused=r"empty, beside .*another ending \(.tar\)"),
     Case("only what a Mac leaves", lines_of(lambda: APPLE_DOUBLE, "._a.jsonl"), refused=r"passed over: 1 hidden.*\._a\.jsonl"),
 )

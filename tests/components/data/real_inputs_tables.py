@@ -6,6 +6,7 @@ import base64
 import functools
 import io
 import json
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,22 @@ def hub_table(folder: Path) -> Entry:
     full = pa.table({"input": structs(), "text": WORDS}).replace_schema_metadata(made.schema.metadata)
     pq.write_table(full, folder / "train.parquet")
     return {"format": "parquet", "path": str(folder)}
+
+
+def names_of_no_files(folder: Path) -> Entry:
+    """Among the pictures a pipe, which nobody writes to, links to a device and to itself, and a name that is too long."""
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    others = ["pipe.jpg", "zero.jpg", "loop.jpg", f"{'x' * 300}.jpg"]
+    return table(image=[*files(folder)[:4], *others], caption=WORDS)(folder)
+
+
+def pages_of_another_ending(folder: Path) -> Entry:
+    """OBELICS pages in Parquet, which their name does not say."""
+    columns = {"images": [[None, blob] for blob in blobs()], "texts": [[text, None] for text in WORDS]}
+    pq.write_table(pa.table(columns), folder / "pages.pq")
+    return {"format": "obelics", "path": str(folder / "pages.pq")}
 
 
 def late_pictures(folder: Path) -> Entry:
@@ -246,6 +263,11 @@ BYTES = (
         table(image=[one.translate(str.maketrans("+/", "-_")).rstrip("=") for one in base64s()], caption=WORDS),
     ),
     all_read("data URI", table(image=base64s("data:image/jpeg;base64,"), caption=WORDS)),
+    all_read("content and caption", table(content=blobs(), caption=WORDS)),
+    all_read("text and content", table(text=WORDS, content=structs())),
+    all_read("text and content in lines", lines(text=WORDS, content=base64s("data:image/jpeg;base64,"))),
+    all_read("text and alt_text", table(text=base64s(), alt_text=WORDS)),
+    all_read("pages of another ending", pages_of_another_ending),
     Case("several a row", table(images=LISTED, caption=WORDS), documents=8, images=16),
     Case("Hub features", hub_table, documents=8, images=8, rejected=2, says="2 missing image"),
     Case("no picture in some rows", table(jpg=[*blobs()[:6], None, b""], caption=WORDS), 6, 6, 2, says="2 missing image"),
@@ -254,6 +276,8 @@ BYTES = (
 REFUSED = (
     Case("image names, no files", table(image=NAMES, caption=WORDS), refused=rf"column image \(pics/0.jpg\), .*{NONE_SAYS}"),
     Case("LAION's metadata", table(URL=LINKS, TEXT=WORDS), refused=rf"links .* column URL .*img2dataset.*{NONE_SAYS}"),
+    Case("links as ids", table(id=LINKS, caption=WORDS), refused=rf"links .* column id .*{NONE_SAYS}"),
+    Case("links as ids of lines", lines(id=LINKS, text=WORDS), refused=rf"links .* column id .*{NONE_SAYS}"),
     Case("links without ending", table(url=PAGES, caption=WORDS), refused="column url"),
     Case("COYO's metadata", table(url=PAGES, text=WORDS, width=[1] * 8, height=[1] * 8), refused="column url"),
     Case("links beside text", table(source=LINKS, text=WORDS), refused="column source"),
@@ -287,6 +311,9 @@ REFUSED = (
     Case("COCO's instances", lambda folder: coco(folder, listed(folder), boxes()), refused="boxes or segments and no captions"),
 )
 NAMED = (
+    Case("names of no files", names_of_no_files, 4, 4, 4, "2 image file is a pipe or a device; 2 image file is missing"),
+    all_read("names as ids", table_of_names("id")),
+    all_read("names as ids in lines", lines(id=NAMES, caption=WORDS)),
     all_read("paths beside the table", path_structs_beside),
     all_read("names beside the table", table_of_names("image")),
     all_read("names in another folder", names_in_an_images_folder),
@@ -320,6 +347,7 @@ CHOSEN = (
     Case("few picture pages", few_picture_pages, documents=40, says="1 names a picture in a field that is not read"),
 )
 OTHERS = (
+    text_alone("file names as captions", table(text=[f"{number}.jpg" for number in NUMBERS], page=WORDS)),
     text_alone("UUIDs", table(id=pa.array([one.bytes for one in UUIDS], pa.binary(16)), text=WORDS)),
     all_read("UUIDs of Arrow", table(id=pa.array([one.bytes for one in UUIDS], pa.uuid()), image=structs(), caption=WORDS)),
     text_alone("digests", table(id=[bytes([number, 255, 0]) for number in NUMBERS], text=WORDS)),
