@@ -33,7 +33,7 @@ def main(params: Params) -> None:
     findings = measure(subject, held_out, training, kept_out, params.evaluate)
     samples = sample_grid(findings.drawings)
     write_bytes(REPORT / "samples.png", samples)
-    write_text(REPORT / "index.html", page(findings, samples, paths.REPORTS / "train" / "history.csv"))
+    write_text(REPORT / "index.html", page(findings, samples, paths.TRAIN / "history.csv"))
     write_json(REPORT / "diffusion.json", diffusion_rows(findings))
     write_json(REPORT / "metrics.json", findings.metrics)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors)

@@ -63,12 +63,13 @@ def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tra
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(work.finished / "summary.json")
     REPORT.mkdir(parents=True, exist_ok=True)
-    write_text(REPORT / "history.csv", history_csv(work.journal))
+    for folder in (REPORT, work.finished):  # beside the weights, so that evaluation pictures these weights' history
+        write_text(folder / "history.csv", history_csv(work.journal))
     write_json(REPORT / "metrics.json", summary)
     shutil.copyfile(work.samples, REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
     write_json(work.finished / "run.json", work.run.facts() | {"digests": digests})
-    facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json"]}
+    facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", "history.csv"]}
     write_manifest(work.finished, kind="train", step=work.config.max_steps, **facts)
     publish(work.finished, paths.TRAIN)
     forget(work.folder)

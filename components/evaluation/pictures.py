@@ -65,7 +65,7 @@ def encode(image: np.ndarray) -> bytes:
 
 
 def curves(history: Path) -> bytes | None:
-    """PNG of the losses in reports/train/history.csv over steps; None without such a file or columns."""
+    """PNG of the losses in a training's history.csv over steps; None without such a file or columns."""
     columns = read_history(history)
     steps = columns.pop("step", [])
     losses = {name: values for name, values in columns.items() if name.endswith(LOSSES) and set(values) != {None}}

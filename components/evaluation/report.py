@@ -26,7 +26,7 @@ figure { margin: 0; } figcaption { font-size: .85rem; }
 
 
 def page(findings: Findings, samples_png: bytes, history: Path) -> str:
-    """The whole page. samples_png: the sample grid. history: reports/train/history.csv, shown if it is there."""
+    """The whole page. samples_png: the sample grid. history: history.csv of the training, shown if it is there."""
     parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in findings.notes)]
     parts += ["<h2>Figures</h2>", _metrics(findings)]
     if findings.drawings:

@@ -43,6 +43,7 @@ def test_it_trains_measures_and_publishes(params: Params) -> None:
     manifest = read_manifest(ARTIFACT, kind="autoencoder")
     report = json.loads(Path("reports/autoencoder/metrics.json").read_text())
     assert manifest["psnr_db"] == report["psnr_db"] > 5
+    assert set(manifest["ancestors"]) == {"documents"}
     assert (manifest["pixels_per_latent"], len(report["latent_mean"])) == (2, 4)
     assert Path("reports/autoencoder/reconstructions.png").stat().st_size > 0
     published = Autoencoder.from_pretrained(ARTIFACT)

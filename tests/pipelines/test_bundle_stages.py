@@ -100,7 +100,8 @@ def cluster() -> Iterator[None]:
 
 
 def test_export_writes_a_bundle_and_its_reports(exported: Path) -> None:
-    read_manifest(exported, kind="bundle")
+    manifest = read_manifest(exported, kind="bundle")
+    assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "train", "evaluation"}
     graphs = read_json(Path("reports/export/parity.json"))["graphs"]
     assert all(0 < entry["largest_error"] <= entry["limit"] for entry in graphs.values())
     tensorrt = read_json(Path("reports/export/tensorrt.json"))

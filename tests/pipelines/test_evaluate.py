@@ -5,6 +5,7 @@ The model is random and tiny, so that its figures say nothing; that the right on
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ from components.data.quarantine import verdict_facts
 from components.data.shards import shard_path, write_shard
 from components.data.tokenizer import train_tokenizer
 from components.evaluation.metrics import METRICS
-from components.runtime.files import read_json, write_json, write_manifest, write_text
+from components.evaluation.pictures import curves
+from components.runtime.files import read_json, read_manifest, write_json, write_manifest, write_text
 from components.runtime.recording import open_run
 from components.runtime.tracking_store import tracking_uri
 from model.config import image_modality, model_config
@@ -124,6 +126,9 @@ def write_world(documents: Sequence[Document]) -> str:
     Transfusion(config).save_pretrained(paths.TRAIN)
     run_id = open_run("train").run_id
     write_json(paths.TRAIN / "run.json", {"run_id": run_id})
+    write_text(paths.TRAIN / "history.csv", "step,loss\n5,2.5\n10,1.5\n")
+    # Of another training.
+    write_text(paths.REPORTS / "train/history.csv", "step,loss\n5,9.5\n10,8.5\n")
     write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
     return run_id
 
@@ -143,7 +148,12 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert logged_metrics(run_id) == pytest.approx(metrics)
     assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert [row["time"] for row in read_json(evaluate.REPORT / "diffusion.json")] == [0.3, 0.7]
-    assert "Not measured" not in (evaluate.REPORT / "index.html").read_text()
+    text = (evaluate.REPORT / "index.html").read_text()
+    assert "Not measured" not in text
+    history = curves(paths.TRAIN / "history.csv")
+    assert history and base64.b64encode(history).decode() in text
+    everything = {"tokenizer", "documents", "autoencoder", "latents", "train", "documents verdict", "latents verdict"}
+    assert set(read_manifest(evaluate.REPORT, kind="evaluation")["ancestors"]) == everything
 
 
 def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(

@@ -17,7 +17,7 @@ from components.data.intake.images import encode_png
 from components.data.loader import PackedRows
 from components.data.quarantine import read_keys
 from components.data.tokenizer import TextTokenizer, train_tokenizer
-from components.runtime.files import read_json, write_manifest
+from components.runtime.files import read_json, read_manifest, write_manifest
 from model.latents.autoencoder import Autoencoder
 from pipelines import encode, stage, validate
 from pipelines.params import Params, load
@@ -98,6 +98,8 @@ def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(params: Params, c
     assert run("encode", lambda: encode.main(params)) == 0
     report = read_json(Path("reports/encode/latents.json"))
     assert report["num_documents"] == {"train": 39, "validation": 12, "test": 12}
+    ancestors = read_manifest(Path("data/latents"), kind="latents")["ancestors"]
+    assert set(ancestors) == {"tokenizer", "documents", "documents verdict", "autoencoder"}
     assert [path.name for path in Path(".work/encode").iterdir()] == ["another"], "the work of other settings stays"
     assert "39 documents" in capfd.readouterr().out
 

@@ -99,6 +99,9 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert "step 400/400 | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
     assert manifest["step"] == 400
+    assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "latents", "latents verdict"}
+    history = (workspace / "reports/train/history.csv").read_bytes()
+    assert (workspace / "artifacts/train/history.csv").read_bytes() == history
     model = Transfusion.from_pretrained(workspace / "artifacts/train")
     assert model.config.width == 32
     with (workspace / "reports/train/history.csv").open() as file:
