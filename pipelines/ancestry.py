@@ -19,6 +19,7 @@ FOLDERS = {
     "train": paths.TRAIN,
     "evaluation": paths.EVALUATION,
 }
+FROM_ELSEWHERE = "; where the bundle came from elsewhere, remove the report, which is not its own"
 
 
 class Given(NamedTuple):
@@ -46,7 +47,8 @@ def of_bundle(bundle: Mapping[str, Any], *, parity_needed: bool = False) -> dict
     It need not be there: a bundle is written only after its parity was found good, and may have come from elsewhere.
     """
     if parity_needed or paths.PARITY.exists():
-        check_report(paths.PARITY, bundle.get("parity_sha256"), of=paths.BUNDLE, stage="export")
+        expected, otherwise = bundle.get("parity_sha256"), "" if parity_needed else FROM_ELSEWHERE
+        check_report(paths.PARITY, expected, of=paths.BUNDLE, stage="export", otherwise=otherwise)
     return check_ancestors({paths.BUNDLE: bundle})
 
 

@@ -68,12 +68,15 @@ def check_ancestors(given: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
     return {kind: content for kind, (content, _) in found.items()}
 
 
-def check_report(report: Path, expected: str | None, *, of: Path, stage: str) -> None:
-    """BadInput unless `report` has the sha256 that was noted when `of` was written. stage: what writes both."""
+def check_report(report: Path, expected: str | None, *, of: Path, stage: str, otherwise: str = "") -> None:
+    """BadInput unless `report` has the sha256 that was noted when `of` was written.
+
+    stage: what writes both. otherwise: what else a user may do about a report that is another's.
+    """
     if not report.is_file():
         raise BadInput(f"{report} is missing; run {stage} again, or `dvc repro`")
     if sha256(report) != expected:
-        raise BadInput(f"{report} was not written with {of}; run {stage} again, or `dvc repro`")
+        raise BadInput(f"{report} was not written with {of}; run {stage} again, or `dvc repro`{otherwise}")
 
 
 def _stale(place: Path, kind: str, ancestor: str, here: Path) -> str:
