@@ -16,6 +16,7 @@ from components.data.encode.encoding import PartEncoder, plan
 from components.data.intake.images import encode_png
 from components.data.loader import PackedRows
 from components.data.quarantine import read_keys
+from components.data.shards import open_shard, shard_paths
 from components.data.tokenizer import TextTokenizer, train_tokenizer
 from components.runtime.files import read_json, read_manifest, write_manifest
 from model.latents.autoencoder import Autoencoder
@@ -102,6 +103,10 @@ def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(params: Params, c
     assert set(ancestors) == {"tokenizer", "documents", "documents verdict", "autoencoder"}
     assert [path.name for path in Path(".work/encode").iterdir()] == ["another"], "the work of other settings stays"
     assert "39 documents" in capfd.readouterr().out
+    shards = [open_shard(path).latents for path in shard_paths(Path("data/latents"), "train")]
+    values = np.concatenate(shards).astype(np.float64)
+    np.testing.assert_allclose(report["latents"]["mean"], values.mean((0, 2, 3)), atol=1e-5)
+    np.testing.assert_allclose(report["latents"]["std"], values.std((0, 2, 3)), atol=1e-5)
 
     # One document of the latents' table is made to stray: the gate sets it aside, the loader leaves it out.
     import pandas as pd

@@ -77,9 +77,9 @@ def test_a_document_with_images_too_long_is_set_aside_and_text_is_cut(parts) -> 
     picture = ImageSegment(encode_png(np.zeros((16, 16, 3), np.uint8)))
     long_text = TextSegment("z9" * 200)
     documents = [
+        Document(key="gone", source="s", segments=(TextSegment("a"),), split="test"),
         Document(key="both", source="s", segments=(long_text, picture), split="test"),
         Document(key="text", source="s", segments=(long_text,), split="test"),
-        Document(key="gone", source="s", segments=(TextSegment("a"),), split="test"),
     ]
     result = encode(parts, documents, left_out=frozenset({"s/gone"}))
     assert [entry["key"] for entry in result.set_aside] == ["s/both"]
