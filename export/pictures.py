@@ -95,6 +95,8 @@ def upright(image: Image.Image) -> Image.Image:
     """As its EXIF block says it was seen."""
     from PIL import Image
 
+    # Decoded first: of a PNG the EXIF block is read behind the pixels, whose damage must not pass for the block's.
+    image.load()
     # Not ImageOps.exif_transpose, which fails on other parts of a broken block.
     try:
         turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))

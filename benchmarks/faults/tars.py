@@ -175,7 +175,7 @@ def _hostile(folder: Path) -> Iterator[tuple[str, bytes]]:
         ("absolute", [(f"{folder}/absolute.png", bad), (f"{folder}/absolute.txt", b"out")]),
         ("symlink", [(special("s.png", tarfile.SYMTYPE, "/etc/hostname"), b""), ("s.txt", b"link")]),
         ("symlink to a folder", [(special("d", tarfile.SYMTYPE, "../.."), b""), ("d/x.png", bad), ("d/x.txt", b"out")]),
-        ("hardlink", [(special("h.png", tarfile.LNKTYPE, "000000.png"), b""), ("h.txt", b"link")]),
+        ("hardlink", [(special("h.png", tarfile.LNKTYPE, "../../etc/hostname"), b""), ("h.txt", b"link")]),
         ("device", [(special("n.png", tarfile.CHRTYPE), b""), ("n.txt", b"device")]),
         ("fifo", [(special("f.png", tarfile.FIFOTYPE), b""), ("f.txt", b"fifo")]),
         ("300 characters", [("n" * 300 + ".png", bad), ("n" * 300 + ".txt", b"long")]),

@@ -142,3 +142,15 @@ def test_broken_data_ends_in_one_sentence() -> None:
     assert set(reasons) <= {"image is not PNG, JPEG, WEBP", "image data is broken", TOO_MANY_PIXELS, TOO_MUCH_MEMORY}
     with pytest.raises(BadPrompt, match="too many pixels"):
         read_pixels(huge_png(20_000), 16)
+
+
+def test_damage_under_a_pngs_checksums_never_passes_for_a_picture() -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    whole = encoded(Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)), format="PNG")
+    start = whole.index(b"IDAT") + 4
+    for at in rng.integers(start, start + 1500, 60).tolist():
+        damaged = whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
+        with pytest.raises(BadPrompt, match="image data is broken"):
+            read_pixels(damaged, 16)

@@ -160,6 +160,8 @@ def _square(image: Image.Image, side_px: int, background: str, crop: tuple[float
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    # Decoded first: of a PNG the EXIF block is read behind the pixels, whose damage must not pass for the block's.
+    image.load()
     # Not ImageOps.exif_transpose: it copies where nothing is to be turned, and fails on other parts of a broken block.
     try:
         turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))

@@ -158,6 +158,23 @@ def test_a_broken_exif_block_costs_no_picture() -> None:
         assert found.notes == ()
 
 
+def test_damage_under_a_pngs_checksums_never_passes_for_a_picture() -> None:
+    """Whatever stands in its other chunks: the pixels are read before the EXIF block, and their damage is their own."""
+    seed = 5
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+    for options in ({}, {"exif": exif}):
+        whole = encoded(noise, format="PNG", **options)
+        start = whole.index(b"IDAT") + 4
+        for at in rng.integers(start, start + 1500, 60).tolist():
+            damaged = whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
+            with pytest.raises(ImageError, match="image data is broken"):
+                prepare_image(damaged, 16, OWN_RULES)
+
+
 def icc(space: bytes, curve: float, **columns: tuple[float, float, float]) -> bytes:
     """A version 2 matrix profile (ICC.1:2001-04): XYZ columns and one gamma curve for every channel."""
 
