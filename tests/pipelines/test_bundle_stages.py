@@ -190,7 +190,8 @@ RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"task": "text", "prompt": float("nan")}, "prompt is empty"),
     ({"task": None, "prompt": "a"}, "task '' is not one of"),
     ({"task": "sing", "prompt": "a"}, "task 'sing' is not one of"),
-    ({"task": "text", "prompt": "word " * 200}, "prompt and answer may take"),
+    ({"task": "text", "prompt": "word " * 200}, "prompt has 1000 bytes, more than the 128 positions of the model can hold"),
+    ({"task": "text", "prompt": "zq" * 100}, "prompt and answer may take"),
     ({"task": "text", "prompt": "a", "image": "picture"}, "image has no meaning for text"),
 ]
 
