@@ -120,17 +120,27 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
 
 
 def _set_environment(*, own_cluster: bool) -> None:
-    """What Ray reads while it is imported; too late, and left alone, when it has been."""
+    """What Ray reads: most of it while it is imported, so that it is too late for the rest when it has been."""
+    if own_cluster:
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
     if "ray" in sys.modules:
+        if own_cluster:
+            _stay_on_loopback()
         return
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if own_cluster:
-        for name, value in OWN_CLUSTER.items():
-            os.environ.setdefault(name, value)
         # A token in the environment keeps Ray from writing one into the home folder, where others may read it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _stay_on_loopback() -> None:
+    """Tell an imported Ray, too, what OWN_CLUSTER says: a notebook imports it before it calls us."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] not in ("0", "false")
 
 
 @contextmanager

@@ -50,6 +50,17 @@ class Echo:
         return item
 
 
+# A notebook imports Ray before it calls us.
+IMPORTED_BEFORE = """
+import ray
+from components.runtime import cluster
+from tests.listeners import Watch
+with Watch() as watch, cluster.start_ray():
+    pass
+assert watch.seen and watch.open_to_others() == [], watch.open_to_others()
+"""
+
+
 @pytest.fixture(scope="module")
 def watch() -> Iterator[Watch]:
     """A running cluster of this machine alone, with the dashboard on, which a user may want, and a look at its ports."""
@@ -88,6 +99,16 @@ def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
     assert all(name in programs for name in ("gcs_server", "raylet", "RayTrainWorker", "dashboard"))  # it sees what there is
     assert watch.open_to_others() == []
     assert [path.read_text() for path in folder.rglob("metrics_export_port_*")] == ["-1"]
+
+
+def test_a_ray_that_was_imported_before_is_shut_too() -> None:
+    environment = os.environ | {"PYTHONPATH": str(cluster.REPOSITORY)}
+    for name in cluster.OWN_CLUSTER:
+        environment.pop(name, None)
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORTED_BEFORE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
 
 
 def test_nobody_else_reads_what_ray_writes(watch: Watch) -> None:
