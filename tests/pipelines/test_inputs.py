@@ -18,7 +18,8 @@ from benchmarks.faults.repro import project, set_params
 from components.data.intake.corpora import collect
 from components.runtime.failure import BadInput
 from components.training.perceptual import load_lpips
-from pipelines import autoencoder, infer, inputs, paths, stage
+from components.training.pretrained import load_pretrained
+from pipelines import infer, inputs, paths, stage
 from pipelines.params import Params, load
 from tests.components.data.corpora import IMAGE_STRUCT, pairs, picture, tar_bytes, write_jsonl, write_parquet
 from tests.components.data.readers.test_s3 import endpoint, put
@@ -253,7 +254,7 @@ def test_a_missing_path_is_refused_as_its_stage_refuses_it(params: Params) -> No
     none = given(f"ingest.corpora={json.dumps([CORPORA[0] | REST | {'path': 'given/none'}])}")
     assert said(lambda: inputs.main(none)) == said(lambda: collect(none.ingest, paths.DOCUMENTS, Path("quarantine")))
     none = given("autoencoder.pretrained=given/none")
-    assert said(lambda: inputs.main(none)) == said(lambda: autoencoder.load(Path("given/none")))
+    assert said(lambda: inputs.main(none)) == said(lambda: load_pretrained(Path("given/none"), 32))
     none = given('autoencoder.pretrained=""', "autoencoder.loss.lpips_weights=given/none")
     assert said(lambda: inputs.main(none)) == said(lambda: load_lpips(Path("given/none")))
     none = given("infer.requests=given/none.jsonl")
