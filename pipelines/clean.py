@@ -5,13 +5,13 @@ Whatever else stands beside them in data/ and artifacts/ is the user's own.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from components.runtime.files import remove
 from pipelines import paths, stage
 
 
@@ -25,10 +25,7 @@ def clean() -> None:
 
     removed = [paths.WORK, *outputs(YAML(typ="safe").load(Path("dvc.yaml").read_text()))]
     for path in removed:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
     for parent in sorted({parent for path in removed for parent in path.parents if parent != Path()}, reverse=True):
         with suppress(OSError):  # not empty, or not there
             parent.rmdir()

@@ -140,7 +140,7 @@ def _stay_on_loopback() -> None:
     """Tell an imported Ray, too, what OWN_CLUSTER says: a notebook imports it before it calls us."""
     from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] not in ("0", "false")
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, False)
 
 
 @contextmanager

@@ -162,8 +162,8 @@ def publish(source: Path, target: Path) -> None:
     # What a killed process left: the older folder counts for as long as no newer one stands at the target.
     if not target.exists() and replaced.exists():
         replaced.replace(target)
-    _remove(replaced)
-    _remove(incoming)
+    remove(replaced)
+    remove(incoming)
     _sync_tree(source)
     try:
         _swap(source, target, replaced)
@@ -173,7 +173,7 @@ def publish(source: Path, target: Path) -> None:
         _copy(source, incoming)
         _swap(incoming, target, replaced)
         shutil.rmtree(source)
-    _remove(replaced)
+    remove(replaced)
 
 
 def _copy(source: Path, incoming: Path) -> None:
@@ -182,7 +182,7 @@ def _copy(source: Path, incoming: Path) -> None:
         shutil.copytree(source, incoming)
         _sync_tree(incoming)
     except BaseException:
-        _remove(incoming)
+        remove(incoming)
         raise
 
 
@@ -199,7 +199,7 @@ def _swap(new: Path, target: Path, replaced: Path) -> None:
     _sync(target.parent)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """A file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -51,9 +51,9 @@ def fingerprint(entries: Iterable[Entry]) -> Fingerprint:
 def local_entries(paths: Iterable[str]) -> Iterator[Entry]:
     """Of files here, links followed; a file that is not there has no size, and appears when it does."""
     # Many files have few folders, and to follow links takes longer than all else.
-    real_folders: dict[str, str] = {}
+    real_folders, here = dict[str, str](), f"{Path.cwd()}/"
     for path in paths:
-        name, (folder, _, base) = _below_here(path), path.rpartition("/")
+        name, (folder, _, base) = _below_here(path, here), path.rpartition("/")
         try:
             status, is_link = Path(path).stat(), Path(path).is_symlink()
         except OSError:
@@ -61,7 +61,7 @@ def local_entries(paths: Iterable[str]) -> Iterator[Entry]:
             continue
         if folder not in real_folders:
             real_folders[folder] = os.path.realpath(folder or ".")
-        target = _below_here(os.path.realpath(path) if is_link else f"{real_folders[folder]}/{base}")
+        target = _below_here(os.path.realpath(path) if is_link else f"{real_folders[folder]}/{base}", here)
         # Where a link leads is part of it: another target may have the same size and time.
         yield Entry(name, status.st_size, f"{status.st_mtime_ns} {'' if target == name else target}")
 
@@ -73,6 +73,6 @@ def remote_entry(path: str, listed: Mapping[str, Any]) -> Entry:
     return Entry(path, said.get("size"), version)
 
 
-def _below_here(path: str) -> str:
-    """Without the working directory, so that a project that is moved with its files keeps its fingerprints."""
-    return path.removeprefix("./").removeprefix(f"{Path.cwd()}/")
+def _below_here(path: str, here: str) -> str:
+    """Without the working directory `here`, so that a project that is moved with its files keeps its fingerprints."""
+    return path.removeprefix("./").removeprefix(here)

@@ -67,13 +67,9 @@ def _replace(connection: sqlite3.Connection, table: str, columns: tuple[str, ...
     present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
     for column in present & set(columns):
         for name in ARTIFACTS:
-            for before, after in ((old / name, new / name), (_uri(old / name), _uri(new / name))):
+            for before, after in ((old / name, new / name), ((old / name).as_uri(), (new / name).as_uri())):
                 # Compared by length, not with LIKE: % and _ are letters in a path.
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                     (str(after), len(str(before)) + 1, str(before), len(str(before)) + 1, f"{before}/"),
                 )
-
-
-def _uri(path: Path) -> str:
-    return path.as_uri()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 
-from components.data.config import CorpusConfig, IngestConfig
+from components.data.config import BUILT_IN, CorpusConfig, IngestConfig
 from components.data.demonstration.prose import read_prose
 from components.data.demonstration.scenes import SCENE_SIDE_PX, make_scenes
 from components.data.documents import Document, ImageSegment
@@ -31,7 +31,6 @@ from components.data.readers.webdataset import SUFFIXES as TAR_SUFFIXES
 from components.data.readers.webdataset import read_webdataset
 from components.runtime.failure import BadInput
 
-BUILT_IN = ("digit_scenes", "python_prose")
 # image_folder is the one format whose rows are not inside files.
 FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Row | Rejected]], tuple[str, ...]]] = {
     "webdataset": (read_webdataset, TAR_SUFFIXES),

@@ -41,23 +41,18 @@ def read_image_folder(corpus: CorpusConfig, reading: Reading, listed_pictures: f
         database.execute(TABLE)
         database.execute("BEGIN")
         try:
-            database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", _files(folders))
+            database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", _files(Walk(system, reading.passed_over), folders))
         except ANY_STORAGE_ERROR as error:
             raise not_listed(corpus.name, corpus.path, error) from None
         reading.total_rows = database.execute("SELECT count(*) FROM (SELECT DISTINCT folder, key FROM files)").fetchone()[0]
         ordered = database.execute('SELECT folder, "outer", key, ending, path FROM files ORDER BY folder, "outer", key, path')
         for (number, _), files in itertools.groupby(ordered, key=lambda file: file[:2]):
-            parts = [
-                Part(os.fsdecode(outer), os.fsdecode(key), ending, os.fsdecode(path)) for _, outer, key, ending, path in files
-            ]
-            yield from _rows(folders[number], parts)
+            yield from _rows(folders[number], [_part(*file[1:]) for file in files])
 
 
-def _files(folders: Iterable[_Folder]) -> Iterator[tuple[int, bytes, bytes, str, bytes]]:
+def _files(walk: Walk, folders: Iterable[_Folder]) -> Iterator[tuple[int, bytes, bytes, str, bytes]]:
     """(number of the folder, outer key, key, ending, path) of every picture and caption in them."""
-    walk: Walk | None = None
     for number, folder in enumerate(folders):
-        walk = walk or Walk(folder.system, folder.passed_over)
         for path in walk.files(folder.path):
             part = part_of(path[len(folder.path) :].lstrip("/"), path)
             if part:

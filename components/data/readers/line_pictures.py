@@ -37,6 +37,7 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
     if pictures is not None and not any(name in usual for name in names):
         names = [name for name in names if name not in pictured]
         texts = caption_columns(file, {name: _is_text(first, name) for name in names})
+    text_alone = [name for name in (*TEXT_FIELDS, *texts) if name not in pictured]
     watch = Watch(file, of_captions=of_captions)
     for line in itertools.chain(first, lines):
         if isinstance(line, Rejected):
@@ -50,7 +51,7 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
             text = first_text(line.values, texts)
             yield pair_row(line.position, line.key, text, pictures.read(line.values), notes)
         else:
-            yield text_row(line.position, line.key, first_text(line.values, _without((*TEXT_FIELDS, *texts), pictured)), notes)
+            yield text_row(line.position, line.key, first_text(line.values, text_alone), notes)
 
 
 def _pictures(file: CorpusFile, columns: Sequence[Column], usual: Sequence[str], *, of_captions: bool) -> PictureColumn | None:
@@ -65,10 +66,6 @@ def _is_unread(name: str, usual: Sequence[str], pictures: PictureColumn | None) 
     if pictures is not None and (name == pictures.name or name in KEY_FIELDS):
         return False
     return name not in usual
-
-
-def _without(names: Sequence[str], pictured: set[str]) -> list[str]:
-    return [name for name in names if name not in pictured]
 
 
 def _first(lines: Iterator[Line | Rejected]) -> Iterator[Line | Rejected]:

@@ -20,7 +20,7 @@ from components.data.config import CorpusConfig
 from components.data.readers.endings import ALL_PICTURES
 from components.data.readers.passed_over import SYSTEM, PassedOver, another_ending, is_system_path
 from components.data.readers.unpacking import COMPRESSED_ENDINGS
-from components.data.readers.walking import Walk, is_local, without_second_links
+from components.data.readers.walking import Walk, is_local, outermost, without_second_links
 from components.runtime.failure import BadInput
 
 GLOB_CHARACTERS = "*?["
@@ -89,7 +89,7 @@ def locate_folders(corpus: CorpusConfig, passed_over: PassedOver | None = None) 
     missing = [pattern.path for pattern in patterns if not pattern.is_glob and pattern.path.rstrip("/") not in folders]
     if not folders or missing:
         raise _nothing(corpus, "folder", left_out, *missing[:1])
-    outer = {path: name for path, name in sorted(folders.items()) if not any(path.startswith(f"{other}/") for other in folders)}
+    outer = {path: folders[path] for path in outermost(folders)}
     return system, outer if len(outer) > 1 else dict.fromkeys(outer, "")
 
 

@@ -33,12 +33,12 @@ def is_system_path(path: str) -> bool:
     Hidden names, temporary ones, and copies that a sync tool makes of a file that changed in two places.
     """
     *folders, name = [part for part in path.split("/") if part not in ("", ".", "..")] or [""]
-    return any(map(_is_system_name, folders)) or _is_system_name(name) or _is_unfinished(name)
+    return any(map(is_system_folder, folders)) or is_system_folder(name) or _is_unfinished(name)
 
 
 def is_system_folder(name: str) -> bool:
     """The same for the name of one folder."""
-    return _is_system_name(name)
+    return name.startswith((".", "~")) or name.lower() in SYSTEM_NAMES
 
 
 def another_ending(name: str) -> str:
@@ -83,10 +83,6 @@ class PassedOver:
     def _shown(self, kind: str) -> str:
         more = ", ..." if self.numbers[kind] > len(self.examples[kind]) else ""
         return ", ".join(self.examples[kind]) + more
-
-
-def _is_system_name(name: str) -> bool:
-    return name.startswith((".", "~")) or name.lower() in SYSTEM_NAMES
 
 
 def _is_unfinished(name: str) -> bool:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 ENDINGS = "jpg|jpeg|jpe|jfif|png|apng|gif|bmp|dib|webp|avif|heic|heif|tif|tiff|jxl|jp2|ico"
@@ -162,21 +163,22 @@ def _refers(name: str, value: str | bytes) -> bool:
     if URL_WORD.fullmatch(_last_word(name)):
         return is_link(value)
     text = value[:LONGEST_NAME].decode(errors="replace") if isinstance(value, bytes) else value
-    is_file = FILE_WORD.fullmatch(_last_word(name)) or _words(name)[-2:] == ["file", "name"]
+    is_file = FILE_WORD.fullmatch(_last_word(name)) or _words(name)[-2:] == ("file", "name")
     return bool(is_file) and len(text) < LONGEST_NAME and (kind_of(text) is not None or not OTHER_ENDING.search(text))
 
 
 def _last_word(name: str) -> str:
-    return (_words(name) or [""])[-1]
+    return (_words(name) or ("",))[-1]
 
 
-def _words(name: str) -> list[str]:
+@lru_cache(maxsize=4096)  # A corpus has few names of columns, and they come with every row.
+def _words(name: str) -> tuple[str, ...]:
     """The lower-case words of a name; `imageurl` is two."""
     found: list[str] = []
     for word in WORD.findall(name):
         two = RUN_ON.fullmatch(word.lower())
         found += two.groups() if two else [word.lower()]
-    return found
+    return tuple(found)
 
 
 def _are_numbers(values: list[Any] | tuple[Any, ...]) -> bool:

@@ -75,6 +75,16 @@ class Walk:
                     self._passed_over.add(kind, entry.path)
 
 
+def outermost(folders: Iterable[str]) -> list[str]:
+    """In the order of their names, without those that lie in another of them."""
+    found: list[str] = []
+    # By their parts, so that what lies in a folder follows it at once.
+    for folder in sorted(folders, key=lambda folder: folder.split("/")):
+        if not found or not folder.startswith(f"{found[-1]}/"):
+            found.append(folder)
+    return sorted(found)
+
+
 def is_local(system: Any) -> bool:
     """Whether its files lie on this machine's disks."""
     protocols = (system.protocol,) if isinstance(system.protocol, str) else system.protocol

@@ -7,18 +7,15 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from components.data.config import BUILT_IN, CorpusConfig
+from components.data.config import BUILT_IN, MAYBE_WITH_IMAGES_FOLDER, CorpusConfig
 from components.data.readers.corpus import FILE_READERS
 from components.data.readers.corpus_files import images_folder
 from components.data.readers.endings import ALL_PICTURES
 from components.data.readers.locating import ANY_STORAGE_ERROR, locate, locate_folders, not_listed
 from components.data.readers.passed_over import PassedOver
-from components.data.readers.walking import Walk, is_local
+from components.data.readers.walking import Walk, is_local, outermost
 from components.runtime.failure import BadInput
 from components.runtime.fingerprint import Entry, Fingerprint, fingerprint, local_entries, remote_entry
-
-# Rows of these may name pictures that lie beside their file, where the corpus names no images folder.
-LOOK_BESIDE = ("parquet", "jsonl", "obelics")
 
 
 def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()) -> dict[str, Fingerprint]:
@@ -39,7 +36,8 @@ def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()
         images = images_folder(corpus)
         if images.system is not None:
             found["images"] = fingerprint(_below(images.system, [images.path]))
-        elif corpus.format in LOOK_BESIDE and not corpus.images:
+        elif corpus.format in MAYBE_WITH_IMAGES_FOLDER and not corpus.images:
+            # Rows may name pictures that lie beside their file.
             found["beside"] = fingerprint(_beside(system, files, not_below))
     except BadInput:
         raise
@@ -51,7 +49,7 @@ def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()
 def _beside(system: Any, files: Iterable[str], not_below: Collection[Path]) -> Iterator[Entry]:
     """Every picture in the folders of the corpus's files."""
     excluded = tuple(f"{folder.absolute()}/" for folder in not_below)
-    for entry in _below(system, _outermost({path.rpartition("/")[0] for path in files})):
+    for entry in _below(system, outermost({path.rpartition("/")[0] for path in files})):
         is_picture = entry.name.rpartition(".")[2].lower() in ALL_PICTURES
         if is_picture and not str(Path(entry.name).absolute()).startswith(excluded):
             yield entry
@@ -85,8 +83,3 @@ def _folder(system: Any, folder: str) -> list[dict[str, Any]]:
         return system.ls(folder, detail=True)
     except ANY_STORAGE_ERROR:
         return []
-
-
-def _outermost(folders: Collection[str]) -> list[str]:
-    """Without those that lie in another of them."""
-    return [folder for folder in sorted(folders) if not any(folder.startswith(f"{other}/") for other in folders)]
