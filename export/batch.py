@@ -81,11 +81,8 @@ class BatchActor:
         """
         lines = [RequestLine(**line) for line in item["lines"]]
         started_s = time.monotonic()
-        seen = [fingerprint(self.requests_folder, line.image) if line.image else "" for line in lines]
-        read = [self._prompt(line) for line in lines]
-        prompts = [each for each in read if isinstance(each, Prompt)]
-        answered = iter(self.predictor.predict(prompts, self.options))
-        answers = [next(answered) if isinstance(each, Prompt) else each for each in read]
+        seen = [fingerprint(self.requests_folder, line.image) for line in lines]
+        answers = self.predictor.predict([self._prompt(line) for line in lines], self.options)
         return {
             "answers": [
                 self._record(line, answer) | {SEEN: stamp} for line, answer, stamp in zip(lines, answers, seen, strict=True)

@@ -27,7 +27,7 @@ from export.engine_onnxruntime import OnnxRuntimeEngine
 from export.failure import ExportRefused
 from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
 from export.model_card import model_card, numbers
-from export.parity import image_examples, image_parity, largest_error, reported, step_parity
+from export.parity import image_examples, image_parity, largest_error, step_parity
 from export.to_onnx import export_graph
 from export.to_tensorrt import TensorrtReport, build_step_engine
 from export.weights import load_weights
@@ -61,7 +61,7 @@ def build_bundle(
     _copy(sources, folder)
     write_generation_config(folder, generation)
     parity = measure(model, autoencoder, folder, generation, config)
-    errors = {graph: float(entry["largest_error"]) for graph, entry in reported(parity)["graphs"].items()}
+    errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(metrics)}
     (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures))

@@ -46,7 +46,7 @@ def unchanged(records: Mapping[int, Record], lines: Sequence[RequestLine], reque
     kept = {}
     for line in lines:
         record = records.get(line.line)
-        if record and record.get(SEEN) == (fingerprint(requests_folder, line.image) if line.image else ""):
+        if record and record.get(SEEN) == fingerprint(requests_folder, line.image):
             kept[line.line] = record
     return kept
 

@@ -53,7 +53,12 @@ def check_size(data: bytes) -> None:
 
 
 def fingerprint(folder: Path, name: str) -> str:
-    """Size and time of change of the file `name` below `folder`, "" where there is none; for telling that it changed."""
+    """Size and time of change of the file `name` below `folder`, for telling that it changed.
+
+    "" for no name, and where there is no such file.
+    """
+    if not name:
+        return ""
     try:
         found = (folder / name).stat()
     except (OSError, ValueError):

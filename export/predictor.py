@@ -88,11 +88,17 @@ class Predictor:
         bundle = open_bundle(folder)
         return Predictor(bundle, open_engine(bundle, engine, engines=engines))
 
-    def predict(self, prompts: Sequence[Prompt], options: PredictOptions) -> list[Answer]:
-        """Answer every prompt, in order; one that cannot be fulfilled gets an error and harms no other."""
+    def predict(self, prompts: Sequence[Prompt | Answer], options: PredictOptions) -> list[Answer]:
+        """Answer every prompt, in order; one that cannot be fulfilled gets an error and harms no other.
+
+        An Answer in a prompt's place, to a request that was refused before it came here, is passed on.
+        """
         answers: dict[int, Answer] = {}
         members: dict[str, list[_Member]] = {}
         for index, prompt in enumerate(prompts):
+            if isinstance(prompt, Answer):
+                answers[index] = prompt
+                continue
             try:
                 member = _Member(index, prompt.id, self.request(prompt, options))
                 members.setdefault(prompt.task, []).append(member)

@@ -7,7 +7,6 @@ model: MLflow's code_paths mixes up two models in one process that bring modules
 from __future__ import annotations
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
             options = PredictOptions(batch_size=min(MAX_BATCH, max(1, len(rows))), **(params or {}))
         except (ValueError, TypeError) as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
-        read = [_prompt(row) for row in rows]
-        answered = iter(self.predictor.predict([each for each in read if isinstance(each, Prompt)], options))
-        answers = [next(answered) if isinstance(each, Prompt) else each for each in read]
+        answers = self.predictor.predict([_prompt(row) for row in rows], options)
         return pd.DataFrame([_row(answer) for answer in answers], columns=[name for name, _, _ in OUTPUTS])
 
 
@@ -67,7 +64,7 @@ def _picture(value: Any) -> bytes:
     try:
         # Encoders break their lines; anything else that is not base64 is a mistake.
         return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise ValueError("image is not base64") from None
 
 

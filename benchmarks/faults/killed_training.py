@@ -20,6 +20,8 @@ import psutil
 
 from benchmarks.faults.corpora import encode_here, params_for, write_inputs
 from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses
+from components.data.quarantine import verdict_facts
+from components.runtime.files import write_json
 
 NUM_KILLS, NUM_STEPS = 20, 500
 SETTINGS = (
@@ -41,17 +43,25 @@ def killed_training(setting: Setting) -> Found:
     work, kills = setting.folder / "work", 2 if setting.quick else NUM_KILLS
     num_steps = 60 if setting.quick else NUM_STEPS
     write_inputs(work, 60)
-    (work / "data/quarantine/latents.jsonl").touch()
+    quarantine = work / "data/quarantine/latents.jsonl"
+    quarantine.touch()
+    write_json(work / "reports/validate/latents.json", verdict_facts("latents", quarantine, {}))
     with chdir(work):
         encode_here(work / "parts", params_for(overrides=SETTINGS[:2]), work / "data/latents")
     for _ in range(kills):
         process, before = _start(work, num_steps), _reported(work)
-        # At the earliest when it takes steps again; 20 kills do not use up the steps.
-        _wait(work, process, before, int(setting.generator.integers(1, 18)))
-        time.sleep(float(setting.generator.uniform(0, 0.3)))
-        _kill(process)
+        try:
+            # At the earliest when it takes steps again; 20 kills do not use up the steps.
+            _wait(work, process, before, int(setting.generator.integers(1, 18)))
+            time.sleep(float(setting.generator.uniform(0, 0.3)))
+        finally:
+            _kill(process)
     process = _start(work, num_steps)
-    if process.wait(PATIENCE_S):
+    try:
+        code = process.wait(PATIENCE_S)
+    finally:
+        _kill(process)
+    if code:
         raise RuntimeError((work / "train.log").read_text()[-2000:])
     trial = _judged(work, num_steps)
     return Found(counted([trial] + [Trial(trial.missed)] * (kills - 1)), {}, misses([trial]), f"{kills} kills of one run")
@@ -88,7 +98,9 @@ def _wait(work: Path, process: subprocess.Popen[bytes], before: int, more: int) 
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to the stage and its workers."""
+    """SIGKILL to the stage and its workers, where it has not ended."""
+    if process.poll() is not None:
+        return
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -152,34 +152,13 @@ def back_early(setting: Setting) -> Found:
 
 def back_late(setting: Setting) -> Found:
     """T2: back only after the run has ended; the command sends what waited."""
-
-    def play(run: Run, server: StoreServer) -> Trial:
-        run.wait_for_step(20)
-        server.kill()
-        ended = run.end()
-        problem = _problem(ended, run, left=True)
-        server.start()
-        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
-
-    return _with_server(setting, "late", play)
+    return _back_after_the_end(setting, "late", StoreServer.kill, StoreServer.start)
 
 
 def never_back(setting: Setting) -> Found:
     """T3: never back: the run ends well, says where everything lies, and the command says the same."""
-
-    def play(run: Run, server: StoreServer) -> Trial:
-        run.wait_for_step(20)
-        server.kill()
-        ended = run.end()
-        problem = _problem(ended, run, left=True)
-        problem = problem or (
-            "" if run.sync() == 1 and run.pending() else "the command did not say that everything still waits"
-        )
-        # Only to count what was kept.
-        server.start()
-        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
-
-    return _with_server(setting, "never", play)
+    # Started in the end only to count what was kept.
+    return _back_after_the_end(setting, "never", StoreServer.kill, StoreServer.start, _still_waits)
 
 
 def stopped_and_woken(setting: Setting) -> Found:
@@ -198,36 +177,27 @@ def stopped_and_woken(setting: Setting) -> Found:
 
 def stopped_to_the_end(setting: Setting) -> Found:
     """T5: SIGSTOP in the middle and SIGCONT after the end."""
-
-    def play(run: Run, server: StoreServer) -> Trial:
-        run.wait_for_step(20)
-        server.stop()
-        ended = run.end()
-        problem = _problem(ended, run, left=True)
-        server.wake()
-        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
-
-    return _with_server(setting, "silent", play)
+    return _back_after_the_end(setting, "silent", StoreServer.stop, StoreServer.wake)
 
 
 def killed_in_an_outage(setting: Setting) -> Found:
     """T6: the run is killed while its server is away: started again once it is back, and never started again."""
 
-    def resumed(run: Run, server: StoreServer) -> Trial:
+    def killed_while_away(run: Run, server: StoreServer) -> None:
         run.wait_for_step(20)
         server.kill()
         run.wait_for_step(67)
         run.kill()
+
+    def resumed(run: Run, server: StoreServer) -> Trial:
+        killed_while_away(run, server)
         server.start()
         run.start()
         ended = run.end()
         return judged(run, server.database, "FINISHED", problem=_problem(ended, run, left=False))
 
     def given_up(run: Run, server: StoreServer) -> Trial:
-        run.wait_for_step(20)
-        server.kill()
-        run.wait_for_step(67)
-        run.kill()
+        killed_while_away(run, server)
         steps = (run.folder / "work/metrics.jsonl").read_bytes().count(b"\n")
         server.start()
         problem = _sync(run)
@@ -236,6 +206,30 @@ def killed_in_an_outage(setting: Setting) -> Found:
     first = _with_server(setting, "resumed", resumed)
     second = _with_server(setting, "given-up", given_up)
     return Found(total([first.ours, second.ours]), {}, first.missed + second.missed, first.note)
+
+
+def _back_after_the_end(
+    setting: Setting,
+    name: str,
+    go_away: Callable[[StoreServer], None],
+    come_back: Callable[[StoreServer], None],
+    meanwhile: Callable[[Run], str] = lambda run: "",
+) -> Found:
+    """The server goes away at step 20 and is back after the run's end; the command then sends what waited."""
+
+    def play(run: Run, server: StoreServer) -> Trial:
+        run.wait_for_step(20)
+        go_away(server)
+        ended = run.end()
+        problem = _problem(ended, run, left=True) or meanwhile(run)
+        come_back(server)
+        return judged(run, server.database, "FINISHED", problem=problem or _sync(run))
+
+    return _with_server(setting, name, play)
+
+
+def _still_waits(run: Run) -> str:
+    return "" if run.sync() == 1 and run.pending() else "the command did not say that everything still waits"
 
 
 def _sqlite_run(setting: Setting, name: str, **sizes: Any) -> Run:
@@ -301,7 +295,11 @@ def _with_server(setting: Setting, name: str, play: Callable[[Run, StoreServer],
     with StoreServer(setting.folder / f"{name}-server") as server:
         run = Run(setting.folder / name, server.uri, step_s=step_s)
         run.start()
-        trial = play(run, server)
+        try:
+            trial = play(run, server)
+        finally:
+            if run.process is not None and run.process.poll() is None:
+                run.kill()
     return Found(counted([trial]), {}, misses([trial]), f"longest call into the tracker {run.blocked_s:.4f} s")
 
 

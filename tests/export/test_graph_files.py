@@ -48,7 +48,10 @@ def refused(path: Path) -> str:
 
 
 def test_weights_in_a_listed_file_beside_it_are_taken(tmp_path: Path) -> None:
-    check_graph(saved(tmp_path, plain(external(WHOLE))), {"g.onnx", "g.onnx.data"})
+    path = saved(tmp_path, plain(external(WHOLE)))
+    check_graph(path, {"g.onnx", "g.onnx.data"})
+    with pytest.raises(ExportRefused, match="which is not one of the bundle's"):
+        check_graph(path, {"g.onnx"})
 
 
 @pytest.mark.parametrize("location", ["", "other", "../g.onnx.data", "/etc/hostname", "./g.onnx.data", "folder/listed"])

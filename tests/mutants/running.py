@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -67,6 +67,8 @@ class Laboratory:
         except BlockingIOError:
             raise FolderInUse(f"another run works in {folder}; name another --folder") from None
         copy_tree(root, self.tree)
+        files = sorted(self.tree.rglob("*.py"))  # .venv is a link, which is not followed
+        self._state = _digest(part for path in files for part in (str(path.relative_to(self.tree)).encode(), path.read_bytes()))
         self.known = _read(self.journal)
         load(libraries)
 
@@ -105,8 +107,8 @@ class Laboratory:
         return self.known[key]
 
     def _unmutated_s(self, group: tuple[str, ...]) -> float:
-        """Seconds of the group's tests on the tree as it is; they must pass."""
-        key = self._key("", "", group)
+        """Seconds of the group's tests on the tree as it is; they must pass, and again after any change of the tree."""
+        key = self._key("", self._state, group)
         if key not in self.known:
             outcome, elapsed_s = self._pytest(group, None)
             if outcome != "survived":
@@ -128,15 +130,19 @@ class Laboratory:
         return "survived" if code == 0 else "timed out" if late else "killed", elapsed_s
 
     def _key(self, module: str, mutated: str, group: tuple[str, ...]) -> str:
-        digest = hashlib.sha256(f"{module}\0{mutated}".encode())
-        for name in group:
-            digest.update(name.encode() + (self.tree / name).read_bytes())
-        return digest.hexdigest()
+        return _digest([f"{module}\0{mutated}".encode(), *(name.encode() + (self.tree / name).read_bytes() for name in group)])
 
     def _remember(self, key: str, entry: dict) -> None:
         self.known[key] = entry
         with self.journal.open("a") as journal:
             journal.write(json.dumps({"key": key} | entry) + "\n")
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def copy_tree(root: Path, tree: Path) -> None:
@@ -145,8 +151,9 @@ def copy_tree(root: Path, tree: Path) -> None:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, check=True
     )
     names = [name for name in listed.stdout.decode().split("\0") if name and (root / name).is_file()]
+    kept = set(names)
     for path in tree.rglob("*") if tree.exists() else ():
-        if path.is_file() and not path.is_symlink() and str(path.relative_to(tree)) not in set(names):
+        if path.is_file() and not path.is_symlink() and str(path.relative_to(tree)) not in kept:
             path.unlink()
     for name in names:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How does a test start a stage as a user starts it, wait for something it does, and see it end?"""
+"""A stage started as a user starts it, waited for until it does something, and seen to end."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ def start(stage: str, workspace: Path, settings: Iterable[str], *, num_workers: 
     )
 
 
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], *, timeout_s: float) -> None:
-    """SIGKILL once `condition` holds, which must be before the process ends by itself."""
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool], *, timeout_s: float) -> None:
+    """Until `condition` holds, which must be before the process ends by itself."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert process.poll() is None, f"ended with {process.returncode} before it could be killed"
+        assert process.poll() is None, f"ended with {process.returncode} before it came so far"
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool], *, timeout_s: float) -> None:
+    """SIGKILL once `condition` holds, which must be before the process ends by itself."""
+    wait_until(process, condition, timeout_s=timeout_s)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL

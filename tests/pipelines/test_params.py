@@ -100,7 +100,8 @@ def test_terms_of_the_autoencoder_need_images_of_some_size() -> None:
 
 
 def test_a_given_autoencoder_is_not_judged_by_the_settings_of_another() -> None:
-    load(PARAMS, ["ingest.image_side_px=30", "autoencoder.pretrained=given"])
+    params = load(PARAMS, ["ingest.image_side_px=30", "autoencoder.pretrained=given"])
+    assert (params.ingest.image_side_px, params.autoencoder.pretrained) == (30, "given")
 
 
 def test_overrides_take_yaml_values() -> None:

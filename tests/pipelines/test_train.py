@@ -7,8 +7,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,7 +18,7 @@ from components.runtime.files import read_manifest, write_json
 from components.training.run_folder import RunFolder, checkpoints
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
-from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
+from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start, wait_until
 
 __all__ = ["corpus"]  # the fixture
 
@@ -54,21 +53,23 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 400
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode}"
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return False
 
 
 def kill_a_worker(process: subprocess.Popen[str], run: RunFolder, num_resumed: int) -> None:
     """SIGKILL to one of the stage's workers, once it has resumed for the n-th time and written another checkpoint."""
-    wait_until(lambda: run.lines.exists() and run.lines.read_text().count("resumed from step") == num_resumed, process)
+
+    def has_resumed() -> bool:
+        return run.lines.exists() and run.lines.read_text().count("resumed from step") == num_resumed
+
+    wait_until(process, has_resumed, timeout_s=400)
     at = run.newest_step()
-    wait_until(lambda: run.newest_step() > at, process)
-    family = psutil.Process(process.pid).children(recursive=True)
-    [*_, worker] = (child for child in family if "RayTrainWorker" in " ".join(child.cmdline()))
+    wait_until(process, lambda: run.newest_step() > at, timeout_s=400)
+    [*_, worker] = filter(is_worker, psutil.Process(process.pid).children(recursive=True))
     worker.kill()
     assert len(checkpoints(run.store)) <= 3  # the third goes once the newest one stands
 

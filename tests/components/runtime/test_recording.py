@@ -25,6 +25,7 @@ from components.runtime.tracking_store import client_of
 from components.training.journal import add_to
 from components.training.run import open_training_run
 from pipelines.sync import sync
+from tests.components.runtime.conftest import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 # Records a point every few milliseconds and goes on until it is ended.
@@ -259,10 +260,3 @@ def said(capfd: pytest.CaptureFixture[str]) -> str:
     """Everything that was printed so far."""
     _SAID.append("".join(capfd.readouterr()))
     return "".join(_SAID)
-
-
-def wait_until(condition, timeout_s: float = 120.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "timed out"
-        time.sleep(0.05)

@@ -16,6 +16,7 @@ from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.sender import Patience
 from components.runtime.tracking_store import client_of, project_folder, tracking_uri
+from tests.components.runtime.conftest import wait_until
 
 
 def test_the_store_is_absolute_and_in_the_working_directory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +146,7 @@ def test_a_run_is_reopened_and_an_unknown_one_replaced(store: Path, capsys: pyte
     assert open_run("attempt", run_id=first.run_id) == first
     with recorded(first) as tracker:
         tracker.metrics({"x": 1.0}, 1)
-        while client.get_run(first.run_id).info.status != "RUNNING":
-            pass
+        wait_until(lambda: client.get_run(first.run_id).info.status == "RUNNING")
     assert client.get_run(first.run_id).info.status == "FINISHED"
 
     replaced = open_run("attempt", run_id="0" * 32)
