@@ -205,7 +205,80 @@ DATA_AND_DOORS = (
     ),
 )
 
-LISTED = (*TRAINING_STEP, *WIRING, *EVALUATION, *DATA_AND_DOORS)
+ANCESTORS_AND_STORES = (
+    Listed(
+        "another ancestor than stands here is no fault",
+        "components/runtime/ancestors.py",
+        "if kind in found and found[kind][0] != wanted:",
+        "if kind in found and found[kind][0] is None:",
+        ("tests/pipelines/test_ancestry.py",),
+    ),
+    Listed(
+        "two things made from different ancestors are no fault",
+        "components/runtime/ancestors.py",
+        "if first != wanted:",
+        "if first is None:",
+        ("tests/components/runtime/test_ancestors.py",),
+    ),
+    Listed(
+        "what is given belongs to no bundle",
+        "pipelines/ancestry.py",
+        "check_ancestors(places | ({paths.BUNDLE: bundle} if bundle else {}))",
+        "check_ancestors(places)",
+        ("tests/pipelines/test_ancestry.py",),
+    ),
+    Listed(
+        "a file that changed in size alone is the same",
+        "components/runtime/fingerprint.py",
+        'yield Entry(name, status.st_size, f"{status.st_mtime_ns}',
+        'yield Entry(name, 0, f"{status.st_mtime_ns}',
+        ("tests/pipelines/test_inputs.py",),
+    ),
+    Listed(
+        "a file that changed in time alone is the same",
+        "components/runtime/fingerprint.py",
+        'f"{status.st_mtime_ns} {',
+        'f"{',
+        ("tests/pipelines/test_inputs.py",),
+    ),
+    Listed(
+        "the pictures that requests name are not looked at",
+        "pipelines/inputs.py",
+        '"pictures": _files(path.parent / name for name in named)',
+        '"pictures": _files([])',
+        ("tests/pipelines/test_inputs.py",),
+    ),
+    Listed(
+        "what was appended counts as delivered",
+        "components/runtime/outbox.py",
+        "found, end = list[Entry](), self._delivered(lane)",
+        "found, end = list[Entry](), self.entries.stat().st_size if self.entries.exists() else 0",
+        ("tests/components/runtime/test_recording.py",),
+    ),
+    Listed(
+        "points that the store has are sent again",
+        "components/runtime/delivery.py",
+        "if point not in known:",
+        "if point != ():",
+        ("tests/components/runtime/test_recording.py",),
+    ),
+    Listed(
+        "an outbox that was not delivered is deleted",
+        "components/runtime/outbox.py",
+        "if not alone or self.waiting() or not self.has_ended()",
+        "if not alone or not self.has_ended()",
+        ("tests/components/runtime/test_outbox.py",),
+    ),
+    Listed(
+        "hidden files are data",
+        "components/data/readers/passed_over.py",
+        'return name.startswith((".", "~")) or name.lower() in SYSTEM_NAMES',
+        "return name.lower() in SYSTEM_NAMES",
+        ("tests/components/data/test_real_inputs.py",),
+    ),
+)
+
+LISTED = (*TRAINING_STEP, *WIRING, *EVALUATION, *DATA_AND_DOORS, *ANCESTORS_AND_STORES)
 
 
 class MovedText(Exception):
