@@ -1,1 +1,1 @@
-"""How fast is it? Comparisons that run with one command each; results lie in benchmarks/results/."""
+"""Comparisons that run with one command each; results lie in benchmarks/results/."""

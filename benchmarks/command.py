@@ -1,4 +1,4 @@
-"""What do the benchmarks' commands share? Names on the command line, and a result that is kept beside earlier ones."""
+"""What the benchmarks' commands share: names on the command line, and a result that is kept beside earlier ones."""
 
 from __future__ import annotations
 

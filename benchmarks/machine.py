@@ -1,4 +1,4 @@
-"""What machine is this, and how fast does it multiply matrices? A figure means nothing without either.
+"""The machine, and how fast it multiplies matrices: a figure means nothing without either.
 
 Legend: m x k times k x n.
 """

@@ -1,4 +1,4 @@
-"""How do a benchmark's documents become a Batch? Packed into rows by the project's packer, laid out by the definition.
+"""A benchmark's documents as a Batch: packed into rows by the project's packer, laid out by the definition.
 
 Legend: B rows, L row length, n positions of one document, P patches, Y/X patches along the axes of an image, W numbers in a
 patch.

@@ -1,4 +1,4 @@
-"""Where does a training step's time go? `python -m benchmarks.profile_step` profiles our side of benchmarks/peer.
+"""Where a training step's time goes: `python -m benchmarks.profile_step` profiles our side of benchmarks/peer.
 
 Prints torch.profiler's table by operator, what of the time is products and attention, and the rate in FLOP/s. In the
 compiled model, as there, what stands between products goes by the name of the graph it was compiled into.

@@ -1,4 +1,4 @@
-"""Which code does each stage depend on? Computes the import closure of every stage and holds dvc.yaml's code deps to it.
+"""The code that each stage depends on: the import closure of every stage, to which dvc.yaml's code deps are held.
 
 `python -m pipelines.wiring` rewrites the deps of dvc.yaml; `--check` only compares (exit 1 when they differ). DVC then never
 skips a stage whose code changed, and never trains again because a reader did.

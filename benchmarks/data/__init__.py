@@ -1,1 +1,1 @@
-"""How fast, how full and how sure is the data path? `python -m benchmarks.data`."""
+"""Speed, fill and safety of the data path: `python -m benchmarks.data`."""

@@ -1,4 +1,4 @@
-"""How fast, how full and how sure is the data path? One command: packing, loading, encoding, reading, kills while encoding.
+"""The data path measured by one command: packing, loading, encoding, reading, kills while encoding.
 
 `python -m benchmarks.data` writes benchmarks/results/data.json and prints it as the last line. benchmarks/README.md says what
 each figure means.

@@ -1,4 +1,4 @@
-"""What do the data benchmarks work on? Made documents, a tokenizer and an autoencoder, as the stages before encode leave them.
+"""The data benchmarks' inputs: made documents, a tokenizer and an autoencoder, as the stages before encode leave them.
 
 Nothing is downloaded: captions are drawn words, pictures drawn colours, and the autoencoder has the demonstration's shape and
 random weights, which cost what trained ones cost.

@@ -1,4 +1,4 @@
-"""How many images a second are encoded, beside a plain loop over diffusers' autoencoder? The same images, in turn.
+"""Images encoded a second, beside a plain loop over diffusers' autoencoder on the same images, in turn.
 
 Ours is the encode stage's own work on documents in Parquet: decoding, tokens, latents, checked shards, on one worker a core;
 the cluster's start is outside the clock, that of the workers inside. The loop has its images in memory as PNG files, opens each

@@ -1,4 +1,4 @@
-"""Does encoding that was killed end in the bytes of encoding that was not? SIGKILL for the stage, or for one of its workers.
+"""Encoding under SIGKILL, of the stage or of one of its workers, compared byte for byte with encoding left alone.
 
 The stage runs as a user runs it, `python -m pipelines.encode`, in a folder of its own with two workers; it is killed at random
 moments and started again until it ends. What it must give was made before by one process that nothing disturbed.

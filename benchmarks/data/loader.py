@@ -1,4 +1,4 @@
-"""How many documents a second reach training, beside webdataset's? The same documents and latents, in turn, in one process.
+"""Documents a second that reach training, beside webdataset's: the same documents and latents, in turn, in one process.
 
 Ours ends in a whole batch: documents in shuffled packed rows, their layout, the intervals that positions see, targets, dropped
 captions, patches. webdataset's ends in decoded arrays of shuffled documents, without any of that; its tars hold the ids and the

@@ -1,4 +1,4 @@
-"""How full are packed rows, and how fast are they filled? Mixed documents of 16 to 4096 positions, on one core."""
+"""Fill of packed rows and speed of packing: mixed documents of 16 to 4096 positions, on one core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many rows a second does ingest take from files, and how much memory? A process a measurement, watched from outside.
+"""Rows a second that ingest reads from files, and its memory: a process a measurement, watched from outside.
 
 `python -m benchmarks.data.readers FORMAT PATH FOLDER` is that process: it reads PATH as the ingest stage does, into FOLDER.
 """

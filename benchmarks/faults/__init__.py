@@ -1,1 +1,1 @@
-"""What becomes of damaged input? `python -m benchmarks.faults data`."""
+"""Damaged input and what becomes of it: `python -m benchmarks.faults data`."""

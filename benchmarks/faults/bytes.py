@@ -1,4 +1,4 @@
-"""Are changed bytes found before they are used? D2: in every file of the data; D3: in DVC's cache."""
+"""Changed bytes, to be found before they are used. D2: in every file of the data; D3: in DVC's cache."""
 
 from __future__ import annotations
 

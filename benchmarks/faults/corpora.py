@@ -1,4 +1,4 @@
-"""What are the faults injected into? Small corpora in users' formats, and encoded folders as the stages write them."""
+"""Targets of the faults: small corpora in users' formats, and encoded folders as the stages write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of an injected fault? The counts that every fault gives, and the damage that several of them share.
+"""The counts that every injected fault gives, and the damage that several of them share.
 
 A fault is caught when it is refused by a sentence, set aside alone with its reason, or mended with the bytes of a run that
 was left alone. A refusal loses no row: nothing passes for whole.

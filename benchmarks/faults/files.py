@@ -1,4 +1,4 @@
-"""Are hostile rows set aside alone? D4: corrupt images; D5: bombs; D8: captions."""
+"""Hostile rows, to be set aside alone. D4: corrupt images; D5: bombs; D8: captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the gates stop what is whole and wrong? D10: latents that do not fit; D11: corpora and columns of nothing."""
+"""Data that is whole and wrong, to be stopped by a gate. D10: latents that do not fit; D11: corpora and columns of nothing."""
 
 from __future__ import annotations
 

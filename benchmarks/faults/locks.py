@@ -1,4 +1,4 @@
-"""What do locks, zombies and broken stores do to a run? D13: each is refused with a clear sentence, or mended."""
+"""Locks, zombies and broken stores. D13: each is refused with a clear sentence, or mended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs whose MLflow store goes away: does every point arrive once, is nobody kept waiting, and does the run end rightly?
+"""Runs whose MLflow store goes away: every point arrives once, nobody is kept waiting, and the run ends rightly.
 
 T1 to T5: a real `mlflow server`, killed or stopped at a point of a run. T6: a run that is killed while its server is away.
 T7: an SQLite store that others lock or that cannot be written for a while. T8: runs killed at random on SQLite. (T9, the

@@ -1,4 +1,4 @@
-"""Is a poisoned Parquet file refused, or read as what it is, without running code? D9."""
+"""Poisoned Parquet files, to be refused or read as what they are, without running code. D9."""
 
 from __future__ import annotations
 

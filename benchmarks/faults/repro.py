@@ -1,4 +1,4 @@
-"""What does a killed `dvc repro` leave? D12: SIGKILL in every stage of the data.
+"""A killed `dvc repro`. D12: SIGKILL in every stage of the data.
 
 A small real DVC project in a temporary folder runs this repository's own stages, with the demonstration's corpora made tiny.
 """

@@ -1,4 +1,4 @@
-"""Are damaged and hostile tars found? D1: cut or with a flipped header; D6: members that lead out; D7: keys that come again."""
+"""Damaged and hostile tars. D1: cut or with a flipped header; D6: members that lead out; D7: keys that come again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the encoded bytes depend on who encodes? D14: other workers, batches, order; D15: a worker killed in its work."""
+"""Encoded bytes, whoever encodes them. D14: other workers, batches, order; D15: a worker killed in its work."""
 
 from __future__ import annotations
 

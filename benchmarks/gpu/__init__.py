@@ -1,1 +1,1 @@
-"""How fast are training and sampling on one GPU? `python -m benchmarks.gpu`; it needs torch alone."""
+"""Speed of training and sampling on one GPU: `python -m benchmarks.gpu`; it needs torch alone."""

@@ -1,4 +1,4 @@
-"""How fast is this on one GPU? Training, the peer's training, sampling, and FlexAttention beside dense attention.
+"""Speed on one GPU: training, the peer's training, sampling, and FlexAttention beside dense attention.
 
 `python -m benchmarks.gpu` writes benchmarks/results/gpu-<card>.json and prints it as the last line. It needs torch alone, and
 ends within --minutes: parts that find no time left are reported as such. benchmarks/README.md says what each figure means.

@@ -1,4 +1,4 @@
-"""What card is this, how long does something take on it, and how fast does it multiply matrices?"""
+"""The card, how long something takes on it, and how fast it multiplies matrices."""
 
 from __future__ import annotations
 

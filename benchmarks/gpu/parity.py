@@ -1,4 +1,4 @@
-"""Does FlexAttention compute what dense attention under a mask does, forward and backward, and how fast is each?
+"""FlexAttention beside dense attention under a mask, forward and backward: equality and speed.
 
 Both are compared with dense attention in float64 on random packed layouts: FlexAttention is to be as near to it as the dense
 kernel of the same precision.

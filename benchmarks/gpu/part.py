@@ -1,4 +1,4 @@
-"""What does one part of the GPU benchmark find? A process of its own, so that what fails or fills the memory stays in it.
+"""One part of the GPU benchmark in a process of its own, so that what fails or fills the memory stays in it.
 
 `python -m benchmarks.gpu.part train 0.16b` prints a JSON object a line as figures come; benchmarks/gpu puts them together.
 """

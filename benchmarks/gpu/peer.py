@@ -1,4 +1,4 @@
-"""How many tokens does transfusion-pytorch train on in a second, given the same documents and as large a stream?
+"""Tokens a second that transfusion-pytorch trains on, given the same documents and a hidden size as large.
 
 Where it is importable; its fused attention and its plain one are both tried. It pads a batch to its longest document, so it is
 also given documents of one length, which is the best that can happen to it.

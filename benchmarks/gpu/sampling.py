@@ -1,4 +1,4 @@
-"""How many images does the generation loop make in a second: eagerly, compiled, and with CUDA graphs?
+"""Images a second of the generation loop: eagerly, compiled, and with CUDA graphs.
 
 As it is used: `generate` with weights and cache in bfloat16, classifier-free guidance as paired rows, Euler steps.
 """

@@ -1,4 +1,4 @@
-"""How many tokens does a training step take in a second, and what share of the card's arithmetic is that?
+"""Tokens a second of a training step, and its share of the card's arithmetic.
 
 The step is forward, backward and AdamW's, under bfloat16 autocast with float32 weights, at packed rows of one length. Every
 step has a batch of its own: a layout that compiled anew would show. Noise is drawn beforehand, and timed by itself, because in

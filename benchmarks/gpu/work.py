@@ -1,4 +1,4 @@
-"""What work does a GPU do? Packed rows of mixed documents, text to images one to one; the same documents for the peer.
+"""A GPU's work: packed rows of mixed documents, text to images one to one; the same documents for the peer.
 
 Torch and the standard library alone, like all of benchmarks/gpu*.py, so that a bare machine with a GPU can run them.
 

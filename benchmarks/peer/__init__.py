@@ -1,1 +1,1 @@
-"""How many times faster than transfusion-pytorch? `python -m benchmarks.peer`."""
+"""This project's speed beside transfusion-pytorch's: `python -m benchmarks.peer`."""

@@ -1,4 +1,4 @@
-"""How fast is this project's model beside transfusion-pytorch's? One command, interleaved, on equal work with equal threads.
+"""This project's model beside transfusion-pytorch's: one command, interleaved, on equal work with equal threads.
 
 `python -m benchmarks.peer` writes benchmarks/results/peer.json and prints it as the last line. benchmarks/README.md says what
 each figure means.

@@ -1,4 +1,4 @@
-"""Where does the peer live? In an environment of its own, made when it is missing, with the versions that are written down.
+"""The peer's own environment, made when it is missing, with the versions that are written down.
 
 Wheels are looked for where pip is told to look (PIP_FIND_LINKS), so that a CPU build of torch given there serves both sides.
 """

@@ -1,4 +1,4 @@
-"""What is counted and set alike on both sides? The command line, the precision, and the evaluations of an image.
+"""What both sides count and set alike: the command line, the precision, and the evaluations of an image.
 
 Read by both environments, so it needs torch and the standard library alone.
 """

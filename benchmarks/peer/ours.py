@@ -1,4 +1,4 @@
-"""How does this project do the work? Our side of the comparison: the model, the loss and the generation loop as they are used.
+"""Our side of the comparison: the model, the loss and the generation loop as they are used.
 
 Legend: m x k times k x n.
 """

@@ -1,4 +1,4 @@
-"""How does transfusion-pytorch do the work? The peer's side of the comparison, run by the peer's own environment.
+"""The peer's side of the comparison, run by the peer's own environment.
 
 Its documented settings, and of several ways to the same end the fastest: the key-value cache, batched sampling, text decoded
 by its text-only path. Flex attention is for CUDA alone there.

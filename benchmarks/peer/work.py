@@ -1,4 +1,4 @@
-"""What work do both sides do? The sizes and documents of the comparison, and the figures drawn from them.
+"""The work that both sides do: the sizes and documents of the comparison, and the figures made from them.
 
 Read by both environments, so it needs torch and the standard library alone. A position is a text token or a patch; markers,
 which each side has its own of, and padding count for neither.

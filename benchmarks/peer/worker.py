@@ -1,4 +1,4 @@
-"""How do two programs take turns? A worker is a process that answers each JSON line it reads with one of its own.
+"""Two programs that take turns: a worker is a process that answers each JSON line it reads with one of its own.
 
 The two sides of a comparison live in environments of their own and keep their models between measurements; only one of them
 works at a time, because the other waits for its next line.

@@ -1,4 +1,4 @@
-"""Do the data benchmarks compare equal things, and does the command write what it promises?"""
+"""The data benchmarks compare equal things, and the command writes what it promises."""
 
 from __future__ import annotations
 

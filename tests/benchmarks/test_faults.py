@@ -1,4 +1,4 @@
-"""Are the faults really injected, is every one of ours caught, and does the command say so when one is not?"""
+"""Faults are really injected, every one of ours is caught, and the command says so when one is not."""
 
 from __future__ import annotations
 

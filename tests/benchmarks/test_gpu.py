@@ -1,4 +1,4 @@
-"""Is the GPU benchmark ready to run: every part, at toy size on a CPU, on the work that it says?"""
+"""The GPU benchmark is ready to run: every part, at toy size on a CPU, on the work that it says."""
 
 from __future__ import annotations
 

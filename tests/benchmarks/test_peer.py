@@ -1,4 +1,4 @@
-"""Does the comparison measure what it says? Equal work, laid out by the definition, and ratios the right way up."""
+"""The comparison measures what it says: equal work, laid out by the definition, and ratios the right way up."""
 
 from __future__ import annotations
 

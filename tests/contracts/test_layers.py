@@ -1,4 +1,4 @@
-"""Does each folder import only what it may? The layers themselves are import-linter contracts in pyproject.toml."""
+"""Each folder imports only what it may. The layers themselves are import-linter contracts in pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do dvc.yaml, params.yaml, the stage modules and the docs tell one story?"""
+"""dvc.yaml, params.yaml, the stage modules and the docs tell one story."""
 
 from __future__ import annotations
 

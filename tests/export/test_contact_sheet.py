@@ -1,4 +1,4 @@
-"""Does the contact sheet show every picture as it is seen, with its caption under it?"""
+"""The contact sheet shows every picture as it is seen, with its caption under it."""
 
 from __future__ import annotations
 

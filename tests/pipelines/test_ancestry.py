@@ -1,4 +1,4 @@
-"""Is every stage's input refused that was made from another ancestor than the rest, by name and with what to run again?
+"""Every stage's input that was made from another ancestor than the rest is refused, by name and with what to run again.
 
 Artefacts of a few bytes, under the manifests that stages write: a stage looks at those before it looks at anything else.
 """

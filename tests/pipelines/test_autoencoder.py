@@ -1,4 +1,4 @@
-"""Does the autoencoder stage publish a usable folder, refuse a bad figure, and take a given autoencoder as it is?"""
+"""The autoencoder stage publishes a usable folder, refuses a bad figure, and takes a given autoencoder as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the evaluate stage run from artefacts to report, on the demonstration's kind of corpus and on a user's own?
+"""The evaluate stage runs from artefacts to report, on the demonstration's kind of corpus and on a user's own.
 
 The model is random and tiny, so that its figures say nothing; that the right ones are there, and finite, is the point.
 """

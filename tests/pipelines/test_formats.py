@@ -1,4 +1,4 @@
-"""Does a corpus in every format go from files on disk to latents that a gate has checked and the loader opens?"""
+"""A corpus in every format goes from files on disk to latents that a gate has checked and the loader opens."""
 
 from __future__ import annotations
 

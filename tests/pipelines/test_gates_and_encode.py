@@ -1,4 +1,4 @@
-"""Do the gates stop the pipeline with one sentence, and does encode leave out what they set aside?"""
+"""The gates stop the pipeline with one sentence, and encode leaves out what they set aside."""
 
 from __future__ import annotations
 

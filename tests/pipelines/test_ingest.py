@@ -1,4 +1,4 @@
-"""Does ingest turn corpora into documents, the same bytes each time, and stop on what cannot be used?"""
+"""Ingest turns corpora into documents, the same bytes each time, and stops on what cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a file that params.yaml names, and that changed in any way, make its stage run again, and no other?"""
+"""A file that params.yaml names, and that changed in any way, makes its stage run again, and no other."""
 
 from __future__ import annotations
 

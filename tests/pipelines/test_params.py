@@ -1,4 +1,4 @@
-"""Does wrong input in params.yaml get one clear sentence and exit code 2, before any work?"""
+"""Wrong input in params.yaml gets one clear sentence and exit code 2, before any work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the whole graph run, from corpora to predictions, under DVC? At tiny size, in a fresh copy of the repository.
+"""The whole graph runs, from corpora to predictions, under DVC: at tiny size, in a fresh copy of the repository.
 
 One copy serves the tests below in order: the run itself, the second run that does nothing, the gate that refuses and loses
 nothing, the training that is killed and goes on.

@@ -1,4 +1,4 @@
-"""What do the tests of encoding, loading and the gates share? A few documents of every shape, encoded by real parts."""
+"""Fixtures of the tests of encoding, loading and the gates: a few documents of every shape, encoded by real parts."""
 
 from __future__ import annotations
 

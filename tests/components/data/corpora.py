@@ -1,4 +1,4 @@
-"""What do the tests of the readers share? Small corpora in users' formats, and a reader of them."""
+"""Small corpora in users' formats, and a reader of them, for the tests of the readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do documents come back as they were written, in order, and is a damaged part file refused by name?"""
+"""Documents come back as they were written, in order, and a damaged part file is refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is any changed byte of the folder of latents found before a sample of it reaches a batch?"""
+"""Any changed byte of the folder of latents is found before a sample of it reaches a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does encoding that is killed at random moments, and run again, end in the same bytes?"""
+"""Encoding that is killed at random moments, and run again, ends in the same bytes."""
 
 from __future__ import annotations
 

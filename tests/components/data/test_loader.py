@@ -1,4 +1,4 @@
-"""Is a batch what its documents say, and is everything random in it a pure function of (seed, step, index)?"""
+"""A batch is what its documents say, and everything random in it a pure function of (seed, step, index)."""
 
 from __future__ import annotations
 

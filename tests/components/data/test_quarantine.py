@@ -1,4 +1,4 @@
-"""Do the names that a gate sets aside come back from its file as they were, whatever they are?"""
+"""The names that a gate sets aside come back from its file as they were, whatever they are."""
 
 from __future__ import annotations
 

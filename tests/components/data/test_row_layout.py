@@ -1,4 +1,4 @@
-"""Is a laid-out batch what one gets by building it document by document?"""
+"""A laid-out batch is what one gets by building it document by document."""
 
 from __future__ import annotations
 

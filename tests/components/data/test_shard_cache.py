@@ -1,4 +1,4 @@
-"""Does a reader of a remote folder get the bytes of the manifest, whatever the store, the cache and other processes do?"""
+"""A reader of a remote folder gets the bytes of the manifest, whatever the store, the cache and other processes do."""
 
 from __future__ import annotations
 

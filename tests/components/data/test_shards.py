@@ -1,4 +1,4 @@
-"""Is a shard read back as written, equal for equal input, and refused when its bytes are not its own?"""
+"""A shard is read back as written, equal for equal input, and refused when its bytes are not its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can any text be encoded and read back, and can no text become a control token?"""
+"""Any text can be encoded and read back, and no text can become a control token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are captions scored exactly, and made from their own picture?"""
+"""Captions are scored exactly, and made from their own picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the model evaluated on the right documents? What shards and documents say of each, and what a gate set aside."""
+"""The model is evaluated on the right documents: what shards and documents say of each, and what a gate set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are pictures scored as promised, and drawn from their own prompt and seed alone?"""
+"""Pictures are scored as promised, and generated from their own prompt and seed alone."""
 
 from __future__ import annotations
 

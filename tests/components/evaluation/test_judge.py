@@ -1,4 +1,4 @@
-"""Can the judge be trusted? Trained on some scans it must read others, and what it gets wrong must be counted."""
+"""The judge, trained on some scans, reads others, and what it gets wrong is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the bits counted rightly? The n-gram against its formula, the model against a loop over single tokens."""
+"""Bits are counted rightly: the n-gram against its formula, the model against a loop over single tokens."""
 
 from __future__ import annotations
 

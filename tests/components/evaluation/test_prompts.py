@@ -1,4 +1,4 @@
-"""Do prompts ask for what they should? Kept-out pairs where they belong, and captions that read back as they are."""
+"""Prompts ask for what they should: kept-out pairs where they belong, and captions that read back as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the report show what was found, alone and safely? The page, the sample grid, the curves and the meanings."""
+"""The report shows what was found, alone and safely: the page, the sample grid, the curves and the meanings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a process keep the memory that it frees, unless its environment says otherwise?"""
+"""A process keeps the memory that it frees, unless its environment says otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do artefacts say what they were made from, and are those refused that do not belong together?"""
+"""Artefacts say what they were made from, and those that do not belong together are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does work reach other processes and come back, are failures told apart, and is nothing left when a cluster stops?"""
+"""Work reaches other processes and comes back, failures are told apart, and nothing is left when a cluster stops."""
 
 from __future__ import annotations
 

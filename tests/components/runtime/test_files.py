@@ -1,4 +1,4 @@
-"""Is a folder vouched for by its manifest, every byte of it and of the manifest, and is a file written whole or not at all?"""
+"""A folder is vouched for by its manifest, every byte of both, and a file is written whole or not at all."""
 
 from __future__ import annotations
 

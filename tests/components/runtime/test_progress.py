@@ -1,4 +1,4 @@
-"""Does a long step say its rate and the time left, as a bar on a terminal and as lines elsewhere?"""
+"""A long step says its rate and the time left, as a bar on a terminal and as lines elsewhere."""
 
 from __future__ import annotations
 

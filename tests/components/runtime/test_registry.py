@@ -1,4 +1,4 @@
-"""When does a version become champion? Floors, and never worse than the present one."""
+"""A version becomes champion above the floors, and never where it is worse than the present one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do the tests of training share? A few packed rows, a tokenizer, an autoencoder and a configuration, all tiny."""
+"""Fixtures of the tests of training: a few packed rows, a tokenizer, an autoencoder and a configuration, all tiny."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the autoencoder learn, are its latents normal and its figure right, and does a killed training go on as if never?"""
+"""The autoencoder learns, its latents are normal and its figure right, and a killed training goes on as if never killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do any number of workers take the same step of the autoencoder, and is each part of it the one its paper defines?"""
+"""Any number of workers take the same step of the autoencoder, and each part of it is the one its paper defines."""
 
 from __future__ import annotations
 

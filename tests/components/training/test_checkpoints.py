@@ -1,4 +1,4 @@
-"""Does a checkpoint hold every bit of the state, and is a broken one passed over?"""
+"""A checkpoint holds every bit of the state, and a broken one is passed over."""
 
 from __future__ import annotations
 

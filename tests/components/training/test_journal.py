@@ -1,4 +1,4 @@
-"""Is a run's course kept over kills, and do its lines and pictures say what they should?"""
+"""A run's course is kept over kills, and its lines and pictures say what they should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the rate the schedule's, is decay kept from vectors, and do averages follow?"""
+"""The rate is the schedule's, decay is kept from vectors, and averages follow."""
 
 from __future__ import annotations
 

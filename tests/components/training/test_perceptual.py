@@ -1,4 +1,4 @@
-"""Is LPIPS computed as its paper says from files as torchvision and lpips lay them out, and are wrong files refused?"""
+"""LPIPS is computed as its paper says from files as torchvision and lpips lay them out; wrong files are refused."""
 
 from __future__ import annotations
 

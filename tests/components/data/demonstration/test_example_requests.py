@@ -1,4 +1,4 @@
-"""Are the demonstration's requests well-formed, held out, and half about pairs that no scene shows?"""
+"""The demonstration's requests are well-formed, held out, and half about pairs that no scene shows."""
 
 from __future__ import annotations
 

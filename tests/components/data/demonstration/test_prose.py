@@ -1,4 +1,4 @@
-"""Is the prose cut at paragraph ends, kept once, and held out without a paragraph that trains?"""
+"""The prose is cut at paragraph ends, kept once, and held out without a paragraph that trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are scenes what their captions say, are scans and kept-out pairs kept apart, is every caption read back exactly?"""
+"""Scenes are what their captions say, scans and kept-out pairs are kept apart, every caption is read back exactly."""
 
 from __future__ import annotations
 

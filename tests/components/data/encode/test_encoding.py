@@ -1,4 +1,4 @@
-"""Does encoding keep every token and picture, set aside what cannot fit, and give the same bytes however done?"""
+"""Encoding keeps every token and picture, sets aside what cannot fit, and gives the same bytes however it is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do documents stand as often as weights and the wanted share of text say, as a pure function of their names?"""
+"""Documents stand as often as weights and the wanted share of text say, as a pure function of their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does packing keep its promises?"""
+"""Packing: rows hold whole documents, every document stands once, and rows are as full as promised."""
 
 from __future__ import annotations
 

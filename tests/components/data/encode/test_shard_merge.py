@@ -1,4 +1,4 @@
-"""Do joined shards hold the documents of their parts, in order?"""
+"""Joined shards hold the documents of their parts, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the views of an image what they say, and chosen by its content alone?"""
+"""The views of an image are what they say, and chosen by its content alone."""
 
 from __future__ import annotations
 

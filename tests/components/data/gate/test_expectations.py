@@ -1,4 +1,4 @@
-"""Does a gate refuse what it must, set aside single rows with their reason, and say the same for the same table?"""
+"""A gate refuses what it must, sets aside single rows with their reason, and says the same for the same table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do decoding processes give what decoding here gives, and do only the pictures at fault go missing when one dies?"""
+"""Decoding processes give what decoding here gives, and only the pictures at fault go missing when one dies."""
 
 from __future__ import annotations
 

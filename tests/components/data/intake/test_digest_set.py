@@ -1,4 +1,4 @@
-"""Does the compact set know what a Python set knows, in a fraction of its memory?"""
+"""The compact set knows what a Python set knows, in a fraction of its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are documents that were met before found, exactly and nearly, and are those that only resemble each other kept?"""
+"""Documents that were met before are found, exactly and nearly; those that only resemble each other are kept."""
 
 from __future__ import annotations
 

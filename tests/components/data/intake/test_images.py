@@ -1,4 +1,4 @@
-"""Does every usable image become an upright RGB square, and is every other refused before it can do harm?"""
+"""Every usable image becomes an upright RGB square, and every other is refused before it can do harm."""
 
 from __future__ import annotations
 

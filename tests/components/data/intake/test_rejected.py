@@ -1,4 +1,4 @@
-"""Are rejected rows listed, and does the share of them stop the stage exactly above its limit?"""
+"""Rejected records are listed, and their share stops the stage exactly above its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is text that cannot be stored refused with its reason, and every other kept to the byte or cut where the rule says?"""
+"""Text that cannot be stored is refused with its reason, and every other kept to the byte or cut where the rule says."""
 
 from __future__ import annotations
 

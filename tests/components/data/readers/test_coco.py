@@ -1,4 +1,4 @@
-"""Do COCO's captions become documents, with bad entries set aside one by one and a broken file refused by name?"""
+"""COCO's captions become documents, with bad entries set aside one by one and a broken file refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a corpus found wherever it lies, and do its parameters do what they say?"""
+"""A corpus is found wherever it lies, and its parameters do what they say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do OBELICS-like and MMC4-like documents keep the order of their texts and images, with bad ones set aside one by one?"""
+"""OBELICS-like and MMC4-like documents keep the order of their texts and images, bad ones set aside one by one."""
 
 from __future__ import annotations
 

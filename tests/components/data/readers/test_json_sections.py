@@ -1,4 +1,4 @@
-"""Is a JSON file of any size read entry by entry as json.loads reads it whole, wherever a chunk of it ends?"""
+"""A JSON file of any size is read entry by entry as json.loads reads it whole, wherever a chunk of it ends."""
 
 from __future__ import annotations
 

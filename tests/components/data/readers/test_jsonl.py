@@ -1,4 +1,4 @@
-"""Do JSONL files become documents, with bad lines set aside one by one and cut files refused by name?"""
+"""JSONL files become documents, with bad lines set aside one by one and cut files refused by name."""
 
 from __future__ import annotations
 

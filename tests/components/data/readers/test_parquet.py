@@ -1,4 +1,4 @@
-"""Do Parquet tables become documents, with bad rows set aside one by one and damaged files refused by name?"""
+"""Parquet tables become documents, with bad rows set aside one by one and damaged files refused by name."""
 
 from __future__ import annotations
 

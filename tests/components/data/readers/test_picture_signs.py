@@ -1,4 +1,4 @@
-"""Do a column's name and values tell pictures from what merely stands beside them?"""
+"""A column's name and values tell pictures from what merely stands beside them."""
 
 from __future__ import annotations
 
