@@ -19,6 +19,8 @@ REMEDIES = {
     "broken JSON": "each line must be one JSON object",
     "missing image": "a picture must have the name of its caption",
     "missing caption": "a caption must have the name of its picture; captions listed in a metadata.jsonl are of format jsonl",
+    "caption is a JSON object, and not the text in it": "bring the text into a column of its own, called caption",
+    "text is an encoded picture": "bring pictures into a column of their own, called image",
     "duplicate key": "keys must be unique within a corpus; list files that number their rows alike as corpora of their own",
 }
 

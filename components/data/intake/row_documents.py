@@ -14,7 +14,8 @@ from components.data.intake.images import PreparedImage
 from components.data.intake.rejected import Rejected
 from components.data.intake.splits import split_of, uniform_of
 from components.data.intake.text_rules import CheckedText, TextError, check_caption, check_text, without_utf16
-from components.data.readers.rows import Fault, RawImage, RawText, Row, UnusableError
+from components.data.readers.caption_lists import captions_in
+from components.data.readers.rows import Fault, RawImage, RawText, Row, UnusableError, printable
 
 LINE_END = re.compile("\r\n|\r|\n")
 
@@ -50,11 +51,6 @@ def outcomes(row: Row, decoded: Sequence[Decoded], corpus: CorpusConfig, config:
     ]
 
 
-def printable(position: str) -> str:
-    """Any string as one that can be written; file names may hold lone surrogates."""
-    return position.encode(errors="backslashreplace").decode()
-
-
 def _with_images(row: Row, decoded: Sequence[Decoded]) -> Iterator[Piece]:
     results = iter(decoded)
     for piece in row.pieces:
@@ -86,7 +82,10 @@ def _documents(
 
 
 def _captions(piece: RawText, corpus: CorpusConfig) -> list[RawText]:
-    """The captions that one text holds: itself, or its lines."""
+    """The captions that one text holds: itself, those of a list that it spells, or its lines."""
+    found = captions_in(piece.value)
+    if found != [piece.value]:
+        return [RawText(caption) for caption in found]
     if not corpus.caption_per_line:
         return [piece]
     value = without_utf16(piece.value)

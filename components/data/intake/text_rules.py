@@ -13,6 +13,7 @@ import unicodedata
 from typing import NamedTuple
 
 from components.data.content_config import TextConfig
+from components.data.readers.picture_signs import is_encoded
 
 BIDI_NOTE, TOKEN_NOTE, TRUNCATED = "text has bidi controls", "text spells a control token", "caption truncated"
 
@@ -57,6 +58,8 @@ def check_text(value: object, what: str) -> CheckedText:
     text = text.lstrip(BYTE_ORDER_MARK)
     if not text.strip():
         raise TextError(f"missing {what}")
+    if is_encoded(text):
+        raise TextError(f"{what} is an encoded picture")
     if "\0" in text:
         # It ends the text for half of the programs that may read it.
         raise TextError(f"{what} holds a NUL")

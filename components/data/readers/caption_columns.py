@@ -24,8 +24,7 @@ def caption_columns(file: CorpusFile, columns: Mapping[str, bool]) -> list[str]:
     if usual:
         return usual
     textual = [name for name, is_text in columns.items() if is_text]
-    similar = [name for name in textual if OTHER_NAME.fullmatch(re.sub(r"[_\W]", "", name))]
-    found = similar or [name for name in textual if CAPTION_WORD.search(_spaced(name))]
+    found = [name for name in textual if _is_other_name(name)] or [name for name in textual if says_text(name)]
     if len(found) == 1:
         return found
     has = f"{file.name} has the columns {', '.join(columns)}"
@@ -38,6 +37,15 @@ def are_captions(texts: Sequence[str], columns: Sequence[str]) -> bool:
     """Whether the texts are said of pictures: by their column's name, or because the pictures' sizes stand beside them."""
     sizes = {name.lower().removeprefix("original_") for name in columns}
     return texts[0] not in ("text", "content") or sizes >= SIZE_NAMES
+
+
+def says_text(name: str) -> bool:
+    """Whether a word for captions or texts stands in the name."""
+    return _is_other_name(name) or CAPTION_WORD.search(_spaced(name)) is not None
+
+
+def _is_other_name(name: str) -> bool:
+    return OTHER_NAME.fullmatch(re.sub(r"[_\W]", "", name)) is not None
 
 
 def _spaced(name: str) -> str:

@@ -13,7 +13,7 @@ from components.data.intake.decode_pool import decode_many
 from components.data.intake.digest_set import DigestSet, digest
 from components.data.intake.images import to_square_png
 from components.data.intake.rejected import Rejected
-from components.data.intake.row_documents import Made, Outcome, image_data, outcomes, printable
+from components.data.intake.row_documents import Made, Outcome, image_data, outcomes
 from components.data.readers.coco import SUFFIXES as COCO_SUFFIXES
 from components.data.readers.coco import read_coco
 from components.data.readers.corpus_files import CorpusFile, Reading, images_folder, open_files
@@ -26,7 +26,7 @@ from components.data.readers.locating import locate, locate_folders
 from components.data.readers.parquet import SUFFIXES as PARQUET_SUFFIXES
 from components.data.readers.parquet import read_parquet
 from components.data.readers.references import read_ahead
-from components.data.readers.rows import Row
+from components.data.readers.rows import Row, printable
 from components.data.readers.webdataset import SUFFIXES as TAR_SUFFIXES
 from components.data.readers.webdataset import read_webdataset
 from components.runtime.failure import BadInput

@@ -12,6 +12,7 @@ from components.data.config import NO_IMAGES, CorpusConfig
 from components.data.readers.locating import ANY_STORAGE_ERROR, locate, not_listed
 from components.data.readers.passed_over import PassedOver, name_of
 from components.data.readers.references import Folder
+from components.data.readers.rows import printable
 from components.data.readers.unpacking import Unpacked, unpack
 from components.data.readers.walking import is_local
 from components.runtime.failure import BadInput
@@ -23,7 +24,8 @@ class Reading:
     """How far the reading of one corpus is.
 
     num_rows: handed on so far. total_rows: in all, where a reader knows it. in_file: share of the open file in 0..1, where
-    a reader knows it better than by the bytes that were read in their order. passed_over: what of it is no row.
+    a reader knows it better than by the bytes that were read in their order. passed_over: what of it is no row. pictured:
+    the first of its tables that has pictures (True), and the first that has none (False).
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class Reading:
         self.total_rows: int | None = None
         self.in_file: float | None = None
         self.passed_over = PassedOver()
+        self.pictured: dict[bool, str] = {}
         self._total_bytes = self._finished_bytes = self._file_bytes = 0
         self._open: IO[bytes] | None = None
 
@@ -96,7 +99,7 @@ def open_files(
     images = images_folder(corpus)
     for path, num_bytes in zip(paths, sizes, strict=True):
         # A file's name need not be UTF-8, and becomes a part of its rows' keys.
-        name, rows_before = name_of(path).encode(errors="backslashreplace").decode(), reading.num_rows
+        name, rows_before = printable(name_of(path)), reading.num_rows
         try:
             raw = system.open(path, "rb")
         except ANY_STORAGE_ERROR as error:

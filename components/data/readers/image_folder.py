@@ -13,9 +13,9 @@ from components.data.config import CorpusConfig
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus_files import Reading
 from components.data.readers.locating import ANY_STORAGE_ERROR, locate_folders, not_listed
-from components.data.readers.pairing import BESIDE, SEVERAL, Group, Part, captions_of, grouped, part_of, pictures_of
+from components.data.readers.pairing import BESIDE, Group, Part, captions_of, grouped, part_of, pictures_of, why_several
 from components.data.readers.passed_over import PassedOver, another_ending, name_of
-from components.data.readers.rows import FileReference, Row, pair_row
+from components.data.readers.rows import FileReference, Row, pair_row, printable
 from components.data.readers.walking import Walk
 
 TABLE = 'CREATE TABLE files (folder INTEGER, "outer" BLOB, key BLOB, ending TEXT, path BLOB)'
@@ -79,11 +79,11 @@ def _row(folder: _Folder, group: Group) -> Row | Rejected:
     pictures, others = pictures_of(group, folder.listed)
     captions = captions_of(group)
     if len(pictures) > 1 or len(captions) > 1:
-        return Rejected(folder.source, position, SEVERAL)
+        return Rejected(folder.source, position, why_several(group))
     for part in others:
         folder.passed_over.add(BESIDE, part.value)
     caption, image = (
         FileReference(folder.system, found[0].value, what) if found else None
         for found, what in ((captions, "caption"), (pictures, "image"))
     )
-    return pair_row(position, f"{folder.name}/{group.key}" if folder.name else group.key, caption, image)
+    return pair_row(position, printable(f"{folder.name}/{group.key}" if folder.name else group.key), caption, image)

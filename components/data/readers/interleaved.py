@@ -46,7 +46,7 @@ def read_mmc4(file: CorpusFile) -> Iterator[Row | Rejected]:
     """Lines with text_list (sentences) and image_info (image_name and matched_text_index); an image goes before the
     sentence that it matches."""
     watch = Watch(file, of_captions=False)
-    for line in json_lines(file):
+    for line in json_lines(file, own=("text_list",)):
         if isinstance(line, Rejected):
             yield line
             continue
@@ -81,7 +81,7 @@ def _parquet(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]
 
 def _json(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]]:
     watch = Watch(file, of_captions=False)
-    for line in json_lines(file):
+    for line in json_lines(file, own=("texts",)):
         if isinstance(line, Rejected):
             yield line.position, "", line, ()
         else:

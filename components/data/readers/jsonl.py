@@ -1,14 +1,20 @@
-"""JSONL corpora: one object a line, and a line that is none is one bad row. A file that is one array of objects is read too."""
+"""JSONL corpora: one object a line, and a line that is none is one bad row. A file that is one array of objects is read too.
+
+Lines end as on any system: with a line feed, with a carriage return before it, or with a carriage return alone, which
+cannot stand inside a JSON string.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import IO
 
 from components.data.intake.rejected import Rejected
 from components.data.readers.corpus_files import CorpusFile
 from components.data.readers.json_sections import json_entries
+from components.data.readers.json_shapes import START_BYTES, is_array, refuse_one_value
 from components.data.readers.line_pictures import line_rows
 from components.data.readers.rows import Line, Row, key_of
 from components.data.readers.unpacking import UNREADABLE, as_utf8
@@ -16,8 +22,8 @@ from components.runtime.failure import BadInput
 
 SUFFIXES = (".jsonl", ".ndjson")
 MAX_LINE_BYTES = 64 * 2**20
-# Of a file's beginning, to tell an array of objects from lines.
-START_BYTES = 4096
+# Returns before a line feed belong to it, and the last one of a block may do so.
+RETURN = re.compile(rb"\r(?!\r*(?:\n|\Z))")
 BLANK_LINE = "blank lines"
 
 
@@ -26,13 +32,21 @@ def read_jsonl(file: CorpusFile) -> Iterator[Row | Rejected]:
     return line_rows(file, json_lines(file))
 
 
-def json_lines(file: CorpusFile) -> Iterator[Line | Rejected]:
-    """The objects of one JSONL file; BadInput where its bytes end too early."""
+def json_lines(file: CorpusFile, own: Collection[str] = ()) -> Iterator[Line | Rejected]:
+    """The objects of one JSONL file; BadInput where its bytes end too early, or one object holds all rows.
+
+    own: fields of the format whose lists belong to one row.
+    """
     try:
         content = as_utf8(file.bytes)
         start = content.read(START_BYTES)
         content.seek(0)
-        yield from _entries(content, file) if _is_array(start) else _objects(content, file)
+        if is_array(start):
+            yield from _entries(content, file)
+            return
+        refuse_one_value(file.name, start, _lines(content), own)
+        content.seek(0)
+        yield from _objects(content, file)
     except UNREADABLE as error:
         raise BadInput(f"{file.name} cannot be read to its end ({error}); fetch it again") from None
 
@@ -46,12 +60,6 @@ def _objects(content: IO[bytes], file: CorpusFile) -> Iterator[Line | Rejected]:
             yield _parse(line, position, f"{file.name}#{number}", file.source)
         else:
             file.reading.passed_over.add(BLANK_LINE, position)
-
-
-def _is_array(start: bytes) -> bool:
-    """Whether a file that begins so is one array of objects: a bracket, and then the first object or the end of the line."""
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return text[:1] == b"[" and (text[1:].lstrip()[:1] in (b"{", b"") or text[1:].lstrip(b" \t\r")[:1] == b"\n")
 
 
 def _entries(content: IO[bytes], file: CorpusFile) -> Iterator[Line | Rejected]:
@@ -77,9 +85,17 @@ def _parse(line: bytes, position: str, key: str, source: str) -> Line | Rejected
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """Lines of the file; None for one that is too long to hold."""
-    while line := file.readline(MAX_LINE_BYTES):
-        too_long = len(line) == MAX_LINE_BYTES and not line.endswith(b"\n")
-        rest = line
-        while too_long and rest and not rest.endswith(b"\n"):
-            rest = file.readline(MAX_LINE_BYTES)
-        yield None if too_long else line
+    held, is_too_long = b"", False
+    while block := file.readline(MAX_LINE_BYTES):
+        parts = RETURN.split(block) if b"\r" in block else [block]
+        if held.endswith(b"\r") and block[0] not in b"\r\n":
+            # The block before ended where a line did.
+            parts.insert(0, b"")
+        for number, part in enumerate(parts, start=1):
+            is_too_long = is_too_long or len(held) + len(part) >= MAX_LINE_BYTES
+            held = b"" if is_too_long else held + part
+            if number < len(parts) or part.endswith(b"\n"):
+                yield None if is_too_long else held
+                held, is_too_long = b"", False
+    if held or is_too_long:
+        yield None if is_too_long else held

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.data.intake.rejected import Rejected
 from components.data.readers.caption_columns import are_captions, caption_columns
+from components.data.readers.caption_lists import spells_list
 from components.data.readers.corpus_files import CorpusFile
 from components.data.readers.picture_columns import (
     NUM_FIRST_VALUES,
@@ -15,8 +16,8 @@ from components.data.readers.picture_columns import (
     PictureColumn,
     Watch,
     picture_column,
-    pictured_texts,
 )
+from components.data.readers.pictured_texts import pictured_texts, spare_texts
 from components.data.readers.rows import CAPTION_FIELDS, KEY_FIELDS, TEXT_FIELDS, Line, Row, first_text, pair_row, text_row
 
 # Characters of text that the first lines hold at most, so that long ones are not all held.
@@ -44,14 +45,17 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
             yield line
             continue
         has_picture = pictures is not None and bool(line.values.get(pictures.name))
-        notes = watch.notes(
-            {name: value for name, value in line.values.items() if _is_unread(name, usual, pictures)}, has_own=has_picture
-        )
+        wanted = texts if has_picture else text_alone
+        text = first_text(line.values, wanted)
+        unread = {name: value for name, value in line.values.items() if _is_unread(name, usual, pictures)}
+        spare = spare_texts(line.values, list(dict.fromkeys((*wanted, *usual))))
+        notes = watch.notes({**unread, **spare}, has_own=has_picture)
         if pictures is not None and has_picture:
-            text = first_text(line.values, texts)
             yield pair_row(line.position, line.key, text, pictures.read(line.values), notes)
+        elif of_captions and (isinstance(text, list) or spells_list(text)):
+            yield pair_row(line.position, line.key, text, [], notes)
         else:
-            yield text_row(line.position, line.key, first_text(line.values, text_alone), notes)
+            yield text_row(line.position, line.key, text, notes)
 
 
 def _pictures(file: CorpusFile, columns: Sequence[Column], usual: Sequence[str], *, of_captions: bool) -> PictureColumn | None:

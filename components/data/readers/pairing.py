@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ CAPTION_ENDINGS = frozenset({"txt"})
 SIDECAR_ENDINGS = frozenset({"json"})
 BESIDE = "pictures or captions beside those of their row"
 SEVERAL = "several files of one kind under one key"
+VARIANTS = "picture has several captions and none under its own name; keep one, named as the picture is (x.txt for x.jpg)"
 
 
 class Part(NamedTuple):
@@ -48,8 +50,12 @@ class Group(NamedTuple):
 
 
 def part_of(path: str, value: Any, *, captions: frozenset[str] = CAPTION_ENDINGS) -> Part | None:
-    """The part that a path names; None where its ending is neither a picture's nor one of `captions`."""
-    folder, slash, base = path.rpartition("/")
+    """The part that a path names; None where its ending is neither a picture's nor one of `captions`.
+
+    Accents are spelled in one way (NFC) in its keys.
+    """
+    # Macs write accents as signs of their own (NFD), and the caption may come from elsewhere.
+    folder, slash, base = (path if path.isascii() else unicodedata.normalize("NFC", path)).rpartition("/")
     stem, _, ending = base.rpartition(".")
     ending = ending.lower()
     if not stem or (ending not in ALL_PICTURES and ending not in captions):
@@ -73,9 +79,10 @@ def grouped(parts: Sequence[Part], *, outer_is_whole: bool) -> tuple[list[Group]
     strays = [part for key, group in groups.items() if key != outer and not group.is_whole for part in group.parts]
     inner = groups.get(outer)
     captions = [part for part in strays if part.ending in CAPTION_ENDINGS]
-    if inner is not None and not inner.is_whole and inner.parts[0].is_picture and len(captions) == 1:
+    is_variant = len(captions) == 1 or not any(character.isdigit() for part in captions for character in part.key[len(outer) :])
+    if inner is not None and not inner.is_whole and inner.parts[0].is_picture and captions and is_variant:
         groups[outer] = inner = Group(outer, (*inner.parts, *captions))
-        strays.remove(captions[0])
+        strays = [part for part in strays if part not in captions]
     if not outer_is_whole and (inner is None or not inner.is_whole):
         return list(groups.values()), []
     return [group for key, group in groups.items() if key == outer or group.is_whole], strays
@@ -91,6 +98,12 @@ def pictures_of(group: Group, listed: frozenset[str]) -> tuple[list[Part], list[
     if len(pictures) > 1 and len(meant) == 1:
         return meant, [part for part in pictures if part is not meant[0]]
     return pictures, []
+
+
+def why_several(group: Group) -> str:
+    """The reason for which a row with several files of one kind is rejected."""
+    captions = {part.key for part in captions_of(group)}
+    return VARIANTS if len(captions) > 1 and group.key not in captions else SEVERAL
 
 
 def captions_of(group: Group, endings: frozenset[str] = CAPTION_ENDINGS) -> Sequence[Part]:

@@ -12,9 +12,18 @@ import pyarrow.parquet as pq
 from components.data.intake.rejected import Rejected
 from components.data.readers import parquet_types as types
 from components.data.readers.caption_columns import are_captions, caption_columns
+from components.data.readers.caption_lists import spells_list
 from components.data.readers.corpus_files import CorpusFile
-from components.data.readers.picture_columns import EMPTY, NUM_FIRST_VALUES, Column, Watch, picture_column, pictured_texts
+from components.data.readers.picture_columns import (
+    EMPTY,
+    NUM_FIRST_VALUES,
+    Column,
+    Watch,
+    picture_column,
+    refusal,
+)
 from components.data.readers.picture_signs import says_picture
+from components.data.readers.pictured_texts import pictured_texts, spare_texts
 from components.data.readers.rows import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
 from components.runtime.failure import BadInput
 
@@ -41,18 +50,21 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
             pictures = picture_column(file, first_values(file, table, keys), of_captions=of_captions)
             others += keys
         empty = (EMPTY,) if any(says_picture(column.name) and column.is_empty for column in columns) else ()
+        if file.takes_images and table.metadata.num_rows and not empty:
+            _check_others_agree(file, has_pictures=pictures is not None)
         watch = Watch(file, of_captions=of_captions)
         unread = [name for name in others if _may_tell(schema.field(name))] if pictures is None else [pictures.name]
         for number, values in enumerate(table_rows(file, table, list(dict.fromkeys([*keys, *texts, *unread])), BATCH_ROWS)):
             position, key = f"{file.name} row {number}", key_of(values, f"{file.name}#{number}")
             text = first_text(values, texts)
-            rest = {name: types.as_stored(values[name], schema.field(name).type) for name in unread}
+            stored = {name: types.as_stored(values[name], schema.field(name).type) for name in (*unread, *texts)}
+            rest, spare = {name: stored[name] for name in unread}, spare_texts(stored, texts)
             if pictures is not None:
-                yield pair_row(position, key, text, pictures.read(rest))
-            elif isinstance(text, list):
-                yield pair_row(position, key, text, [], (*empty, *watch.notes(rest)))
+                yield pair_row(position, key, text, pictures.read(rest), watch.notes(spare, has_own=True))
+            elif isinstance(text, list) or (of_captions and spells_list(text)):
+                yield pair_row(position, key, text, [], (*empty, *watch.notes({**rest, **spare})))
             else:
-                yield text_row(position, key, text, (*empty, *watch.notes(rest)))
+                yield text_row(position, key, text, (*empty, *watch.notes({**rest, **spare})))
 
 
 def _text_columns(file: CorpusFile, table: pq.ParquetFile) -> list[str]:
@@ -62,7 +74,18 @@ def _text_columns(file: CorpusFile, table: pq.ParquetFile) -> list[str]:
     pictured = pictured_texts(texts, first_values(file, table, texts)) if file.takes_images else set[str]()
     if not pictured:
         return texts
+    # Refuses what is no picture that could be read.
+    picture_column(file, first_values(file, table, sorted(pictured)), of_captions=False)
     return caption_columns(file, {name: is_text for name, is_text in columns.items() if name not in pictured})
+
+
+def _check_others_agree(file: CorpusFile, *, has_pictures: bool) -> None:
+    """BadInput where an earlier table of the corpus has pictures and this one has none, or the other way round."""
+    tables = file.reading.pictured
+    tables.setdefault(has_pictures, file.name)
+    if len(tables) == 2:
+        what, others = ("has pictures", "has none") if has_pictures else ("has no column of pictures", "has one")
+        raise refusal(file, f"{what}, and {tables[not has_pictures]} {others}", "list the two kinds as corpora of their own")
 
 
 @contextmanager

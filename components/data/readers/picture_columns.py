@@ -96,23 +96,6 @@ def picture_column(file: CorpusFile, columns: Sequence[Column], *, of_captions: 
     return PictureColumn(chosen[0], file.images)
 
 
-def pictured_texts(texts: Sequence[str], columns: Sequence[Column]) -> set[str]:
-    """Those of the columns called as texts are that hold pictures all the same: Spark calls the bytes of any file `content`.
-
-    texts: the best first. In the first one names and links are taken for captions, of which many are file names.
-    """
-    found: set[str] = set()
-    by_name = {column.name: column for column in columns}
-    for name in texts:
-        kinds = HERE if len(found) == texts.index(name) else (*HERE, Kind.NAME, Kind.LINK)
-        values = by_name[name].values if name in by_name else ()
-        signs = [next(signs_in(name, value, of_captions=False), None) for value in values]
-        num_pictures = sum(sign is not None and sign.kind in kinds and sign.path in (name, f"{name}.bytes") for sign in signs)
-        if values and num_pictures * 2 >= len(values):
-            found.add(name)
-    return found
-
-
 def refuse_others(file: CorpusFile, columns: Sequence[Column], *, has_own: bool) -> None:
     """BadInput where columns beside those that a format defines have pictures.
 
@@ -169,6 +152,8 @@ def refuse_sign(file: CorpusFile, sign: Sign, *, is_late: bool = False) -> BadIn
         return refusal(file, f"links its pictures {column}, and no link is followed", fetch)
     if sign.kind is Kind.ID:
         return refusal(file, f"names its pictures by an id {column}", "give the names of their files instead")
+    if sign.kind is Kind.SVG:
+        return refusal(file, f"has pictures as SVG markup {column}", "render them as PNG files (rsvg-convert does)")
     if sign.kind is Kind.PIXELS:
         return refusal(file, f"has pictures as numbers {column}", "store them as PNG or JPEG files' bytes")
     if is_late:
@@ -195,7 +180,10 @@ def _check_names(file: CorpusFile, column: Column, sign: Sign) -> None:
 
 
 def _of_text(value: str, folder: Folder) -> Picture:
-    if kind_of(value) is not Kind.DATA:
+    kind = kind_of(value)
+    if kind is Kind.SVG:
+        return Fault("image is SVG markup, which is not read")
+    if kind is not Kind.DATA:
         return folder.image(value.strip())
     head = DATA_URI_HEAD.match(value)
     try:

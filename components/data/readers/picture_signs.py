@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-ENDINGS = "jpg|jpeg|jpe|jfif|png|apng|gif|bmp|dib|webp|avif|heic|heif|tif|tiff|jxl|jp2|ico"
+ENDINGS = "jpg|jpeg|jpe|jfif|png|apng|gif|bmp|dib|webp|avif|heic|heif|tif|tiff|jxl|jp2|ico|svgz?"
 FIRST_BYTES = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|\xff\x0a|\0\0\0\x0c(?:JXL |jP  )"
     rb"|.{4}ftyp(?:avi[fs]|hei[cx]|mif1|msf1)",
@@ -23,6 +23,9 @@ FIRST_BYTES = re.compile(
 DATA_URI = re.compile(r"\s*data:image/", re.IGNORECASE)
 # JPEG, PNG, GIF and WebP in base64: what their first bytes become.
 BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/_=\s-]{40}")
+# What a text's first word is where it is data: sentences have shorter ones.
+ENCODED_WORD = re.compile(r"\s*\S{60}")
+SVG = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE\s+svg[^>]*>\s*)*<svg[\s>]", re.IGNORECASE | re.DOTALL)
 LINK = re.compile(r"\s*(?:[a-z][a-z0-9+.-]{1,15}:)?//\S+\s*$", re.IGNORECASE)
 PICTURE_LINK = re.compile(rf"\S*\.(?:{ENDINGS})(?![a-z0-9])", re.IGNORECASE)
 PICTURE_NAME = re.compile(rf"[^\r\n]{{1,1000}}\.(?:{ENDINGS})\s*$", re.IGNORECASE)
@@ -55,6 +58,7 @@ class Kind(Enum):
 
     BYTES = "bytes"
     DATA = "base64"
+    SVG = "svg"
     NAME = "name"
     LINK = "link"
     PIXELS = "pixels"
@@ -107,11 +111,18 @@ def kind_of(value: str | bytes) -> Kind | None:
         value = value[:LONGEST_NAME].decode(errors="replace")
     if DATA_URI.match(value) or BASE64.match(value):
         return Kind.DATA
+    if SVG.match(value, 0, LONGEST_NAME):
+        return Kind.SVG
     if len(value) >= LONGEST_NAME:
         return None
     if LINK.match(value):
         return Kind.LINK if PICTURE_LINK.match(value) else None
     return Kind.NAME if PICTURE_NAME.match(value) else None
+
+
+def is_encoded(text: str) -> bool:
+    """Whether a text is a picture in base64 or a data URI, and no sentence about one."""
+    return ENCODED_WORD.match(text) is not None and kind_of(text) is Kind.DATA
 
 
 def is_link(value: str | bytes) -> bool:
@@ -142,7 +153,7 @@ def _sign(name: str, value: Any, of_captions: bool) -> Sign | None:
     kind, example = kind_of(value), _shown(value)
     if says_picture(name):
         return Sign(name, kind or _by_name(value, is_id), True, example)
-    if kind in (Kind.BYTES, Kind.DATA):
+    if kind in (Kind.BYTES, Kind.DATA, Kind.SVG):
         return Sign(name, kind, True, example)
     if of_captions and _refers(name, value):
         return Sign(name, Kind.LINK if is_link(value) else Kind.NAME, True, example)

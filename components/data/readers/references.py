@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,10 +33,14 @@ class Folder(NamedTuple):
         if "://" in name or name.startswith("//"):
             return Fault("image is a URL, and none is fetched")
         # A backslash may stand in a file's name, but mostly it is Windows's way to part folders.
-        paths = [path for spelling in dict.fromkeys((name, name.replace("\\", "/"))) if (path := self._inside(spelling))]
+        spellings = [name, name.replace("\\", "/")]
+        if not name.isascii():
+            # Macs write accents as signs of their own (NFD), where the list of names may have them in one (NFC).
+            spellings += [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+        paths = [path for spelling in dict.fromkeys(spellings) if (path := self._inside(spelling))]
         if not paths:
             return Fault("image path leads out of the images folder")
-        return FileReference(self.system, paths[0], "image", paths[1] if len(paths) > 1 else "")
+        return FileReference(self.system, paths[0], "image", tuple(paths[1:]))
 
     def _inside(self, name: str) -> str | None:
         root = self.path.rstrip("/")

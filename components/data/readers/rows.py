@@ -33,14 +33,13 @@ class Fault(NamedTuple):
 class FileReference(NamedTuple):
     """A file that is read when its row's turn comes.
 
-    system: of fsspec. what: "image" or "caption", for reasons. otherwise: the path to take where there is no file at
-    `path`; "" for none.
+    system: of fsspec. what: "image" or "caption", for reasons. otherwise: the paths to try where there is no file at `path`.
     """
 
     system: Any
     path: str
     what: str
-    otherwise: str = ""
+    otherwise: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         """All bytes; UnusableError where no file of a sane size is there, BadInput where the storage fails."""
@@ -56,7 +55,7 @@ class FileReference(NamedTuple):
             raise
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             if self.otherwise:
-                return self._replace(path=self.otherwise, otherwise="").read()
+                return self._replace(path=self.otherwise[0], otherwise=self.otherwise[1:]).read()
             raise UnusableError(f"{self.what} file is missing") from None
         except Exception as error:
             if isinstance(error, UnicodeError) or getattr(error, "errno", None) in NO_SUCH_NAME:
@@ -66,7 +65,7 @@ class FileReference(NamedTuple):
     def exists(self) -> bool:
         """Whether a file is there; BadInput where the storage fails."""
         try:
-            return any(self.system.isfile(path) for path in (self.path, self.otherwise) if path)
+            return any(self.system.isfile(path) for path in (self.path, *self.otherwise))
         except Exception as error:
             raise self._unreadable(error) from None
 
@@ -109,6 +108,11 @@ class Line(NamedTuple):
     values: dict[str, Any]
     position: str
     key: str
+
+
+def printable(text: str) -> str:
+    """Any string as one that can be written; names of files need not be UTF-8, and so may hold lone surrogates."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def text_row(position: str, key: str, text: object, notes: tuple[str, ...] = ()) -> Row:

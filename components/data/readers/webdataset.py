@@ -21,7 +21,6 @@ from components.data.readers.corpus_files import CorpusFile
 from components.data.readers.pairing import (
     BESIDE,
     CAPTION_ENDINGS,
-    SEVERAL,
     SIDECAR_ENDINGS,
     Group,
     Part,
@@ -29,9 +28,10 @@ from components.data.readers.pairing import (
     grouped,
     part_of,
     pictures_of,
+    why_several,
 )
 from components.data.readers.passed_over import SYSTEM, another_ending, is_system_path
-from components.data.readers.rows import CAPTION_FIELDS, MAX_FILE_BYTES, Row, first_text, pair_row
+from components.data.readers.rows import CAPTION_FIELDS, MAX_FILE_BYTES, Row, first_text, pair_row, printable
 from components.data.readers.tar_leftovers import Leftovers, Slot, plain_name
 from components.data.readers.unpacking import UNREADABLE
 from components.runtime.failure import BadInput
@@ -172,7 +172,7 @@ def _row(group: Group, tar: _Tar) -> Row | Rejected:
     images, others = pictures_of(group, tar.file.listed_pictures)
     texts, sidecars = captions_of(group), captions_of(group, SIDECAR_ENDINGS)
     if max(map(len, (images, texts, sidecars))) > 1:
-        return tar.rejected(group, SEVERAL)
+        return tar.rejected(group, why_several(group))
     tar.pass_over(others)
     captions: object = texts[0].value.data if texts else None
     if captions is None and sidecars:
@@ -180,7 +180,7 @@ def _row(group: Group, tar: _Tar) -> Row | Rejected:
             captions = first_text(json.loads(sidecars[0].value.data), CAPTION_FIELDS)
         except (ValueError, RecursionError):
             return tar.rejected(group, "broken JSON")
-    return pair_row(f"{tar.file.name}:{group.key}", group.key, captions, images[0].value.data if images else None)
+    return pair_row(f"{tar.file.name}:{group.key}", printable(group.key), captions, images[0].value.data if images else None)
 
 
 def _check_end(file: IO[bytes], offset: int, name: str) -> None:

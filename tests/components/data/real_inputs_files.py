@@ -14,11 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from tests.components.data.real_inputs import Case
+from tests.components.data.real_inputs import Case, encoded, words
 
 Entry = dict[str, Any]
 Members = list[tuple[str, bytes]]
@@ -26,18 +24,6 @@ Members = list[tuple[str, bytes]]
 # AppleDouble: what macOS writes beside a file on a drive of another system.
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(100)
 NUMBER = 12
-
-
-def encoded(number: int, format: str = "JPEG") -> bytes:
-    """A picture of noise, which no other number has."""
-    pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format)
-    return buffer.getvalue()
-
-
-def words(number: int) -> str:
-    return f"a picture numbered {number} with some words"
 
 
 def pair(key: str, number: int, ending: str = "jpg") -> Members:

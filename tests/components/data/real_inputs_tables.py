@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
-import io
 import json
 import os
 import uuid
@@ -12,32 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
-from tests.components.data.real_inputs import Case
+from tests.components.data.real_inputs import Case, encoded, noise, words
 
 Entry = dict[str, Any]
 NUMBER = 8
 NUMBERS = range(NUMBER)
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-WORDS = [f"a picture numbered {number} with some words" for number in NUMBERS]
+WORDS = [words(number) for number in NUMBERS]
 LINKS = [f"https://example.org/{number}.jpg?width=640" for number in NUMBERS]
 PAGES = [f"https://example.org/articles/{number}" for number in NUMBERS]
 NONE_SAYS = r"or set `images: none` on the corpus 'mine'"
-
-
-def noise(number: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 32, 3), np.uint8))
-
-
-@functools.cache
-def encoded(number: int, format: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    noise(number).save(buffer, format)
-    return buffer.getvalue()
 
 
 def blobs(format: str = "JPEG") -> list[bytes]:
@@ -150,7 +136,7 @@ def coco(folder: Path, images: list[Any], annotations: list[Any]) -> Entry:
 
 
 def captions() -> list[Any]:
-    return [{"id": number, "image_id": number, "caption": words} for number, words in enumerate(WORDS)]
+    return [{"id": number, "image_id": number, "caption": sentence} for number, sentence in enumerate(WORDS)]
 
 
 def boxes() -> list[Any]:
@@ -177,17 +163,19 @@ def pages(folder: Path, rows: list[Any], format: str, images: str = "pics") -> E
 def pages_with_gaps(folder: Path) -> Entry:
     """A download in which some pictures failed leaves nothing at their place."""
     names = [name.removeprefix("pics/") for name in files(folder)]
-    rows = [{"images": [None, name, None], "texts": [words, None, None]} for name, words in zip(names, WORDS, strict=True)]
+    rows = [
+        {"images": [None, name, None], "texts": [sentence, None, None]} for name, sentence in zip(names, WORDS, strict=True)
+    ]
     return pages(folder, rows, "obelics")
 
 
 def pages_that_link_elsewhere(folder: Path) -> Entry:
-    rows = [{"images": [None], "texts": [words], "image_urls": [link]} for words, link in zip(WORDS, LINKS, strict=True)]
+    rows = [{"images": [None], "texts": [sentence], "image_urls": [link]} for sentence, link in zip(WORDS, LINKS, strict=True)]
     return pages(folder, rows, "obelics", "")
 
 
 def interleaved_table(folder: Path) -> Entry:
-    columns = {"images": [[None]] * NUMBER, "texts": [[words] for words in WORDS], "thumbs": blobs()}
+    columns = {"images": [[None]] * NUMBER, "texts": [[sentence] for sentence in WORDS], "thumbs": blobs()}
     pq.write_table(pa.table({**columns, "images": pa.array(columns["images"], pa.list_(pa.string()))}), folder / "p.parquet")
     return {"format": "obelics", "path": str(folder / "p.parquet")}
 
@@ -195,15 +183,15 @@ def interleaved_table(folder: Path) -> Entry:
 def matched_lines(folder: Path) -> Entry:
     names = [name.removeprefix("pics/") for name in files(folder)]
     rows = [
-        {"text_list": [words], "image_info": [{"image_name": name, "raw_url": "https://x/1.jpg", "matched_text_index": 0}]}
-        for name, words in zip(names, WORDS, strict=True)
+        {"text_list": [sentence], "image_info": [{"image_name": name, "raw_url": "https://x/1.jpg", "matched_text_index": 0}]}
+        for name, sentence in zip(names, WORDS, strict=True)
     ]
     return pages(folder, rows, "mmc4")
 
 
 def matched_lines_with_more(folder: Path) -> Entry:
     files(folder)
-    rows = [{"text_list": [words], "image_info": [], "image": link} for words, link in zip(WORDS, LINKS, strict=True)]
+    rows = [{"text_list": [sentence], "image_info": [], "image": link} for sentence, link in zip(WORDS, LINKS, strict=True)]
     return pages(folder, rows, "mmc4")
 
 
@@ -236,7 +224,7 @@ NAMES = [f"pics/{number}.jpg" for number in NUMBERS]
 UUIDS = [uuid.UUID(int=(number + 1) * 0xF1E2D3C4B5A6978812345678) for number in NUMBERS]
 GRID = pa.array([[[[0, 1, 2]] * 2] * 2] * NUMBER, pa.list_(pa.list_(pa.list_(pa.uint8()))))
 LISTED = pa.array([[encoded(n), encoded(n + 1)] for n in NUMBERS], pa.list_(pa.binary()))
-TWO_EACH = [[f"{words} {k}" for k in range(2)] for words in WORDS]
+TWO_EACH = [[f"{sentence} {k}" for k in range(2)] for sentence in WORDS]
 GAPPED = [None, [], *TWO_EACH[2:]]
 
 

@@ -18,9 +18,10 @@ from components.runtime.failure import BadInput, GateRefused
 from tests.components.data.corpora import config_for, corpus_of
 from tests.components.data.real_inputs import Case
 from tests.components.data.real_inputs_files import FILES_CASES
+from tests.components.data.real_inputs_shapes import SHAPES_CASES
 from tests.components.data.real_inputs_tables import TABLES_CASES
 
-CASES = (*FILES_CASES, *TABLES_CASES)
+CASES = (*FILES_CASES, *TABLES_CASES, *SHAPES_CASES)
 ALL_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP")
 
 
