@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Sequence
 
 from components.data.readers.rows import Fault
 
 # Longer texts are no lists of captions.
 LONGEST = 2**16
+STARTS = ("[", "{", "(", "b'", 'b"')
 # As numpy prints texts, without commas; or a printed list that is cut.
 PRINTED = re.compile(r"\[\s*(['\"]).*\1\s*\]", re.DOTALL)
 IS_OBJECT = "caption is a JSON object, and not the text in it"
@@ -26,13 +28,15 @@ def captions_in(value: object) -> list[object]:
         text = value.decode("utf-8-sig") if isinstance(value, bytes) else value
     except UnicodeDecodeError:
         return [value]
-    if not isinstance(text, str) or len(text) > LONGEST or not (text := text.strip().lstrip("\ufeff")).startswith(("[", "{")):
+    if not isinstance(text, str) or len(text) > LONGEST or not (text := text.strip().lstrip("\ufeff")).startswith(STARTS):
         return [value]
     found = _spelled(text)
     if isinstance(found, dict):
         return [Fault(IS_OBJECT)]
-    if isinstance(found, list):
+    if isinstance(found, (list, tuple)):
         return _of_list(found, value)
+    if isinstance(found, bytes):
+        return [found]
     return [Fault(IS_PRINTED) if PRINTED.fullmatch(text) else value]
 
 
@@ -41,7 +45,7 @@ def spells_list(value: object) -> bool:
     return captions_in(value) != [value]
 
 
-def _of_list(found: list[object], value: object) -> list[object]:
+def _of_list(found: Sequence[object], value: object) -> list[object]:
     if all(isinstance(entry, str) for entry in found):
         return list(found) or [None]
     # A year or a number in brackets is a caption's own.

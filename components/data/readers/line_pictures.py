@@ -11,6 +11,7 @@ from components.data.readers.caption_columns import are_captions, caption_column
 from components.data.readers.caption_lists import spells_list
 from components.data.readers.corpus_files import CorpusFile
 from components.data.readers.picture_columns import (
+    NO_PICTURE,
     NUM_FIRST_VALUES,
     Column,
     PictureColumn,
@@ -55,7 +56,7 @@ def line_rows(file: CorpusFile, lines: Iterable[Line | Rejected]) -> Iterator[Ro
         elif of_captions and (isinstance(text, list) or spells_list(text)):
             yield pair_row(line.position, line.key, text, [], notes)
         else:
-            yield text_row(line.position, line.key, text, notes)
+            yield text_row(line.position, line.key, text, (*notes, *([NO_PICTURE] if pictures is not None else [])))
 
 
 def _pictures(file: CorpusFile, columns: Sequence[Column], usual: Sequence[str], *, of_captions: bool) -> PictureColumn | None:

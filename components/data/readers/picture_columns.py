@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from components.data.readers.corpus_files import CorpusFile, name_of
-from components.data.readers.picture_signs import Kind, Sign, kind_of, signs_in
+from components.data.readers.picture_signs import URL_SAFE, Kind, Sign, kind_of, signs_in
 from components.data.readers.references import Folder
 from components.data.readers.rows import Fault, FileReference, Picture
 from components.runtime.failure import BadInput
@@ -26,8 +26,7 @@ NUM_LOOKED_FOR = 8
 # Pictures that stand in the column itself.
 HERE = (Kind.BYTES, Kind.DATA)
 NOT_READ, EMPTY = "names a picture in a field that is not read", "a column for pictures is empty"
-# Base64 for URLs has these two signs for the usual ones, and mostly no padding.
-URL_SAFE = str.maketrans("-_", "+/")
+NO_PICTURE = "text without a picture among rows that have one"
 DATA_URI_HEAD = re.compile(r"\s*data:image/[^,]{0,200},", re.IGNORECASE)
 
 
@@ -187,6 +186,7 @@ def _of_text(value: str, folder: Folder) -> Picture:
         return folder.image(value.strip())
     head = DATA_URI_HEAD.match(value)
     try:
+        # Base64 for URLs has two signs of its own, and mostly no padding.
         text = "".join(value[head.end() if head else 0 :].split()).translate(URL_SAFE).rstrip("=")
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

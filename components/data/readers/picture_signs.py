@@ -7,6 +7,7 @@ that ends as pictures do is a weak sign: web pages are named like that too, now 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ FIRST_BYTES = re.compile(
 DATA_URI = re.compile(r"\s*data:image/", re.IGNORECASE)
 # JPEG, PNG, GIF and WebP in base64: what their first bytes become.
 BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/_=\s-]{40}")
+# Those of all other formats are told by what they decode to; two bytes, as a JXL may begin, can be chance.
+BASE64_WORD = re.compile(r"\s*([A-Za-z0-9+/_-]{60})")
+URL_SAFE = str.maketrans("-_", "+/")
 # What a text's first word is where it is data: sentences have shorter ones.
 ENCODED_WORD = re.compile(r"\s*\S{60}")
 SVG = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE\s+svg[^>]*>\s*)*<svg[\s>]", re.IGNORECASE | re.DOTALL)
@@ -109,7 +113,7 @@ def kind_of(value: str | bytes) -> Kind | None:
             return Kind.BYTES
         # Some writers know no strings.
         value = value[:LONGEST_NAME].decode(errors="replace")
-    if DATA_URI.match(value) or BASE64.match(value):
+    if DATA_URI.match(value) or BASE64.match(value) or _is_base64(value):
         return Kind.DATA
     if SVG.match(value, 0, LONGEST_NAME):
         return Kind.SVG
@@ -123,6 +127,13 @@ def kind_of(value: str | bytes) -> Kind | None:
 def is_encoded(text: str) -> bool:
     """Whether a text is a picture in base64 or a data URI, and no sentence about one."""
     return ENCODED_WORD.match(text) is not None and kind_of(text) is Kind.DATA
+
+
+def _is_base64(value: str) -> bool:
+    """Whether the value begins as the base64 of a picture does."""
+    word = BASE64_WORD.match(value)
+    start = base64.b64decode(word[1].translate(URL_SAFE)) if word else b""
+    return FIRST_BYTES.match(start) is not None and not start.startswith(b"\xff\x0a")
 
 
 def is_link(value: str | bytes) -> bool:

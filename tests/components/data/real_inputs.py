@@ -25,6 +25,8 @@ class Case:
     rejected: int = 0
     says: str = ""
     """A pattern of one rejected row's reason, or of a note that the stage counts; "" where nothing is said."""
+    texts: str = ""
+    """A pattern of every document's text, where the words themselves could be misread."""
     refused: str = ""
     """A pattern of the sentence that refuses the whole; "" where the corpus is read."""
 

@@ -170,9 +170,22 @@ SVG = [f'<?xml version="1.0"?>\n<!-- {number} -->\n<svg xmlns="http://www.w3.org
 JSON_LISTS = [json.dumps([sentence, f"view {number}"]) for number, sentence in enumerate(WORDS)]
 PRINTED_LISTS = [repr([sentence, f"it's view {number}"]) for number, sentence in enumerate(WORDS)]
 NUMPY_LISTS = [f"['{sentence}' 'view {number}']" for number, sentence in enumerate(WORDS)]
+TUPLES = [repr(tuple(json.loads(one))) for one in JSON_LISTS]
+PRINTED_BYTES = [repr(sentence.encode()) for sentence in WORDS]
+# One begins as two bytes of a JXL do.
+DIGESTS = [base64.b64encode(b"\xff\x0a" + bytes(range(number, number + 62))).decode() for number in NUMBERS]
+ROWS_OF_TEXT = [{"text": f"text {number}"} for number in range(3)]
 OBJECTS = [json.dumps({"en": sentence, "de": sentence}) for sentence in WORDS]
 LIKE_LISTS = ["[2021]", "[a] b", "{a}", "[1, 2]", "[", "{'a'}", "[...]", "(a)", "{1}", "['a"]
+PLAIN = r"(it's |a )?(picture numbered|view) \d+( with some words)?"
 NUM_BOTH = 2 * NUMBER
+
+
+def base64s(format: str) -> list[str]:
+    return [base64.b64encode(encoded(number, format)).decode() for number in NUMBERS]
+
+
+AVIFS = [{"blob": blob, "text": text} for blob, text in zip(base64s("AVIF"), WORDS, strict=True)]
 
 
 def captioned_files(texts: Sequence[str]) -> list[tuple[str | bytes, bytes]]:
@@ -187,16 +200,32 @@ TEXTS = (
     Case("SVG beside captions", tables({"drawing": SVG, "caption": WORDS}), refused="SVG markup in the column drawing"),
     Case("SVG beside captions of lines", lines_of([{"img": SVG[n], "text": WORDS[n]} for n in NUMBERS]), refused="column img"),
     Case("some SVG among pictures", tables({"image": [*URIS[1:], SVG[0]], "caption": WORDS}), 9, 9, 1, says="1 image is SVG"),
-    Case("lists in JSON", tables({"image": PICTURES, "caption": JSON_LISTS}), NUM_BOTH, NUM_BOTH),
-    Case("lists as Python prints them", tables({"image": PICTURES, "caption": PRINTED_LISTS}), NUM_BOTH, NUM_BOTH),
+    Case("lists in JSON", tables({"image": PICTURES, "caption": JSON_LISTS}), NUM_BOTH, NUM_BOTH, texts=PLAIN),
+    Case("lists as Python prints them", tables({"image": PICTURES, "caption": PRINTED_LISTS}), NUM_BOTH, NUM_BOTH, texts=PLAIN),
     Case("lists as numpy prints them", tables({"image": PICTURES, "caption": NUMPY_LISTS}), refused=r"printed list.*\(10\)"),
     Case("lists in JSON without pictures", tables({"captions": JSON_LISTS}), documents=NUM_BOTH),
     Case("lists in lines", lines_of([{"captions": json.loads(one)} for one in JSON_LISTS]), documents=NUM_BOTH),
     Case("lists in JSON in lines", lines_of([{"captions": one} for one in JSON_LISTS]), documents=NUM_BOTH),
-    Case("lists in JSON in a folder", files_of(captioned_files(JSON_LISTS)), NUM_BOTH, NUM_BOTH),
+    Case("lists in JSON in a folder", files_of(captioned_files(JSON_LISTS)), NUM_BOTH, NUM_BOTH, texts=PLAIN),
     Case("lists in JSON in a tar", tar_of(captioned_files(JSON_LISTS)), NUM_BOTH, NUM_BOTH),
     Case("objects as captions", tables({"image": PICTURES, "caption": OBJECTS}), refused=r"caption is a JSON object.*\(10\)"),
     Case("captions like lists", tables({"image": PICTURES, "caption": LIKE_LISTS}), NUMBER, NUMBER),
+    Case("tuples as Python prints them", tables({"image": PICTURES, "caption": TUPLES}), NUM_BOTH, NUM_BOTH, texts=PLAIN),
+    Case("bytes as Python prints them", tables({"image": PICTURES, "caption": PRINTED_BYTES}), NUMBER, NUMBER, texts=PLAIN),
+    Case("BMP in base64 of no name", tables({"blob": base64s("BMP"), "caption": WORDS}), NUMBER, NUMBER),
+    Case(
+        "AVIF in base64 of no name",
+        lines_of(AVIFS),
+        NUMBER,
+        NUMBER,
+    ),
+    Case("digests in base64", tables({"blob": DIGESTS, "text": WORDS}), documents=NUMBER),
+    Case(
+        "lines without pictures among others",
+        lines_of([*({"image": uri, "text": text} for uri, text in zip(URIS, WORDS, strict=True)), *ROWS_OF_TEXT]),
+        *(NUMBER + 3, NUMBER),
+        says="3 text without a picture among rows that have one",
+    ),
     Case("lists as text", lines_of([{"text": one} for one in JSON_LISTS]), documents=NUMBER),
 )
 

@@ -59,6 +59,7 @@ def test_what_is_read_rejected_and_said(case: Case, tmp_path: Path, monkeypatch:
     assert counts.rows == counts.documents + counts.reasons.total() + counts.dropped
     assert re.search(case.says, said(counts)) if case.says else said(counts) == ""
     assert_texts_are_clean(documents)
+    assert all(re.fullmatch(case.texts or "(?s).*", text) for document in documents for text in document.texts)
 
 
 def assert_texts_are_clean(documents: list[Document]) -> None:

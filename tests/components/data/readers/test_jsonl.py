@@ -53,6 +53,22 @@ def test_jsonl_line_too_long_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert reasons(rejected) == [("a.jsonl line 2", "line over 64 MiB")]
 
 
+def test_jsonl_lines_that_end_in_returns_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.data.readers import jsonl as read_jsonl
+
+    monkeypatch.setattr(read_jsonl, "MAX_LINE_BYTES", 40)
+    for length in range(1, 14):
+        lines = [json.dumps({"text": f"{number:02d}{'x' * length}"}) for number in range(30)]
+        for end in ("\r", "\r\n", "\r\r\n"):
+            (tmp_path / "a.jsonl").write_bytes(end.join([*lines, json.dumps({"text": "y" * 60}), "[]"]).encode())
+            documents, rejected = read("jsonl", tmp_path / "a.jsonl")
+            assert [document.texts[0] for document in documents.values()] == [json.loads(line)["text"] for line in lines]
+            assert reasons(rejected) == [
+                ("a.jsonl line 31", "line over 64 MiB"),
+                ("a.jsonl line 32", "line is no JSON object"),
+            ]
+
+
 def test_jsonl_cut_gzip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     packed = gzip.compress(b'{"text": "hello"}\n' * 1000)
