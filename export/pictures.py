@@ -3,7 +3,7 @@
 Turned upright (EXIF), 16-bit grey to 8 bits by its high byte, transparency laid on black, the short side scaled to fit, the
 middle cropped, colours converted to sRGB where the file brings a profile that can be used.
 
-Tests hold this file and png_chunks.py equal to those of components/data/intake, which export may not import.
+Tests hold this file and png_chunks.py equal to those of components/data/ingest, which export may not import.
 
 Legend: N images; pixels are float [N, 3, height, width] in -1..1.
 """

@@ -5,7 +5,7 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.quarantine import read_keys
 from components.data.tokenizer import load_tokenizer
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts

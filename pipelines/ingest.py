@@ -6,7 +6,7 @@ ingest.corpora -> data/documents, data/tokenizer, data/requests, data/quarantine
 from __future__ import annotations
 
 from components.data.demonstration.example_requests import write_requests
-from components.data.intake.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
+from components.data.ingest.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
 from components.runtime.ancestors import check_ancestors
 from components.runtime.files import fresh_folder, manifest_of, write_json
 from pipelines import paths, stage

@@ -38,7 +38,7 @@ def _corpora(params: Params) -> dict[str, Any]:
     if not given:
         return {}
     # The readers' libraries take longer to import than all else here takes.
-    from components.data.readers.watched import corpus_fingerprint
+    from components.data.ingest.watched import corpus_fingerprint
 
     found = {corpus.name: corpus_fingerprint(corpus, not_below=paths.WRITTEN) for corpus in given}
     return {f"{name} {what}": entry._asdict() for name, parts in found.items() for what, entry in parts.items()}

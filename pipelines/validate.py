@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.data.gate.suites import judge_documents, judge_latents
 from components.data.quarantine import verdict_facts, write_quarantine
+from components.data.validate.suites import judge_documents, judge_latents
 from components.runtime.failure import GateRefused
 from components.runtime.files import write_json
 from pipelines import paths, stage
@@ -21,7 +21,7 @@ from pipelines.params import Params, load
 if TYPE_CHECKING:
     import pandas as pd
 
-    from components.data.gate.verdict import Verdict
+    from components.data.validate.verdict import Verdict
 
 DATA_DOCS = paths.REPORTS / "validate" / "data_docs"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, write_documents
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.data.quarantine import verdict_facts
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_json, write_manifest, write_text

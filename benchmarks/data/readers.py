@@ -119,7 +119,7 @@ def read(corpus_format: str, path: str, folder: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     from components.data.documents import SPLITS, document_parts
-    from components.data.intake.corpora import collect
+    from components.data.ingest.corpora import collect
     from pipelines.params import load
 
     params = load(ROOT / "params.yaml")

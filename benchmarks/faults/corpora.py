@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.faults.counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
-from components.data.intake.corpora import Collected, collect
-from components.data.intake.images import encode_png
+from components.data.ingest.corpora import Collected, collect
+from components.data.ingest.images import encode_png
 from components.runtime.files import write_json, write_manifest
 from pipelines.params import Params, load
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.faults.corpora import Read, caption, pairs, params_for, picture, read_in, tar_bytes
 from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
-from components.data.intake.decode_pool import decode_many
-from components.data.intake.decode_worker import DecodeFailure
+from components.data.ingest.decode_pool import decode_many
+from components.data.ingest.decode_worker import DecodeFailure
 from components.runtime.failure import GateRefused
 
 MOST_RSS_MIB, MOST_S = 1024, 2.0
@@ -182,7 +182,7 @@ def _decoders_peak_mib() -> float:
 
     peaks = [0.0]
     for child in psutil.Process().children():
-        if "components.data.intake.decode_worker" in child.cmdline():
+        if "components.data.ingest.decode_worker" in child.cmdline():
             status = Path(f"/proc/{child.pid}/status").read_text()
             peaks += [int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")]
     return max(peaks)

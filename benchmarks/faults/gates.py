@@ -50,8 +50,8 @@ def empty_corpora(setting: Setting) -> Found:
     """D11: corpora without a row, a table without rows, and columns that are null throughout."""
     import pandas as pd
 
-    from components.data.gate.expectations import Check, judge, row_rule
-    from components.data.gate.suites import judge_documents
+    from components.data.validate.expectations import Check, judge, row_rule
+    from components.data.validate.suites import judge_documents
 
     trials, plain = [], []
     for what, format, name, data in (

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.documents import Document, ImageSegment, document_name
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.tokenizer import TextTokenizer, token_stream
 
 FILE = "table.parquet"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.demonstration.scenes import Pair, SceneObject, describe
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.tokenizer import TextTokenizer
 from components.evaluation import language
 from components.evaluation.captions import caption_images, score_captions

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from components.data.documents import read_documents
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.runtime.cluster import device, num_training_workers, start_ray
 from components.runtime.failure import BadInput
 from components.runtime.files import MANIFEST, digest, sha256, written_whole

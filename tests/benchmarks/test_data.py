@@ -13,7 +13,7 @@ from benchmarks.data import __main__ as data
 from benchmarks.data import encode, kills, loader, packing, readers
 from benchmarks.data.corpus import Corpus, make_documents, write_corpus
 from components.data.documents import read_documents
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.shards import open_shard
 from components.runtime.files import read_manifest
 

@@ -23,7 +23,7 @@ HOMES = {
     "ray": {
         f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")
     },
-    "great_expectations": {"components/data/gate/expectations.py"},
+    "great_expectations": {"components/data/validate/expectations.py"},
     "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/latents/autoencoder.py"},
 }

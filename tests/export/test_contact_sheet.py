@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.contact_sheet import CELL_WIDTH_PX, NUM_COLUMNS, PICTURE_PX, TEXT_PX, Cell, contact_sheet
-from tests.components.data.intake.test_images import TURNS, encoded, quadrants
+from tests.components.data.ingest.test_images import TURNS, encoded, quadrants
 
 # Middles of the upper left, upper right and lower left quarter of the first cell's picture.
 QUARTERS = {(44, 44): (250, 0, 0), (44, 116): (0, 250, 0), (116, 44): (0, 0, 250)}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from components.data.intake import png_chunks as corpus_chunks
-from components.data.intake.images import ImageError, decode_png, to_square_png
+from components.data.ingest import png_chunks as corpus_chunks
+from components.data.ingest.images import ImageError, decode_png, to_square_png
 from export import png_chunks as export_chunks
 from export.failure import BadPrompt
 from export.pictures import TOO_MANY_PIXELS, TOO_MUCH_MEMORY, read_pixels
 from model.latents.autoencoder import to_images
-from tests.components.data.intake.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
+from tests.components.data.ingest.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
 from tests.export.conftest import png
 
 SWAPPED = icc(b"RGB ", 1.0, r=GREEN, g=RED, b=BLUE)

@@ -163,10 +163,10 @@ EVALUATION = (
 DATA_AND_DOORS = (
     Listed(
         "splits by a hash that changes with the process",
-        "components/data/intake/splits.py",
+        "components/data/ingest/splits.py",
         'int.from_bytes(digest[:8], "big") / 2**64',
         "(hash(digest) % 2**64) / 2**64",
-        ("tests/components/data/intake/test_splits.py",),
+        ("tests/components/data/ingest/test_splits.py",),
     ),
     Listed(
         "the stage's lock is not taken",
@@ -271,7 +271,7 @@ ANCESTORS_AND_STORES = (
     ),
     Listed(
         "hidden files are data",
-        "components/data/readers/passed_over.py",
+        "components/data/ingest/readers/passed_over.py",
         'return name.startswith((".", "~")) or name.lower() in SYSTEM_NAMES',
         "return name.lower() in SYSTEM_NAMES",
         ("tests/components/data/test_real_inputs.py",),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, write_documents
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.runtime.failure import BadInput, GateRefused
 from components.runtime.files import read_manifest, write_manifest
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels

@@ -27,7 +27,7 @@ from components.data.documents import (
     write_documents,
 )
 from components.data.encode.latents import EncodeSettings, encode_part
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.data.quarantine import verdict_facts
 from components.data.shards import shard_path, write_shard
 from components.data.tokenizer import train_tokenizer

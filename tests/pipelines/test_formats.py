@@ -15,7 +15,7 @@ import torch
 from components.data.documents import SPLITS, Document, read_documents
 from components.data.encode.assembly import assemble
 from components.data.encode.encoding import PartEncoder, plan
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.loader import PackedRows
 from components.data.tokenizer import load_tokenizer
 from components.runtime.files import fresh_folder, read_json, write_manifest

@@ -13,7 +13,7 @@ import torch
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.documents_table import document_row, write_table
 from components.data.encode.encoding import PartEncoder, plan
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.data.loader import PackedRows
 from components.data.quarantine import read_keys
 from components.data.shards import open_shard, shard_paths

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import SPLITS, Document, read_documents
-from components.data.intake.images import decode_png, encode_png
+from components.data.ingest.images import decode_png, encode_png
 from components.data.tokenizer import load_tokenizer, token_stream
 from components.runtime.ancestors import content_digest
 from components.runtime.failure import BadInput, GateRefused

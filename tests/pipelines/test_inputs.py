@@ -15,14 +15,14 @@ import pytest
 
 from benchmarks.faults.bytes import run_dvc
 from benchmarks.faults.repro import project, set_params
-from components.data.intake.corpora import collect
+from components.data.ingest.corpora import collect
 from components.runtime.failure import BadInput
 from components.training.perceptual import load_lpips
 from components.training.pretrained import load_pretrained
 from pipelines import infer, inputs, paths, stage
 from pipelines.params import Params, load
 from tests.components.data.corpora import IMAGE_STRUCT, pairs, picture, tar_bytes, write_jsonl, write_parquet
-from tests.components.data.readers.test_s3 import endpoint, put
+from tests.components.data.ingest.readers.test_s3 import endpoint, put
 
 ROOT = Path(__file__).parents[2]
 LONG_AGO_NS = 10**18 + 123_456_789

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from components.data.config import ProseConfig, SplitShares
 from components.data.documents import Document, TextSegment
-from components.data.intake.splits import split_of
+from components.data.ingest.splits import split_of
 from components.runtime.failure import BadInput
 
 # Folders of the library's source tree that hold tests, tools with data as code, or installed packages.

@@ -16,7 +16,7 @@ import numpy as np
 
 from components.data.config import ScenesConfig, SplitShares
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 
 SCENE_SIDE_PX = 32
 CELL_SIDE_PX = 16

@@ -30,7 +30,7 @@ CODE = (
     "components/data/encode/encoding.py",
     "components/data/encode/latents.py",
     "components/data/encode/variants.py",
-    "components/data/intake/images.py",
+    "components/data/ingest/images.py",
     "components/data/shards.py",
     "components/data/tokenizer.py",
     "model/latents/autoencoder.py",

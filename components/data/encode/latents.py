@@ -18,7 +18,7 @@ import torch
 
 from components.data.documents import Document, document_name
 from components.data.encode.variants import WHOLE, Views, views_of
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.shards import Shard, pack_keys
 from components.data.tokenizer import TextTokenizer, token_stream
 from components.runtime.failure import BadInput

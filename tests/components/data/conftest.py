@@ -13,7 +13,7 @@ from components.data.documents import Document, ImageSegment, Segment, TextSegme
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, Sources, plan
 from components.data.encode.latents import EncodeSettings
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.data.tokenizer import train_tokenizer
 from components.runtime.files import write_manifest
 from model.latents.autoencoder import Autoencoder

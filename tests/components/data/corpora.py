@@ -18,9 +18,9 @@ import pytest
 from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
 from components.data.content_config import DuplicatesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
-from components.data.intake.images import OWN_RULES, encode_png
-from components.data.intake.rejected import Rejected
-from components.data.readers.corpus import read_corpus
+from components.data.ingest.corpus import read_corpus
+from components.data.ingest.images import OWN_RULES, encode_png
+from components.data.ingest.rejected import Rejected
 
 Members = Sequence[tuple[str, bytes]]
 

@@ -13,7 +13,7 @@ import torch
 
 from components.data.documents import Document, TextSegment
 from components.data.encode.packing import open_packing, pack, write_packing
-from components.data.intake.images import decode_png
+from components.data.ingest.images import decode_png
 from components.data.loader import PackedRows, rows_of_step, uniform
 from components.data.quarantine import Quarantined, write_quarantine
 from components.data.shards import Shard, open_shard, pack_keys, shard_keys, shard_path, shard_paths, write_shard

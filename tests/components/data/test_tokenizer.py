@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from components.data.demonstration.scenes import COLOURS, DIGIT_WORDS, PHRASINGS, PLACES, SceneObject, describe
 from components.data.documents import Document, ImageSegment, TextSegment
-from components.data.intake.text_rules import TextError, check_text
+from components.data.ingest.text_rules import TextError, check_text
 from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, load_tokenizer, token_stream, train_tokenizer
 from components.runtime.failure import BadInput
 

@@ -10,7 +10,7 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.data.tokenizer import TextTokenizer
 from components.evaluation import judge as judge_module
 from components.evaluation.config import EvaluateConfig, JudgeConfig

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, TextSegment, write_documents
-from components.data.intake.images import encode_png
+from components.data.ingest.images import encode_png
 from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
 from components.runtime.files import write_manifest

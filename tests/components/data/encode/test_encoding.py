@@ -15,7 +15,7 @@ from components.data.encode.encoding import PartEncoder, Sources, plan, unfinish
 from components.data.encode.latents import EncodedPart, EncodeSettings, encode_part
 from components.data.encode.packing import open_packing
 from components.data.encode.variants import Views, views_of
-from components.data.intake.images import decode_png, encode_png
+from components.data.ingest.images import decode_png, encode_png
 from components.data.loader import PackedRows
 from components.data.shards import check_shard, open_shard, shard_keys, shard_paths
 from components.data.tokenizer import load_tokenizer

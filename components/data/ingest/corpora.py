@@ -1,0 +1,215 @@
+"""All corpora as one folder of documents and a tokenizer, without one of them held in memory.
+
+Every row that is read becomes a document, or is set aside, or is dropped as a duplicate: the three are counted where they
+end up, and their sum is checked against the rows. What lies in a corpus and is no row is counted beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from components.data.config import CorpusConfig, IngestConfig
+from components.data.demonstration.scenes import Pair, kept_out_pairs
+from components.data.documents import SPLITS, Document, DocumentWriter, read_documents
+from components.data.documents_table import document_row, write_table
+from components.data.ingest.corpus import check_paths, read_samples
+from components.data.ingest.duplicates import DuplicateFinder
+from components.data.ingest.readers.corpus_files import Reading
+from components.data.ingest.readers.passed_over import PassedOver
+from components.data.ingest.rejected import Quarantine, Rejected, refuse_above
+from components.data.tokenizer import TextTokenizer, train_tokenizer
+from components.runtime.files import fresh_folder, write_manifest
+from components.runtime.progress import Progress
+
+KIND = "documents"
+
+
+@dataclass
+class CorpusCounts:
+    """What became of one corpus.
+
+    samples: rows as they lie in its files. rows: documents that those stand for (an image with five captions: five).
+    documents: kept. reasons: rows set aside, by reason. dropped: rows left out as duplicates. duplicates: met before, by
+    kind, dropped or not. notes: what was passed over in rows that were kept. passed_over: files, members and lines that are
+    no rows. is_capped: stopped at max_documents.
+    """
+
+    samples: int = 0
+    rows: int = 0
+    documents: int = 0
+    dropped: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    is_capped: bool = False
+
+    def report(self) -> dict[str, Any]:
+        """For counts.json; rows = documents + quarantined + duplicates_dropped."""
+        quarantined = self.reasons.total()
+        assert self.rows == self.documents + quarantined + self.dropped, f"rows were lost or doubled: {self}"
+        return {
+            "samples": self.samples,
+            "rows": self.rows,
+            "documents": self.documents,
+            "quarantined": quarantined,
+            "duplicates_dropped": self.dropped,
+            "reasons": dict(sorted(self.reasons.items())),
+            "duplicates": dict(sorted(self.duplicates.items())),
+            "notes": dict(sorted(self.notes.items())),
+            "passed_over": self.passed_over.report(),
+            "stopped_at_max_documents": self.is_capped,
+        }
+
+
+class Collected(NamedTuple):
+    """records: part file -> documents in it. corpora: corpus name -> what became of it."""
+
+    records: dict[str, int]
+    corpora: dict[str, CorpusCounts]
+
+    @property
+    def num_documents(self) -> int:
+        return sum(self.records.values())
+
+    @property
+    def num_train(self) -> int:
+        return sum(number for name, number in self.records.items() if name.startswith("train/"))
+
+
+class Sinks(NamedTuple):
+    """Where rows end up. writers: one a split."""
+
+    writers: Mapping[str, DocumentWriter]
+    quarantine: Quarantine
+    duplicates: DuplicateFinder
+
+
+def collect(config: IngestConfig, folder: Path, quarantine: Path) -> Collected:
+    """Read every corpus into `folder`'s part files, one set a split; rejected rows go into the file `quarantine`.
+
+    GateRefused when too large a share of one corpus is rejected; the quarantine file is written before.
+    """
+    for corpus in config.corpora:
+        check_paths(corpus)
+    # Arrow's own allocator keeps what is given back to it, 15 MiB more with every ten times as many rows.
+    pa.set_memory_pool(pa.system_memory_pool())
+    fresh_folder(folder)
+    corpora: dict[str, CorpusCounts] = {}
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(DocumentWriter(folder, split, config.documents_per_file)) for split in SPLITS}
+        sinks = Sinks(writers, stack.enter_context(Quarantine(quarantine)), DuplicateFinder(config.duplicates))
+        for corpus in config.corpora:
+            corpora[corpus.name] = counts = _take(corpus, config, sinks)
+            refuse_above(
+                config.max_quarantined_share,
+                counts.reasons,
+                counts.rows,
+                what=f"the corpus {corpus.name!r}",
+                quarantine=quarantine,
+                key="ingest.max_quarantined_share",
+            )
+    records = {name: number for writer in writers.values() for name, number in writer.records.items()}
+    collected = Collected(records, corpora)
+    written, counted = collected.num_documents, sum(counts.documents for counts in corpora.values())
+    assert written == counted, f"{counted} documents were kept and {written} written"
+    return collected
+
+
+def learn_tokenizer(config: IngestConfig, folder: Path, collected: Collected) -> TextTokenizer:
+    """A tokenizer of the training split's texts: held-out text must not shape the vocabulary it is measured with."""
+    with Progress("ingest: texts for the tokenizer", unit="documents", total=collected.num_train) as progress:
+        texts = (text for document in progress.over(read_documents(folder, "train")) for text in document.texts)
+        return train_tokenizer(texts, config.vocab_size)
+
+
+def finish(
+    config: IngestConfig, folder: Path, collected: Collected, tokenizer: TextTokenizer, ancestors: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write the documents' table and, last, the manifest; returns the report of the whole ingest.
+
+    ancestors: of the documents, whose table counts the tokenizer's tokens.
+    """
+    with Progress("ingest: documents described", unit="documents", total=collected.num_documents) as progress:
+        table = write_table(folder, (document_row(document, tokenizer) for document in progress.over(_all(folder))))
+    assert table.num_rows == collected.num_documents, (
+        f"{table.num_rows} of {collected.num_documents} documents are in the table"
+    )
+    pairs = [list(pair) for pair in kept_out(config)]
+    per_split = {split: sum(entry["documents"] for entry in table.counts.get(split, {}).values()) for split in SPLITS}
+    write_manifest(
+        folder,
+        kind=KIND,
+        records={**collected.records, "table.parquet": table.num_rows},
+        num_documents=per_split,
+        kept_out_pairs=pairs,
+        image_side_px=config.image_side_px,
+        ancestors=ancestors,
+        weights={corpus.name: corpus.weight for corpus in config.corpora},
+    )
+    return {
+        "splits": table.counts,
+        "corpora": {name: counts.report() for name, counts in collected.corpora.items()},
+        "kept_out_pairs": pairs,
+        "vocab_size": tokenizer.vocab_size,
+        "image_side_px": config.image_side_px,
+    }
+
+
+def kept_out(config: IngestConfig) -> tuple[Pair, ...]:
+    """The digit-colour pairs that no document shows; none without a corpus of scenes."""
+    return kept_out_pairs(config.scenes.num_kept_out_pairs, config.seed) if has_scenes(config) else ()
+
+
+def has_scenes(config: IngestConfig) -> bool:
+    return any(corpus.format == "digit_scenes" for corpus in config.corpora)
+
+
+def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCounts:
+    """Read one corpus to its end, or to its cap, into the sinks."""
+    reading = Reading()
+    counts = CorpusCounts(passed_over=reading.passed_over)
+    before = Counter(sinks.duplicates.counts)
+    with Progress(f"ingest {corpus.name}", unit="rows") as progress, closing(read_samples(corpus, config, reading)) as samples:
+        for sample in samples:
+            counts.samples += 1
+            for outcome in sample:
+                counts.rows += 1
+                if isinstance(outcome, Rejected):
+                    sinks.quarantine.add(outcome)
+                elif _keep(outcome.document, sinks):
+                    counts.documents += 1
+                    counts.notes.update(outcome.notes)
+                else:
+                    counts.dropped += 1
+                counts.is_capped = counts.documents == corpus.max_documents > 0
+                if counts.is_capped:
+                    break
+            progress.at(counts.rows, share=lambda: max(reading.share(), counts.documents / (corpus.max_documents or math.inf)))
+            if counts.is_capped:
+                break
+    counts.reasons = sinks.quarantine.reasons.get(corpus.name, Counter())
+    counts.duplicates = sinks.duplicates.counts - before
+    return counts
+
+
+def _keep(document: Document, sinks: Sinks) -> bool:
+    """Write the document, unless it is a duplicate to be left out."""
+    assert document.split is not None, f"{document.key} has no split"
+    if sinks.duplicates.see(document).drop:
+        return False
+    sinks.writers[document.split].add(document)
+    return True
+
+
+def _all(folder: Path) -> Iterator[Document]:
+    for split in SPLITS:
+        yield from read_documents(folder, split)

@@ -1,0 +1,79 @@
+"""JSONL files become documents, with bad lines set aside one by one and cut files refused by name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from components.runtime.failure import BadInput
+from tests.components.data.corpora import read, reasons
+
+
+def test_jsonl_good_and_bad_lines(tmp_path: Path) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"text": "first"}',
+        b"",
+        json.dumps({"content": "second \u00e9", "id": "same"}).encode() + b"\r",
+        b'{"text": "cut',
+        b'{"text": "bad \xff"}',
+        b'{"text": "\\ud800 lone"}',
+        b'["text"]',
+        b'{"other": 1}',
+        b'{"text": 5}',
+        b'{"text": "dup", "id": "same"}',
+        b"[" * 100_000,
+        b'{"text": "<|boi|> last"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    documents, rejected = read("jsonl", tmp_path / "a.jsonl")
+    assert [document.texts[0] for document in documents.values()] == ["first", "second \u00e9", "<|boi|> last"]
+    assert reasons(rejected) == [
+        ("a.jsonl line 4", "broken JSON"),
+        ("a.jsonl line 5", "invalid UTF-8"),
+        ("a.jsonl line 6", "invalid UTF-8"),
+        ("a.jsonl line 7", "line is no JSON object"),
+        ("a.jsonl line 8", "missing text"),
+        ("a.jsonl line 9", "text is not text"),
+        ("a.jsonl line 10", "duplicate key"),
+        ("a.jsonl line 11", "broken JSON"),
+    ]
+
+
+def test_jsonl_line_too_long_to_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.data.ingest.readers import jsonl as read_jsonl
+
+    monkeypatch.setattr(read_jsonl, "MAX_LINE_BYTES", 40)
+    lines = ['{"text": "short"}', json.dumps({"text": "x" * 200}), '{"text": "after it"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    documents, rejected = read("jsonl", tmp_path / "a.jsonl")
+    assert [document.texts[0] for document in documents.values()] == ["short", "after it"]
+    assert reasons(rejected) == [("a.jsonl line 2", "line over 64 MiB")]
+
+
+def test_jsonl_lines_that_end_in_returns_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.data.ingest.readers import jsonl as read_jsonl
+
+    monkeypatch.setattr(read_jsonl, "MAX_LINE_BYTES", 40)
+    for length in range(1, 14):
+        lines = [json.dumps({"text": f"{number:02d}{'x' * length}"}) for number in range(30)]
+        for end in ("\r", "\r\n", "\r\r\n"):
+            (tmp_path / "a.jsonl").write_bytes(end.join([*lines, json.dumps({"text": "y" * 60}), "[]"]).encode())
+            documents, rejected = read("jsonl", tmp_path / "a.jsonl")
+            assert [document.texts[0] for document in documents.values()] == [json.loads(line)["text"] for line in lines]
+            assert reasons(rejected) == [
+                ("a.jsonl line 31", "line over 64 MiB"),
+                ("a.jsonl line 32", "line is no JSON object"),
+            ]
+
+
+def test_jsonl_cut_gzip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    packed = gzip.compress(b'{"text": "hello"}\n' * 1000)
+    path.write_bytes(packed)
+    assert len(read("jsonl", path)[0]) == 1000
+    path.write_bytes(packed[:-12])
+    with pytest.raises(BadInput, match=r"a\.jsonl\.gz"):
+        read("jsonl", path)
