@@ -30,7 +30,7 @@ def main() -> None:
     keep_freed_memory()  # as every training worker does
     torch.set_num_threads(arguments.threads)
     work = QUICK if arguments.quick else FULL
-    size = work.size._replace(width=arguments.width or work.size.width)
+    size = work.size._replace(hidden_size=arguments.width or work.size.hidden_size)
     trained = new_trained(config_of(size), compiled=work.compiled and not arguments.eager)
     documents = make_documents(work, arguments.documents)
     trained.model.train()

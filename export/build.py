@@ -70,7 +70,7 @@ def build_bundle(
 
 def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int) -> GenerationConfig:
     """The sizes that generation needs; raises ExportRefused where the parts do not fit each other."""
-    if not config.modalities or len(config.image.patch) != 2:
+    if not config.modalities or len(config.image.patch_size) != 2:
         names = ", ".join(modality.name for modality in config.modalities) or "none"
         raise ExportRefused(f"a bundle wants images as the model's first modality, patches of two axes; it has: {names}")
     scale, image = autoencoder.pixels_per_latent, config.image
@@ -79,19 +79,21 @@ def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_
             f"the autoencoder has {autoencoder.latent_channels} latent channels and the model was trained on"
             f" {image.channels}; train the model on latents of this autoencoder"
         )
-    height_px, width_px = (scale * side for side in image.patch)
+    height_px, width_px = (scale * side for side in image.patch_size)
     if image_side_px % height_px or image_side_px % width_px:
         raise ExportRefused(f"images of {image_side_px} px do not cut into patches of {height_px} x {width_px} px")
     generation = GenerationConfig(
         image_side_px=image_side_px,
         latent_side=image_side_px // scale,
         latent_channels=image.channels,
-        max_length=config.max_length,
+        max_length=config.max_position_embeddings,
         opset=opset,
     )
     needed = story_length(config, generation.num_patches(image))
-    if needed > config.max_length:
-        raise ExportRefused(f"an image with a short prompt takes {needed} positions, the model holds {config.max_length}")
+    if needed > config.max_position_embeddings:
+        raise ExportRefused(
+            f"an image with a short prompt takes {needed} positions, the model holds {config.max_position_embeddings}"
+        )
     return generation
 
 

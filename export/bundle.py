@@ -59,7 +59,7 @@ class GenerationConfig:
 
     def num_patches(self, image: Modality) -> int:
         """Positions that one image takes between its begin and end tokens."""
-        return math.prod(length // side for length, side in zip(self.image_shape, image.patch, strict=True))
+        return math.prod(length // side for length, side in zip(self.image_shape, image.patch_size, strict=True))
 
 
 class Bundle(NamedTuple):

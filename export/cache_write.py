@@ -16,20 +16,20 @@ from torch import Tensor
 
 
 @torch.library.custom_op("transfusion::write_cache", mutates_args=())
-def write_cache(cache: Tensor, new: Tensor, write_at: Tensor) -> Tensor:
-    """The cache [B, H, T, D] with new [B, H, S, D] at columns write_at .. write_at + S - 1; write_at int64 [B]."""
-    return scatter_cache(cache, new, write_at)
+def write_cache(cache: Tensor, new: Tensor, cache_position: Tensor) -> Tensor:
+    """The cache [B, H, T, D] with new [B, H, S, D] at columns cache_position .. + S - 1; cache_position int64 [B]."""
+    return scatter_cache(cache, new, cache_position)
 
 
 @write_cache.register_fake
-def _write_cache_shape(cache: Tensor, new: Tensor, write_at: Tensor) -> Tensor:
+def _write_cache_shape(cache: Tensor, new: Tensor, cache_position: Tensor) -> Tensor:
     return torch.empty_like(cache)
 
 
-def scatter_cache(cache: Tensor, new: Tensor, write_at: Tensor) -> Tensor:
+def scatter_cache(cache: Tensor, new: Tensor, cache_position: Tensor) -> Tensor:
     """The same in plain torch operators, which become ScatterND at opset 23."""
     row = torch.arange(cache.shape[0], device=cache.device)[:, None]
-    column = write_at[:, None] + torch.arange(new.shape[2], device=cache.device)
+    column = cache_position[:, None] + torch.arange(new.shape[2], device=cache.device)
     return cache.transpose(1, 2).index_put((row, column), new.transpose(1, 2)).transpose(1, 2)
 
 
@@ -39,7 +39,7 @@ def onnx_translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]
         return {}
     from onnxscript.onnx_opset import opset24
 
-    def translate(cache: Any, new: Any, write_at: Any) -> Any:
-        return opset24.TensorScatter(cache, new, write_at, axis=-2, mode="linear")
+    def translate(cache: Any, new: Any, cache_position: Any) -> Any:
+        return opset24.TensorScatter(cache, new, cache_position, axis=-2, mode="linear")
 
     return {torch.ops.transfusion.write_cache.default: translate}

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from export.parity import Difference, difference
 from model.batch import Batch, Latents
 from model.config import ModelConfig
-from model.generation.engine import Engine, StepInputs
+from model.step import Engine, StepInputs
 from model.transfusion import Transfusion
 
 PREFIX_LENGTHS = (5, 9)
@@ -78,15 +78,15 @@ def _sizes(config: ModelConfig, num_patches: int) -> list[int]:
 
 def _random_story(config: ModelConfig, num_patches: int, seed: int) -> Story:
     generator, num_rows = torch.Generator().manual_seed(seed), len(PREFIX_LENGTHS)
-    begins = [modality.begin_id for modality in config.modalities]
+    begins = [modality.begin_token_id for modality in config.modalities]
     prefixes = tuple(torch.randint(5, config.vocab_size, (length,), generator=generator) for length in PREFIX_LENGTHS)
     for prefix in prefixes:
-        prefix[0], prefix[-1] = config.bos_id, begins[0]
+        prefix[0], prefix[-1] = config.bos_token_id, begins[0]
     passages = []
     for number, (modality, size) in enumerate(zip(config.modalities, _sizes(config, num_patches), strict=True)):
-        shape = (num_rows, size, modality.patch_width)
+        shape = (num_rows, size, modality.patch_dim)
         after = torch.randint(5, config.vocab_size, (num_rows, NUM_AFTER), generator=generator)
-        after[:, 0] = modality.end_id
+        after[:, 0] = modality.end_token_id
         if number + 1 < len(begins):
             after[:, -1] = begins[number + 1]
         *noised, clean = (torch.randn(shape, generator=generator) for _ in range(len(TIMES) + 1))
@@ -125,29 +125,29 @@ def _through_engine(engine: Engine, story: Story) -> dict[str, Tensor]:
     return found
 
 
-def _text(config: ModelConfig, ids: Tensor, write_at: Tensor) -> StepInputs:
-    column = write_at.unsqueeze(1) + torch.arange(ids.shape[1])
-    return _inputs(ids, torch.zeros(*ids.shape, config.patch_width), 0, 0.0, column, column)
+def _text(config: ModelConfig, ids: Tensor, cache_position: Tensor) -> StepInputs:
+    column = cache_position.unsqueeze(1) + torch.arange(ids.shape[1])
+    return _inputs(ids, torch.zeros(*ids.shape, config.patch_dim), 0, 0.0, column, column)
 
 
-def _latent(config: ModelConfig, number: int, patches: Tensor, time: float, write_at: Tensor) -> StepInputs:
-    column = write_at.unsqueeze(1) + torch.arange(patches.shape[1])
-    patches = pad(patches, (0, config.patch_width - patches.shape[-1]))
+def _latent(config: ModelConfig, number: int, patches: Tensor, time: float, cache_position: Tensor) -> StepInputs:
+    column = cache_position.unsqueeze(1) + torch.arange(patches.shape[1])
+    patches = pad(patches, (0, config.patch_dim - patches.shape[-1]))
     return _inputs(torch.zeros_like(column), patches, number + 1, time, column, column[:, -1:].expand_as(column))
 
 
-def _inputs(ids: Tensor, patches: Tensor, kind: int, time: float, column: Tensor, q_last: Tensor) -> StepInputs:
+def _inputs(ids: Tensor, patches: Tensor, kind: int, time: float, column: Tensor, kv_end: Tensor) -> StepInputs:
     num_rows, length = ids.shape
     return StepInputs(
-        ids=ids,
+        input_ids=ids,
         patches=patches,
-        kind=torch.full_like(ids, kind),
+        token_type_ids=torch.full_like(ids, kind),
         time=torch.full((num_rows,), time),
-        position=column,
-        q_last=q_last,
-        write_at=column[:, 0],
-        read_at=torch.full((num_rows,), length - 1),
-        num_keys=int(column.max()) + 1,
+        position_ids=column,
+        kv_end=kv_end,
+        cache_position=column[:, 0],
+        logits_index=torch.full((num_rows,), length - 1),
+        kv_length=int(column.max()) + 1,
         grids=((length,) if kind else (),) * num_rows,
     )
 
@@ -171,7 +171,7 @@ def _through_forward(model: Transfusion, story: Story) -> dict[str, Tensor]:
     for passage in story.passages:
         start = start + passage.clean.shape[1]
         for index in range(NUM_AFTER):
-            found[_after(passage.name, index)] = model.head(hidden.stream[start + index]).float()
+            found[_after(passage.name, index)] = model.head(hidden.states[start + index]).float()
         start = start + NUM_AFTER
     return found
 
@@ -205,9 +205,9 @@ def _batch(story: Story) -> Batch:
         latents.append(
             Latents(
                 patches=passage.clean.flatten(0, 1),
-                patch_at=(block + length * torch.arange(num_rows).unsqueeze(1)).flatten(),
-                patch_image=torch.arange(num_rows).repeat_interleave(size),
-                image_sample=torch.arange(num_rows),
+                patch_positions=(block + length * torch.arange(num_rows).unsqueeze(1)).flatten(),
+                latent_index=torch.arange(num_rows).repeat_interleave(size),
+                sample_index=torch.arange(num_rows),
                 time_limit=torch.ones(num_rows),
                 grids=((size,),) * num_rows,
             )

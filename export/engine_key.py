@@ -80,7 +80,7 @@ def step_profiles(config: ModelConfig, num_patches: int, max_rows: int) -> tuple
 
     num_patches: of one image. It is denoised in blocks of so many positions, and committed in one with its end token.
     """
-    longest = config.max_length
+    longest = config.max_position_embeddings
     rows, keys = Range(1, max_rows, max_rows), Range(1, longest, longest)
     prefill = Range(1, min(longest // 4 + 1, longest - 1), longest - 1)
     return (
@@ -104,13 +104,13 @@ def profile_for(profiles: tuple[Profile, ...], num_rows: int, num_positions: int
 
 def input_shapes(config: ModelConfig, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Input name -> its least, best and largest shape in `profile`."""
-    cache_shape = (-1, config.num_heads, config.max_length, config.head_width)
+    cache_shape = (-1, config.num_attention_heads, config.max_position_embeddings, config.head_dim)
     shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
     for name, dims in STEP_DIMS.items():
         ranges = [getattr(profile, dims[axis]) for axis in sorted(dims)]
-        tail = (config.patch_width,) if name == "patches" else ()
+        tail = (config.patch_dim,) if name == "patches" else ()
         shapes[name] = tuple((*(getattr(size, bound) for size in ranges), *tail) for bound in Range._fields)
-    for name in cache_names("cache", config.num_layers):
+    for name in cache_names("cache", config.num_hidden_layers):
         shapes[name] = tuple((getattr(profile.batch, bound), *cache_shape[1:]) for bound in Range._fields)
     return shapes
 

@@ -21,7 +21,7 @@ from export.graph_names import STEP_INPUTS, STEP_OUTPUTS, cache_names
 from export.manifest import AGAIN
 from export.step_tensors import StepTensors
 from model.config import ModelConfig
-from model.generation.engine import StepInputs, StepOutput
+from model.step import StepInputs, StepOutput
 
 _NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64}
 
@@ -63,15 +63,15 @@ def session_device(session: Any) -> torch.device:
 
 
 class OnnxRuntimeEngine:
-    """The step graph as a `model.generation.engine.Engine`; its outputs stay on its device."""
+    """The step graph as a `model.step.Engine`; its outputs stay on its device."""
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.session = open_session(path)
-        taken, given = (cache_names(prefix, config.num_layers) for prefix in ("cache", "present"))
+        taken, given = (cache_names(prefix, config.num_hidden_layers) for prefix in ("cache", "present"))
         check_interface(path, self.session, [*STEP_INPUTS, *taken], [*STEP_OUTPUTS, *given])
         self.device = session_device(self.session)
         self.config = config
-        self.max_length = config.max_length
+        self.max_length = config.max_position_embeddings
         self._tensors = StepTensors(config, self.device)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:

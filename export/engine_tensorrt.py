@@ -23,7 +23,7 @@ from export.engine_key import (
 from export.failure import ExportRefused
 from export.step_tensors import StepCall, StepTensors
 from model.config import ModelConfig
-from model.generation.engine import StepInputs, StepOutput
+from model.step import StepInputs, StepOutput
 
 
 def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine:
@@ -43,11 +43,11 @@ def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine
 
 
 class TensorrtEngine:
-    """A deserialised plan as a `model.generation.engine.Engine`; its outputs stay on its device."""
+    """A deserialised plan as a `model.step.Engine`; its outputs stay on its device."""
 
     def __init__(self, trt: Any, plan: Path, config: ModelConfig, profiles: tuple[Profile, ...]) -> None:
         self.config = config
-        self.max_length = config.max_length
+        self.max_length = config.max_position_embeddings
         self.device = torch.device("cuda", torch.cuda.current_device())
         self._profiles = profiles
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
@@ -63,7 +63,7 @@ class TensorrtEngine:
 
     def step(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepOutput:
         """Run the plan on the slots `rows`; their caches are written in place."""
-        context = self._contexts[profile_for(self._profiles, *inputs.ids.shape)]
+        context = self._contexts[profile_for(self._profiles, *inputs.input_ids.shape)]
         call = self._tensors.call(inputs, cache, rows)
         self._execute(context, call)
         return call.result

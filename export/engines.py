@@ -10,7 +10,7 @@ from export.bundle import Bundle
 from export.failure import ExportRefused
 from export.weights import load_weights
 from model.generation.eager import TorchEngine
-from model.generation.engine import Engine
+from model.step import Engine
 
 AUTO_ORDER = ("tensorrt", "onnxruntime")
 

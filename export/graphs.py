@@ -2,7 +2,7 @@
 
 The step graph is `Transfusion.step` made pure: caches come in and go out, and the active window of the cache is the
 length of one input. One graph serves prefill, text decoding, denoising in place and the commit of a finished latent, for any
-number of modalities with linear codecs. Where modalities have weights of their own, it computes every position with each of
+number of modalities with linear layers. Where modalities have weights of their own, it computes every position with each of
 them and takes one, because no shape in a graph may depend on values.
 
 Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, T cache length, D head
@@ -22,8 +22,8 @@ from export.failure import ExportRefused
 from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, STEP_OUTPUTS, cache_names
 from model.config import ModelConfig
 from model.experts import selected, shared
-from model.generation.engine import StepInputs
 from model.latents.autoencoder import Autoencoder
+from model.step import StepInputs
 from model.transfusion import Transfusion
 
 
@@ -54,20 +54,24 @@ class GraphSpec(NamedTuple):
 
 
 def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
-    """The step graph of `model` with slots of config.max_length columns; raises ExportRefused for a U-Net codec."""
+    """The step graph of `model`, with slots of all its positions; raises ExportRefused for a U-Net."""
     config = model.config
-    unets = [modality.name for modality in config.modalities if modality.codec == "unet"]
+    unets = [modality.name for modality in config.modalities if modality.patch_layers == "unet"]
     if unets:
         raise ExportRefused(
-            f"the U-Net codec of {', '.join(unets)} cannot be exported yet, because its work depends on the latents' sizes;"
-            " train with linear codecs, or run the model in torch"
+            f"the U-Net of {', '.join(unets)} cannot be exported yet, because its work depends on the latents' sizes;"
+            " train with linear patch layers, or run the model in torch"
         )
-    inputs = step_example(config, num_rows=3, num_positions=5, num_keys=9)
-    caches = cache_names("cache", config.num_layers)
+    inputs = step_example(config, num_rows=3, num_positions=5, kv_length=9)
+    caches = cache_names("cache", config.num_hidden_layers)
     dims = STEP_DIMS | {name: {0: "batch"} for name in caches}
     # A runtime's cache update wants a step shorter than the slot.
-    limits = {"batch": Limits(1, 65536), "step": Limits(1, config.max_length - 1), "keys": Limits(1, config.max_length)}
-    outputs = (*STEP_OUTPUTS, *cache_names("present", config.num_layers))
+    limits = {
+        "batch": Limits(1, 65536),
+        "step": Limits(1, config.max_position_embeddings - 1),
+        "keys": Limits(1, config.max_position_embeddings),
+    }
+    outputs = (*STEP_OUTPUTS, *cache_names("present", config.num_hidden_layers))
     return GraphSpec(STEP, StepGraph(model, opset=opset), inputs, outputs, dims, limits, num_trailing=len(caches))
 
 
@@ -88,21 +92,24 @@ def decoder_spec(autoencoder: Autoencoder) -> GraphSpec:
     return GraphSpec(DECODER, DecoderGraph(autoencoder), {"latents": example}, ("pixels",), dims, limits, num_trailing=0)
 
 
-def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, num_keys: int) -> dict[str, Tensor]:
+def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, kv_length: int) -> dict[str, Tensor]:
     """Inputs of the step graph with the given sizes, in its order; zeros where values do not matter."""
-    size, cache = (num_rows, num_positions), (num_rows, config.num_heads, config.max_length, config.head_width)
+    size, cache = (
+        (num_rows, num_positions),
+        (num_rows, config.num_attention_heads, config.max_position_embeddings, config.head_dim),
+    )
     inputs = {
-        "ids": torch.zeros(size, dtype=torch.int64),
-        "patches": torch.zeros(*size, config.patch_width),
-        "kind": torch.zeros(size, dtype=torch.int64),
+        "input_ids": torch.zeros(size, dtype=torch.int64),
+        "patches": torch.zeros(*size, config.patch_dim),
+        "token_type_ids": torch.zeros(size, dtype=torch.int64),
         "time": torch.zeros(num_rows),
-        "position": torch.zeros(size, dtype=torch.int64),
-        "q_last": torch.zeros(size, dtype=torch.int64),
-        "write_at": torch.zeros(num_rows, dtype=torch.int64),
-        "read_at": torch.zeros(num_rows, dtype=torch.int64),
-        "key_position": torch.arange(num_keys),
+        "position_ids": torch.zeros(size, dtype=torch.int64),
+        "kv_end": torch.zeros(size, dtype=torch.int64),
+        "cache_position": torch.zeros(num_rows, dtype=torch.int64),
+        "logits_index": torch.zeros(num_rows, dtype=torch.int64),
+        "key_position": torch.arange(kv_length),
     }
-    return inputs | {name: torch.zeros(cache) for name in cache_names("cache", config.num_layers)}
+    return inputs | {name: torch.zeros(cache) for name in cache_names("cache", config.num_hidden_layers)}
 
 
 class StepGraph(nn.Module):
@@ -116,30 +123,32 @@ class StepGraph(nn.Module):
 
     def forward(
         self,
-        ids: Tensor,
+        input_ids: Tensor,
         patches: Tensor,
-        kind: Tensor,
+        token_type_ids: Tensor,
         time: Tensor,
-        position: Tensor,
-        q_last: Tensor,
-        write_at: Tensor,
-        read_at: Tensor,
+        position_ids: Tensor,
+        kv_end: Tensor,
+        cache_position: Tensor,
+        logits_index: Tensor,
         key_position: Tensor,
         *caches: Tensor,
     ) -> tuple[Tensor, ...]:
         """-> logits [B, V], prediction [B, S, W], then the caches with this step's keys and values written."""
         present = list(caches)
-        num_keys = key_position.shape[0]
+        kv_length = key_position.shape[0]
         # Column 0 is visible to every query, so no row is masked whole; runtimes differ on such rows.
-        mask = (key_position <= q_last.unsqueeze(-1)).unsqueeze(1)
+        mask = (key_position <= kv_end.unsqueeze(-1)).unsqueeze(1)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys = present[2 * layer] = self.write(present[2 * layer], key, write_at)
-            values = present[2 * layer + 1] = self.write(present[2 * layer + 1], value, write_at)
-            return F.scaled_dot_product_attention(query, keys[:, :, :num_keys], values[:, :, :num_keys], attn_mask=mask)
+            keys = present[2 * layer] = self.write(present[2 * layer], key, cache_position)
+            values = present[2 * layer + 1] = self.write(present[2 * layer + 1], value, cache_position)
+            return F.scaled_dot_product_attention(query, keys[:, :, :kv_length], values[:, :, :kv_length], attn_mask=mask)
 
-        inputs = StepInputs(ids, patches, kind, time, position, q_last, write_at, read_at, num_keys, grids=())
-        route = selected(kind) if self.model.config.num_experts > 1 else shared
+        inputs = StepInputs(
+            input_ids, patches, token_type_ids, time, position_ids, kv_end, cache_position, logits_index, kv_length, grids=()
+        )
+        route = selected(token_type_ids) if self.model.config.num_experts > 1 else shared
         output = self.model.step_with(inputs, attend, route)
         return (output.logits, output.prediction, *present)
 

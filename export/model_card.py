@@ -42,14 +42,14 @@ def model_card(
         _FRONT_MATTER.format(model_index=_model_index(name, metrics or {})),
         f"# {name}\n",
         "One transformer that reads and writes text and images (Transfusion, arXiv 2408.11039): text by next-token"
-        f" prediction, images by denoising continuous latents ({config.objective}) inside the same sequence.\n",
+        f" prediction, images by denoising continuous latents ({config.prediction_type}) inside the same sequence.\n",
         "| | |\n|---|---|\n"
         f"| parameters of the transformer | {num_parameters:,} |\n"
-        f"| layers, width, heads | {config.num_layers}, {config.width}, {config.num_heads} |\n"
+        f"| layers, width, heads | {config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads} |\n"
         f"| weights of text and images | {_WEIGHTS[config.experts]} |\n"
         f"| vocabulary | {config.vocab_size} byte-level BPE tokens |\n"
         f"| images | {side} x {side} pixels, {generation.num_patches(config.image)} positions each |\n"
-        f"| longest document | {config.max_length} positions |\n",
+        f"| longest document | {config.max_position_embeddings} positions |\n",
         _figures(metrics or {}),
         "## ONNX against eager torch\n",
         "| graph | largest absolute difference |\n|---|---|\n"

@@ -19,7 +19,7 @@ from export.engine_onnxruntime import open_session
 from export.graph_names import STEP_INPUTS, cache_names
 from export.graphs import step_example
 from model.config import ModelConfig
-from model.generation.engine import StepInputs
+from model.step import StepInputs
 from model.transfusion import Transfusion
 
 
@@ -37,7 +37,7 @@ class ShapeSet(NamedTuple):
     name: str
     filled: tuple[int, ...]
     num_positions: int
-    num_keys: int
+    kv_length: int
 
 
 def difference(expected: Tensor, actual: Tensor) -> Difference:
@@ -60,7 +60,7 @@ def argmax_agreement(expected: Tensor, actual: Tensor) -> float:
 
 def step_shape_sets(config: ModelConfig, num_patches: int) -> tuple[ShapeSet, ...]:
     """The shape sets every step graph is measured on. num_patches: positions of one image."""
-    longest = config.max_length
+    longest = config.max_position_embeddings
     middle = max(1, longest // 2 - num_patches)
     return (
         ShapeSet("one row, one position", (middle,), 1, middle + 1),
@@ -76,7 +76,7 @@ def step_parity(model: Transfusion, path: Path, *, num_patches: int, seed: int) 
     session = open_session(path)
     generator = torch.Generator().manual_seed(seed)
     return [
-        {"shape": shapes.name, "rows": len(shapes.filled), "positions": shapes.num_positions, "keys": shapes.num_keys}
+        {"shape": shapes.name, "rows": len(shapes.filled), "positions": shapes.num_positions, "keys": shapes.kv_length}
         | compare_step(model, session, random_step(model.config, shapes, generator))
         for shapes in step_shape_sets(model.config, num_patches)
     ]
@@ -85,21 +85,21 @@ def step_parity(model: Transfusion, path: Path, *, num_patches: int, seed: int) 
 def random_step(config: ModelConfig, shapes: ShapeSet, generator: torch.Generator) -> dict[str, Tensor]:
     """Random inputs of the step graph, text and patches of all modalities mixed, every query seeing its own column at least."""
     num_rows, num_positions = len(shapes.filled), shapes.num_positions
-    inputs = step_example(config, num_rows=num_rows, num_positions=num_positions, num_keys=shapes.num_keys)
-    size, write_at = (num_rows, num_positions), torch.tensor(shapes.filled)
-    column = write_at.unsqueeze(1) + torch.arange(num_positions)
-    end = write_at.unsqueeze(1) + num_positions - 1
+    inputs = step_example(config, num_rows=num_rows, num_positions=num_positions, kv_length=shapes.kv_length)
+    size, cache_position = (num_rows, num_positions), torch.tensor(shapes.filled)
+    column = cache_position.unsqueeze(1) + torch.arange(num_positions)
+    end = cache_position.unsqueeze(1) + num_positions - 1
     inputs |= {
-        "ids": torch.randint(config.vocab_size, size, generator=generator),
-        "patches": torch.randn(*size, config.patch_width, generator=generator),
-        "kind": torch.randint(1 + len(config.modalities), size, generator=generator),
+        "input_ids": torch.randint(config.vocab_size, size, generator=generator),
+        "patches": torch.randn(*size, config.patch_dim, generator=generator),
+        "token_type_ids": torch.randint(1 + len(config.modalities), size, generator=generator),
         "time": torch.rand(num_rows, generator=generator),
-        "position": column,
-        "write_at": write_at,
-        "read_at": torch.randint(num_positions, (num_rows,), generator=generator),
+        "position_ids": column,
+        "cache_position": cache_position,
+        "logits_index": torch.randint(num_positions, (num_rows,), generator=generator),
     }
-    inputs["q_last"] = torch.where(inputs["kind"] > 0, end, column)
-    caches = cache_names("cache", config.num_layers)
+    inputs["kv_end"] = torch.where(inputs["token_type_ids"] > 0, end, column)
+    caches = cache_names("cache", config.num_hidden_layers)
     return inputs | {name: torch.randn(inputs[name].shape, generator=generator) for name in caches}
 
 
@@ -108,11 +108,11 @@ def compare_step(model: Transfusion, session: Any, inputs: Mapping[str, Tensor])
     """One call of the graph in ONNX Runtime beside `Transfusion.step` on equal inputs: outputs and written caches."""
     config = model.config
     outputs = dict(zip([item.name for item in session.get_outputs()], run_session(session, inputs), strict=True))
-    halves = [inputs[name].clone() for name in cache_names("cache", config.num_layers)]
+    halves = [inputs[name].clone() for name in cache_names("cache", config.num_hidden_layers)]
     cache = list(zip(halves[0::2], halves[1::2], strict=True))
     *tensors, key_position = (inputs[name] for name in STEP_INPUTS)
-    expected = model.step(StepInputs(*tensors, num_keys=len(key_position), grids=((),) * len(tensors[0])), cache)
-    present = torch.stack([outputs[name] for name in cache_names("present", config.num_layers)])
+    expected = model.step(StepInputs(*tensors, kv_length=len(key_position), grids=((),) * len(tensors[0])), cache)
+    present = torch.stack([outputs[name] for name in cache_names("present", config.num_hidden_layers)])
     return {
         "logits": difference(expected.logits, outputs["logits"]),
         "prediction": difference(expected.prediction, outputs["prediction"]),

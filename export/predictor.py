@@ -23,7 +23,6 @@ from export.picture_files import check_size
 from export.pictures import read_pixels, write_pngs
 from export.requests import check_parts
 from export.text import TextCodec, check_text
-from model.generation.prefix import columns_needed
 from model.generation.requests import (
     Completion,
     Request,
@@ -122,7 +121,7 @@ class Predictor:
             request = edit_request(config, self._latents(prompt), self._ids(prompt), seed=seed)
         else:
             request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
-        needed, held = columns_needed(config, request), self.opened.engine.max_length
+        needed, held = request.columns_needed(config), self.opened.engine.max_length
         if needed > held:
             shorter = "shorten the prompt" + (" or take fewer max_new_tokens" if request.max_new_tokens else "")
             raise BadPrompt(f"prompt and answer may take {needed} positions, and the model holds {held}; {shorter}")

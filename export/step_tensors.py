@@ -16,7 +16,7 @@ from torch import Tensor
 
 from export.graph_names import STEP_INPUTS, cache_names
 from model.config import ModelConfig
-from model.generation.engine import StepInputs, StepOutput
+from model.step import StepInputs, StepOutput
 
 
 class StepCall(NamedTuple):
@@ -35,26 +35,26 @@ class StepTensors:
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self._key_position = torch.arange(config.max_length, device=device)
-        self._taken = cache_names("cache", config.num_layers)
-        self._given = cache_names("present", config.num_layers)
+        self._key_position = torch.arange(config.max_position_embeddings, device=device)
+        self._taken = cache_names("cache", config.num_hidden_layers)
+        self._given = cache_names("present", config.num_hidden_layers)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:
-        shape = (num_slots, self.config.num_heads, self.config.max_length, self.config.head_width)
+        shape = (num_slots, self.config.num_attention_heads, self.config.max_position_embeddings, self.config.head_dim)
         return [torch.zeros(shape, device=self.device) for _ in self._taken]
 
     def call(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepCall:
         """One step on the slots `rows` of a cache. Raises ValueError where they are not as many as the inputs' rows."""
-        num_rows, num_positions = inputs.ids.shape
+        num_rows, num_positions = inputs.input_ids.shape
         slots = [part[rows] for part in cache]
         if any(len(part) != num_rows for part in slots):
             # A runtime takes an address on trust, and would read and write beyond the slots.
             raise ValueError(f"rows: {rows} are not {num_rows} slots of a cache of {len(cache[0])}")
         values = [value.to(self.device).contiguous() for value in inputs.tensors]
-        taken = dict(zip(STEP_INPUTS, [*values, self._key_position[: inputs.num_keys]], strict=True))
+        taken = dict(zip(STEP_INPUTS, [*values, self._key_position[: inputs.kv_length]], strict=True))
         given = {
             "logits": torch.empty(num_rows, self.config.vocab_size, device=self.device),
-            "prediction": torch.empty(num_rows, num_positions, self.config.patch_width, device=self.device),
+            "prediction": torch.empty(num_rows, num_positions, self.config.patch_dim, device=self.device),
         }
         return StepCall(
             taken | dict(zip(self._taken, slots, strict=True)),

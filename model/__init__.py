@@ -1,1 +1,1 @@
-"""WHAT is learnt: the Transfusion model in pure torch. Imports nothing of ours; torch and the standard library only."""
+"""WHAT is learnt: the Transfusion model in pure torch. Imports torch and the standard library, and nothing else of ours."""

@@ -1,4 +1,4 @@
-"""What does a training step read? Packed rows of documents: text tokens, and the latents that stand between them.
+"""What a training step reads: packed rows of documents, text tokens and the latents that stand between them.
 
 Legend: B rows, L row length, P patches and M latents of one modality in the batch, W numbers in a patch, N predicted tokens.
 """
@@ -12,51 +12,52 @@ from torch import Tensor
 
 
 class Latents(NamedTuple):
-    """All latents of one modality in a batch, clean.
-
-    patches: float32 [P, W], one latent after the other, raster order within. patch_at: int64 [P], index into the flattened
-    [B * L]. patch_image: int64 [P], which of the M latents. image_sample: int64 [M], the latent's number in its split; it
-    keys the noise, which is drawn on the CPU, and stays there.
-    time_limit: float32 [M], largest noise level. grids: patches along each axis of each of the M.
-    """
+    """All latents of one modality in a batch, clean."""
 
     patches: Tensor
-    patch_at: Tensor
-    patch_image: Tensor
-    image_sample: Tensor
+    """float32 [P, W], one latent after the other, raster order within."""
+    patch_positions: Tensor
+    """int64 [P], indices into the flattened [B * L]."""
+    latent_index: Tensor
+    """int64 [P], which of the M latents each patch is of."""
+    sample_index: Tensor
+    """int64 [M], each latent's number in its split; it keys the noise, which is drawn on the CPU, and stays there."""
     time_limit: Tensor
+    """float32 [M], largest noise level."""
     grids: tuple[tuple[int, ...], ...]
+    """Patches along each axis of each of the M."""
 
     def to(self, device: torch.device | str) -> Latents:
-        stays = ("image_sample", "grids")
+        stays = ("sample_index", "grids")
         moved = {name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if name not in stays}
-        return Latents(**moved, image_sample=self.image_sample, grids=self.grids)
+        return Latents(**moved, sample_index=self.sample_index, grids=self.grids)
 
 
 class Batch(NamedTuple):
-    """Packed rows of documents.
+    """Packed rows of documents."""
 
-    ids: int64 [B, L]; pad_id where unused, anything where a patch stands.
-    position: int64 [B, L], from 0 in each document. first, last: int32 [B, L], the interval each position sees, in the row.
-    latents: one entry a modality of the model, in its order.
-    predict_at: int64 [N], flattened indices of the text positions that predict. target: int64 [N], what they predict.
-    after_image: bool [N], whether a latent stands before the position in its document.
-    """
-
-    ids: Tensor
-    position: Tensor
-    first: Tensor
-    last: Tensor
+    input_ids: Tensor
+    """int64 [B, L]; pad_token_id where unused, anything where a patch stands."""
+    position_ids: Tensor
+    """int64 [B, L], from 0 in each document."""
+    kv_start: Tensor
+    """int32 [B, L], the first position of the row that each position sees."""
+    kv_end: Tensor
+    """int32 [B, L], the last one, included."""
     latents: tuple[Latents, ...]
-    predict_at: Tensor
-    target: Tensor
+    """An entry for each modality of the model, in its order."""
+    loss_positions: Tensor
+    """int64 [N], flattened indices of the text positions that predict."""
+    labels: Tensor
+    """int64 [N], what they predict."""
     after_image: Tensor
+    """bool [N], whether a latent stands before the position in its document."""
 
-    def used(self, pad_id: int) -> Tensor:
+    def used(self, pad_token_id: int) -> Tensor:
         """bool [B, L]: where a token or a patch stands, and not padding."""
-        used = self.ids != pad_id
+        used = self.input_ids != pad_token_id
         for part in self.latents:
-            used.view(-1)[part.patch_at] = True
+            used.view(-1)[part.patch_positions] = True
         return used
 
     def to(self, device: torch.device | str) -> Batch:

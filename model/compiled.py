@@ -1,8 +1,8 @@
-"""How is a model compiled, for training or for generation on a CPU? In pieces, between what changes from batch to batch.
+"""Compilation of a model in pieces, for training and for generation on a CPU, between what changes from batch to batch.
 
 Attention, and the route of positions to experts, are closures over a batch: within a compiled region each would be looked at
 anew, and masks that depend on the batch have gone wrong there silently (pytorch issue 186775). So each block is compiled in
-two pieces, before and after attention (FlexAttention is compiled by itself, see flexible_attention.py). All blocks share the
+two pieces, before and after attention (FlexAttention is compiled by itself, see attention/flex.py). All blocks share the
 two, so that compiling takes as long for 32 layers as for one. Shapes are those of the packed rows, [B, L], which never change.
 
 In generation B and L change from pass to pass. The pieces treat every position alike, so there they are given all B * L as one
@@ -11,7 +11,7 @@ row, a single open size: sizes left open by themselves would be compiled anew wh
 Where positions go through experts of their own, the number that each takes changes with every batch. There the experts are
 compiled, with sizes left open, and the gathers around them are not; an expert of one position or of none is compiled anew.
 
-Legend: B rows, L positions, D width, H heads, K head width, N predicted tokens, V vocabulary.
+Legend: B rows, L positions, D hidden size, H heads, K head dim, N predicted tokens.
 """
 
 from __future__ import annotations
@@ -23,19 +23,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from model.experts import Route, shared
-from model.token_loss import TokenLoss, token_loss
-from model.transformer import Block, Rotation
+from model.token_loss import Losses, TokenLoss, losses_of_logits, losses_to_compile, token_loss
+from model.transformer import Block, RotaryEmbedding
 from model.transfusion import Transfusion
-
-# Logits of a piece, in numbers: large enough that the head's cast and the calls cost little, and 256 MiB of float32.
-MAX_LOGITS = 2**26
-
-# (hidden [N, D], head [V, D], target int64 [N]) -> cross-entropy and log of the softmax's sum, float32 [N] each
-Losses = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> None:
@@ -44,18 +36,19 @@ def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> No
     Compilation happens at the first batch, and again for a batch with other B or L. Copies of the model are compiled as well;
     those made before are not. backend: of torch.compile.
     """
-    before, after = (torch.compile(each, dynamic=False, backend=backend) for each in (Block.before, Block.after))
+    qkv, output_mlp = (torch.compile(each, dynamic=False, backend=backend) for each in (Block.qkv, Block.output_mlp))
     # Bound methods, because they follow their owner into a copy, where a closure would go on with the old one's weights.
     for block in model.transformer.blocks:
         assert isinstance(block, Block)
         if len(block.attention) == 1:
-            block.before = MethodType(_of_one_expert(before), block)
+            block.qkv = MethodType(_of_one_expert(qkv), block)
+        else:
+            _compile_each(block.attention, "project_in", backend)
         if len(block.feed_forward) == 1:
-            block.after = MethodType(_of_one_expert(after), block)
-        for place in (block.attention, block.feed_forward):
-            if len(place) > 1:
-                _compile_each(place, backend)
-    model.text_loss = MethodType(_text_loss_with(torch.compile(_losses, backend=backend)), model)
+            block.output_mlp = MethodType(_of_one_expert(output_mlp), block)
+        else:
+            _compile_each(block.feed_forward, "forward", backend)
+    model.text_loss = MethodType(_text_loss_with(compiled_losses(torch.compile(losses_to_compile, backend=backend))), model)
 
 
 def compile_for_generation(model: Transfusion) -> None:
@@ -66,31 +59,42 @@ def compile_for_generation(model: Transfusion) -> None:
     for block in model.transformer.blocks:
         assert isinstance(block, Block)
         if len(block.attention) == 1:
-            block.before = MethodType(_before_in_one_row, block)
+            block.qkv = MethodType(_qkv_in_one_row, block)
         if len(block.feed_forward) == 1:
-            block.after = MethodType(_after_in_one_row, block)
+            block.output_mlp = MethodType(_output_mlp_in_one_row, block)
 
 
-def _before_in_one_row(block: Block, x: Tensor, turn: Rotation, route: Route) -> tuple[Tensor, Tensor, Tensor]:
-    turn = Rotation(*(_in_one_row(part.expand(len(x), -1, -1, -1), 2) for part in turn))
-    parts = _compiled_step(_step_before)(block, _in_one_row(x, 1), turn)
+def compiled_losses(losses: Losses) -> Losses:
+    """Token losses by `losses`, compiled once for any number of tokens."""
+
+    def of_any_number(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(labels):
+            return losses_of_logits(hidden, head, labels)
+        return losses(_with_open_size(hidden, 0), head, _with_open_size(labels, 0))
+
+    return of_any_number
+
+
+def _qkv_in_one_row(block: Block, x: Tensor, cos_sin: RotaryEmbedding, route: Route) -> tuple[Tensor, Tensor, Tensor]:
+    cos_sin = RotaryEmbedding(*(_in_one_row(part.expand(len(x), -1, -1, -1), 2) for part in cos_sin))
+    parts = _compiled_step(_step_qkv)(block, _in_one_row(x, 1), cos_sin)
     # [1, H, B * L, K] each.
     query, key, value = (part[0].unflatten(1, x.shape[:2]).transpose(0, 1) for part in parts)
     return query, key, value
 
 
-def _after_in_one_row(block: Block, x: Tensor, mixed: Tensor, route: Route) -> Tensor:
-    mixed = _with_open_size(_in_one_row(mixed.transpose(1, 2), 1).transpose(1, 2), 2)
-    return _compiled_step(_step_after)(block, _in_one_row(x, 1), mixed).view(x.shape)
+def _output_mlp_in_one_row(block: Block, x: Tensor, attn_output: Tensor, route: Route) -> Tensor:
+    attn_output = _with_open_size(_in_one_row(attn_output.transpose(1, 2), 1).transpose(1, 2), 2)
+    return _compiled_step(_step_output_mlp)(block, _in_one_row(x, 1), attn_output).view(x.shape)
 
 
 # Functions of their own, because torch counts what it compiles by function, and gives up after a few.
-def _step_before(block: Block, x: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    return Block.before(block, x, turn, shared)
+def _step_qkv(block: Block, x: Tensor, cos_sin: RotaryEmbedding) -> tuple[Tensor, Tensor, Tensor]:
+    return Block.qkv(block, x, cos_sin, shared)
 
 
-def _step_after(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
-    return Block.after(block, x, mixed, shared)
+def _step_output_mlp(block: Block, x: Tensor, attn_output: Tensor) -> Tensor:
+    return Block.output_mlp(block, x, attn_output, shared)
 
 
 def _in_one_row(x: Tensor, at: int) -> Tensor:
@@ -120,42 +124,16 @@ def _of_one_expert(compiled: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def _compile_each(experts: nn.ModuleList, backend: str) -> None:
+def _compile_each(experts: nn.ModuleList, method: str, backend: str) -> None:
     for expert in experts:
-        expert.forward = MethodType(torch.compile(type(expert).forward, dynamic=True, backend=backend), expert)
+        compiled = torch.compile(getattr(type(expert), method), dynamic=True, backend=backend)
+        setattr(expert, method, MethodType(compiled, expert))
 
 
 def _text_loss_with(losses: Losses) -> Callable[..., TokenLoss]:
     """`Transfusion.text_loss`, compiled."""
 
-    def text_loss(model: Transfusion, hidden: Tensor, target: Tensor) -> TokenLoss:
-        return loss_by_pieces(losses, hidden, model.head.weight, target)
+    def text_loss(model: Transfusion, hidden: Tensor, labels: Tensor) -> TokenLoss:
+        return token_loss(hidden, model.head.weight, labels, losses=losses)
 
     return text_loss
-
-
-def loss_by_pieces(losses: Losses, hidden: Tensor, head: Tensor, target: Tensor, *, max_logits: int = MAX_LOGITS) -> TokenLoss:
-    """`token_loss` with `losses`, compiled for any number of tokens.
-
-    hidden: [N, D]. head: [V, D]. target: int64 [N]. max_logits: of one piece; where there are several, the backward pass
-    computes each again.
-    """
-    if not len(target):
-        return token_loss(hidden, head, target)
-    size = max(1, max_logits // head.shape[0])
-    hiddens, targets = ([_with_open_size(part, 0) for part in whole.split(size)] for whole in (hidden, target))
-    if len(targets) == 1:
-        return TokenLoss(*losses(hiddens[0], head, targets[0]))
-    pieces = [
-        checkpoint(losses, some, head, wanted, use_reentrant=False, preserve_rng_state=False)
-        for some, wanted in zip(hiddens, targets, strict=True)
-    ]
-    return TokenLoss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))  # type: ignore[arg-type]
-
-
-def _losses(hidden: Tensor, head: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    logits = F.linear(hidden, head).float()
-    log_normaliser = logits.logsumexp(-1)
-    # A mask and not a gather: its backward pass is part of the softmax's, where a gather's fills a table of its own.
-    wanted = torch.arange(logits.shape[1], device=logits.device) == target.unsqueeze(1)
-    return log_normaliser - torch.where(wanted, logits, 0.0).sum(-1), log_normaliser

@@ -1,4 +1,4 @@
-"""What does a Transfusion model consist of? Its configuration, as in a Hugging Face config.json, and the presets.
+"""What a Transfusion model consists of: its configuration, with the keys of a Hugging Face config.json, and the presets.
 
 Source of the paper's sizes: Transfusion, arXiv 2408.11039, table of Sec. 4.1.
 """
@@ -6,115 +6,135 @@ Source of the paper's sizes: Transfusion, arXiv 2408.11039, table of Sec. 4.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-Objective = Literal["epsilon", "v", "flow", "x"]
-Codec = Literal["linear", "unet"]
+PredictionType = Literal["epsilon", "v", "flow", "x"]
+PatchLayersKind = Literal["linear", "unet"]
 Experts = Literal["shared", "feed_forward", "full"]
 
+# Keys that config.json had before it took Hugging Face's, and what they are called now.
+RENAMED = {
+    "width": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "objective": "prediction_type",
+    "max_length": "max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+    "pad_id": "pad_token_id",
+    "bos_id": "bos_token_id",
+    "eos_id": "eos_token_id",
+}
+RENAMED_OF_MODALITY = {
+    "patch": "patch_size",
+    "codec": "patch_layers",
+    "begin_id": "begin_token_id",
+    "end_id": "end_token_id",
+}
 
-class Process(NamedTuple):
-    """How latents are noised, and what of it the network predicts.
 
-    objective: "epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise). "v" is the velocity on the same path
-        (Salimans and Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified
-        flow where the network predicts the clean patch (JiT, arXiv 2511.13720).
-    zero_terminal_snr: the cosine schedule ends in pure noise (arXiv 2305.08891); with "v" alone, for there the noise says
-        nothing of the image.
-    """
+class DiffusionProcess(NamedTuple):
+    """How latents are noised, and what of it the network predicts."""
 
-    objective: Objective
+    prediction_type: PredictionType
+    """"epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise). "v" is the velocity on the same path (Salimans and
+    Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified flow where the
+    network predicts the clean patch (JiT, arXiv 2511.13720)."""
     zero_terminal_snr: bool = False
+    """The cosine schedule ends in pure noise (arXiv 2305.08891), where the noise says nothing of the image; with "v" alone."""
 
     @property
     def is_flow(self) -> bool:
-        return self.objective in ("flow", "x")
+        return self.prediction_type in ("flow", "x")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modality:
-    """One kind of latent that a model reads and writes.
-
-    name: "image", say. channels: numbers of one latent pixel.
-    patch: latent pixels along each axis of a patch: (2, 2) of an image, (4,) of audio, (1, 2, 2) of a video.
-    codec: between patches and the transformer's width, "linear" or "unet" (paper, Sec. 3.2).
-    unet_channels: of each level of the U-Net, the finest first; unused by "linear".
-    begin_id, end_id: the tokens before and after a latent of this kind (BOI and EOI of images).
-    """
+    """One kind of latent that a model reads and writes."""
 
     name: str
+    """"image", say."""
     channels: int
-    patch: tuple[int, ...]
-    codec: Codec
+    """Numbers of one latent pixel."""
+    patch_size: tuple[int, ...]
+    """Latent pixels along each axis of a patch: (2, 2) of an image, (4,) of audio, (1, 2, 2) of a video."""
+    patch_layers: PatchLayersKind
+    """The layers between patches and hidden states, in and out (paper, Sec. 3.2)."""
     unet_channels: tuple[int, ...]
-    begin_id: int
-    end_id: int
+    """Of each level of the U-Net, the finest first; unused by "linear"."""
+    begin_token_id: int
+    """The token before a latent of this kind (BOI of images)."""
+    end_token_id: int
+    """The token after it (EOI)."""
 
     @property
-    def patch_width(self) -> int:
+    def patch_dim(self) -> int:
         """Numbers in one patch: channels times the patch's latent pixels."""
-        return self.channels * math.prod(self.patch)
+        return self.channels * math.prod(self.patch_size)
+
+    def grid(self, axes: Sequence[int]) -> tuple[int, ...]:
+        """Patches along each axis of a latent; axes in latent pixels."""
+        return tuple(length // side for length, side in zip(axes, self.patch_size, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One model, completely; config.json holds it.
-
-    vocab_size: entries of the embedding and of the untied head, the special tokens included.
-    width, num_layers, num_heads, mlp_width: the Llama block's sizes (mlp_width is SwiGLU's hidden width).
-    modalities: the kinds of latents; the first one is the pipeline's images.
-    objective, zero_terminal_snr: see Process.
-    experts: weights that text and each modality have for themselves. "shared": none (the paper). "feed_forward": the
-        feed-forward layers. "full": all but the attention they share (Mixture-of-Transformers, arXiv 2411.04996).
-    qk_norm: normalise queries and keys of each head (Chameleon, arXiv 2405.09818, Sec. 2.2).
-    max_length: longest document in positions that the rotary table covers.
-    *_id: the special tokens.
-    """
+    """One model, completely; config.json holds it."""
 
     vocab_size: int
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
+    """Entries of the embedding and of the untied head, the special tokens included."""
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    """SwiGLU's."""
     modalities: tuple[Modality, ...]
-    objective: Objective
+    """The kinds of latents; the first one is the pipeline's images."""
+    prediction_type: PredictionType
     zero_terminal_snr: bool
     experts: Experts
+    """Weights that text and each modality have for themselves. "shared": none (the paper). "feed_forward": the feed-forward
+    layers. "full": all but the attention they share (Mixture-of-Transformers, arXiv 2411.04996)."""
     qk_norm: bool
-    max_length: int
+    """Normalise queries and keys of each head (Chameleon, arXiv 2405.09818, Sec. 2.2)."""
+    max_position_embeddings: int
+    """Positions of the longest document."""
     rope_theta: float
-    norm_eps: float
-    pad_id: int
-    bos_id: int
-    eos_id: int
+    rms_norm_eps: float
+    pad_token_id: int
+    bos_token_id: int
+    eos_token_id: int
 
     def __post_init__(self) -> None:
-        if self.width % self.num_heads or (self.width // self.num_heads) % 2:
-            raise ValueError(f"num_heads: {self.num_heads} must cut width {self.width} into even head widths")
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                f"num_attention_heads: {self.num_attention_heads} must divide hidden_size {self.hidden_size}"
+                " into heads of even size"
+            )
         for name, value, allowed in (
-            ("objective", self.objective, get_args(Objective)),
+            ("prediction_type", self.prediction_type, get_args(PredictionType)),
             ("experts", self.experts, get_args(Experts)),
-            *((f"{modality.name}.codec", modality.codec, get_args(Codec)) for modality in self.modalities),
+            *((f"{each.name}.patch_layers", each.patch_layers, get_args(PatchLayersKind)) for each in self.modalities),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
-        if self.zero_terminal_snr and self.objective != "v":
-            raise ValueError(f"zero_terminal_snr: goes with objective 'v', not {self.objective!r}")
+        if self.zero_terminal_snr and self.prediction_type != "v":
+            raise ValueError(f"zero_terminal_snr: goes with prediction_type 'v', not {self.prediction_type!r}")
 
     @property
-    def head_width(self) -> int:
-        return self.width // self.num_heads
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
 
     @property
-    def process(self) -> Process:
-        return Process(self.objective, self.zero_terminal_snr)
+    def process(self) -> DiffusionProcess:
+        return DiffusionProcess(self.prediction_type, self.zero_terminal_snr)
 
     @property
-    def patch_width(self) -> int:
+    def patch_dim(self) -> int:
         """Numbers in the widest modality's patch."""
-        return max([0, *(modality.patch_width for modality in self.modalities)])
+        return max([0, *(modality.patch_dim for modality in self.modalities)])
 
     @property
     def image(self) -> Modality:
@@ -133,9 +153,10 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """The inverse of `to_dict`, also of what JSON makes of it. Raises ValueError for a key too many or too few."""
+        _refuse_renamed(values)
         try:
             modalities = tuple(
-                Modality(**{**each, "patch": tuple(each["patch"]), "unet_channels": tuple(each["unet_channels"])})
+                Modality(**{**each, "patch_size": tuple(each["patch_size"]), "unet_channels": tuple(each["unet_channels"])})
                 for each in values["modalities"]
             )
             return cls(**{**values, "modalities": modalities})
@@ -146,38 +167,44 @@ class ModelConfig:
 class SizePreset(NamedTuple):
     """One named size."""
 
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
 
 
 PRESETS: dict[str, SizePreset] = {
     # The demonstration's: small enough for minutes on two CPU cores.
-    "demo": SizePreset(width=256, num_layers=4, num_heads=8, mlp_width=704),
+    "demo": SizePreset(256, 4, 8, 704),
     # For tests of the whole graph, where only the wiring matters.
-    "tiny": SizePreset(width=32, num_layers=2, num_heads=2, mlp_width=64),
+    "tiny": SizePreset(32, 2, 2, 64),
     # The paper's five.
-    "0.16b": SizePreset(width=768, num_layers=16, num_heads=12, mlp_width=2048),
-    "0.37b": SizePreset(width=1024, num_layers=24, num_heads=16, mlp_width=2816),
-    "0.76b": SizePreset(width=1536, num_layers=24, num_heads=24, mlp_width=4096),
-    "1.4b": SizePreset(width=2048, num_layers=24, num_heads=16, mlp_width=5632),
-    "7b": SizePreset(width=4096, num_layers=32, num_heads=32, mlp_width=11008),
+    "0.16b": SizePreset(768, 16, 12, 2048),
+    "0.37b": SizePreset(1024, 24, 16, 2816),
+    "0.76b": SizePreset(1536, 24, 24, 4096),
+    "1.4b": SizePreset(2048, 24, 16, 5632),
+    "7b": SizePreset(4096, 32, 32, 11008),
 }
 
 
 def image_modality(
-    *, channels: int, patch_side: int, codec: Codec, unet_channels: tuple[int, ...], begin_id: int, end_id: int
+    *,
+    channels: int,
+    patch_side: int,
+    patch_layers: PatchLayersKind,
+    unet_channels: tuple[int, ...],
+    begin_token_id: int,
+    end_token_id: int,
 ) -> Modality:
     """Images, cut into square patches of patch_side latent pixels."""
     return Modality(
         name="image",
         channels=channels,
-        patch=(patch_side, patch_side),
-        codec=codec,
+        patch_size=(patch_side, patch_side),
+        patch_layers=patch_layers,
         unet_channels=unet_channels,
-        begin_id=begin_id,
-        end_id=end_id,
+        begin_token_id=begin_token_id,
+        end_token_id=end_token_id,
     )
 
 
@@ -186,8 +213,8 @@ def model_config(
     *,
     vocab_size: int,
     modalities: tuple[Modality, ...],
-    objective: Objective,
-    max_length: int,
+    prediction_type: PredictionType,
+    max_position_embeddings: int,
     special_ids: Mapping[str, int],
     zero_terminal_snr: bool = False,
     experts: Experts = "shared",
@@ -196,22 +223,25 @@ def model_config(
     """The configuration of a named size. special_ids: {"pad": ..., "bos": ..., "eos": ..., ...}."""
     if preset not in PRESETS:
         raise ValueError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
-    size = PRESETS[preset]
     return ModelConfig(
+        **PRESETS[preset]._asdict(),
         vocab_size=vocab_size,
-        width=size.width,
-        num_layers=size.num_layers,
-        num_heads=size.num_heads,
-        mlp_width=size.mlp_width,
         modalities=modalities,
-        objective=objective,
+        prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
         experts=experts,
         qk_norm=qk_norm,
-        max_length=max_length,
+        max_position_embeddings=max_position_embeddings,
         rope_theta=10_000.0,
-        norm_eps=1e-5,
-        pad_id=special_ids["pad"],
-        bos_id=special_ids["bos"],
-        eos_id=special_ids["eos"],
+        rms_norm_eps=1e-5,
+        pad_token_id=special_ids["pad"],
+        bos_token_id=special_ids["bos"],
+        eos_token_id=special_ids["eos"],
     )
+
+
+def _refuse_renamed(values: Mapping[str, Any]) -> None:
+    modalities = values.get("modalities", ())
+    for keys, renamed in ((values, RENAMED), *((each, RENAMED_OF_MODALITY) for each in modalities)):
+        for old in renamed.keys() & set(keys):
+            raise ValueError(f"{old} is now called {renamed[old]}; train the model anew with this version")

@@ -1,7 +1,7 @@
-"""How much arithmetic does a training step need? Two operations a multiplication, and backward twice as many as forward.
+"""The arithmetic of a training step: two operations a multiplication, and backward twice as many as forward.
 
 Counted for the least that computes the same: no recomputation, attention only where it is visible, the head only where
-text is predicted, a codec only at its latents. Linear layers cost their weights at every position, convolutions at every
+text is predicted, patch layers only at their latents. Linear layers cost their weights at every position, convolutions at every
 pixel of their level.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from model.batch import Batch
-from model.latents.patches import LinearPatchCodec
-from model.latents.unet_codec import UNetPatchCodec
+from model.latents.patches import LinearPatchLayers
+from model.latents.unet_patches import UNetPatchLayers
 from model.transfusion import Transfusion
 
 # Matrices are linear layers' weights; what has more dimensions are convolutions'.
@@ -29,33 +29,36 @@ def step_flops(model: Transfusion, batch: Batch, num_positions: int) -> float:
     # A position goes through one expert of each place, so what counts is the size of one.
     block = model.transformer.blocks[0]
     expert = _num_weights([block.get_submodule("attention.0"), block.get_submodule("feed_forward.0")])
-    codecs = sum(codec_products(codec, part.grids) for codec, part in zip(model.codecs, batch.latents, strict=True))
-    head = config.width * config.vocab_size * len(batch.predict_at)
+    layers_and_latents = zip(model.patch_layers, batch.latents, strict=True)
+    patches = sum(patch_products(layers, part.grids) for layers, part in layers_and_latents)
+    head = config.hidden_size * config.vocab_size * len(batch.loss_positions)
     # A position of padding sees itself alone, which nobody needs.
-    visible = (batch.last - batch.first + 1).sum().item() - (batch.ids.numel() - num_positions)
+    visible = (batch.kv_end - batch.kv_start + 1).sum().item() - (batch.input_ids.numel() - num_positions)
     # A visible pair costs a product of the query with the key, and one with the value.
-    attention = 2 * config.num_layers * config.width * visible
-    return 6.0 * (config.num_layers * expert * num_positions + codecs + head + attention)
+    attention = 2 * config.num_hidden_layers * config.hidden_size * visible
+    return 6.0 * (config.num_hidden_layers * expert * num_positions + patches + head + attention)
 
 
-def codec_products(codec: nn.Module, grids: Sequence[tuple[int, ...]]) -> int:
-    """Multiplications of one pass in and out of the transformer. grids: of the latents, patches along each axis."""
-    if isinstance(codec, UNetPatchCodec):
-        return sum(number * _unet_products(codec, grid) for grid, number in Counter(grids).items())
-    assert isinstance(codec, LinearPatchCodec)
+def patch_products(layers: nn.Module, grids: Sequence[tuple[int, ...]]) -> int:
+    """Multiplications of one pass into and out of the transformer. grids: of the latents, patches along each axis."""
+    if isinstance(layers, UNetPatchLayers):
+        return sum(number * _unet_products(layers, grid) for grid, number in Counter(grids).items())
+    assert isinstance(layers, LinearPatchLayers)
     # The time is embedded once a latent.
-    return sum(map(math.prod, grids)) * _num_weights([codec.read, codec.write]) + len(grids) * _num_weights([codec.time])
+    return sum(map(math.prod, grids)) * _num_weights([layers.proj_in, layers.proj_out]) + len(grids) * _num_weights(
+        [layers.time_embedding]
+    )
 
 
-def _unet_products(codec: UNetPatchCodec, grid: tuple[int, ...]) -> int:
+def _unet_products(layers: UNetPatchLayers, grid: tuple[int, ...]) -> int:
     """Of one latent."""
-    axes = [patches * side for patches, side in zip(grid, codec.patch, strict=True)]
+    axes = [patches * side for patches, side in zip(grid, layers.patch_size, strict=True)]
     # The time is embedded once on the way in and once on the way out, and read by every block.
-    products = _num_weights([codec.time, codec.time, codec.down, codec.up], LINEAR)
-    products += math.prod(grid) * _num_weights([codec.into_stream, codec.out_of_stream])
-    for level, (enter, down, up) in enumerate(zip([codec.read, *codec.shrink], codec.down, codec.up, strict=True)):
+    products = _num_weights([layers.time_embedding, layers.time_embedding, layers.down, layers.up], LINEAR)
+    products += math.prod(grid) * _num_weights([layers.proj_in, layers.proj_out])
+    for level, (enter, down, up) in enumerate(zip([layers.conv_in, *layers.downsample], layers.down, layers.up, strict=True)):
         axes = [length // step for length, step in zip(axes, enter.stride, strict=True)]  # type: ignore[arg-type]
-        leave = [*codec.grow[level : level + 1], *([] if level else [codec.write])]
+        leave = [*layers.upsample[level : level + 1], *([] if level else [layers.conv_out])]
         products += math.prod(axes) * _num_weights([enter, down, up, *leave], CONVOLUTION)
     return products
 

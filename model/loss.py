@@ -1,6 +1,6 @@
-"""What does training minimise? The text's cross-entropy and the latents' squared error, summed so that workers can share.
+"""The training loss: the text's cross-entropy and the latents' squared error, summed so that workers can share.
 
-Transfusion, arXiv 2408.11039, Sec. 3.3: L = L_LM + lambda * L_DDPM; what is noised when is in noise.py.
+Transfusion, arXiv 2408.11039, Sec. 3.3: L = L_LM + lambda * L_DDPM; what is noised when is in diffusion/noise.py.
 
 Legend: P patches and M latents of one modality, W numbers in a patch, N predicted tokens.
 """
@@ -17,74 +17,67 @@ from torch import Tensor, nn
 from model.batch import Batch, Latents
 from model.config import ModelConfig
 from model.diffusion import noise
+from model.diffusion.noise import TimedNoise
 from model.loss_options import LossOptions
 from model.transfusion import Output
 
 
 class LossSums(NamedTuple):
-    """Summed losses and what they were summed over, so that any number of workers can form the same mean.
-
-    text: cross-entropy in nats over num_tokens, weighted ones counted by their weight; z-loss is in it. image: squared error
-    over num_values numbers of all modalities.
-    """
+    """Summed losses and what they were summed over, so that any number of workers can form the same mean."""
 
     text: Tensor
+    """Cross-entropy in nats, z-loss in it, each token counted by its weight."""
     num_tokens: float
+    """The sum of the weights."""
     image: Tensor
+    """Squared error over num_values numbers of all modalities."""
     num_values: int
-
-
-class Noised(NamedTuple):
-    """One modality's noise, float32 [P, W], and its latents' times, float32 [M]."""
-
-    noise: Tensor
-    time: Tensor
 
 
 def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, options: LossOptions) -> LossSums:
     """Both losses of a batch, with the noise of (seed, step).
 
-    model: a Transfusion, or a wrapper with its forward. seed and step key the draw, not the state of any generator.
+    model: a Transfusion, or a wrapper with its forward. seed and step key the noise, not the state of any generator.
     """
-    drawn = [draw(part, number, seed, step, options) for number, part in enumerate(batch.latents)]
-    return loss_sums_at(model, batch, drawn, options)
+    noises = [training_noise(part, number, seed, step, options) for number, part in enumerate(batch.latents)]
+    return loss_sums_at(model, batch, noises, options)
 
 
-def draw(latents: Latents, modality: int, seed: int, step: int, options: LossOptions) -> Noised:
-    """Noise and times of one modality's latents."""
+def training_noise(latents: Latents, modality: int, seed: int, step: int, options: LossOptions) -> TimedNoise:
+    """Noise of one modality's latents, at the times that the options ask for, on the latents' device."""
     num_patches = torch.tensor([math.prod(grid) for grid in latents.grids], dtype=torch.long)
-    drawn = noise.draw(seed, step, latents.image_sample, num_patches, latents.patches.shape[-1], modality)
+    uniform = noise.sample_noise(seed, step, latents.sample_index, num_patches, latents.patches.shape[-1], modality)
     time = noise.training_time(
-        drawn.time,
+        uniform.time,
         distribution=options.time_distribution,
         mean=options.time_mean,
         std=options.time_std,
         shift=options.time_shift,
     )
     device = latents.patches.device
-    return Noised(drawn.noise.to(device), time.to(device) * latents.time_limit)
+    return TimedNoise(time=time.to(device) * latents.time_limit, noise=uniform.noise.to(device))
 
 
-def loss_sums_at(model: nn.Module, batch: Batch, drawn: Sequence[Noised], options: LossOptions) -> LossSums:
-    """Both losses at given noise and times, an entry of `drawn` for each modality."""
+def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], options: LossOptions) -> LossSums:
+    """Both losses at given noise and times, an entry of `noises` for each modality."""
     process = cast(ModelConfig, getattr(model, "module", model).config).process
-    patch_time = [part.time[latents.patch_image].unsqueeze(-1) for part, latents in zip(drawn, batch.latents, strict=True)]
-    noised = [
+    patch_time = [part.time[latents.latent_index].unsqueeze(-1) for part, latents in zip(noises, batch.latents, strict=True)]
+    x_t = [
         noise.add_noise(process, latents.patches, part.noise, time)
-        for latents, part, time in zip(batch.latents, drawn, patch_time, strict=True)
+        for latents, part, time in zip(batch.latents, noises, patch_time, strict=True)
     ]
-    output: Output = model(batch, noised, [part.time for part in drawn])
-    image = torch.zeros((), device=batch.ids.device)
+    output: Output = model(batch, x_t, [part.time for part in noises])
+    image = torch.zeros((), device=batch.input_ids.device)
     for number, latents in enumerate(batch.latents):
         error = noise.squared_error(
             process,
             output.predictions[number],
-            noised=noised[number],
-            clean=latents.patches,
-            noise=drawn[number].noise,
+            x_t=x_t[number],
+            x_0=latents.patches,
+            noise=noises[number].noise,
             time=patch_time[number],
         )
-        weight = noise.loss_weight(process, drawn[number].time, options.snr_gamma)[latents.patch_image]
+        weight = noise.loss_weight(process, noises[number].time, options.snr_gamma)[latents.latent_index]
         # No matrix products: autocast would do them in half precision.
         image = image + (weight * error.sum(-1)).sum()
     return LossSums(*_text_sum(output, batch, options), image, sum(part.patches.numel() for part in batch.latents))

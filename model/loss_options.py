@@ -1,4 +1,4 @@
-"""What does a step of training count how much? Options of the two losses; model/loss.py applies them."""
+"""How much each part of a training step counts: options of the two losses, which model/loss.py applies."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """What a step of training counts how much.
-
-    time_distribution: of noise levels before the shift: "uniform" (the paper), or "logit_normal" with time_mean and time_std
-        (Esser et al., arXiv 2403.03206, Sec. 3.1).
-    time_shift: moves noise levels towards noise the larger it is; 1 leaves them (same, eq. 23).
-    snr_gamma: of min-SNR weights (Hang et al., arXiv 2303.09556); 0 is none.
-    after_image_weight: how often a token after a latent counts.
-    z_loss_weight: of the squared log of the softmax's sum (Chameleon, arXiv 2405.09818: 1e-5); 0 is none.
-    """
+    """What a step of training counts how much."""
 
     time_distribution: Literal["uniform", "logit_normal"]
+    """Of noise levels before the shift: "uniform" (the paper), or "logit_normal" with time_mean and time_std (Esser et al.,
+    arXiv 2403.03206, Sec. 3.1)."""
     time_mean: float
     time_std: float
     time_shift: float
+    """Moves noise levels towards noise the larger it is; 1 leaves them (same, eq. 23)."""
     snr_gamma: float
+    """Of min-SNR weights (Hang et al., arXiv 2303.09556); 0 is none."""
     after_image_weight: float
+    """How often a token after a latent counts."""
     z_loss_weight: float
+    """Of the squared log of the softmax's sum (Chameleon, arXiv 2405.09818: 1e-5); 0 is none."""
 
     def __post_init__(self) -> None:
         for name in ("time_std", "time_shift", "after_image_weight"):

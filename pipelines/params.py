@@ -22,6 +22,12 @@ from components.training.config import AutoencoderConfig, TrainConfig
 from export.config import ExportConfig, InferConfig, RegisterConfig
 from pipelines.combinations import contradictions
 
+# Keys that had another name, and the one that they have now.
+RENAMED = {
+    "train.model.codec": "train.model.patch_layers",
+    "train.model.objective": "train.model.prediction_type",
+}
+
 
 class ParamsError(ValueError):
     """params.yaml, or an override of it, cannot be used."""
@@ -86,7 +92,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for key in parents:
         node = node.get(key) if isinstance(node, dict) else None
     if not isinstance(node, dict) or leaf not in node:
-        raise ParamsError(f"--set {override}: params.yaml has no key {dotted}")
+        renamed = f"; it is now called {RENAMED[dotted]}" if dotted in RENAMED else ""
+        raise ParamsError(f"--set {override}: params.yaml has no key {dotted}{renamed}")
     try:
         node[leaf] = YAML(typ="safe").load(text)
     except YAMLError:
@@ -106,9 +113,10 @@ def _unknown_keys(value: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]
         if key in hints:
             yield from _unknown_keys(item, hints[key], (*path, str(key)))
             continue
-        near = difflib.get_close_matches(str(key), hints, n=1)
+        dotted, near = ".".join((*path, str(key))), difflib.get_close_matches(str(key), hints, n=1)
         meant = f"; did you mean {'.'.join((*path, near[0]))}?" if near else f"; known here: {', '.join(hints)}"
-        yield f"{'.'.join((*path, str(key)))} = {item!r} is not a known key{meant}"
+        meant = f"; it is now called {RENAMED[dotted]}" if dotted in RENAMED else meant
+        yield f"{dotted} = {item!r} is not a known key{meant}"
 
 
 def _unusable(value: Any, path: tuple[str, ...]) -> Iterator[str]:

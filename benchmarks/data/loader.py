@@ -98,7 +98,7 @@ def ours(rows: PackedRows, size: Size, seed: int) -> Iterator[int]:
         batch = rows.batch(
             numbers, step=step, seed=seed, patch_side=size.patch_side, caption_dropout=0.1, image_first_time_limit=0.5
         )
-        yield int((batch.ids == SPECIAL_IDS["bos"]).sum())
+        yield int((batch.input_ids == SPECIAL_IDS["bos"]).sum())
         step += 1
 
 

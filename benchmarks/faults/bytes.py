@@ -43,9 +43,9 @@ def flipped_bytes(setting: Setting) -> Found:
         read_first = {path: _plain_reader(path)[1]() for path in paths}
         ours: list[Trial] = []
         beside: dict[str, list[Trial]] = {}
-        for turn in range(100 if setting.quick else 1000):
+        for cos_sin in range(100 if setting.quick else 1000):
             # Every file in turn, so that small ones have their share.
-            path = paths[turn % len(paths)]
+            path = paths[cos_sin % len(paths)]
             with damaged(path, flip_somewhere(originals[path], setting.generator)):
                 ours.append(_found_by_every_reader(path))
                 tool, read = _plain_reader(path)

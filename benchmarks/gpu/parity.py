@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.clock import Result, attempt, seconds_of_each
 from benchmarks.gpu.work import Parity, Work, make_batch
-from model.attention.flexible import block_mask, flexible_attention
+from model.attention.flex import block_mask, packed_flex_attention
 from model.attention.packed import masked_attention
 from model.transformer import Attend
 
@@ -44,15 +44,15 @@ def errors(given: Parity, dtype: torch.dtype, device: torch.device) -> Result:
     """The largest relative errors over the layouts of both kernels."""
     rng = random.Random(0)
     generator = torch.Generator(device).manual_seed(0)
-    shape = (given.rows, given.num_heads, given.length, given.head_width)
+    shape = (given.rows, given.num_attention_heads, given.length, given.head_dim)
     worst: dict[str, dict[str, float]] = {"flex": {}, "dense": {}}
     disagreeing, graphs = 0, counters["stats"]["unique_graphs"]
     for _ in range(given.num_layouts):
-        first, last = (each.to(device) for each in random_layout(rng, given.rows, given.length))
+        kv_start, kv_end = (each.to(device) for each in random_layout(rng, given.rows, given.length))
         inputs = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(4)]
-        exact = results(masked_attention(first, last), [each.double() for each in inputs])
-        dense = relative_errors(results(masked_attention(first, last), inputs), exact)
-        flex = relative_errors(results(flexible_attention(first, last), inputs), exact)
+        exact = results(masked_attention(kv_start, kv_end), [each.double() for each in inputs])
+        dense = relative_errors(results(masked_attention(kv_start, kv_end), inputs), exact)
+        flex = relative_errors(results(packed_flex_attention(kv_start, kv_end), inputs), exact)
         disagreeing += any(flex[part] > max(TIMES_DENSE * dense[part], FLOORS[dtype]) for part in flex)
         for kernel, found in (("flex", flex), ("dense", dense)):
             worst[kernel] |= {part: max(worst[kernel].get(part, 0.0), error) for part, error in found.items()}
@@ -85,43 +85,43 @@ def relative_errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[
 
 def random_layout(rng: random.Random, num_rows: int, length: int) -> tuple[Tensor, Tensor]:
     """first and last, int32 [B, L]: documents of any length with images of any length, and padding behind them."""
-    first = torch.arange(length, dtype=torch.int32).repeat(num_rows, 1)
-    last = first.clone()
+    kv_start = torch.arange(length, dtype=torch.int32).repeat(num_rows, 1)
+    kv_end = kv_start.clone()
     for row in range(num_rows):
         start, filled = 0, length - rng.choice([0, rng.randrange(length // 2)])
         while start < filled:
             end = min(filled, start + rng.choice([rng.randint(1, 40), rng.randint(1, length)]))
-            first[row, start:end] = start
+            kv_start[row, start:end] = start
             at = start + rng.randint(0, 30)
             while at < end:
                 stop = min(end, at + rng.randint(1, max(1, length // 3)))
-                last[row, at:stop] = stop - 1
+                kv_end[row, at:stop] = stop - 1
                 at = stop + rng.randint(0, 60)
             start = end
-    return first, last
+    return kv_start, kv_end
 
 
 def times(work: Work, device: torch.device) -> Result:
     """Seconds at full row length in bfloat16, and of building the mask; `causal` is one document a row, for orientation."""
     given = work.parity
     batch, _ = make_batch(work, given.timed_rows, seed=0)
-    first, last = batch.first.to(device), batch.last.to(device)
-    shape = (given.timed_rows, given.num_heads, work.row_length, given.head_width)
+    kv_start, kv_end = batch.kv_start.to(device), batch.kv_end.to(device)
+    shape = (given.timed_rows, given.num_attention_heads, work.row_length, given.head_dim)
     inputs = [torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(4)]
 
     def causal(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
-    kernels = {"flex": flexible_attention(first, last), "dense": masked_attention(first, last), "causal": causal}
+    kernels = {"flex": packed_flex_attention(kv_start, kv_end), "dense": masked_attention(kv_start, kv_end), "causal": causal}
     backward = {name: _median(lambda attend=attend: results(attend, inputs), work, device) for name, attend in kernels.items()}
     with torch.no_grad():
         forward = {
             name: _median(lambda attend=attend: attend(0, *inputs[:3]), work, device) for name, attend in kernels.items()
         }
-        mask = _median(lambda: block_mask(first, last), work, device)
+        mask = _median(lambda: block_mask(kv_start, kv_end), work, device)
     return {
         "shape": list(shape),
-        "visible_share": float((last - first + 1).sum()) / (given.timed_rows * work.row_length**2),
+        "visible_share": float((kv_end - kv_start + 1).sum()) / (given.timed_rows * work.row_length**2),
         "forward_seconds": forward,
         "forward_backward_seconds": backward if device.type == "cuda" else None,
         "block_mask_seconds": mask,

@@ -124,10 +124,10 @@ def new_model(work: Work, preset: str, *, flex: bool) -> Any:
         add_pos_emb=True,
         modality_num_dim=2,
         transformer={
-            "dim": size.width,
-            "depth": size.num_layers,
-            "dim_head": size.width // size.num_heads,
-            "heads": size.num_heads,
+            "dim": size.hidden_size,
+            "depth": size.num_hidden_layers,
+            "dim_head": size.hidden_size // size.num_attention_heads,
+            "heads": size.num_attention_heads,
             "use_flex_attn": flex,
         },
     )

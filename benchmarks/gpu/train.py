@@ -21,8 +21,9 @@ from benchmarks.gpu.work import SPECIAL_IDS, Work, configuration, make_batch
 from model.batch import Batch
 from model.compiled import compile_for_training
 from model.config import ModelConfig
+from model.diffusion.noise import TimedNoise
 from model.flops import step_flops
-from model.loss import Noised, draw, loss_sums_at
+from model.loss import loss_sums_at, training_noise
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 
@@ -44,7 +45,7 @@ class Given(NamedTuple):
     """
 
     batch: Batch
-    drawn: list[Noised]
+    noises: list[TimedNoise]
     draw_seconds: float
     num_tokens: int
     num_positions: int
@@ -125,9 +126,9 @@ def prepare(work: Work, rows: int, seed: int, device: torch.device) -> Given:
     """A batch and its noise, made on the CPU and moved."""
     batch, num_tokens = make_batch(work, rows, seed)
     start = time.perf_counter()
-    drawn = [draw(part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
+    drawn = [training_noise(part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
     draw_seconds = time.perf_counter() - start
-    moved = [Noised(*(part.to(device) for part in each)) for each in drawn]
+    moved = [TimedNoise(*(part.to(device) for part in each)) for each in drawn]
     num_positions = int(batch.used(SPECIAL_IDS["pad"]).sum())
     return Given(batch.to(device), moved, draw_seconds, num_tokens, num_positions)
 
@@ -138,7 +139,7 @@ def rows_that_fit(work: Work, config: ModelConfig, device: torch.device) -> int:
         return work.max_rows
     memory = 0.8 * torch.cuda.get_device_properties(device).total_memory - 2 * 2**30
     memory -= BYTES_PER_PARAMETER * num_parameters(config)
-    rows = int(memory / (BYTES_KEPT * config.width * config.num_layers * work.row_length))
+    rows = int(memory / (BYTES_KEPT * config.hidden_size * config.num_hidden_layers * work.row_length))
     return min(work.max_rows, 2 ** (max(rows, 1).bit_length() - 1))
 
 

@@ -41,8 +41,8 @@ class Parity(NamedTuple):
     num_layouts: int
     rows: int
     length: int
-    num_heads: int
-    head_width: int
+    num_attention_heads: int
+    head_dim: int
     timed_rows: int
 
 
@@ -79,7 +79,7 @@ FULL = Work(
     compiler="inductor",
     matmul_side=8192,
     sampling=Sampling(16, prompt_length=32, num_steps=50, guidance_scale=3.0, modes=("eager", "compiled", "graphs")),
-    parity=Parity(num_layouts=200, rows=2, length=1024, num_heads=12, head_width=64, timed_rows=4),
+    parity=Parity(num_layouts=200, rows=2, length=1024, num_attention_heads=12, head_dim=64, timed_rows=4),
 )
 # The same on a CPU in seconds: whether it runs, not how fast.
 TOY = Work(
@@ -94,7 +94,7 @@ TOY = Work(
     compiler="aot_eager",
     matmul_side=256,
     sampling=Sampling(2, prompt_length=6, num_steps=3, guidance_scale=3.0, modes=("eager",)),
-    parity=Parity(num_layouts=5, rows=2, length=200, num_heads=2, head_width=16, timed_rows=1),
+    parity=Parity(num_layouts=5, rows=2, length=200, num_attention_heads=2, head_dim=16, timed_rows=1),
 )
 
 # A document as it is planned: numbers of text tokens, and the grids of images.
@@ -106,17 +106,17 @@ def configuration(work: Work, preset: str) -> ModelConfig:
     images = image_modality(
         channels=CHANNELS,
         patch_side=PATCH_SIDE,
-        codec="linear",
+        patch_layers="linear",
         unet_channels=(),
-        begin_id=BEGIN_IMAGE,
-        end_id=END_IMAGE,
+        begin_token_id=BEGIN_IMAGE,
+        end_token_id=END_IMAGE,
     )
     return model_config(
         preset,
         vocab_size=work.vocab_size,
         modalities=(images,),
-        objective="flow",
-        max_length=work.row_length,
+        prediction_type="flow",
+        max_position_embeddings=work.row_length,
         special_ids=SPECIAL_IDS,
     )
 
@@ -153,11 +153,11 @@ def num_tokens(plan: Plan) -> int:
 
 def make_document(plan: Plan, vocab_size: int, generator: torch.Generator) -> list[Tensor]:
     """Text as int64 [n], images as float32 [Y, X, W]."""
-    patch_width = CHANNELS * PATCH_SIDE**2
+    patch_dim = CHANNELS * PATCH_SIDE**2
     return [
         torch.randint(FIRST_WORD, vocab_size, (part,), generator=generator)
         if isinstance(part, int)
-        else torch.randn(*part, patch_width, generator=generator)
+        else torch.randn(*part, patch_dim, generator=generator)
         for part in plan
     ]
 
@@ -193,16 +193,16 @@ def lay_out(rows: list[list[list[Tensor]]], length: int) -> Batch:
             predicts[row, start : end - 1] = (flat[:-1] != BEGIN_IMAGE) & ~is_patch[row, start : end - 1]
             images += [part for part in document if part.is_floating_point()]
             start = end
-    predict_at = predicts.flatten().nonzero().squeeze(1)
+    loss_positions = predicts.flatten().nonzero().squeeze(1)
     return Batch(
-        ids=ids,
-        position=position,
-        first=first.int(),
-        last=last.int(),
+        input_ids=ids,
+        position_ids=position,
+        kv_start=first.int(),
+        kv_end=last.int(),
         latents=(_latents(images, is_patch.flatten().nonzero().squeeze(1)),),
-        predict_at=predict_at,
-        target=ids.flatten()[predict_at + 1],
-        after_image=after_image.flatten()[predict_at],
+        loss_positions=loss_positions,
+        labels=ids.flatten()[loss_positions + 1],
+        after_image=after_image.flatten()[loss_positions],
     )
 
 
@@ -219,13 +219,13 @@ def _stream(document: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
     return torch.cat([*parts, torch.tensor([SPECIAL_IDS["eos"]])]), blocks
 
 
-def _latents(images: list[Tensor], patch_at: Tensor) -> Latents:
+def _latents(images: list[Tensor], patch_positions: Tensor) -> Latents:
     sizes = torch.tensor([image.shape[0] * image.shape[1] for image in images], dtype=torch.long)
     return Latents(
         patches=torch.cat([torch.zeros(0, CHANNELS * PATCH_SIDE**2), *(image.flatten(0, 1) for image in images)]),
-        patch_at=patch_at,
-        patch_image=torch.arange(len(images)).repeat_interleave(sizes),
-        image_sample=torch.arange(len(images)),
+        patch_positions=patch_positions,
+        latent_index=torch.arange(len(images)).repeat_interleave(sizes),
+        sample_index=torch.arange(len(images)),
         time_limit=torch.ones(len(images)),
         grids=tuple((image.shape[0], image.shape[1]) for image in images),
     )

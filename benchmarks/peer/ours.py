@@ -74,7 +74,11 @@ class Ours:
         """Make the model that is as large as the peer's."""
         config = widened(self.work.size, parameters)
         self.trained["same_params"] = new_trained(config, compiled=self.work.compiled)
-        return {"parameters": num_parameters(config), "width": config.width, "mlp_width": config.mlp_width}
+        return {
+            "parameters": num_parameters(config),
+            "width": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+        }
 
     def train(self, documents: str, precision: Precision, steps: int, model: str = "same_width") -> Answer:
         """Optimiser steps on the documents; from a list of tensors to the moved weights."""
@@ -145,10 +149,10 @@ class Ours:
         config = self.trained["same_width"].model.config
         rows = len(self.work.documents["equal"]) * self.work.row_length["equal"]
         shapes = {
-            "qkv": (config.width, 3 * config.width),
-            "out": (config.width, config.width),
-            "gate_up": (config.width, 2 * config.mlp_width),
-            "down": (config.mlp_width, config.width),
+            "qkv": (config.hidden_size, 3 * config.hidden_size),
+            "out": (config.hidden_size, config.hidden_size),
+            "gate_up": (config.hidden_size, 2 * config.intermediate_size),
+            "down": (config.intermediate_size, config.hidden_size),
         }
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
         return {
@@ -170,31 +174,31 @@ def config_of(size: Size) -> ModelConfig:
     """Our model of that size: the feed-forward is 8/3 as wide as the stream, up to whole tiles of 32."""
     return ModelConfig(
         vocab_size=size.vocab_size,
-        width=size.width,
-        num_layers=size.num_layers,
-        num_heads=size.num_heads,
-        mlp_width=math.ceil(size.width * 8 / 3 / TILE) * TILE,
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.num_hidden_layers,
+        num_attention_heads=size.num_attention_heads,
+        intermediate_size=math.ceil(size.hidden_size * 8 / 3 / TILE) * TILE,
         modalities=(
             Modality(
                 name="image",
-                channels=size.patch_width,
-                patch=(1, 1),
-                codec="linear",
+                channels=size.patch_dim,
+                patch_size=(1, 1),
+                patch_layers="linear",
                 unet_channels=(),
-                begin_id=BEGIN_IMAGE,
-                end_id=END_IMAGE,
+                begin_token_id=BEGIN_IMAGE,
+                end_token_id=END_IMAGE,
             ),
         ),
-        objective="flow",
+        prediction_type="flow",
         zero_terminal_snr=False,
         experts="shared",
         qk_norm=False,
-        max_length=2048,
+        max_position_embeddings=2048,
         rope_theta=10_000.0,
-        norm_eps=1e-5,
-        pad_id=PAD,
-        bos_id=BOS,
-        eos_id=EOS,
+        rms_norm_eps=1e-5,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
     )
 
 
@@ -202,10 +206,10 @@ def widened(size: Size, parameters: int) -> ModelConfig:
     """At least so many parameters, and few more: the least width that keeps whole heads, then the least feed-forward."""
     config = config_of(size)
     while num_parameters(config) < parameters:
-        config = config_of(size._replace(width=config.width + 16 * size.num_heads))
-    if config.width == size.width:
+        config = config_of(size._replace(hidden_size=config.hidden_size + 16 * size.num_attention_heads))
+    if config.hidden_size == size.hidden_size:
         return config
-    while num_parameters(narrower := replace(config, mlp_width=config.mlp_width - TILE)) >= parameters:
+    while num_parameters(narrower := replace(config, intermediate_size=config.intermediate_size - TILE)) >= parameters:
         config = narrower
     return config
 

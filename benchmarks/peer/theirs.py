@@ -27,14 +27,14 @@ class Theirs:
         size = work.size
         self.work = work
         self.transformer: dict[str, Any] = {
-            "dim": size.width,
-            "depth": size.num_layers,
-            "dim_head": size.width // size.num_heads,
-            "heads": size.num_heads,
+            "dim": size.hidden_size,
+            "depth": size.num_hidden_layers,
+            "dim_head": size.hidden_size // size.num_attention_heads,
+            "heads": size.num_attention_heads,
         }
         self.model = Transfusion(
             num_text_tokens=size.vocab_size,
-            dim_latent=size.patch_width,
+            dim_latent=size.patch_dim,
             modality_default_shape=work.image.grid,
             # As in its own image examples: patches of an image share one rotary position, and only this tells them apart.
             add_pos_emb=True,

@@ -18,13 +18,13 @@ LEARNING_RATE = 1e-4
 
 
 class Size(NamedTuple):
-    """Of the transformer that both sides build; patch_width: numbers in a patch."""
+    """Of the transformer that both sides build; patch_dim: numbers in a patch."""
 
-    width: int
-    num_layers: int
-    num_heads: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
     vocab_size: int
-    patch_width: int
+    patch_dim: int
 
 
 # Numbers of text tokens, and the patches along both axes of images.
@@ -85,7 +85,7 @@ def ragged(shortest: int, longest: int, number: int, grid: tuple[int, int]) -> t
 
 # Work S of the README, and a toy of the same form for tests.
 FULL = Work(
-    size=Size(width=512, num_layers=8, num_heads=8, vocab_size=8192, patch_width=32),
+    size=Size(hidden_size=512, num_hidden_layers=8, num_attention_heads=8, vocab_size=8192, patch_dim=32),
     documents={"equal": ((64, (16, 16)),) * 4, "ragged": ragged(16, 1024, 4, (16, 16))},
     row_length={"equal": 324, "ragged": 1088},
     image=ImageWork(num_prompts=4, prompt_length=64, grid=(16, 16), guidance_scale=3.0, evaluations=18),
@@ -95,7 +95,7 @@ FULL = Work(
     matmul_seconds=0.5,
 )
 QUICK = Work(
-    size=Size(width=64, num_layers=2, num_heads=2, vocab_size=256, patch_width=8),
+    size=Size(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=256, patch_dim=8),
     documents={"equal": ((8, (4, 4)),) * 2, "ragged": ragged(4, 64, 4, (4, 4))},
     row_length={"equal": 28, "ragged": 80},
     image=ImageWork(num_prompts=2, prompt_length=8, grid=(4, 4), guidance_scale=3.0, evaluations=4),
@@ -114,7 +114,7 @@ def make_documents(work: Work, name: str) -> list[list[Tensor]]:
     def segment(part: int | tuple[int, int]) -> Tensor:
         if isinstance(part, int):
             return torch.randint(FIRST_WORD, work.size.vocab_size, (part,), generator=generator)
-        return torch.randn(*part, work.size.patch_width, generator=generator)
+        return torch.randn(*part, work.size.patch_dim, generator=generator)
 
     return [[segment(part) for part in document] for document in work.documents[name]]
 

@@ -1,6 +1,6 @@
-"""What does a packed row look like? Documents laid out one behind the other, each position with the interval that it sees.
+"""Packed rows: documents laid out one behind the other, each position with the interval that it sees.
 
-No position sees another document: what it sees is one interval of its row, [first, last].
+No position sees another document: what it sees is one interval of its row, [kv_start, kv_end].
 
 Legend: B rows, L row length, D documents in the batch, T stored ids of all of them, M images, n patches an image,
 P = M * n patches, N predicted tokens.
@@ -28,29 +28,30 @@ class RowForm(NamedTuple):
 class Layout(NamedTuple):
     """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays.
 
-    ids, position: int64 [B, L]. first, last: int32 [B, L]. patch_at: int64 [P]. predict_at, target: int64 [N].
+    input_ids, position_ids: int64 [B, L]. kv_start, kv_end: int32 [B, L]. patch_positions: int64 [P].
+    loss_positions, labels: int64 [N].
     after_image: bool [N].
     """
 
-    ids: np.ndarray
-    position: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    patch_at: np.ndarray
-    predict_at: np.ndarray
-    target: np.ndarray
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    kv_start: np.ndarray
+    kv_end: np.ndarray
+    patch_positions: np.ndarray
+    loss_positions: np.ndarray
+    labels: np.ndarray
     after_image: np.ndarray
 
     def batch(self, images: Latents) -> Batch:
         """The rows with what stands at their patches; shares memory with the arrays."""
         return Batch(
-            ids=torch.from_numpy(self.ids),
-            position=torch.from_numpy(self.position),
-            first=torch.from_numpy(self.first),
-            last=torch.from_numpy(self.last),
+            input_ids=torch.from_numpy(self.input_ids),
+            position_ids=torch.from_numpy(self.position_ids),
+            kv_start=torch.from_numpy(self.kv_start),
+            kv_end=torch.from_numpy(self.kv_end),
             latents=(images,),
-            predict_at=torch.from_numpy(self.predict_at),
-            target=torch.from_numpy(self.target),
+            loss_positions=torch.from_numpy(self.loss_positions),
+            labels=torch.from_numpy(self.labels),
             after_image=torch.from_numpy(self.after_image),
         )
 
@@ -80,24 +81,24 @@ def lay_out(
     in_document = in_stream + patches_before - patches_before[document_at[document]]
     token_at = start[document] + in_document
     offset = np.arange(1, form.patches_per_image + 1)
-    patch_at = (token_at[boi_at][:, None] + offset).ravel()
+    patch_positions = (token_at[boi_at][:, None] + offset).ravel()
 
     rows = _empty_rows(form, num_rows)
-    ids, position, first, last = (part.reshape(-1) for part in rows)
-    ids[token_at] = tokens
-    position[token_at] = in_document
-    position[patch_at] = (in_document[boi_at][:, None] + offset).ravel()
-    first[token_at] = start[document] % form.length
+    input_ids, position_ids, kv_start, kv_end = (part.reshape(-1) for part in rows)
+    input_ids[token_at] = tokens
+    position_ids[token_at] = in_document
+    position_ids[patch_positions] = (in_document[boi_at][:, None] + offset).ravel()
+    kv_start[token_at] = start[document] % form.length
     boi_column = token_at[boi_at] % form.length
-    first_seen = np.where(hidden_captions, boi_column, start[document[boi_at]] % form.length)
+    seen_from = np.where(hidden_captions, boi_column, start[document[boi_at]] % form.length)
     # The begin-of-image must not see the caption either: the patches see the begin-of-image.
-    first[token_at[boi_at]] = first_seen
-    first[patch_at] = np.repeat(first_seen, form.patches_per_image)
-    last[patch_at] = np.repeat(boi_column + form.patches_per_image, form.patches_per_image)
+    kv_start[token_at[boi_at]] = seen_from
+    kv_start[patch_positions] = np.repeat(seen_from, form.patches_per_image)
+    kv_end[patch_positions] = np.repeat(boi_column + form.patches_per_image, form.patches_per_image)
     # The next stored id stands at the next position unless patches lie between: no text is predicted after a
     # begin-of-image (paper, Sec. 3) or after the last token of a document.
     predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
-    return Layout(*rows, patch_at, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
+    return Layout(*rows, patch_positions, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
 
 
 def places(form: RowForm, tokens: np.ndarray, document_at: np.ndarray, document_row: np.ndarray) -> np.ndarray:
@@ -117,7 +118,7 @@ def places(form: RowForm, tokens: np.ndarray, document_at: np.ndarray, document_
 
 
 def _empty_rows(form: RowForm, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """ids, position, first, last of unused positions: each sees itself alone, as a fully masked row has no softmax."""
+    """The first four fields of a Layout, unused: each position sees itself alone, as a fully masked row has no softmax."""
     own = np.tile(np.arange(form.length, dtype=np.int32), (num_rows, 1))
     shape = (num_rows, form.length)
     return np.full(shape, form.pad, np.int64), np.zeros(shape, np.int64), own.copy(), own

@@ -12,9 +12,9 @@ from components.data.demonstration.scenes import SceneObject, read_caption
 from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
 from model.diffusion.noise import key
-from model.generation.engine import Engine
 from model.generation.requests import SamplingOptions, caption_request
 from model.generation.sampling import generate
+from model.step import Engine
 
 
 class CaptionScores(NamedTuple):

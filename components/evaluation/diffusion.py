@@ -18,13 +18,14 @@ from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.layout import in_groups, rows_of
 from model.config import ModelConfig
 from model.diffusion import noise
-from model.loss import Noised, loss_sums_at
+from model.diffusion.noise import TimedNoise
+from model.loss import loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 
 
 class DiffusionLosses(NamedTuple):
-    """Mean squared errors of the objective's target, one for each time.
+    """Mean squared errors of what the network predicts, one for each time.
 
     all: of every image. right, wrong: of the captioned images, under their own and under another image's caption;
     None where there are no two different captions.
@@ -81,10 +82,10 @@ def squared_error(model: Transfusion, stored: Sequence[Stored], time: float, *, 
         batch = rows_of([stored[index] for index in group], model.config)
         sample = torch.cat([torch.arange(int(first_image[index]), int(first_image[index + 1])) for index in group])
         (images,) = batch.latents
-        num_patches = torch.bincount(images.patch_image, minlength=len(sample))
-        drawn = noise.draw(seed, 0, sample, num_patches, images.patches.shape[-1])
-        noised = Noised(drawn.noise.to(device), torch.full((len(sample),), time, device=device))
-        sums = loss_sums_at(model, batch.to(device), [noised], PLAIN)
+        num_patches = torch.bincount(images.latent_index, minlength=len(sample))
+        sampled = noise.sample_noise(seed, 0, sample, num_patches, images.patches.shape[-1])
+        timed = TimedNoise(time=torch.full((len(sample),), time, device=device), noise=sampled.noise.to(device))
+        sums = loss_sums_at(model, batch.to(device), [timed], PLAIN)
         total += float(sums.image)
         num_values += sums.num_values
     return SquaredError(total, num_values)
@@ -92,10 +93,10 @@ def squared_error(model: Transfusion, stored: Sequence[Stored], time: float, *, 
 
 def caption_first(stored: Stored, caption_source: np.ndarray, config: ModelConfig) -> Stored:
     """The one image of `stored` after the text of another stored stream: [bos] text [boi] [eoi] [eos]."""
-    boi, eoi = config.image.begin_id, config.image.end_id
-    markers = (config.bos_id, config.eos_id, boi, eoi)
+    boi, eoi = config.image.begin_token_id, config.image.end_token_id
+    markers = (config.bos_token_id, config.eos_token_id, boi, eoi)
     text = caption_source[~np.isin(caption_source, markers)]
-    return Stored(np.concatenate([[config.bos_id], text, [boi, eoi, config.eos_id]]), stored.latents)
+    return Stored(np.concatenate([[config.bos_token_id], text, [boi, eoi, config.eos_token_id]]), stored.latents)
 
 
 def other_captions(documents: Sequence[ImageDocument]) -> list[int]:

@@ -16,10 +16,10 @@ from components.data.demonstration.scenes import SceneObject
 from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
 from model.diffusion.noise import key
-from model.generation.engine import Engine
 from model.generation.requests import SamplingOptions, image_request
 from model.generation.sampling import generate
 from model.latents.autoencoder import Autoencoder, to_images, to_pixels
+from model.step import Engine
 
 Objects = frozenset[SceneObject]
 

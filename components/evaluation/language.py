@@ -21,7 +21,8 @@ import torch
 
 from components.evaluation.held_out import TextDocument
 from components.evaluation.layout import in_groups, rows_of
-from model.loss import Noised, loss_sums_at
+from model.diffusion.noise import TimedNoise
+from model.loss import loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 
@@ -45,7 +46,7 @@ def model_bits_per_byte(model: Transfusion, documents: Sequence[TextDocument], *
     """Bits the model needs for every text token and eos, divided by the texts' bytes (see the head of this file)."""
     pieces = [piece for document in documents for piece in document.pieces]
     device = model.embedding.weight.device
-    nothing = Noised(torch.zeros(0, model.config.image.patch_width, device=device), torch.zeros(0, device=device))
+    nothing = TimedNoise(torch.zeros(0, device=device), torch.zeros(0, model.config.image.patch_dim, device=device))
     nats = 0.0
     for group in in_groups(pieces, model.config, max_positions):
         batch = rows_of([pieces[index] for index in group], model.config).to(device)

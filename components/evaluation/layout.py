@@ -15,13 +15,13 @@ from components.data.row_layout import RowForm, lay_out, places
 from components.evaluation.held_out import Stored
 from model.batch import Batch, Latents
 from model.config import ModelConfig
-from model.latents.patches import cut
+from model.latents.patches import patchify
 
 
 def image_grid(stored: Sequence[Stored], config: ModelConfig) -> tuple[int, int]:
     """Patches down and across every image, (0, 0) where no document has one."""
     shape = next((document.latents.shape for document in stored if len(document.latents)), (0, 0, 0, 0))
-    return shape[2] // config.image.patch[0], shape[3] // config.image.patch[1]
+    return shape[2] // config.image.patch_size[0], shape[3] // config.image.patch_size[1]
 
 
 def num_positions(stored: Stored, config: ModelConfig) -> int:
@@ -30,11 +30,11 @@ def num_positions(stored: Stored, config: ModelConfig) -> int:
 
 
 def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
-    """One row a document; nothing is hidden. image_sample counts the images of this batch from 0."""
+    """One row a document; nothing is hidden. sample_index counts the images of this batch from 0."""
     grid = image_grid(stored, config)
     num_images = sum(len(document.latents) for document in stored)
     length = max(num_positions(document, config) for document in stored)
-    form = RowForm(length, math.prod(grid), boi=config.image.begin_id, pad=config.pad_id)
+    form = RowForm(length, math.prod(grid), boi=config.image.begin_token_id, pad=config.pad_token_id)
     tokens = np.concatenate([document.ids for document in stored])
     document_at = np.cumsum([0, *(len(document.ids) for document in stored)])
     layout = lay_out(
@@ -46,12 +46,12 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
         num_rows=len(stored),
     )
     latents = [torch.from_numpy(document.latents) for document in stored if len(document.latents)]
-    no_patches = torch.zeros(0, config.image.patch_width)
+    no_patches = torch.zeros(0, config.image.patch_dim)
     images = Latents(
-        patches=cut(torch.cat(latents), config.image.patch).flatten(0, 1) if latents else no_patches,
-        patch_at=torch.from_numpy(layout.patch_at),
-        patch_image=torch.arange(num_images).repeat_interleave(math.prod(grid)),
-        image_sample=torch.arange(num_images),
+        patches=patchify(torch.cat(latents), config.image.patch_size).flatten(0, 1) if latents else no_patches,
+        patch_positions=torch.from_numpy(layout.patch_positions),
+        latent_index=torch.arange(num_images).repeat_interleave(math.prod(grid)),
+        sample_index=torch.arange(num_images),
         time_limit=torch.ones(num_images),
         grids=(grid,) * num_images,
     )

@@ -26,7 +26,7 @@ from components.training import autoencoder_losses as losses
 from components.training.autoencoder_state import State
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import discriminator_loss
-from components.training.optimiser import average
+from components.training.optimiser import update_ema
 from components.training.perceptual import Lpips
 from components.training.precision import autocast
 from model.latents.autoencoder import QuantisedAutoencoder, QuantisedReconstruction, to_pixels
@@ -117,8 +117,8 @@ class AutoencoderTrainer:
         if isinstance(result, QuantisedReconstruction):
             state.code_counts.add_(torch.bincount(result.codes.flatten(), minlength=len(state.code_counts)))
             self.latents = result.raw.detach().float()
-        if state.averaged is not None:
-            average(state.averaged, state.autoencoder, config.ema_decay, step)
+        if state.ema_model is not None:
+            update_ema(state.ema_model, state.autoencoder, config.ema_decay, step)
         return loss.detach()
 
     def adversarial(self, decoded: Tensor, picture: Tensor, share: float) -> Tensor:
@@ -152,9 +152,9 @@ class AutoencoderTrainer:
         moments = state.optimiser.state[autoencoder.codebook]
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name][moved] = 0
-        if isinstance(state.averaged, QuantisedAutoencoder):
+        if isinstance(state.ema_model, QuantisedAutoencoder):
             with torch.no_grad():
-                state.averaged.codebook[moved] = autoencoder.codebook[moved]
+                state.ema_model.codebook[moved] = autoencoder.codebook[moved]
         state.code_counts.zero_()
         return f"{line}, {len(moved)} moved"
 

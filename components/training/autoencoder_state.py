@@ -37,14 +37,14 @@ class Learner(NamedTuple):
 
 
 class State(NamedTuple):
-    """averaged: None without averaging. discriminator: None without the adversarial term.
+    """ema_model: None without averaging. discriminator: None without the adversarial term.
 
     code_counts: how often each code was the nearest since the last restart, int64 [K]; empty for kind kl.
     """
 
     autoencoder: Autoencoder
     optimiser: torch.optim.AdamW
-    averaged: Autoencoder | None
+    ema_model: Autoencoder | None
     discriminator: Learner | None
     code_counts: Tensor
 
@@ -80,7 +80,7 @@ def new_state(config: AutoencoderConfig, side_px: int, device: torch.device) -> 
     return State(
         autoencoder=autoencoder,
         optimiser=torch.optim.AdamW(autoencoder.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        averaged=copy.deepcopy(autoencoder).requires_grad_(False) if config.ema_decay else None,
+        ema_model=copy.deepcopy(autoencoder).requires_grad_(False) if config.ema_decay else None,
         discriminator=discriminator,
         code_counts=torch.zeros(config.codes.number if config.kind == "vq" else 0, dtype=torch.int64, device=device),
     )
@@ -108,8 +108,8 @@ def load_checkpoint(folder: Path, state: State) -> int:
 
 def _networks(state: State) -> dict[str, tuple[nn.Module, torch.optim.AdamW | None]]:
     networks: dict[str, tuple[nn.Module, torch.optim.AdamW | None]] = {"autoencoder": (state.autoencoder, state.optimiser)}
-    if state.averaged is not None:
-        networks["averaged"] = (state.averaged, None)
+    if state.ema_model is not None:
+        networks["ema_model"] = (state.ema_model, None)
     if state.discriminator is not None:
         networks["discriminator"] = state.discriminator
     return networks

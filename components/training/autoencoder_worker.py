@@ -63,7 +63,7 @@ def train_to_the_end(work: AutoencoderWork, world: World, say: Callable[[str], N
             trainer.run(lambda line: None, lambda step: None, first_step=step + 1)
             return
         trainer.run(say, lambda step: save_checkpoint(work.store, state, step), first_step=step + 1)
-        keep(work, state.averaged or state.autoencoder, images)
+        keep(work, state.ema_model or state.autoencoder, images)
 
 
 def keep(work: AutoencoderWork, autoencoder: Autoencoder, images: np.ndarray) -> None:

@@ -17,14 +17,14 @@ from components.training.run_folder import folder_of, written_checkpoint
 from model.transfusion import Transfusion
 
 KIND = "checkpoint"
-PARTS = ("model", "averaged", "first_moment", "second_moment")
+PARTS = ("model", "ema_model", "first_moment", "second_moment")
 
 
 class TrainingState(NamedTuple):
     """What training changes: the model, its averaged twin, and the optimiser (whose state holds the moments)."""
 
     model: Transfusion
-    averaged: Transfusion
+    ema_model: Transfusion
     optimiser: torch.optim.AdamW
 
 
@@ -51,9 +51,9 @@ def load_checkpoint(folder: Path, state: TrainingState) -> int:
 
     read_manifest(folder, kind=KIND)
     step = int(read_json(folder / "step.json")["step"])
-    model, averaged, first, second = (load_file(folder / f"{name}.safetensors") for name in PARTS)
+    model, ema_model, first, second = (load_file(folder / f"{name}.safetensors") for name in PARTS)
     state.model.load_state_dict(model)
-    state.averaged.load_state_dict(averaged)
+    state.ema_model.load_state_dict(ema_model)
     for name, parameter in state.model.named_parameters():
         state.optimiser.state[parameter] = {
             # AdamW's fused step on an accelerator reads the count there.
@@ -68,4 +68,4 @@ def _parts(state: TrainingState) -> tuple[dict[str, Tensor], ...]:
     moments = {name: state.optimiser.state[parameter] for name, parameter in state.model.named_parameters()}
     first = {name: moment["exp_avg"] for name, moment in moments.items()}
     second = {name: moment["exp_avg_sq"] for name, moment in moments.items()}
-    return state.model.state_dict(), state.averaged.state_dict(), first, second
+    return state.model.state_dict(), state.ema_model.state_dict(), first, second

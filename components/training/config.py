@@ -121,31 +121,32 @@ class ModelChoice:
     """Which transformer to train.
 
     preset: a size of model/config.py. patch_side: latent pixels along a patch.
-    codec: between patches and transformer, "linear" or "unet" (paper, Sec. 3.2); unet_channels: of each level of the U-Net.
-    objective: what the image half learns, "flow" or the paper's "epsilon", or "v" or "x"; zero_terminal_snr: with "v" (see
-        model/config.py: Process).
+    patch_layers: between patches and transformer, "linear" or "unet" (paper, Sec. 3.2).
+    unet_channels: of each level of the U-Net.
+    prediction_type: what the image half learns, "flow" or the paper's "epsilon", or "v" or "x"; zero_terminal_snr: with "v"
+        (see model/config.py: DiffusionProcess).
     experts: "shared" weights (the paper), or text's and images' own "feed_forward" layers, or "full".
     qk_norm: normalise queries and keys of each head.
     """
 
     preset: Literal["tiny", "demo", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]
     patch_side: Literal[1, 2, 4, 8]
-    codec: Literal["linear", "unet"]
+    patch_layers: Literal["linear", "unet"]
     unet_channels: tuple[int, ...]
-    objective: Literal["epsilon", "v", "flow", "x"]
+    prediction_type: Literal["epsilon", "v", "flow", "x"]
     zero_terminal_snr: bool
     experts: Literal["shared", "feed_forward", "full"]
     qk_norm: bool
 
     def __post_init__(self) -> None:
-        if self.zero_terminal_snr and self.objective != "v":
-            raise ValueError(f"zero_terminal_snr: goes with objective v, not {self.objective}")
+        if self.zero_terminal_snr and self.prediction_type != "v":
+            raise ValueError(f"zero_terminal_snr: goes with prediction_type v, not {self.prediction_type}")
         # Its levels are the latent's own grid and another for each halving of a patch's side.
         num_levels = self.patch_side.bit_length()
-        if self.codec == "unet" and len(self.unet_channels) != num_levels:
+        if self.patch_layers == "unet" and len(self.unet_channels) != num_levels:
             fitting = [64 * 2**level for level in range(num_levels)]
             raise ValueError(
-                f"unet_channels: {list(self.unet_channels)} must hold {num_levels} numbers with the codec unet at patch_side"
+                f"unet_channels: {list(self.unet_channels)} must hold {num_levels} numbers with patch_layers unet at patch_side"
                 f" {self.patch_side}, the channels of each level, the finest first: {fitting}, say"
             )
         if any(channels < 1 for channels in self.unet_channels):

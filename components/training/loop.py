@@ -23,7 +23,7 @@ from components.runtime.failure import BadInput
 from components.runtime.workers import World
 from components.training.checkpoints import TrainingState
 from components.training.config import TrainConfig
-from components.training.optimiser import average, build_optimiser, learning_rate, set_learning_rate
+from components.training.optimiser import build_optimiser, learning_rate, set_learning_rate, update_ema
 from components.training.precision import autocast
 from model.batch import Batch
 from model.flops import step_flops
@@ -66,7 +66,7 @@ class Events(Protocol):
 
     def validated(self, step: int, losses: Losses) -> None: ...
 
-    def sample(self, step: int, averaged: Transfusion) -> None: ...
+    def sample(self, step: int, ema_model: Transfusion) -> None: ...
 
     def checkpoint(self, step: int, state: TrainingState) -> None: ...
 
@@ -88,8 +88,8 @@ class Sums:
 def new_state(model: Transfusion, config: TrainConfig, device: torch.device) -> TrainingState:
     """The model on its device, with averaged weights equal to its own and an optimiser without moments."""
     model = model.to(device).train()
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    return TrainingState(model, averaged, build_optimiser(model, config))
+    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
+    return TrainingState(model, ema_model, build_optimiser(model, config))
 
 
 class Trainer:
@@ -123,7 +123,7 @@ class Trainer:
             if self.is_due(config.validate_every_steps, step):
                 events.validated(step, self.validate())
             if self.is_due(config.sample_every_steps, step):
-                events.sample(step, self.state.averaged)
+                events.sample(step, self.state.ema_model)
             if self.is_due(config.checkpoint_every_steps, step):
                 events.checkpoint(step, self.state)
 
@@ -151,7 +151,7 @@ class Trainer:
         set_learning_rate(state.optimiser, learning_rate(config, step))
         state.optimiser.step()
         state.optimiser.zero_grad()
-        average(state.averaged, state.model, config.ema_decay, step)
+        update_ema(state.ema_model, state.model, config.ema_decay, step)
         return float(norm), seen
 
     @torch.inference_mode()
@@ -165,7 +165,7 @@ class Trainer:
             part = numbers[start : start + self.config.batch_rows]
             batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
             with autocast(self.config.precision, self.world.device):
-                local = loss_sums(self.state.averaged, batch, self.config.seed, 0, options)
+                local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
             sums.values += self.sums_of(local, batch)
         self.over_all_workers(sums.values)
         return sums.losses(self.config.image_loss_weight)
@@ -203,7 +203,7 @@ class Trainer:
 
     def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
         """What this worker saw, as Sums.values."""
-        num_positions = int(batch.used(self.state.model.config.pad_id).sum())
+        num_positions = int(batch.used(self.state.model.config.pad_token_id).sum())
         counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
         numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]
         return torch.tensor(numbers, dtype=torch.float64, device=self.world.device)

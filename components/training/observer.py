@@ -26,7 +26,7 @@ class Witness:
 
     def validated(self, step: int, losses: Losses) -> None: ...
 
-    def sample(self, step: int, averaged: Transfusion) -> None: ...
+    def sample(self, step: int, ema_model: Transfusion) -> None: ...
 
     def checkpoint(self, step: int, state: TrainingState) -> None: ...
 
@@ -70,8 +70,8 @@ class Observer:
         self._record(step, dict(zip(names, losses, strict=True)))
         self._say(step, f"held out: {_losses(losses)}")
 
-    def sample(self, step: int, averaged: Transfusion) -> None:
-        pictures = self.artist.draw(averaged)
+    def sample(self, step: int, ema_model: Transfusion) -> None:
+        pictures = self.artist.draw(ema_model)
         save_grid(self.work.samples, list(pictures.split(PICTURES_A_LINE)))
         for index, (prompt, picture) in enumerate(zip(self.artist.prompts, pictures, strict=True)):
             self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
@@ -83,7 +83,7 @@ class Observer:
         """Write the averaged weights and the last numbers; they count once the manifest stands."""
         self.tracker.close()
         folder = fresh_folder(self.work.finished)
-        state.averaged.save_pretrained(folder)
+        state.ema_model.save_pretrained(folder)
         facts = last_values(self.work.journal) | {
             "steps": self.config.max_steps,
             "num_parameters": sum(parameter.numel() for parameter in state.model.parameters()),

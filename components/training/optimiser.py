@@ -1,4 +1,4 @@
-"""How are the weights moved? AdamW with decay on matrices only, a warm-up and a cosine, and averaged weights beside.
+"""How are the weights moved? AdamW with decay on matrices only, a warm-up and a cosine, and an EMA of the weights beside.
 
 Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
 warm-up.
@@ -37,10 +37,10 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 @torch.no_grad()
-def average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights towards the model's; faster early on, so that the random beginning is soon
     forgotten.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))
-    targets: list[Tensor] = list(averaged.parameters())
+    targets: list[Tensor] = list(ema_model.parameters())
     torch._foreach_lerp_(targets, list(model.parameters()), weight)

@@ -57,19 +57,19 @@ def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:
     images = image_modality(
         channels=rows.latent_shape[0],
         patch_side=choice.patch_side,
-        codec=choice.codec,
+        patch_layers=choice.patch_layers,
         unet_channels=choice.unet_channels,
-        begin_id=rows.special_ids["boi"],
-        end_id=rows.special_ids["eoi"],
+        begin_token_id=rows.special_ids["boi"],
+        end_token_id=rows.special_ids["eoi"],
     )
     return model_config(
         choice.preset,
         vocab_size=rows.vocab_size,
         modalities=(images,),
-        objective=choice.objective,
+        prediction_type=choice.prediction_type,
         zero_terminal_snr=choice.zero_terminal_snr,
         experts=choice.experts,
         qk_norm=choice.qk_norm,
-        max_length=rows.row_length,
+        max_position_embeddings=rows.row_length,
         special_ids=rows.special_ids,
     )

@@ -1,10 +1,10 @@
-"""How does a generation step attend to what its slots hold? Under one mask, or on a CPU over the keys that each row sees.
+"""Attention of a generation step to what its slots hold: under one mask, or on a CPU over the keys that each row sees.
 
 Rows of one pass see windows of very different widths: the twins of guidance see a begin token and their latent, where the
 others see a prefix before it. On a CPU the intervals are at hand without waiting, so rows that write and see the same columns
 get a call of their own over exactly these, without a mask where every query sees them all.
 
-Legend: B rows, S positions a step, H heads, T cache length, K head width.
+Legend: B rows, S positions a step, H heads, T cache length, K head dim.
 """
 
 from __future__ import annotations
@@ -16,79 +16,77 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.unfused import suits, unfused_attention
-from model.attention.visibility import as_bias, visible
-from model.generation.engine import Cache, StepInputs
+from model.attention.math import Bias, as_bias, is_supported, math_attention, visible
+from model.step import Cache, StepInputs
 from model.transformer import Attend
 
 
-class Run(NamedTuple):
-    """Neighbouring rows that write the same columns, and see those before them and their own.
-
-    start: first column written. bias: [rows, 1, S, start + S], 0 where seen and -inf where not; None where every query sees
-    every key. is_passing: whether no later step reads what they write, for it is a latent under way.
-    """
+class RowGroup(NamedTuple):
+    """Neighbouring rows that write the same columns, and see those before them and their own."""
 
     rows: slice
     start: int
-    bias: Tensor | None
-    is_passing: bool
+    """First column written."""
+    bias: Bias | None
+    """[rows, 1, S, start + S]; None where every query sees every key."""
+    is_denoising: bool
+    """No later step reads what they write, for it is a latent under way."""
 
 
 def cached_attention(cache: Cache, inputs: StepInputs) -> Attend:
-    """What suits the device: write the new keys and values, then see every column up to q_last."""
-    if inputs.q_last.device.type == "cpu" and not torch.compiler.is_compiling():
-        return attention_by_runs(cache, inputs.write_at, inputs.q_last, inputs.time)
-    return attention_under_mask(cache, inputs.write_at, inputs.q_last, inputs.num_keys)
+    """What suits the device: write the new keys and values, then see every column up to kv_end."""
+    if inputs.kv_end.device.type == "cpu" and not torch.compiler.is_compiling():
+        return grouped_attention(cache, inputs.cache_position, inputs.kv_end, inputs.time)
+    return attention_under_mask(cache, inputs.cache_position, inputs.kv_end, inputs.kv_length)
 
 
-def attention_under_mask(cache: Cache, write_at: Tensor, q_last: Tensor, num_keys: int) -> Attend:
+def attention_under_mask(cache: Cache, cache_position: Tensor, kv_end: Tensor, kv_length: int) -> Attend:
     """One call for all rows, whose shape depends on no value: for GPUs, and the reference.
 
-    write_at: int64 [B]. q_last: int64 [B, S]. num_keys: columns looked at; no column after it is visible or written.
+    cache_position: int64 [B]. kv_end: int64 [B, S]. kv_length: columns looked at; none after it is visible or written.
     """
-    mask = visible(torch.zeros_like(q_last), q_last, num_keys).unsqueeze(1)
-    row = torch.arange(len(write_at), device=write_at.device).unsqueeze(1)
-    column = write_at.unsqueeze(1) + torch.arange(q_last.shape[1], device=write_at.device)
+    mask = visible(torch.zeros_like(kv_end), kv_end, kv_length).unsqueeze(1)
+    row = torch.arange(len(cache_position), device=cache_position.device).unsqueeze(1)
+    column = cache_position.unsqueeze(1) + torch.arange(kv_end.shape[1], device=cache_position.device)
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = cache[layer]
         keys[row, :, column] = key.transpose(1, 2).to(keys.dtype)
         values[row, :, column] = value.transpose(1, 2).to(values.dtype)
-        return _fused(query, keys[:, :, :num_keys], values[:, :, :num_keys], mask)
+        return _fused(query, keys[:, :, :kv_length], values[:, :, :kv_length], mask)
 
     return attend
 
 
-def attention_by_runs(cache: Cache, write_at: Tensor, q_last: Tensor, time: Tensor) -> Attend:
-    """The same, run by run of like rows. Reads the intervals, so an accelerator would wait.
+def grouped_attention(cache: Cache, cache_position: Tensor, kv_end: Tensor, time: Tensor) -> Attend:
+    """The same, group by group of like rows. Reads the intervals, so an accelerator would wait.
 
-    time: float32 [B], noise levels. What a noised latent would write may be left out, see engine.py.
+    time: float32 [B], noise levels. What a noised latent would write may be left out, see model/step.py.
     """
-    if q_last.shape[1] == 1 and len(write_at.unique()) > 1:
+    if kv_end.shape[1] == 1 and len(cache_position.unique()) > 1:
         # A single query's work is less than a call costs.
-        return attention_under_mask(cache, write_at, q_last, int(q_last.max()) + 1)
-    found = runs(write_at, q_last, time, cache[0][0].dtype)
+        return attention_under_mask(cache, cache_position, kv_end, int(kv_end.max()) + 1)
+    groups = group_rows(cache_position, kv_end, time)
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        mixed = [_attend_run(run, query, key, value, *cache[layer]) for run in found]
+        outputs = [_attend_group(group, query, key, value, *cache[layer]) for group in groups]
         # Joined in the order that the next product reads.
-        return mixed[0] if len(mixed) == 1 else torch.cat([part.transpose(1, 2) for part in mixed]).transpose(1, 2)
+        return outputs[0] if len(outputs) == 1 else torch.cat([part.transpose(1, 2) for part in outputs]).transpose(1, 2)
 
     return attend
 
 
-def runs(write_at: Tensor, q_last: Tensor, time: Tensor, dtype: torch.dtype) -> list[Run]:
-    """Every row in exactly one. dtype: of their biases."""
-    starts, is_noised, num_new = write_at.tolist(), (time > 0).tolist(), q_last.shape[1]
-    found = []
+def group_rows(cache_position: Tensor, kv_end: Tensor, time: Tensor) -> list[RowGroup]:
+    """Every row in exactly one group."""
+    starts, is_noised, num_new = cache_position.tolist(), (time > 0).tolist(), kv_end.shape[1]
+    groups = []
     for rows in _equal_neighbours(list(zip(starts, is_noised, strict=True))):
-        last, start = q_last[rows], starts[rows.start]
+        end, start = kv_end[rows], starts[rows.start]
         bias = None
-        if int(last.min()) + 1 < start + num_new:
-            bias = as_bias(visible(torch.zeros_like(last), last, start + num_new), dtype).unsqueeze(1)
-        found.append(Run(rows, start, bias, is_noised[rows.start]))
-    return found
+        if int(end.min()) + 1 < start + num_new:
+            bias = as_bias(visible(torch.zeros_like(end), end, start + num_new).unsqueeze(1))
+        groups.append(RowGroup(rows, start, bias, is_noised[rows.start]))
+    return groups
 
 
 def _equal_neighbours(values: Sequence[object]) -> list[slice]:
@@ -97,18 +95,18 @@ def _equal_neighbours(values: Sequence[object]) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
-def _attend_run(run: Run, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_group(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """[rows, H, S, K]. query, key, value: of all rows, the new ones. keys, values: the cache's."""
-    query, key, value, keys, values = (part[run.rows] for part in (query, key, value, keys, values))
-    end = run.start + query.shape[2]
-    in_products = suits(query, keys[:, :, :end])
-    if not (in_products and run.is_passing):
-        keys[:, :, run.start : end], values[:, :, run.start : end] = key, value
+    query, key, value, keys, values = (part[group.rows] for part in (query, key, value, keys, values))
+    end = group.start + query.shape[2]
+    in_products = is_supported(query, keys[:, :, :end])
+    if not (in_products and group.is_denoising):
+        keys[:, :, group.start : end], values[:, :, group.start : end] = key, value
     if not in_products:
-        return _fused(query, keys[:, :, :end], values[:, :, :end], run.bias)
+        return _fused(query, keys[:, :, :end], values[:, :, :end], group.bias and group.bias(keys.dtype))
     # The new ones as they come: the way through the cache would be there and back between two precisions.
-    before = [slots[:, :, : run.start].to(query.dtype) for slots in (keys, values)]
-    return unfused_attention(query, torch.cat([before[0], key], 2), torch.cat([before[1], value], 2), run.bias)
+    before = [slots[:, :, : group.start].to(query.dtype) for slots in (keys, values)]
+    return math_attention(query, torch.cat([before[0], key], 2), torch.cat([before[1], value], 2), group.bias)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,12 +1,12 @@
-"""What do latents teach? Noise added at a time between 0 (clean) and 1 (pure noise), and what the network predicts of it.
+"""What latents teach: noise added at a time between 0 (clean, x_0) and 1 (pure noise), and what the network predicts of it.
 
-The objectives (model/config.py: Process), with signal a and noise b at the time (model/diffusion/schedules.py):
+The prediction types (model/config.py: DiffusionProcess), with alpha_t and sigma_t of the time (schedules.py):
     epsilon  the noise eps; the paper's (Transfusion, arXiv 2408.11039, Sec. 2.2; Ho et al., arXiv 2006.11239, eq. 14)
-    v        a * eps - b * clean (Salimans and Ho, arXiv 2202.00512, Appendix D)
-    flow     eps - clean, the velocity d noised / d time (Esser et al., arXiv 2403.03206, Sec. 2)
-    x        clean, with the loss on the velocity it implies (JiT, arXiv 2511.13720, Sec. 3)
-Every draw is a pure function of (seed, step, sample, modality), so that neither a restart nor the number of workers changes
-what is learnt.
+    v        alpha_t * eps - sigma_t * x_0 (Salimans and Ho, arXiv 2202.00512, Appendix D)
+    flow     eps - x_0, the velocity d x_t / d time (Esser et al., arXiv 2403.03206, Sec. 2)
+    x        x_0, with the loss on the velocity it implies (JiT, arXiv 2511.13720, Sec. 3)
+Noise is a pure function of (seed, step, sample, modality), so that neither a restart nor the number of workers changes what is
+learnt.
 
 Legend: M latents, P patches of all of them, W numbers in a patch.
 """
@@ -18,39 +18,44 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from model.config import Process
-from model.diffusion.schedules import levels, signal_to_noise
+from model.config import DiffusionProcess
+from model.diffusion.schedules import alpha_sigma, compute_snr
 
 # Below this time the loss of "x" divides by it instead of by the time, or the nearly clean patches would outweigh all others
 # without bound, by 1 / t^2. JiT clips the same denominator, at the same value.
 X_TIME_FLOOR = 0.05
 
-# What keeps `to_noise` of "x" finite at time 0, where clean patches say nothing of the noise.
+# What keeps `predicted_noise` of "x" finite at time 0, where clean patches say nothing of the noise.
 TINY_TIME = 1e-6
 
 
-class Draw(NamedTuple):
-    """time: float32 [M], uniform in 0..1. noise: float32 [P, W], normal."""
+class TimedNoise(NamedTuple):
+    """Noise of some latents, and the noise levels it is added at."""
 
     time: Tensor
+    """float32 [M], in 0..1."""
     noise: Tensor
+    """float32 [P, W], normal."""
 
 
-def draw(seed: int, step: int, samples: Tensor, num_patches: Tensor, patch_width: int, modality: int = 0) -> Draw:
-    """Time and noise of every latent of one modality in a batch.
+def sample_noise(
+    seed: int, step: int, sample_index: Tensor, num_patches: Tensor, patch_dim: int, modality: int = 0
+) -> TimedNoise:
+    """Noise and uniform times of every latent of one modality in a batch.
 
-    samples: int64 [M], each latent's number in its split. num_patches: int64 [M]. modality: its number in the configuration.
+    sample_index: int64 [M], each latent's number in its split. num_patches: int64 [M]. modality: its number in the
+    configuration.
     """
     times, noises = [], []
-    for sample, count in zip(samples.tolist(), num_patches.tolist(), strict=True):
+    for sample, count in zip(sample_index.tolist(), num_patches.tolist(), strict=True):
         # The first modality's key has no fourth part: it draws as it did when there were images alone.
         stream = key(seed, step, sample, modality) if modality else key(seed, step, sample)
         generator = torch.Generator().manual_seed(stream)
         times.append(torch.rand((), generator=generator))
-        noises.append(torch.randn(count, patch_width, generator=generator))
+        noises.append(torch.randn(count, patch_dim, generator=generator))
     if not times:
-        return Draw(torch.zeros(0), torch.zeros(0, patch_width))
-    return Draw(torch.stack(times), torch.cat(noises))
+        return TimedNoise(torch.zeros(0), torch.zeros(0, patch_dim))
+    return TimedNoise(torch.stack(times), torch.cat(noises))
 
 
 def key(*parts: int) -> int:
@@ -84,35 +89,35 @@ def training_time(
     return shift * time / (1 + (shift - 1) * time)
 
 
-def add_noise(process: Process, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """The noised patches. clean, noise: [..., W]; time broadcasts against them."""
-    at = levels(process, time)
-    return at.signal * clean + at.noise * noise
+def add_noise(process: DiffusionProcess, x_0: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """The noised patches x_t. x_0, noise: [..., W]; time broadcasts against them."""
+    alpha_t, sigma_t = alpha_sigma(process, time)
+    return alpha_t * x_0 + sigma_t * noise
 
 
 def squared_error(
-    process: Process, prediction: Tensor, *, noised: Tensor, clean: Tensor, noise: Tensor, time: Tensor
+    process: DiffusionProcess, prediction: Tensor, *, x_t: Tensor, x_0: Tensor, noise: Tensor, time: Tensor
 ) -> Tensor:
-    """What training minimises, number by number: [..., W] like prediction, noised, clean and noise; time broadcasts.
+    """What training minimises, number by number: [..., W] like prediction, x_t, x_0 and noise; time broadcasts.
 
-    "x" compares the velocities (noised - clean) / t of the prediction and of the truth, with t from X_TIME_FLOOR up.
+    "x" compares the velocities (x_t - x_0) / t of the prediction and of the truth, with t from X_TIME_FLOOR up.
     """
-    if process.objective == "x":
+    if process.prediction_type == "x":
         floored = time.clamp(min=X_TIME_FLOOR)
-        return ((noised - prediction) / floored - (noised - clean) / floored).square()
-    if process.objective == "flow":
-        return (prediction - (noise - clean)).square()
-    if process.objective == "v":
-        at = levels(process, time)
-        return (prediction - (at.signal * noise - at.noise * clean)).square()
+        return ((x_t - prediction) / floored - (x_t - x_0) / floored).square()
+    if process.prediction_type == "flow":
+        return (prediction - (noise - x_0)).square()
+    if process.prediction_type == "v":
+        alpha_t, sigma_t = alpha_sigma(process, time)
+        return (prediction - (alpha_t * noise - sigma_t * x_0)).square()
     return (prediction - noise).square()
 
 
-def loss_weight(process: Process, time: Tensor, snr_gamma: float) -> Tensor:
+def loss_weight(process: DiffusionProcess, time: Tensor, snr_gamma: float) -> Tensor:
     """Min-SNR weights (Hang et al., arXiv 2303.09556, Sec. 3.4), of the shape of time; snr_gamma 0 gives ones.
 
-    Whatever the objective, the clean patch that the prediction implies then has the squared error's weight min(SNR, gamma).
-    The network's own error is that of the clean patch times 1 / SNR ("epsilon"), 1 / (SNR + 1) ("v"), or t^2 ("flow" and "x",
+    Whatever the prediction type, the clean patch that it implies then has the squared error's weight min(SNR, gamma). The
+    network's own error is that of the clean patch times 1 / SNR ("epsilon"), 1 / (SNR + 1) ("v"), or t^2 ("flow" and "x",
     whose SNR is ((1 - t) / t)^2; with t from X_TIME_FLOOR up in "x", as in `squared_error`), which gives
         epsilon  min(SNR, gamma) / SNR         v  min(SNR, gamma) / (SNR + 1)         flow, x  min(SNR, gamma) * t^2
     Weights are at most 1 and not normalised, so they lower the latents' share of the whole loss; at time 1 only epsilon's is
@@ -120,37 +125,37 @@ def loss_weight(process: Process, time: Tensor, snr_gamma: float) -> Tensor:
     """
     if snr_gamma == 0:
         return torch.ones_like(time)
-    snr = signal_to_noise(process, time)
-    if process.objective == "epsilon":
+    snr = compute_snr(process, time)
+    if process.prediction_type == "epsilon":
         # min(SNR, gamma) / SNR without the quotient of two infinities at time 0.
         return (snr_gamma / snr).clamp(max=1)
-    if process.objective == "v":
+    if process.prediction_type == "v":
         return snr.clamp(max=snr_gamma) / (snr + 1)
-    return snr.clamp(max=snr_gamma) * time.clamp(min=X_TIME_FLOOR if process.objective == "x" else 0).square()
+    return snr.clamp(max=snr_gamma) * time.clamp(min=X_TIME_FLOOR if process.prediction_type == "x" else 0).square()
 
 
-def to_clean(process: Process, noised: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-    """The clean patches that a prediction implies. noised, prediction: [..., W]; time broadcasts against them.
+def predicted_x_0(process: DiffusionProcess, x_t: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    """The clean patches that a prediction implies. x_t, prediction: [..., W]; time broadcasts against them.
 
-    "epsilon" divides by the signal, 5e-5 at time 1: finite, but the prediction's error is 20,000 times as large there.
+    "epsilon" divides by alpha_t, 5e-5 at time 1: finite, but the prediction's error is 20,000 times as large there.
     """
-    if process.objective == "x":
+    if process.prediction_type == "x":
         return prediction
-    at = levels(process, time)
-    if process.objective == "flow":
-        return noised - at.noise * prediction
-    if process.objective == "v":
-        return at.signal * noised - at.noise * prediction
-    return (noised - at.noise * prediction) / at.signal
+    alpha_t, sigma_t = alpha_sigma(process, time)
+    if process.prediction_type == "flow":
+        return x_t - sigma_t * prediction
+    if process.prediction_type == "v":
+        return alpha_t * x_t - sigma_t * prediction
+    return (x_t - sigma_t * prediction) / alpha_t
 
 
-def to_noise(process: Process, noised: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-    """The noise that a prediction implies; arguments as for `to_clean`. Finite at time 0 too, where "x" says nothing of it."""
-    if process.objective == "epsilon":
+def predicted_noise(process: DiffusionProcess, x_t: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+    """The noise that a prediction implies; arguments as for `predicted_x_0`. Finite at time 0, where "x" says nothing of it."""
+    if process.prediction_type == "epsilon":
         return prediction
-    at = levels(process, time)
-    if process.objective == "flow":
-        return noised + at.signal * prediction
-    if process.objective == "v":
-        return at.noise * noised + at.signal * prediction
-    return (noised - at.signal * prediction) / at.noise.clamp(min=TINY_TIME)
+    alpha_t, sigma_t = alpha_sigma(process, time)
+    if process.prediction_type == "flow":
+        return x_t + alpha_t * prediction
+    if process.prediction_type == "v":
+        return sigma_t * x_t + alpha_t * prediction
+    return (x_t - alpha_t * prediction) / sigma_t.clamp(min=TINY_TIME)

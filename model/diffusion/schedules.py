@@ -1,4 +1,4 @@
-"""How much image and how much noise is there at a time? noised = signal * clean + noise * eps, at times 0 (clean) .. 1 (noise).
+"""How much image and how much noise there is at a time: x_t = alpha_t * x_0 + sigma_t * eps, from 0 (clean) to 1 (noise).
 
 The DDPM path ("epsilon", "v") is the paper's: T = 1000 steps of the cosine schedule (Transfusion, arXiv 2408.11039, Sec. 3.2;
 Nichol and Dhariwal, arXiv 2102.09672, eq. 17, betas capped at 0.999). Zero terminal SNR shifts and scales it until nothing is
@@ -14,42 +14,42 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.config import Process
+from model.config import DiffusionProcess
 
 NUM_DDPM_STEPS = 1000
 OFFSET = 0.008  # s of arXiv 2102.09672, eq. 17: keeps the first betas from vanishing
 LARGEST_BETA = 0.999
 
 
-class Levels(NamedTuple):
-    """What clean values and unit noise are multiplied by; each of the shape of the times."""
+class AlphaSigma(NamedTuple):
+    """Factors of clean values and of unit noise; each of the shape of the times."""
 
-    signal: Tensor
-    noise: Tensor
+    alpha_t: Tensor
+    sigma_t: Tensor
 
 
-def levels(process: Process, time: Tensor) -> Levels:
+def alpha_sigma(process: DiffusionProcess, time: Tensor) -> AlphaSigma:
     """Both factors at times in 0..1, in time's precision.
 
     The DDPM path has T = 1000 steps: its times are rounded to the next multiple of 1 / T.
     """
     if process.is_flow:
-        return Levels(1 - time, time)
+        return AlphaSigma(1 - time, time)
     # In float64, for 1 - alpha_bar of small times and cos() of large ones cancel.
     index = (time.double() * NUM_DDPM_STEPS).round().clamp(0, NUM_DDPM_STEPS)
-    signal = _root_alpha_bar(index)
+    alpha_t = _root_alpha_bar(index)
     if process.zero_terminal_snr:
         first, last = _root_alpha_bar(index.new_tensor([1, NUM_DDPM_STEPS]))
         # Algorithm 1: the first noisy step stays as it is, the last one becomes pure noise, all are shifted in between.
-        signal = torch.where(index > 0, (signal - last) * (first / (first - last)), 1)
-    noise = (1 - signal.square()).sqrt()
-    return Levels(signal.to(time.dtype), noise.to(time.dtype))
+        alpha_t = torch.where(index > 0, (alpha_t - last) * (first / (first - last)), 1)
+    sigma_t = (1 - alpha_t.square()).sqrt()
+    return AlphaSigma(alpha_t.to(time.dtype), sigma_t.to(time.dtype))
 
 
-def signal_to_noise(process: Process, time: Tensor) -> Tensor:
-    """SNR = (signal / noise)^2, of the shape of time: infinite at time 0; ((1 - t) / t)^2 on the flow path."""
-    at = levels(process, time)
-    return (at.signal / at.noise).square()
+def compute_snr(process: DiffusionProcess, time: Tensor) -> Tensor:
+    """SNR = (alpha_t / sigma_t)^2, of the shape of time: infinite at time 0; ((1 - t) / t)^2 on the flow path."""
+    alpha_t, sigma_t = alpha_sigma(process, time)
+    return (alpha_t / sigma_t).square()
 
 
 def _root_alpha_bar(index: Tensor) -> Tensor:

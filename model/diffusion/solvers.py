@@ -1,4 +1,4 @@
-"""How does noise become a latent? The noise levels a solver visits, and what it makes of each prediction.
+"""Solvers from noise to a latent: the noise levels that each visits, and what it makes of each prediction.
 
 For n steps the network is evaluated n times by every solver but Heun, which takes 2n - 1.
 
@@ -13,7 +13,8 @@ On the flow path ("flow", "x"):
     heun   second order (Karras et al., arXiv 2206.00364, Algorithm 1)
 The last step of each is of first order and ends in the clean latent that the last prediction implies.
 
-Legend: a, b signal and noise at a level (schedules.py); l = log(a / b), half the log of SNR; h growth of l in a step.
+Legend: alpha_t and sigma_t of a level as in schedules.py; l = log(alpha_t / sigma_t), half the log of SNR; h growth of l in a
+step.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from model.config import Objective, Process
-from model.diffusion.noise import to_clean
-from model.diffusion.schedules import NUM_DDPM_STEPS, levels
+from model.config import DiffusionProcess, PredictionType
+from model.diffusion.noise import predicted_x_0
+from model.diffusion.schedules import NUM_DDPM_STEPS, alpha_sigma
 
 Solver = Literal["auto", "ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"]
 
-# The first level, in steps of the DDPM path. A noise prediction is divided by the signal that is left, and at T the capped
+# The first level, in steps of the DDPM path. A noise prediction is divided by the alpha_t that is left, and at T the capped
 # cosine schedule leaves 5e-5; at 980 it is 3%. A prediction of v is not divided by anything.
-FIRST_STEP: dict[Objective, int] = {"epsilon": 980, "v": NUM_DDPM_STEPS}
+FIRST_STEP: dict[PredictionType, int] = {"epsilon": 980, "v": NUM_DDPM_STEPS}
 
-# What l takes for the signal where there is none, so that solvers of second order have a first step to extrapolate from.
+# What l takes for alpha_t where there is none, so that solvers of second order have a first step to extrapolate from.
 # diffusers' value; on Gaussian data the error at the end moves by less than 4% of itself.
-LEAST_SIGNAL = 2.0**-12
+LEAST_ALPHA = 2.0**-12
 
 
-def solver_times(process: Process, num_steps: int) -> list[float]:
+def solver_times(process: DiffusionProcess, num_steps: int) -> list[float]:
     """num_steps + 1 falling noise levels, from (nearly) pure noise to 0, clean; a function of nothing else.
 
     Evenly spaced down from the first level ("trailing", Lin et al., arXiv 2305.08891, Table 2), which is 1 on the flow path and
@@ -52,15 +53,15 @@ def solver_times(process: Process, num_steps: int) -> list[float]:
         raise ValueError(f"num_steps: {num_steps} must be at least 1")
     if process.is_flow:
         return [1 - step / num_steps for step in range(num_steps + 1)]
-    first = FIRST_STEP[process.objective]
+    first = FIRST_STEP[process.prediction_type]
     if num_steps > first:
         raise ValueError(
-            f"num_steps: {num_steps} must be at most {first}, the levels from which {process.objective!r} is solved"
+            f"num_steps: {num_steps} must be at most {first}, the levels from which {process.prediction_type!r} is solved"
         )
     return [round(first * (num_steps - step) / num_steps) / NUM_DDPM_STEPS for step in range(num_steps + 1)]
 
 
-def chosen_solver(process: Process, solver: Solver) -> Solver:
+def chosen_solver(process: DiffusionProcess, solver: Solver) -> Solver:
     """The solver by its own name: "auto" is euler on the flow path and ddim on the DDPM path.
 
     Raises ValueError for one of the other path.
@@ -70,7 +71,8 @@ def chosen_solver(process: Process, solver: Solver) -> Solver:
         return allowed[0]
     if solver not in allowed:
         raise ValueError(
-            f"solver: {solver!r} does not go with objective {process.objective!r}; choose of auto, {', '.join(allowed)}"
+            f"solver: {solver!r} does not go with prediction_type {process.prediction_type!r};"
+            f" choose of auto, {', '.join(allowed)}"
         )
     return solver
 
@@ -81,20 +83,21 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 
 
 class Level(NamedTuple):
-    """One noise level on the way. log_ratio: l; infinite at clean."""
+    """One noise level on the way."""
 
     time: float
-    signal: float
-    noise: float
+    alpha_t: float
+    sigma_t: float
     log_ratio: float
+    """l; infinite at clean."""
 
 
-def levels_of(process: Process, times: Sequence[float]) -> list[Level]:
+def levels_of(process: DiffusionProcess, times: Sequence[float]) -> list[Level]:
     """The levels at some times, to Python's precision."""
-    at = levels(process, torch.tensor(times, dtype=torch.float64))
+    at = alpha_sigma(process, torch.tensor(times, dtype=torch.float64))
     return [
-        Level(time, signal, noise, math.log((signal or LEAST_SIGNAL) / noise) if noise else math.inf)
-        for time, signal, noise in zip(times, at.signal.tolist(), at.noise.tolist(), strict=True)
+        Level(time, alpha_t, sigma_t, math.log((alpha_t or LEAST_ALPHA) / sigma_t) if sigma_t else math.inf)
+        for time, alpha_t, sigma_t in zip(times, at.alpha_t.tolist(), at.sigma_t.tolist(), strict=True)
     ]
 
 
@@ -106,7 +109,7 @@ class Denoiser:
     first, so every latent has a denoiser of its own.
     """
 
-    def __init__(self, process: Process, solver: Solver, num_steps: int, generator: torch.Generator) -> None:
+    def __init__(self, process: DiffusionProcess, solver: Solver, num_steps: int, generator: torch.Generator) -> None:
         """generator: of the noise that "ddpm" adds. Raises ValueError as `chosen_solver` and `solver_times` do."""
         self._process = process
         self._generator = generator
@@ -126,69 +129,69 @@ class Denoiser:
     def done(self) -> bool:
         return self._at == len(self._path) - 1
 
-    def advance(self, noised: Tensor, prediction: Tensor) -> Tensor:
+    def advance(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         """What the network is to see next; the clean latent, once that makes it `done`.
 
-        noised: what the network saw, of any shape. prediction: what it said, of the same shape.
+        x_t: what the network saw, of any shape. prediction: what it said, of the same shape.
         """
         assert not self.done
         self.num_evaluations += 1
-        return self._advance(self, noised, prediction)
+        return self._advance(self, x_t, prediction)
 
     # ---- the DDPM path: all but the ancestral solver move as DDIM does, each towards its own idea of the clean latent
 
-    def _ddim(self, noised: Tensor, prediction: Tensor) -> Tensor:
-        return self._move(noised, self._clean(noised, prediction))
+    def _ddim(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        return self._move(x_t, self._clean(x_t, prediction))
 
-    def _dpmpp(self, noised: Tensor, prediction: Tensor) -> Tensor:
-        clean = self._clean(noised, prediction)
-        ahead = self._extrapolated(clean)
-        self._earlier = [clean]
-        return self._move(noised, ahead)
+    def _dpmpp(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        x_0 = self._clean(x_t, prediction)
+        ahead = self._extrapolated(x_0)
+        self._earlier = [x_0]
+        return self._move(x_t, ahead)
 
-    def _unipc(self, noised: Tensor, prediction: Tensor) -> Tensor:
-        clean = self._clean(noised, prediction)
+    def _unipc(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        x_0 = self._clean(x_t, prediction)
         if self._begun is not None:
-            noised = ddim_step(self._begun, self._corrected(clean), *self._path[self._at - 1 : self._at + 1])
-        ahead = self._extrapolated(clean)
-        self._begun, self._earlier = noised, [*self._earlier[-1:], clean]
-        return self._move(noised, ahead)
+            x_t = ddim_step(self._begun, self._corrected(x_0), *self._path[self._at - 1 : self._at + 1])
+        ahead = self._extrapolated(x_0)
+        self._begun, self._earlier = x_t, [*self._earlier[-1:], x_0]
+        return self._move(x_t, ahead)
 
-    def _ddpm(self, noised: Tensor, prediction: Tensor) -> Tensor:
+    def _ddpm(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         now, then = self._path[self._at : self._at + 2]
-        kept, narrowed = (now.signal / then.signal) ** 2, then.noise / now.noise
-        clean = self._clean(noised, prediction)
-        mean = then.signal * (1 - kept) / now.noise**2 * clean + math.sqrt(kept) * narrowed**2 * noised
+        kept, narrowed = (now.alpha_t / then.alpha_t) ** 2, then.sigma_t / now.sigma_t
+        x_0 = self._clean(x_t, prediction)
+        mean = then.alpha_t * (1 - kept) / now.sigma_t**2 * x_0 + math.sqrt(kept) * narrowed**2 * x_t
         self._at += 1
         if self.done:
             return mean
-        fresh = torch.randn(noised.shape, generator=self._generator, dtype=noised.dtype, device=self._generator.device)
-        return mean + narrowed * math.sqrt(1 - kept) * fresh.to(noised.device)
+        fresh = torch.randn(x_t.shape, generator=self._generator, dtype=x_t.dtype, device=self._generator.device)
+        return mean + narrowed * math.sqrt(1 - kept) * fresh.to(x_t.device)
 
-    def _clean(self, noised: Tensor, prediction: Tensor) -> Tensor:
-        return to_clean(self._process, noised, prediction, torch.tensor(self.time, dtype=torch.float64))
+    def _clean(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        return predicted_x_0(self._process, x_t, prediction, torch.tensor(self.time, dtype=torch.float64))
 
-    def _move(self, noised: Tensor, clean: Tensor) -> Tensor:
+    def _move(self, x_t: Tensor, x_0: Tensor) -> Tensor:
         now, then = self._path[self._at : self._at + 2]
         self._at += 1
-        return ddim_step(noised, clean, now, then)
+        return ddim_step(x_t, x_0, now, then)
 
     def _growth(self, step: int) -> float:
         """h of a step."""
         return self._path[step + 1].log_ratio - self._path[step].log_ratio
 
-    def _extrapolated(self, clean: Tensor) -> Tensor:
+    def _extrapolated(self, x_0: Tensor) -> Tensor:
         """The clean latent in the middle of the step ahead, on the line through the last two (2211.01095, Algorithm 2)."""
         if not self._earlier or self._at == len(self._path) - 2:
-            return clean
+            return x_0
         reach = self._growth(self._at) / self._growth(self._at - 1)
-        return clean + reach / 2 * (clean - self._earlier[-1])
+        return x_0 + reach / 2 * (x_0 - self._earlier[-1])
 
-    def _corrected(self, clean: Tensor) -> Tensor:
+    def _corrected(self, x_0: Tensor) -> Tensor:
         """The clean latent over the step just made, now that its end is known (2302.04867, UniC with p = 1, then 2)."""
         at_start = self._earlier[-1]
         if len(self._earlier) < 2:
-            return at_start + (clean - at_start) / 2
+            return at_start + (x_0 - at_start) / 2
         # The paper's system of two equations: sums of the unknown weights, and of weights times ratios, are known integrals.
         h = self._growth(self._at - 1)
         ratio = -self._growth(self._at - 2) / h
@@ -196,44 +199,45 @@ class Denoiser:
         first = -(decay / h + 1) / decay
         second = 2 * ((decay / h + 1) / h - 1 / 2) / decay
         before = (first - second) / (1 - ratio)
-        return at_start + before / ratio * (self._earlier[-2] - at_start) + (first - before) * (clean - at_start)
+        return at_start + before / ratio * (self._earlier[-2] - at_start) + (first - before) * (x_0 - at_start)
 
     # ---- the flow path: each solver moves along a velocity
 
-    def _euler(self, noised: Tensor, prediction: Tensor) -> Tensor:
-        velocity = self._velocity(noised, prediction)
+    def _euler(self, x_t: Tensor, prediction: Tensor) -> Tensor:
+        velocity = self._velocity(x_t, prediction)
         self._at += 1
-        return noised + self._span() * velocity
+        return x_t + self._span() * velocity
 
-    def _heun(self, noised: Tensor, prediction: Tensor) -> Tensor:
+    def _heun(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         if self._begun is None:
-            velocity = self._velocity(noised, prediction)
+            velocity = self._velocity(x_t, prediction)
             self._at += 1
             if not self.done:
-                self._begun, self._earlier = noised, [velocity]
-            return noised + self._span() * velocity
+                self._begun, self._earlier = x_t, [velocity]
+            return x_t + self._span() * velocity
         # The step was made with the velocity at its start; make it again with the mean of both ends.
-        begun, velocity = self._begun, (self._earlier[0] + self._velocity(noised, prediction)) / 2
+        begun, velocity = self._begun, (self._earlier[0] + self._velocity(x_t, prediction)) / 2
         self._begun = None
         return begun + self._span() * velocity
 
-    def _velocity(self, noised: Tensor, prediction: Tensor) -> Tensor:
+    def _velocity(self, x_t: Tensor, prediction: Tensor) -> Tensor:
         # No floor under the time as in training: the network is never evaluated below 1 / num_steps.
-        return (noised - prediction) / self.time if self._process.objective == "x" else prediction
+        return (x_t - prediction) / self.time if self._process.prediction_type == "x" else prediction
 
     def _span(self) -> float:
         """How far time went (it falls) in the step that ends here."""
         return self._path[self._at].time - self._path[self._at - 1].time
 
 
-def ddim_step(noised: Tensor, clean: Tensor, now: Level, then: Level) -> Tensor:
-    """From one level to a lower one, were `clean` the clean latent all along (2010.02502, eq. 12 with eta = 0).
+def ddim_step(x_t: Tensor, x_0: Tensor, now: Level, then: Level) -> Tensor:
+    """From one level to a lower one, were `x_0` the clean latent all along (2010.02502, eq. 12 with eta = 0).
 
-    All solvers of the DDPM path but the ancestral one are this step: exp(-h) = then.noise * now.signal / (now.noise *
-    then.signal), so a * (1 - exp(-h)) of 2211.01095 is the factor of `clean`, without infinities at either end of the path.
+    All solvers of the DDPM path but the ancestral one are this step: exp(-h) = then.sigma_t * now.alpha_t / (now.sigma_t *
+    then.alpha_t), so alpha_t * (1 - exp(-h)) of 2211.01095 is the factor of `x_0`, without
+    infinities at either end of the path.
     """
-    narrowed = then.noise / now.noise
-    return narrowed * noised + (then.signal - narrowed * now.signal) * clean
+    narrowed = then.sigma_t / now.sigma_t
+    return narrowed * x_t + (then.alpha_t - narrowed * now.alpha_t) * x_0
 
 
 _ADVANCE: dict[Solver, Callable[[Denoiser, Tensor, Tensor], Tensor]] = {

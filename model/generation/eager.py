@@ -1,13 +1,14 @@
-"""How does torch run a generation step? Eagerly (the reference), compiled, or compiled and replayed as a CUDA graph.
+"""A generation step run by torch: eagerly (the reference), compiled, or compiled and replayed as a CUDA graph.
 
-Compiled on a CPU means block by block, and linear layers whose weights were laid out beforehand (see packed_linear.py).
+Compiled on a CPU means transformer block by block, with linear layers whose weights were laid out beforehand (see
+packed_linear.py).
 
 A cache grows with its longest row, for most requests need few of a slot's columns. Not so under graphs: a captured graph has
-its shapes and addresses baked in. Few shapes repeat (a token for every row, a latent's block for every row), so a shape runs
+its shapes and addresses baked in. Few shapes repeat (a token for every row, a latent for every row), so a shape runs
 plainly the first time and is captured the second; the window of the cache grows in wide strides; and the cache's buffers, with
 the graphs that know them, are lent again when their generation is over.
 
-Legend: H heads, T cache length, K head width.
+Legend: H heads, T cache length, K head dim.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from torch import Tensor
 from model.attention.cached import cached_attention
 from model.compiled import compile_for_generation
 from model.experts import selected, shared
-from model.generation.engine import Cache, StepInputs, StepOutput
 from model.packed_linear import packed
+from model.step import Cache, StepInputs, StepOutput
 from model.transfusion import Transfusion
 
 Mode = Literal["eager", "compiled", "graphs"]
@@ -66,7 +67,7 @@ class TorchEngine:
 
     mode: "eager"; "compiled" (torch.compile; on a GPU minutes for a large model, twice: one token, and more; on a CPU seconds,
     for the weights as they are now, of which it holds a second copy); "graphs" (the same, replayed as CUDA graphs; ValueError
-    without a CUDA GPU, and for the U-Net codec, whose work depends on values).
+    without a CUDA GPU, and for the U-Net, whose work depends on values).
     """
 
     def __init__(self, model: Transfusion, max_length: int | None = None, *, mode: Mode = "eager") -> None:
@@ -74,13 +75,13 @@ class TorchEngine:
             raise ValueError(f"mode: {mode!r} is not one of {', '.join(get_args(Mode))}")
         self.model = model.eval()
         self.config = model.config
-        self.max_length = max_length or model.config.max_length
+        self.max_length = max_length or model.config.max_position_embeddings
         self.device = model.embedding.weight.device
         if mode == "graphs" and self.device.type != "cuda":
             raise ValueError(f"mode: 'graphs' needs the model on a CUDA GPU, and it is on {self.device.type}")
-        self._has_unet = any(modality.codec == "unet" for modality in model.config.modalities)
+        self._has_unet = any(modality.patch_layers == "unet" for modality in model.config.modalities)
         if mode == "graphs" and self._has_unet:
-            raise ValueError("mode: 'graphs' needs the linear codec for every modality; take 'compiled'")
+            raise ValueError("mode: 'graphs' needs linear patch layers for every modality; take 'compiled'")
         if mode == "compiled" and self.device.type == "cpu":
             self.model = packed(self.model)
             compile_for_generation(self.model)
@@ -105,20 +106,20 @@ class TorchEngine:
     def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
         """Run one step on the slots `rows` (contiguous, one a row of inputs), growing the cache where it is too short."""
         if self._mode != "eager":
-            strides = -(-inputs.num_keys // WINDOW_STRIDE)
+            strides = -(-inputs.kv_length // WINDOW_STRIDE)
             grids = inputs.grids if self._has_unet else ()
-            inputs = inputs._replace(num_keys=min(strides * WINDOW_STRIDE, self.max_length), grids=grids)
-        if inputs.num_keys > cache.slots.num_columns:
-            self._grow(cache.slots, inputs.num_keys)
+            inputs = inputs._replace(kv_length=min(strides * WINDOW_STRIDE, self.max_length), grids=grids)
+        if inputs.kv_length > cache.slots.num_columns:
+            self._grow(cache.slots, inputs.kv_length)
         if self._mode == "graphs":
             return self._replay(inputs, cache.slots, rows)
         return self._run(self.model, inputs.to(self.device), _part(cache.slots, rows))
 
-    def _grow(self, slots: Slots, num_keys: int) -> None:
-        """Make room for num_keys columns, and twice what there was; for all there may be where buffers are not to change."""
-        num_columns = min(max(num_keys, 2 * slots.num_columns), self.max_length) if self._mode == "eager" else self.max_length
+    def _grow(self, slots: Slots, kv_length: int) -> None:
+        """Make room for kv_length columns, and twice what there was; for all there may be where buffers are not to change."""
+        num_columns = min(max(kv_length, 2 * slots.num_columns), self.max_length) if self._mode == "eager" else self.max_length
         config, weight = self.config, self.model.embedding.weight
-        shape = (slots.num_slots, config.num_heads, num_columns, config.head_width)
+        shape = (slots.num_slots, config.num_attention_heads, num_columns, config.head_dim)
         # Fused attention on a CPU is faster in float32, for a single query by four times.
         dtype = torch.float32 if self.device.type == "cpu" else weight.dtype
 
@@ -129,11 +130,11 @@ class TorchEngine:
                 larger[:, :, : old.shape[2]] = old
             return larger
 
-        parts = slots.parts or [(None, None)] * config.num_layers
+        parts = slots.parts or [(None, None)] * config.num_hidden_layers
         slots.parts = [(grown(keys), grown(values)) for keys, values in parts]
 
     def _replay(self, inputs: StepInputs, slots: Slots, rows: slice) -> StepOutput:
-        key = (rows.start, *inputs.ids.shape, inputs.num_keys)
+        key = (rows.start, *inputs.input_ids.shape, inputs.kv_length)
         graph = slots.graphs.get(key)
         if graph is None:
             if key not in slots.graphs:
@@ -169,4 +170,4 @@ def _part(slots: Slots, rows: slice) -> Cache:
 def _step_of_any_values(model: Transfusion, inputs: StepInputs, cache: Cache) -> StepOutput:
     """`Transfusion.step` with work whose shape depends on no value, as a captured graph needs it."""
     attend = cached_attention(cache, inputs)
-    return model.step_with(inputs, attend, selected(inputs.kind) if model.config.num_experts > 1 else shared)
+    return model.step_with(inputs, attend, selected(inputs.token_type_ids) if model.config.num_experts > 1 else shared)

@@ -1,6 +1,6 @@
-"""Which token comes next? The likeliest, or a draw from the tempered, truncated distribution; many rows at once.
+"""The choice of the next token: the likeliest, or a sample of the tempered, truncated distribution; many rows at once.
 
-A draw takes one uniform number a row, made by the row's own generator: so the choice depends on the row alone, and on an
+A sample takes one uniform number a row, made by the row's own generator: so the choice depends on the row alone, and on an
 accelerator it costs one transfer of the chosen tokens, not of the logits.
 
 Legend: R rows that want a token, V vocabulary.
@@ -15,8 +15,8 @@ from torch import Tensor
 def choose(logits: Tensor, uniform: Tensor | None, *, temperature: float, top_p: float, min_p: float) -> Tensor:
     """int64 [R]: one token a row, where the logits are.
 
-    logits: float [R, V]; -inf bars a token. uniform: float [R], in 0..1, 1 excluded; not read at temperature 0, which takes
-    the likeliest token.
+    logits: float [R, V]; -inf suppresses a token. uniform: float [R], in 0..1, 1 excluded; not read at temperature 0, which
+    takes the likeliest token.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -25,12 +25,12 @@ def choose(logits: Tensor, uniform: Tensor | None, *, temperature: float, top_p:
     chance = torch.softmax(logits.double() / temperature, dim=-1)
     kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=-1)
     wanted = uniform.to(kept).unsqueeze(1) * kept[:, -1:]
-    # The first token whose running sum exceeds the number drawn; one of chance 0 never does.
+    # The first token whose running sum exceeds the uniform number; one of chance 0 never does.
     return torch.searchsorted(kept, wanted, right=True).squeeze(1)
 
 
 def keep(chance: Tensor, *, top_p: float, min_p: float) -> Tensor:
-    """bool [R, V]: the tokens that may be drawn. chance: float [R, V], each row summing to 1.
+    """bool [R, V]: the tokens that may be chosen. chance: float [R, V], each row summing to 1.
 
     top_p: the fewest likeliest tokens that hold this share together (nucleus sampling, arXiv 1904.09751, Sec. 3.1).
     min_p: tokens at least this share as likely as the likeliest (arXiv 2407.01082, Sec. 3). Both: what each would keep.
@@ -43,7 +43,7 @@ def keep(chance: Tensor, *, top_p: float, min_p: float) -> Tensor:
     return kept
 
 
-def bar(logits: Tensor, tokens: Tensor, barred: Tensor) -> Tensor:
-    """The logits with -inf where a row may not choose a token. tokens: int64 [K]; barred: bool [R, K]."""
-    weight = torch.zeros(barred.shape, dtype=logits.dtype).masked_fill_(barred, float("-inf"))
+def suppress(logits: Tensor, tokens: Tensor, suppressed: Tensor) -> Tensor:
+    """The logits with -inf where a row may not choose a token. tokens: int64 [K]; suppressed: bool [R, K]."""
+    weight = torch.zeros(suppressed.shape, dtype=logits.dtype).masked_fill_(suppressed, float("-inf"))
     return logits.index_add(1, tokens.to(logits.device), weight.to(logits.device))

@@ -92,16 +92,16 @@ def test_a_row_is_its_documents_one_after_the_other(seed: int) -> None:
         start = 0
         for document in documents:
             alone = lay_out([[document]], TOY.row_length)
-            size = int((alone.position.argmax() + 1).item())
+            size = int((alone.position_ids.argmax() + 1).item())
             here = slice(start, start + size)
-            torch.testing.assert_close(batch.ids[row, here], alone.ids[0, :size])
-            torch.testing.assert_close(batch.position[row, here], alone.position[0, :size])
-            torch.testing.assert_close(batch.first[row, here] - start, alone.first[0, :size])
-            torch.testing.assert_close(batch.last[row, here] - start, alone.last[0, :size])
+            torch.testing.assert_close(batch.input_ids[row, here], alone.input_ids[0, :size])
+            torch.testing.assert_close(batch.position_ids[row, here], alone.position_ids[0, :size])
+            torch.testing.assert_close(batch.kv_start[row, here] - start, alone.kv_start[0, :size])
+            torch.testing.assert_close(batch.kv_end[row, here] - start, alone.kv_end[0, :size])
             start += size
         assert TOY.row_length - start < 3
     singles = [lay_out([[document]], TOY.row_length) for documents in rows for document in documents]
-    torch.testing.assert_close(batch.target, torch.cat([each.target for each in singles]))
+    torch.testing.assert_close(batch.labels, torch.cat([each.labels for each in singles]))
     torch.testing.assert_close(batch.after_image, torch.cat([each.after_image for each in singles]))
 
 

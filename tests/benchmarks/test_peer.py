@@ -19,7 +19,7 @@ from benchmarks.peer import __main__ as peer
 from benchmarks.peer.ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, TILE, config_of, num_parameters, widened
 from benchmarks.peer.work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
 from benchmarks.peer.worker import Worker
-from model.attention.visibility import visible
+from model.attention.math import visible
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,11 +108,14 @@ def test_work_s_is_what_the_readme_says() -> None:
 @pytest.mark.parametrize("parameters", [200_000, 30_000_000, 90_464_624])
 def test_the_model_of_equal_parameters_is_the_smallest_that_is_not_smaller(work: Work, parameters: int) -> None:
     config = widened(work.size, parameters)
-    least = config.width == work.size.width
+    least = config.hidden_size == work.size.hidden_size
     assert num_parameters(config) >= parameters
     if not least:
-        assert num_parameters(config_of(work.size._replace(width=config.width - 16 * work.size.num_heads))) < parameters
-        assert num_parameters(replace(config, mlp_width=config.mlp_width - TILE)) < parameters
+        assert (
+            num_parameters(config_of(work.size._replace(hidden_size=config.hidden_size - 16 * work.size.num_attention_heads)))
+            < parameters
+        )
+        assert num_parameters(replace(config, intermediate_size=config.intermediate_size - TILE)) < parameters
 
 
 def test_documents_are_laid_out_by_the_definition() -> None:
@@ -122,8 +125,8 @@ def test_documents_are_laid_out_by_the_definition() -> None:
     work = QUICK._replace(documents={"here": ragged(3, rng.randrange(20, 90), rng.randrange(2, 7), (rng.randrange(1, 5), 3))})
     documents, config = make_documents(work, "here"), config_of(work.size)
     batch = packed_batch(documents, config, 160)
-    ids, flat_rows = batch.ids.flatten(), batch.ids.shape[1]
-    mask = visible(batch.first, batch.last, flat_rows)
+    ids, flat_rows = batch.input_ids.flatten(), batch.input_ids.shape[1]
+    mask = visible(batch.kv_start, batch.kv_end, flat_rows)
     # Documents may stand in any row and order; each is found by its words, which are random and long enough to differ.
     for document in documents:
         expected: list[int] = [BOS]
@@ -144,17 +147,17 @@ def test_documents_are_laid_out_by_the_definition() -> None:
             seen = torch.zeros(flat_rows, dtype=torch.bool)
             seen[column : column + end] = True
             assert torch.equal(mask[row, column + offset], seen)
-            assert batch.position[row, column + offset] == offset
-            found = (batch.predict_at == at + offset).nonzero().flatten()
+            assert batch.position_ids[row, column + offset] == offset
+            found = (batch.loss_positions == at + offset).nonzero().flatten()
             if offset in patch_of:
-                index = (batch.latents[0].patch_at == at + offset).nonzero().item()
+                index = (batch.latents[0].patch_positions == at + offset).nonzero().item()
                 assert torch.equal(batch.latents[0].patches[index], patch_of[offset][0])  # type: ignore[index]
             if offset in patch_of or token in (BEGIN_IMAGE, EOS):
                 assert len(found) == 0
             else:
-                assert batch.target[found].tolist() == [expected[offset + 1]]
+                assert batch.labels[found].tolist() == [expected[offset + 1]]
                 assert batch.after_image[found].item() == any(image < offset for image in patch_of)
-    assert len(batch.predict_at) == sum(
+    assert len(batch.loss_positions) == sum(
         1
         + sum(len(part) for part in document if not part.is_floating_point())
         + sum(part.is_floating_point() for part in document)

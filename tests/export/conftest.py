@@ -66,13 +66,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     tokenizer = train_tokenizer(CAPTIONS, 300)
     sources.tokenizer.mkdir()
     tokenizer.save(sources.tokenizer)
-    markers = {"begin_id": tokenizer.special_ids["boi"], "end_id": tokenizer.special_ids["eoi"]}
+    markers = {"begin_token_id": tokenizer.special_ids["boi"], "end_token_id": tokenizer.special_ids["eoi"]}
     config = model_config(
         "tiny",
         vocab_size=300,
-        modalities=(image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers),),
-        objective="flow",
-        max_length=96,
+        modalities=(image_modality(channels=4, patch_side=2, patch_layers="linear", unet_channels=(), **markers),),
+        prediction_type="flow",
+        max_position_embeddings=96,
         special_ids=tokenizer.special_ids,
     )
     model = lively_model(config)

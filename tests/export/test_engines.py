@@ -15,9 +15,9 @@ from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_
 from export.engines import open_engine
 from export.failure import ExportRefused
 from model.generation.eager import TorchEngine
-from model.generation.engine import Engine, StepInputs
 from model.generation.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
 from model.generation.sampling import generate
+from model.step import Engine, StepInputs
 from tests.export.conftest import CONFIG, Made
 
 
@@ -80,15 +80,15 @@ def test_the_cache_is_written_in_place_and_only_in_its_rows(made: Made) -> None:
     addresses = [part.data_ptr() for part in cache]
     column = torch.arange(3).expand(2, -1)
     inputs = StepInputs(
-        ids=torch.full((2, 3), 7),
-        patches=torch.zeros(2, 3, made.model.config.patch_width),
-        kind=torch.zeros(2, 3, dtype=torch.int64),
+        input_ids=torch.full((2, 3), 7),
+        patches=torch.zeros(2, 3, made.model.config.patch_dim),
+        token_type_ids=torch.zeros(2, 3, dtype=torch.int64),
         time=torch.zeros(2),
-        position=column,
-        q_last=column,
-        write_at=torch.tensor([0, 5]),
-        read_at=torch.tensor([2, 2]),
-        num_keys=8,
+        position_ids=column,
+        kv_end=column,
+        cache_position=torch.tensor([0, 5]),
+        logits_index=torch.tensor([2, 2]),
+        kv_length=8,
         grids=((), ()),
     )
     engine.step(inputs, cache, slice(1, 3))

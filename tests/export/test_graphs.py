@@ -37,12 +37,12 @@ def test_parity_at_random_shapes(made: Made) -> None:
     print(f"seed {seed}")
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     session = open_session(made.bundle.folder / STEP_GRAPH)
-    longest = made.model.config.max_length
+    longest = made.model.config.max_position_embeddings
     for _ in range(6):
         filled = tuple(rng.randrange(longest - 1) for _ in range(rng.randint(1, 5)))
         num_positions = rng.randint(1, longest - 1 - max(filled))
-        num_keys = rng.randint(max(filled) + num_positions, longest)
-        shapes = ShapeSet("random", filled, num_positions, num_keys)
+        kv_length = rng.randint(max(filled) + num_positions, longest)
+        shapes = ShapeSet("random", filled, num_positions, kv_length)
         print(shapes)
         assert largest_error([compare_step(made.model, session, random_step(made.model.config, shapes, generator))]) <= 1e-4
 
@@ -62,7 +62,7 @@ def test_end_to_end_notices_an_engine_that_ignores_the_commit(made: Made) -> Non
 
     class Forgetful(TorchEngine):
         def step(self, inputs, cache, rows):
-            if bool(inputs.kind.all()) and float(inputs.time.max()) == 0:
+            if bool(inputs.token_type_ids.all()) and float(inputs.time.max()) == 0:
                 return super().step(inputs, self.new_cache(rows.stop), rows)
             return super().step(inputs, cache, rows)
 
@@ -84,7 +84,7 @@ def test_parity_notices_other_weights(made: Made) -> None:
 
 def test_interface_and_operators(made: Made) -> None:
     graph = onnx.load(str(made.bundle.folder / STEP_GRAPH), load_external_data=False).graph
-    layers = made.model.config.num_layers
+    layers = made.model.config.num_hidden_layers
     assert [item.name for item in graph.input] == [*STEP_INPUTS, *cache_names("cache", layers)]
     assert [item.name for item in graph.output] == ["logits", "prediction", *cache_names("present", layers)]
     operators = [node.op_type for node in graph.node]
@@ -106,12 +106,12 @@ def test_opset_23_falls_back_to_scatter(made: Made, tmp_path: Path) -> None:
 
 
 def test_cache_write_is_what_it_says() -> None:
-    cache, new, write_at = torch.randn(3, 2, 10, 4), torch.randn(3, 2, 3, 4), torch.tensor([0, 7, 2])
+    cache, new, cache_position = torch.randn(3, 2, 10, 4), torch.randn(3, 2, 3, 4), torch.tensor([0, 7, 2])
     wanted = cache.clone()
-    for row, start in enumerate(write_at.tolist()):
+    for row, start in enumerate(cache_position.tolist()):
         wanted[row, :, start : start + 3] = new[row]
-    assert torch.equal(scatter_cache(cache, new, write_at), wanted)
-    assert torch.equal(write_cache(cache, new, write_at), wanted)
+    assert torch.equal(scatter_cache(cache, new, cache_position), wanted)
+    assert torch.equal(write_cache(cache, new, cache_position), wanted)
 
 
 def test_difference() -> None:

@@ -16,7 +16,7 @@ from export.failure import ExportRefused
 from export.graphs import step_spec
 from export.parity import largest_error, step_parity
 from export.to_onnx import export_graph
-from model.config import Codec, Experts, Modality, ModelConfig, model_config
+from model.config import Experts, Modality, ModelConfig, PatchLayersKind, model_config
 from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions
 from model.generation.sampling import generate
@@ -29,17 +29,27 @@ class Exported(NamedTuple):
     path: Path
 
 
-def several(experts: Experts, *, qk_norm: bool, codec: Codec = "linear") -> ModelConfig:
+def several(experts: Experts, *, qk_norm: bool, patch_layers: PatchLayersKind = "linear") -> ModelConfig:
     """Images, and sounds whose patches are wider."""
-    channels = (8, 8) if codec == "unet" else ()
-    image = Modality(name="image", channels=4, patch=(2, 2), codec=codec, unet_channels=channels, begin_id=3, end_id=4)
-    sound = Modality(name="sound", channels=6, patch=(4,), codec="linear", unet_channels=(), begin_id=5, end_id=6)
+    channels = (8, 8) if patch_layers == "unet" else ()
+    image = Modality(
+        name="image",
+        channels=4,
+        patch_size=(2, 2),
+        patch_layers=patch_layers,
+        unet_channels=channels,
+        begin_token_id=3,
+        end_token_id=4,
+    )
+    sound = Modality(
+        name="sound", channels=6, patch_size=(4,), patch_layers="linear", unet_channels=(), begin_token_id=5, end_token_id=6
+    )
     return model_config(
         "tiny",
         vocab_size=64,
         modalities=(image, sound),
-        objective="v",
-        max_length=64,
+        prediction_type="v",
+        max_position_embeddings=64,
         special_ids={"pad": 0, "bos": 1, "eos": 2},
         experts=experts,
         qk_norm=qk_norm,
@@ -69,7 +79,7 @@ def test_one_step_and_a_whole_document(exported: Exported) -> None:
 def test_the_document_notices_an_engine_that_mixes_up_modalities(exported: Exported) -> None:
     class Confused(TorchEngine):
         def step(self, inputs, cache, rows):
-            return super().step(inputs._replace(kind=inputs.kind.clamp(max=1)), cache, rows)
+            return super().step(inputs._replace(token_type_ids=inputs.token_type_ids.clamp(max=1)), cache, rows)
 
     story = end_to_end(exported.model, Confused(exported.model), num_patches=9, seed=1)
     assert max(entry.max_abs for name, entry in story.items() if "image" in name) <= 1e-4
@@ -106,11 +116,11 @@ def test_it_generates_what_torch_generates(exported: Exported) -> None:
     assert (first.modality, first.values.shape) == (1, (6, 12))
 
 
-def test_a_unet_codec_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
+def test_a_unet_patches_is_refused_before_anything_is_written(made: Made, tmp_path: Path) -> None:
     sources = Sources(tmp_path / "model", made.sources.autoencoder, made.sources.tokenizer)
-    Transfusion(several("shared", qk_norm=False, codec="unet")).save_pretrained(sources.model)
+    Transfusion(several("shared", qk_norm=False, patch_layers="unet")).save_pretrained(sources.model)
     folder = tmp_path / "bundle"
     folder.mkdir()
-    with pytest.raises(ExportRefused, match="the U-Net codec of image cannot be exported yet"):
+    with pytest.raises(ExportRefused, match="the U-Net of image cannot be exported yet"):
         build_bundle(sources, folder, CONFIG, image_side_px=16, metrics={})
     assert not list(folder.iterdir())

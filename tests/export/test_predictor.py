@@ -18,10 +18,9 @@ from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
 from export.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt, request_seed
 from export.text import TextCodec
-from model.generation.engine import StepInputs, StepOutput
-from model.generation.prefix import columns_needed
 from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
+from model.step import StepInputs, StepOutput
 from tests.export.conftest import Made, png
 
 OPTIONS = PredictOptions(batch_size=2, guidance_scale=2.0, num_solver_steps=3, max_new_tokens=6, seed=1)
@@ -106,7 +105,7 @@ class Poisoned:
         return self.engine.new_cache(num_slots)
 
     def step(self, inputs: StepInputs, cache: Any, rows: slice) -> StepOutput:
-        if inputs.ids.shape[1] > 1 and bool((inputs.ids == self.token).any()):
+        if inputs.input_ids.shape[1] > 1 and bool((inputs.input_ids == self.token).any()):
             raise self.error
         return self.engine.step(inputs, cache, rows)
 
@@ -147,7 +146,7 @@ def test_what_an_answer_raises_is_its_request_s_error(predictor: Predictor, erro
         assert bool(answers[right.id].image_png) == bool(right.image_png)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], input_ids=["interrupt", "exit"])
 def test_a_wish_to_end_is_no_request_s_error(predictor: Predictor, error: BaseException) -> None:
     with poisoned(predictor, error) as broken, pytest.raises(type(error)):
         broken.predict([Prompt("1", "text", "%"), Prompt("2", "text", "a")], OPTIONS)
@@ -206,11 +205,11 @@ def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> N
         assert codec.decode(ids) == text
     request = predictor.request(Prompt("1", "text", "<|boi|><|eos|>"), OPTIONS)
     config = made.bundle.config
-    assert ids_of(request).tolist().count(config.image.begin_id) == 0
-    assert ids_of(request).tolist().count(config.eos_id) == 0
+    assert ids_of(request).tolist().count(config.image.begin_token_id) == 0
+    assert ids_of(request).tolist().count(config.eos_token_id) == 0
     request = predictor.request(Prompt("1", "text_to_image", "<|eoi|> <|boi|>"), OPTIONS)
-    assert ids_of(request).tolist().count(config.image.begin_id) == 1
-    assert ids_of(request)[-1] == config.image.begin_id
+    assert ids_of(request).tolist().count(config.image.begin_token_id) == 1
+    assert ids_of(request)[-1] == config.image.begin_token_id
 
 
 def ids_of(request: Request) -> torch.Tensor:
@@ -240,7 +239,7 @@ def test_the_longest_prompt_fits_and_one_more_is_refused(predictor: Predictor, t
         predictor.request(Prompt("1", task, "é" * (accepted + 1)), OPTIONS)
     longest = predictor.request(Prompt("1", task, "é" * accepted), OPTIONS)
     generate(predictor.opened.engine, [longest], options, num_slots=1)
-    spare = predictor.opened.engine.max_length - columns_needed(predictor.bundle.config, longest)
+    spare = predictor.opened.engine.max_length - longest.columns_needed(predictor.bundle.config)
     ids = ids_of(longest)
     longer = longest._replace(prefix=(torch.cat([ids[:1].repeat(spare + 1), ids]),))
     with pytest.raises(ValueError, match="positions"):

@@ -29,9 +29,9 @@ from export.engine_key import (
 from export.failure import ExportRefused
 from export.to_tensorrt import decomposable_graph
 from model.generation.eager import SlotCache, TorchEngine
-from model.generation.engine import StepInputs, StepOutput
 from model.generation.requests import SamplingOptions, caption_request, edit_request, image_request, text_request
 from model.generation.sampling import generate
+from model.step import StepInputs, StepOutput
 from model.transfusion import Transfusion
 from tests.export.conftest import CONFIG, Made
 
@@ -114,7 +114,7 @@ class Recorder(TorchEngine):
         self.shapes = set[tuple[int, int, int]]()
 
     def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
-        self.shapes.add((len(inputs.ids), inputs.ids.shape[1], inputs.num_keys))
+        self.shapes.add((len(inputs.input_ids), inputs.input_ids.shape[1], inputs.kv_length))
         return super().step(inputs, cache, rows)
 
 
@@ -142,8 +142,8 @@ def test_profiles_cover_every_step_of_a_mixed_generation(made: Made) -> None:
     generate(engine, [each for each in requests if each.max_latents and each.max_new_tokens], options, num_slots=2)
     profiles = step_profiles(config, num_patches, 8)
     taken = {shape: profiles[profile_for(profiles, *shape[:2])] for shape in engine.shapes}
-    for (num_rows, num_positions, num_keys), profile in taken.items():
-        for size, limits in ((num_rows, profile.batch), (num_positions, profile.step), (num_keys, profile.keys)):
+    for (num_rows, num_positions, kv_length), profile in taken.items():
+        for size, limits in ((num_rows, profile.batch), (num_positions, profile.step), (kv_length, profile.keys)):
             assert limits.min <= size <= limits.max, profile
     assert {profile.name for profile in taken.values()} == {"decode", "denoise", "prefill"}
     # A picture on its way, and a finished one with its end token: the widest profile is tuned for other sizes.
@@ -154,7 +154,9 @@ def test_profiles_cover_every_step_of_a_mixed_generation(made: Made) -> None:
 def test_the_narrowest_profile_is_taken_and_what_fits_none_is_refused(made: Made) -> None:
     config = made.model.config
     profiles = step_profiles(config, 16, 8)
-    assert [profiles[profile_for(profiles, 3, size)].name for size in (1, 16, 17, 5, 18, config.max_length - 1)] == [
+    assert [
+        profiles[profile_for(profiles, 3, size)].name for size in (1, 16, 17, 5, 18, config.max_position_embeddings - 1)
+    ] == [
         "decode",
         "denoise",
         "denoise",
@@ -162,7 +164,7 @@ def test_the_narrowest_profile_is_taken_and_what_fits_none_is_refused(made: Made
         "prefill",
         "prefill",
     ]
-    for rows, size in ((9, 1), (1, config.max_length)):
+    for rows, size in ((9, 1), (1, config.max_position_embeddings)):
         with pytest.raises(ValueError, match="fits no profile"):
             profile_for(profiles, rows, size)
 
@@ -185,7 +187,7 @@ def test_attention_may_fall_apart_in_memory_and_the_file_stays(made: Made) -> No
     before = path.read_bytes()
     patched = onnx.ModelProto.FromString(decomposable_graph(path))
     marked = [node for node in patched.graph.node if any(a.name == "TRT_decomposable" and a.i == 1 for a in node.attribute)]
-    assert [node.op_type for node in marked] == ["Attention"] * made.model.config.num_layers
+    assert [node.op_type for node in marked] == ["Attention"] * made.model.config.num_hidden_layers
     assert path.read_bytes() == before
 
 

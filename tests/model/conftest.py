@@ -18,23 +18,23 @@ GRIDS = {1: (1, 1), 2: (2, 1), 4: (2, 2), 6: (2, 3)}
 SPECIAL_IDS = {"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}
 
 
-def tiny_config(objective: str = "flow", **changes: Any) -> ModelConfig:
+def tiny_config(prediction_type: str = "flow", **changes: Any) -> ModelConfig:
     """changes: fields of ModelConfig other than the tiny model's."""
-    images = image_modality(channels=3, patch_side=2, codec="linear", unet_channels=(), begin_id=3, end_id=4)
+    images = image_modality(channels=3, patch_side=2, patch_layers="linear", unet_channels=(), begin_token_id=3, end_token_id=4)
     config = model_config(
         "tiny",
         vocab_size=64,
         modalities=(images,),
-        objective=objective,  # type: ignore[arg-type]
-        max_length=160,
+        prediction_type=prediction_type,  # type: ignore[arg-type]
+        max_position_embeddings=160,
         special_ids=SPECIAL_IDS,
     )
     return replace(config, **changes)
 
 
-def tiny_model(objective: str = "flow", seed: int = 0, **changes: Any) -> Transfusion:
+def tiny_model(prediction_type: str = "flow", seed: int = 0, **changes: Any) -> Transfusion:
     torch.manual_seed(seed)
-    model = Transfusion(tiny_config(objective, **changes))
+    model = Transfusion(tiny_config(prediction_type, **changes))
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
@@ -55,7 +55,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
     generator = torch.Generator().manual_seed(seed)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     position, first, last = ids.clone(), torch.arange(length).repeat(len(rows), 1), torch.arange(length).repeat(len(rows), 1)
-    patch_at, patch_image, predict_at, target, after_image, grids = [], [], [], [], [], []
+    patch_positions, latent_index, loss_positions, target, after_image, grids = [], [], [], [], [], []
     for row, documents in enumerate(rows):
         start = 0
         for document in documents:
@@ -68,39 +68,39 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
                         of_image[token] = len(grids)
                         grids.append(GRIDS[document.count(token)])
                     last[row, at] = start + max(i for i, other in enumerate(document) if other == token)
-                    patch_at.append(row * length + at)
-                    patch_image.append(of_image[token])
+                    patch_positions.append(row * length + at)
+                    latent_index.append(of_image[token])
                 elif token != 3 and offset + 1 < len(document) and document[offset + 1] >= 0:
-                    predict_at.append(row * length + at)
+                    loss_positions.append(row * length + at)
                     target.append(document[offset + 1])
                     after_image.append(bool(of_image))
             start += len(document)
         assert start <= length
-    images = () if not config.modalities else _images(config, patch_at, patch_image, grids, generator)
+    images = () if not config.modalities else _images(config, patch_positions, latent_index, grids, generator)
     return Batch(
-        ids=ids,
-        position=position,
-        first=first.int(),
-        last=last.int(),
+        input_ids=ids,
+        position_ids=position,
+        kv_start=first.int(),
+        kv_end=last.int(),
         latents=images,
-        predict_at=torch.tensor(predict_at, dtype=torch.long),
-        target=torch.tensor(target, dtype=torch.long),
+        loss_positions=torch.tensor(loss_positions, dtype=torch.long),
+        labels=torch.tensor(target, dtype=torch.long),
         after_image=torch.tensor(after_image, dtype=torch.bool),
     )
 
 
 def _images(
     config: ModelConfig,
-    patch_at: list[int],
-    patch_image: list[int],
+    patch_positions: list[int],
+    latent_index: list[int],
     grids: list[tuple[int, int]],
     generator: torch.Generator,
 ) -> tuple[Latents]:
     images = Latents(
-        patches=torch.randn(len(patch_at), config.image.patch_width, generator=generator),
-        patch_at=torch.tensor(patch_at, dtype=torch.long),
-        patch_image=torch.tensor(patch_image, dtype=torch.long),
-        image_sample=torch.arange(len(grids)),
+        patches=torch.randn(len(patch_positions), config.image.patch_dim, generator=generator),
+        patch_positions=torch.tensor(patch_positions, dtype=torch.long),
+        latent_index=torch.tensor(latent_index, dtype=torch.long),
+        sample_index=torch.arange(len(grids)),
         time_limit=torch.ones(len(grids)),
         grids=tuple(grids),
     )

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from model.batch import Batch
-from model.compiled import _losses, compile_for_training, loss_by_pieces
+from model.compiled import compile_for_training, compiled_losses
 from model.config import ModelConfig
 from model.loss import loss_sums
 from model.loss_options import PLAIN
+from model.token_loss import losses_to_compile, token_loss
 from model.transfusion import Transfusion
 from tests.model.conftest import pack, random_document, tiny_model
 
@@ -37,7 +38,7 @@ def random_batch(rng: random.Random, config: ModelConfig, num_rows: int = 2, len
     rows = [[random_document(rng, rng.randrange(3)) for _ in range(2)] for _ in range(num_rows)]
     rows[0].append(random_document(rng, 1))
     batch = pack(rows, config, length, seed=rng.randrange(2**31))
-    return batch if len(batch.latents[0].patch_at) > 1 else random_batch(rng, config, num_rows, length)
+    return batch if len(batch.latents[0].patch_positions) > 1 else random_batch(rng, config, num_rows, length)
 
 
 def losses_and_gradients(model: Transfusion, batch: Batch) -> tuple[list[float], list[Tensor]]:
@@ -50,7 +51,7 @@ def losses_and_gradients(model: Transfusion, batch: Batch) -> tuple[list[float],
 # Code is generated once, for that takes seconds; what is compiled when is the same without.
 @pytest.mark.parametrize(("experts", "backend"), [("shared", "inductor"), ("feed_forward", "aot_eager"), ("full", "aot_eager")])
 def test_losses_and_gradients_are_the_plain_models(experts: str, backend: str, rng: random.Random) -> None:
-    plain = tiny_model(experts=experts, qk_norm=experts == "full", num_layers=3).train()
+    plain = tiny_model(experts=experts, qk_norm=experts == "full", num_hidden_layers=3).train()
     compiled = copy.deepcopy(plain)
     compile_for_training(compiled, backend=backend)
     graphs_after: list[int] = []
@@ -85,7 +86,7 @@ def test_text_loss_by_pieces_is_the_loss_by_the_definition(num_tokens: int, rng:
     head = torch.randn(40, 16, requires_grad=True)
     target = torch.randint(40, (num_tokens,))
     weight = torch.rand(2, num_tokens)
-    found = loss_by_pieces(_losses, hidden, head, target, max_logits=8 * 40 + 3)
+    found = token_loss(hidden, head, target, losses=compiled_losses(losses_to_compile), max_logits=8 * 40 + 3)
     gradients = torch.autograd.grad((torch.stack(list(found)) * weight).sum(), [hidden, head])
 
     exact_hidden, exact_head = (each.detach().double().requires_grad_() for each in (hidden, head))

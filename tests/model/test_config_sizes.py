@@ -13,6 +13,6 @@ from model.config import PRESETS
 def test_a_feed_forward_layer_is_two_thirds_of_four_widths(name: str) -> None:
     """Rounded up to a multiple of 256, which the demonstration's width of 256 is too small for."""
     size, multiple = PRESETS[name], 64 if name == "demo" else 256
-    assert size.mlp_width == multiple * math.ceil(8 * size.width / 3 / multiple)
-    assert size.width % size.num_heads == 0
-    assert size.width // size.num_heads in (32, 64, 128)
+    assert size.intermediate_size == multiple * math.ceil(8 * size.hidden_size / 3 / multiple)
+    assert size.hidden_size % size.num_attention_heads == 0
+    assert size.hidden_size // size.num_attention_heads in (32, 64, 128)

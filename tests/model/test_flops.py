@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.config import Experts, Modality, model_config
-from model.flops import codec_products, step_flops
-from model.latents.codecs import new_codec
+from model.flops import patch_products, step_flops
+from model.latents.patch_layers import new_patch_layers
 from model.loss import loss_sums
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
@@ -28,44 +28,44 @@ UNETS: dict[tuple[int, ...], tuple[int, ...]] = {
 }
 
 
-def modality(patch: tuple[int, ...], **codec: Any) -> Modality:
-    return Modality(name="some", channels=4, patch=patch, begin_id=3, end_id=4, **codec)
+def modality(patch: tuple[int, ...], **layers: Any) -> Modality:
+    return Modality(name="some", channels=4, patch_size=patch, begin_token_id=3, end_token_id=4, **layers)
 
 
 @pytest.mark.parametrize("patch", UNETS, ids=str)
 @pytest.mark.parametrize("kind", ["linear", "unet"])
 def test_a_codec_costs_what_torch_counts(kind: str, patch: tuple[int, ...], rng: random.Random) -> None:
     """Several latents, some of one grid, forward and backward."""
-    given = modality(patch, codec=kind, unet_channels=UNETS[patch] if kind == "unet" else ())
-    codec = new_codec(given, WIDTH)
+    given = modality(patch, patch_layers=kind, unet_channels=UNETS[patch] if kind == "unet" else ())
+    layers = new_patch_layers(given, WIDTH)
     grids = [tuple(rng.randrange(1, 5) for _ in patch) for _ in range(3)]
     grids.append(grids[0])
     num_patches = [int(torch.tensor(grid).prod()) for grid in grids]
-    patches = torch.randn(sum(num_patches), given.patch_width, requires_grad=True)
+    patches = torch.randn(sum(num_patches), given.patch_dim, requires_grad=True)
     time, latent_of = (
         torch.rand(len(grids), requires_grad=True),
         torch.arange(len(grids)).repeat_interleave(torch.tensor(num_patches)),
     )
     with FlopCounterMode(display=False) as forward:
-        hidden, skip = codec.encode(patches, time, latent_of, grids)
-        written = codec.decode(hidden, time, grids, skip)  # type: ignore[arg-type]
-    assert forward.get_total_flops() == 2 * codec_products(codec, grids)
+        hidden, skip = layers.patch_in(patches, time, latent_of, grids)
+        written = layers.patch_out(hidden, time, grids, skip)  # type: ignore[arg-type]
+    assert forward.get_total_flops() == 2 * patch_products(layers, grids)
     with FlopCounterMode(display=False) as backward:
         written.sum().backward()
-    assert backward.get_total_flops() == 4 * codec_products(codec, grids)
+    assert backward.get_total_flops() == 4 * patch_products(layers, grids)
 
 
 @pytest.mark.parametrize("kind", ["linear", "unet"])
 @pytest.mark.parametrize("experts", ["shared", "full"])
 def test_a_step_costs_what_torch_counts(kind: str, experts: Experts, rng: random.Random) -> None:
     """At the demonstration's size, where what torch does otherwise (masked attention, no gradient of inputs) is little."""
-    images = modality((2, 2), codec=kind, unet_channels=(64, 128) if kind == "unet" else ())
+    images = modality((2, 2), patch_layers=kind, unet_channels=(64, 128) if kind == "unet" else ())
     config = model_config(
         "demo",
         vocab_size=64,
         modalities=(images,),
-        objective="flow",
-        max_length=160,
+        prediction_type="flow",
+        max_position_embeddings=160,
         special_ids=SPECIAL_IDS,
         experts=experts,
     )
@@ -80,6 +80,6 @@ def test_a_step_costs_what_torch_counts(kind: str, experts: Experts, rng: random
     assert counted == pytest.approx(whole, rel=0.03)
     # Padding counts nowhere.
     padded = pack([[document]], model.config, len(document) + 9)
-    num_positions = int(padded.used(model.config.pad_id).sum())
+    num_positions = int(padded.used(model.config.pad_token_id).sum())
     assert num_positions == len(document)
     assert step_flops(model, padded, num_positions) == counted

@@ -34,14 +34,14 @@ def test_every_visible_pair_adds_two_products_a_layer(rng: random.Random) -> Non
     """One batch twice, once with all before each position in its sight: by hand, for torch computes hidden pairs too."""
     model = Transfusion(tiny_config())
     batch = pack([[random_document(rng, 1), random_document(rng, 0)]], model.config, 60)
-    used = int(batch.used(model.config.pad_id).sum())
-    wider = batch._replace(first=torch.zeros_like(batch.first))
-    pairs = int((batch.first - wider.first)[batch.used(model.config.pad_id)].sum())
+    used = int(batch.used(model.config.pad_token_id).sum())
+    wider = batch._replace(first=torch.zeros_like(batch.kv_start))
+    pairs = int((batch.kv_start - wider.kv_start)[batch.used(model.config.pad_token_id)].sum())
     assert pairs > 0
     # Padding sees itself alone in both.
-    padding = ~batch.used(model.config.pad_id)
-    wider.first[padding] = batch.first[padding]
-    layers, width = model.config.num_layers, model.config.width
+    padding = ~batch.used(model.config.pad_token_id)
+    wider.kv_start[padding] = batch.kv_start[padding]
+    layers, width = model.config.num_hidden_layers, model.config.hidden_size
     added = step_flops(model, wider, used) - step_flops(model, batch, used)
     assert added == 3 * 2 * 2 * layers * width * pairs
 
@@ -50,11 +50,11 @@ def test_every_visible_pair_adds_two_products_a_layer(rng: random.Random) -> Non
 def test_a_layer_costs_its_weights_at_every_position(experts: str, rng: random.Random) -> None:
     document = random_document(rng, 1)
     costs = []
-    for num_layers in (1, 3):
-        config = dataclasses.replace(tiny_config(), num_layers=num_layers, experts=experts)
+    for num_hidden_layers in (1, 3):
+        config = dataclasses.replace(tiny_config(), num_hidden_layers=num_hidden_layers, experts=experts)
         batch = pack([[document]], config, len(document))
         costs.append(step_flops(Transfusion(config), batch, len(document)))
-        pairs = int((batch.last - batch.first + 1).sum())
+        pairs = int((batch.kv_end - batch.kv_start + 1).sum())
     config = tiny_config()
-    weights = 4 * config.width**2 + 3 * config.width * config.mlp_width
-    assert costs[1] - costs[0] == 2 * 6 * (weights * len(document) + 2 * config.width * pairs)
+    weights = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
+    assert costs[1] - costs[0] == 2 * 6 * (weights * len(document) + 2 * config.hidden_size * pairs)

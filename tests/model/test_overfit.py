@@ -10,7 +10,7 @@ import torch
 from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions
 from model.generation.sampling import generate
-from model.latents.patches import join
+from model.latents.patches import unpatchify
 from model.loss import loss_sums
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
@@ -30,7 +30,7 @@ def _document(number: int, rng: random.Random) -> list[int]:
 
 def test_four_interleaved_documents_are_learnt_by_heart(rng: random.Random) -> None:
     torch.manual_seed(rng.randrange(1000))
-    config = replace(tiny_config(), width=64, num_heads=4, mlp_width=128)
+    config = replace(tiny_config(), width=64, num_attention_heads=4, intermediate_size=128)
     model = Transfusion(config).train()
     documents = [_document(number, rng) for number in range(4)]
     batch = pack([documents[:2], documents[2:]], config, max(sum(map(len, documents[at : at + 2])) for at in (0, 2)))
@@ -46,7 +46,7 @@ def test_four_interleaved_documents_are_learnt_by_heart(rng: random.Random) -> N
     requests = [Request((torch.tensor(document[:2]),), 0, 40, 2, ((4, 4),)) for document in documents]
     options = SamplingOptions(num_steps=20, guidance_scale=1.0)
     completions = generate(TorchEngine(model.eval()), requests, options, num_slots=3)
-    images = join(batch.latents[0].patches.view(8, 4, -1), channels=3, axes=(4, 4), patch=(2, 2))
+    images = unpatchify(batch.latents[0].patches.view(8, 4, -1), channels=3, axes=(4, 4), patch_size=(2, 2))
     for number, (document, completion) in enumerate(zip(documents, completions, strict=True)):
         kinds = [isinstance(segment, Latent) for segment in completion.segments]
         assert kinds == [False, True, False, True, False]

@@ -21,8 +21,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from model.config import Process
-from model.diffusion.schedules import levels
+from model.config import DiffusionProcess
+from model.diffusion.schedules import alpha_sigma
 from model.diffusion.solvers import Solver, solver_times
 from tests.model.trajectories import EPSILON, FLOW, V_ZERO, Network, V, X, fake_network, start, trajectory
 
@@ -33,20 +33,20 @@ def assert_same(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> N
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-def options_of(process: Process) -> dict[str, Any]:
+def options_of(process: DiffusionProcess) -> dict[str, Any]:
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "epsilon" if process.objective == "epsilon" else "v_prediction",
+        "prediction_type": "epsilon" if process.prediction_type == "epsilon" else "v_prediction",
         "rescale_betas_zero_snr": process.zero_terminal_snr,
     }
 
 
-def alpha_bar(process: Process) -> Tensor:
-    return levels(process, torch.arange(1, 1001, dtype=torch.float64) / 1000).signal.square()
+def alpha_bar(process: DiffusionProcess) -> Tensor:
+    return alpha_sigma(process, torch.arange(1, 1001, dtype=torch.float64) / 1000).alpha_t.square()
 
 
-def steps_of(process: Process, num_steps: int) -> list[int]:
+def steps_of(process: DiffusionProcess, num_steps: int) -> list[int]:
     """diffusers' numbers of our times: it counts noisy steps from 0."""
     return [round(time * 1000) - 1 for time in solver_times(process, num_steps)[:-1]]
 
@@ -60,7 +60,7 @@ def theirs_along(scheduler: Any, times: list[float], x: Tensor, network: Network
 
 
 @pytest.mark.parametrize("process", [EPSILON, V, V_ZERO])
-def test_ddpm_equals_diffusers(process: Process, rng: random.Random) -> None:
+def test_ddpm_equals_diffusers(process: DiffusionProcess, rng: random.Random) -> None:
     num_steps, seed, x = rng.randrange(5, 60), rng.randrange(2**32), start(rng)
     scheduler: Any = DDPMScheduler(**options_of(process), clip_sample=False)
     scheduler.set_timesteps(timesteps=steps_of(process, num_steps))
@@ -75,11 +75,11 @@ def test_ddpm_equals_diffusers(process: Process, rng: random.Random) -> None:
     ("process", "num_steps", "their_steps"),
     [(EPSILON, 28, 28), (EPSILON, 35, 35), (EPSILON, 49, 50), (V, 25, 25), (V_ZERO, 10, 10), (V_ZERO, 40, 40)],
 )
-def test_ddim_equals_diffusers(process: Process, num_steps: int, their_steps: int, rng: random.Random) -> None:
+def test_ddim_equals_diffusers(process: DiffusionProcess, num_steps: int, their_steps: int, rng: random.Random) -> None:
     x = start(rng)
     scheduler: Any = DDIMScheduler(**options_of(process), clip_sample=False, timestep_spacing="trailing")
     scheduler.set_timesteps(their_steps)
-    if process.objective == "v":
+    if process.prediction_type == "v":
         assert scheduler.timesteps.tolist() == steps_of(process, num_steps)
     scheduler.timesteps = torch.tensor(steps_of(process, num_steps))
     scheduler.alphas_cumprod = alpha_bar(process)
@@ -89,7 +89,7 @@ def test_ddim_equals_diffusers(process: Process, num_steps: int, their_steps: in
 
 @pytest.mark.parametrize("process", [EPSILON, V, V_ZERO])
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp", 2), ("unipc", 2)])
-def test_multistep_solvers_equal_diffusers(process: Process, solver: Solver, order: int, rng: random.Random) -> None:
+def test_multistep_solvers_equal_diffusers(process: DiffusionProcess, solver: Solver, order: int, rng: random.Random) -> None:
     num_steps, x = rng.choice([1, 2, 3, 7, 14, 15, 20, 50]), start(rng)
     steps = steps_of(process, num_steps)
     if solver == "unipc":
@@ -108,7 +108,7 @@ def test_multistep_solvers_equal_diffusers(process: Process, solver: Solver, ord
 
 
 @pytest.mark.parametrize("process", [FLOW, X])
-def test_euler_equals_diffusers(process: Process, rng: random.Random) -> None:
+def test_euler_equals_diffusers(process: DiffusionProcess, rng: random.Random) -> None:
     num_steps, x = rng.randrange(1, 40), start(rng)
     times = solver_times(process, num_steps)
     scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
@@ -119,7 +119,7 @@ def test_euler_equals_diffusers(process: Process, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("process", [FLOW, X])
-def test_heun_equals_diffusers(process: Process, rng: random.Random) -> None:
+def test_heun_equals_diffusers(process: DiffusionProcess, rng: random.Random) -> None:
     num_steps, x = rng.randrange(2, 40), start(rng)
     times = solver_times(process, num_steps)
     scheduler: Any = FlowMatchHeunDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
@@ -133,6 +133,6 @@ def test_heun_equals_diffusers(process: Process, rng: random.Random) -> None:
     assert_same(ours, theirs, 1e-5)
 
 
-def velocity_of(process: Process) -> Network:
+def velocity_of(process: DiffusionProcess) -> Network:
     """The fake network's velocity; it says the clean latent to "x"."""
     return fake_network if process == FLOW else lambda x, time: (x - fake_network(x, time)) / time

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from model.transformer import Block, rotation
+from model.transformer import Block, rotary_embedding
 from tests.model.conftest import tiny_config
 
 
@@ -29,17 +29,19 @@ def test_queries_and_keys_are_normed_before_they_are_turned(qk_norm: bool, rng: 
         for name, parameter in block.named_parameters():
             # Every norm its own scales.
             torch.nn.init.uniform_(parameter, 0.5, 2) if "norm" in name else torch.nn.init.normal_(parameter, std=0.3)
-    x, position = torch.randn(2, 5, config.width), torch.randint(20, (2, 5))
+    x, position = torch.randn(2, 5, config.hidden_size), torch.randint(20, (2, 5))
     with torch.no_grad():
-        got = block.before(x, rotation(position, config.head_width, config.rope_theta), lambda layers, given: layers[0](given))
+        got = block.qkv(
+            x, rotary_embedding(position, config.head_dim, config.rope_theta), lambda layers, given: layers[0](given)
+        )
     weights = {name: weight.detach().double() for name, weight in block.attention[0].named_parameters()}
     assert {name for name in weights if "_norm" in name} == ({"query_norm.weight", "key_norm.weight"} if qk_norm else set())
 
     def normed(part: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        return part / (part.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * scale
+        return part / (part.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt() * scale
 
     parts = (normed(x.double(), weights["norm.weight"]) @ weights["qkv.weight"].T).chunk(3, dim=-1)
-    heads = [part.view(2, 5, config.num_heads, config.head_width).transpose(1, 2) for part in parts]
+    heads = [part.view(2, 5, config.num_attention_heads, config.head_dim).transpose(1, 2) for part in parts]
     for number, name in enumerate(("query_norm.weight", "key_norm.weight")):
         if qk_norm:
             heads[number] = normed(heads[number], weights[name])
@@ -56,8 +58,8 @@ def test_normed_scores_are_bounded(rng: random.Random) -> None:
     with torch.no_grad():
         for parameter in block.attention[0].get_submodule("qkv").parameters():
             parameter.mul_(1000)
-        turn = rotation(position, config.head_width, config.rope_theta)
-        query, key, _ = block.before(torch.randn(1, 6, config.width) * 50, turn, lambda layers, given: layers[0](given))
+        cos_sin = rotary_embedding(position, config.head_dim, config.rope_theta)
+        query, key, _ = block.qkv(torch.randn(1, 6, config.hidden_size) * 50, cos_sin, lambda layers, given: layers[0](given))
     largest = float((query @ key.transpose(2, 3)).abs().max())
-    assert largest <= config.head_width * 1.001
-    assert largest > math.sqrt(config.head_width) / 4
+    assert largest <= config.head_dim * 1.001
+    assert largest > math.sqrt(config.head_dim) / 4

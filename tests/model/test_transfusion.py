@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.config import ModelConfig, model_config
-from model.loss import Noised, loss_sums, loss_sums_at
+from model.config import RENAMED, RENAMED_OF_MODALITY, ModelConfig, model_config
+from model.diffusion.noise import TimedNoise
+from model.loss import loss_sums, loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 from tests.model.conftest import SPECIAL_IDS, pack, random_document, tiny_config, tiny_model
@@ -34,8 +35,8 @@ def preset_config(preset: str, **changes: Any) -> ModelConfig:
         preset,
         vocab_size=32_000,
         modalities=tiny_config().modalities,
-        objective="epsilon",
-        max_length=4096,
+        prediction_type="epsilon",
+        max_position_embeddings=4096,
         special_ids=SPECIAL_IDS,
     )
     return dataclasses.replace(config, **changes)
@@ -47,7 +48,7 @@ def test_presets_have_the_papers_sizes(preset: str) -> None:
     with torch.device("meta"):
         model = Transfusion(config)
     *sizes, millions = PAPER[preset]
-    assert [config.num_layers, config.width, config.num_heads, config.mlp_width] == sizes
+    assert [config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size] == sizes
     # The paper's figure is the transformer with its embedding and head, without the patch codec.
     counted = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("codecs"))
     assert counted / 1e6 == pytest.approx(millions, rel=0.005)
@@ -58,19 +59,19 @@ def test_losses_equal_a_loop_over_positions(rng: random.Random) -> None:
     documents = [random_document(rng, 1), random_document(rng, 2)]
     batch = pack([documents, [random_document(rng, 0)]], config, sum(map(len, documents)))
     (images,) = batch.latents
-    drawn = Noised(torch.randn_like(images.patches), torch.rand(len(images.image_sample)))
+    drawn = TimedNoise(noise=torch.randn_like(images.patches), time=torch.rand(len(images.sample_index)))
     with torch.no_grad():
         sums = loss_sums_at(model, batch, [drawn], PLAIN)
-        level = drawn.time[images.patch_image].unsqueeze(-1)
-        noised = (1 - level) * images.patches + level * drawn.noise
-        hidden = model.hidden(batch, [noised], [drawn.time]).stream
-        (prediction,) = model(batch, [noised], [drawn.time]).predictions
-        logits = model.head(hidden[batch.predict_at])
-    text = sum(-F.log_softmax(row, 0)[token] for row, token in zip(logits, batch.target, strict=True))
+        level = drawn.time[images.latent_index].unsqueeze(-1)
+        x_t = (1 - level) * images.patches + level * drawn.noise
+        hidden = model.hidden(batch, [x_t], [drawn.time]).states
+        (prediction,) = model(batch, [x_t], [drawn.time]).predictions
+        logits = model.head(hidden[batch.loss_positions])
+    text = sum(-F.log_softmax(row, 0)[token] for row, token in zip(logits, batch.labels, strict=True))
     torch.testing.assert_close(sums.text, torch.as_tensor(text), rtol=1e-5, atol=1e-4)
     error = (prediction - (drawn.noise - images.patches)).square().sum()
     torch.testing.assert_close(sums.image, error, rtol=1e-5, atol=1e-4)
-    assert (sums.num_tokens, sums.num_values) == (len(batch.target), images.patches.numel())
+    assert (sums.num_tokens, sums.num_values) == (len(batch.labels), images.patches.numel())
 
 
 def test_tokens_after_an_image_count_by_their_weight(rng: random.Random) -> None:
@@ -78,7 +79,7 @@ def test_tokens_after_an_image_count_by_their_weight(rng: random.Random) -> None
     batch = pack([[random_document(rng, 1)], [random_document(rng, 0)]], config, 40)
     after = batch.after_image
     only = {
-        name: batch._replace(predict_at=batch.predict_at[kept], target=batch.target[kept], after_image=after[kept])
+        name: batch._replace(loss_positions=batch.loss_positions[kept], target=batch.labels[kept], after_image=after[kept])
         for name, kept in (("before", ~after), ("after", after))
     }
     with torch.no_grad():
@@ -96,9 +97,9 @@ def test_z_loss_is_the_squared_normaliser(rng: random.Random) -> None:
         plain, penalised = (
             loss_sums(model, batch, 0, 0, dataclasses.replace(PLAIN, z_loss_weight=weight)).text for weight in (0.0, 0.25)
         )
-        nothing = [(torch.zeros(0, config.image.patch_width), torch.zeros(0))]
-        stream = model.hidden(batch, [nothing[0][0]], [nothing[0][1]]).stream
-        normaliser = model.head(stream[batch.predict_at]).double().exp().sum(-1).log()
+        nothing = [(torch.zeros(0, config.image.patch_dim), torch.zeros(0))]
+        stream = model.hidden(batch, [nothing[0][0]], [nothing[0][1]]).states
+        normaliser = model.head(stream[batch.loss_positions]).double().exp().sum(-1).log()
     torch.testing.assert_close((penalised - plain).double(), 0.25 * normaliser.square().sum(), rtol=1e-4, atol=1e-4)
 
 
@@ -116,26 +117,26 @@ def _plain_llama_loss(model: Transfusion, tokens: list[int]) -> torch.Tensor:
     weights = {name: weight.detach().double() for name, weight in model.named_parameters()}
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        return x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * weights[name]
+        return x / (x.square().mean(-1, keepdim=True) + config.rms_norm_eps).sqrt() * weights[name]
 
-    half = config.head_width // 2
+    half = config.head_dim // 2
     angle = torch.arange(len(tokens)).double()[:, None] * config.rope_theta ** (-torch.arange(half).double() / half)
-    turn = torch.polar(torch.ones_like(angle), angle)
+    cos_sin = torch.polar(torch.ones_like(angle), angle)
 
     def turned(x: torch.Tensor) -> torch.Tensor:
-        z = torch.complex(x[:, :half], x[:, half:]) * turn
+        z = torch.complex(x[:, :half], x[:, half:]) * cos_sin
         return torch.cat([z.real, z.imag], dim=-1)
 
     x = weights["embedding.weight"][tokens]
-    for layer in range(config.num_layers):
+    for layer in range(config.num_hidden_layers):
         at = f"transformer.blocks.{layer}."
         query, key, value = (
             norm(x, at + "attention.0.norm.weight") @ part.T for part in weights[at + "attention.0.qkv.weight"].chunk(3)
         )
         heads = []
-        for head in range(config.num_heads):
-            own = slice(head * config.head_width, (head + 1) * config.head_width)
-            scores = turned(query[:, own]) @ turned(key[:, own]).T / config.head_width**0.5
+        for head in range(config.num_attention_heads):
+            own = slice(head * config.head_dim, (head + 1) * config.head_dim)
+            scores = turned(query[:, own]) @ turned(key[:, own]).T / config.head_dim**0.5
             scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf"))
             heads.append(scores.softmax(-1) @ value[:, own])
         x = x + torch.cat(heads, dim=-1) @ weights[at + "attention.0.out.weight"].T
@@ -206,7 +207,7 @@ def test_overfitting_reproduces_a_document(rng: random.Random) -> None:
     model = Transfusion(tiny_config())
     batch = pack([[random_document(rng, 1)]], model.config, 40)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    drawn = Noised(torch.randn_like(batch.latents[0].patches), torch.full((1,), 0.5))
+    drawn = TimedNoise(noise=torch.randn_like(batch.latents[0].patches), time=torch.full((1,), 0.5))
     losses = []
     for _ in range(60):
         sums = loss_sums_at(model, batch, [drawn], PLAIN)
@@ -220,11 +221,20 @@ def test_overfitting_reproduces_a_document(rng: random.Random) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_heads", 5), ("objective", "score"), ("experts", "many"), ("zero_terminal_snr", True)],
+    [("num_attention_heads", 5), ("prediction_type", "score"), ("experts", "many"), ("zero_terminal_snr", True)],
 )
 def test_impossible_configurations_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(tiny_config(), **{field: value})
+
+
+@pytest.mark.parametrize(("old", "new"), [*RENAMED.items(), *RENAMED_OF_MODALITY.items()])
+def test_a_key_of_before_is_refused_with_its_new_name(old: str, new: str) -> None:
+    values = json.loads(json.dumps(tiny_config().to_dict()))
+    place = values["modalities"][0] if old in RENAMED_OF_MODALITY else values
+    place[old] = place.pop(new)
+    with pytest.raises(ValueError, match=f"^{old} is now called {new}; train the model anew"):
+        ModelConfig.from_dict(values)
 
 
 def test_an_unknown_preset_is_refused() -> None:
@@ -246,7 +256,7 @@ def test_weights_of_another_size_and_unknown_keys_are_refused(tmp_path: Path) ->
     tiny_model().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
-    path.write_text(json.dumps(values | {"mlp_width": 32}))
+    path.write_text(json.dumps(values | {"intermediate_size": 32}))
     with pytest.raises(ValueError, match=r"model\.safetensors does not fit config\.json"):
         Transfusion.from_pretrained(tmp_path)
     path.write_text(json.dumps(values | {"depth": 3}))

@@ -10,13 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model.config import Process
+from model.config import DiffusionProcess
 from model.diffusion.solvers import Denoiser, Solver
 
-EPSILON, V, V_ZERO = Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)
-FLOW, X = Process("flow"), Process("x")
-DDPM_PATH: list[tuple[Process, Solver]] = list(itertools.product((EPSILON, V, V_ZERO), ("ddpm", "ddim", "dpmpp", "unipc")))
-FLOW_PATH: list[tuple[Process, Solver]] = list(itertools.product((FLOW, X), ("euler", "heun")))
+EPSILON, V, V_ZERO = DiffusionProcess("epsilon"), DiffusionProcess("v"), DiffusionProcess("v", zero_terminal_snr=True)
+FLOW, X = DiffusionProcess("flow"), DiffusionProcess("x")
+DDPM_PATH: list[tuple[DiffusionProcess, Solver]] = list(
+    itertools.product((EPSILON, V, V_ZERO), ("ddpm", "ddim", "dpmpp", "unipc"))
+)
+FLOW_PATH: list[tuple[DiffusionProcess, Solver]] = list(itertools.product((FLOW, X), ("euler", "heun")))
 
 Network = Callable[[Tensor, float], Tensor]
 
@@ -31,7 +33,7 @@ def start(rng: random.Random, num: int = 60, dtype: torch.dtype = torch.float64)
 
 
 def trajectory(
-    process: Process, solver: Solver, num_steps: int, x: Tensor, network: Network = fake_network, seed: int = 0
+    process: DiffusionProcess, solver: Solver, num_steps: int, x: Tensor, network: Network = fake_network, seed: int = 0
 ) -> list[Tensor]:
     """All that the network saw, and the clean latent."""
     denoiser = Denoiser(process, solver, num_steps, torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ from model.batch import Batch, Latents
 from model.config import ModelConfig
 from model.diffusion.solvers import Denoiser
 from model.generation.requests import Completion, Latent, Request, SamplingOptions
-from model.latents.patches import cut
+from model.latents.patches import patchify
 from model.transfusion import Transfusion
 
 
@@ -54,33 +54,35 @@ def look(model: Transfusion, document: Sequence[int | Placed]) -> Sight:
         sizes = [len(part.patches) for part, _ in parts]
         latents.append(
             Latents(
-                patches=torch.cat([part.patches for part, _ in parts] or [torch.zeros(0, modality.patch_width)]),
-                patch_at=torch.tensor([start + i for part, start in parts for i in range(len(part.patches))], dtype=torch.long),
-                patch_image=torch.tensor([i for i, size in enumerate(sizes) for _ in range(size)], dtype=torch.long),
-                image_sample=torch.arange(len(parts)),
+                patches=torch.cat([part.patches for part, _ in parts] or [torch.zeros(0, modality.patch_dim)]),
+                patch_positions=torch.tensor(
+                    [start + i for part, start in parts for i in range(len(part.patches))], dtype=torch.long
+                ),
+                latent_index=torch.tensor([i for i, size in enumerate(sizes) for _ in range(size)], dtype=torch.long),
+                sample_index=torch.arange(len(parts)),
                 time_limit=torch.ones(len(parts)),
                 grids=tuple(part.grid for part, _ in parts),
             )
         )
     length = len(ids)
     batch = Batch(
-        ids=torch.tensor([ids]),
-        position=torch.arange(length).unsqueeze(0),
-        first=torch.zeros(1, length, dtype=torch.int32),
-        last=torch.tensor([last], dtype=torch.int32),
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.arange(length).unsqueeze(0),
+        kv_start=torch.zeros(1, length, dtype=torch.int32),
+        kv_end=torch.tensor([last], dtype=torch.int32),
         latents=tuple(latents),
-        predict_at=torch.zeros(1, dtype=torch.long),
-        target=torch.zeros(1, dtype=torch.long),
+        loss_positions=torch.zeros(1, dtype=torch.long),
+        labels=torch.zeros(1, dtype=torch.long),
         after_image=torch.zeros(1, dtype=torch.bool),
     )
-    noised = [part.patches for part in latents]
+    x_t = [part.patches for part in latents]
     times = [torch.tensor([part.time for part, _ in parts]) for parts in held]
-    stream = model.hidden(batch, noised, times).stream[-1]
+    stream = model.hidden(batch, x_t, times).states[-1]
     logits = model.head(stream)
     final = next((part for part in reversed(document) if not isinstance(part, int)), None)
     if final is None:
         return Sight(stream, logits, torch.zeros(0))
-    return Sight(stream, logits, model(batch, noised, times).predictions[final.modality][-len(final.patches) :])
+    return Sight(stream, logits, model(batch, x_t, times).predictions[final.modality][-len(final.patches) :])
 
 
 def denoise(
@@ -92,10 +94,10 @@ def denoise(
 ) -> Placed:
     """The clean latent after a document that ends in a begin token."""
     begin = document[-1]
-    (number,) = [index for index, each in enumerate(model.config.modalities) if each.begin_id == begin]
+    (number,) = [index for index, each in enumerate(model.config.modalities) if each.begin_token_id == begin]
     modality = model.config.modalities[number]
-    grid = tuple(length // side for length, side in zip(axes, modality.patch, strict=True))
-    x = torch.randn(math.prod(grid), modality.patch_width, generator=generator)
+    grid = tuple(length // side for length, side in zip(axes, modality.patch_size, strict=True))
+    x = torch.randn(math.prod(grid), modality.patch_dim, generator=generator)
     denoiser = Denoiser(model.config.process, options.solver, options.num_steps, generator)
     while not denoiser.done:
         part = Placed(number, x, grid, denoiser.time)
@@ -115,12 +117,12 @@ def reference(model: Transfusion, request: Request, options: SamplingOptions) ->
     for part in request.prefix:
         if isinstance(part, Latent):
             modality = config.modalities[part.modality]
-            grid = tuple(length // side for length, side in zip(part.values.shape[1:], modality.patch, strict=True))
-            placed = Placed(part.modality, cut(part.values.unsqueeze(0), modality.patch)[0], grid, 0.0)
-            document += [modality.begin_id, placed, modality.end_id]
+            grid = tuple(length // side for length, side in zip(part.values.shape[1:], modality.patch_size, strict=True))
+            placed = Placed(part.modality, patchify(part.values.unsqueeze(0), modality.patch_size)[0], grid, 0.0)
+            document += [modality.begin_token_id, placed, modality.end_token_id]
         else:
             document += part.tolist()
-    begins = {modality.begin_id: number for number, modality in enumerate(config.modalities)}
+    begins = {modality.begin_token_id: number for number, modality in enumerate(config.modalities)}
     done: list[list[int] | Placed] = []
     text: list[int] = []
     num_tokens = num_latents = 0
@@ -130,16 +132,18 @@ def reference(model: Transfusion, request: Request, options: SamplingOptions) ->
             placed = denoise(model, document, request.shapes[number], options, generator)
             done += [*([text] if text else []), placed]
             text, num_latents = [], num_latents + 1
-            document += [placed, config.modalities[number].end_id]
+            document += [placed, config.modalities[number].end_token_id]
         if num_tokens == request.max_new_tokens:
             break
         logits = look(model, document).logits.clone()
-        logits[[config.pad_id, config.bos_id, *(modality.end_id for modality in config.modalities)]] = -float("inf")
+        logits[[config.pad_token_id, config.bos_token_id, *(modality.end_token_id for modality in config.modalities)]] = -float(
+            "inf"
+        )
         for begin, number in begins.items():
             if not request.shapes[number] or num_latents == request.max_latents:
                 logits[begin] = -float("inf")
         token = int(logits.argmax())
-        if token == config.eos_id:
+        if token == config.eos_token_id:
             break
         document.append(token)
         if token not in begins:
@@ -157,5 +161,5 @@ def assert_equal(config: ModelConfig, completion: Completion, wanted: list[list[
         else:
             assert isinstance(got, Latent)
             assert got.modality == want.modality
-            patches = cut(got.values.unsqueeze(0), config.modalities[want.modality].patch)[0]
+            patches = patchify(got.values.unsqueeze(0), config.modalities[want.modality].patch_size)[0]
             torch.testing.assert_close(patches, want.patches, rtol=1e-5, atol=1e-5 * max(1.0, float(want.patches.abs().max())))

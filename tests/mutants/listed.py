@@ -54,7 +54,7 @@ TRAINING_STEP = (
         "replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)",
         "replace(self.config.loss)",
     ),
-    Listed("validation on raw weights", LOOP, "loss_sums(self.state.averaged, batch", "loss_sums(self.state.model, batch"),
+    Listed("validation on raw weights", LOOP, "loss_sums(self.state.ema_model, batch", "loss_sums(self.state.model, batch"),
     Listed(
         "no limit for images that come first",
         LOOP,
@@ -62,13 +62,13 @@ TRAINING_STEP = (
         "image_first_time_limit=1.0",
     ),
     Listed(
-        "samples from raw weights", LOOP, "events.sample(step, self.state.averaged)", "events.sample(step, self.state.model)"
+        "samples from raw weights", LOOP, "events.sample(step, self.state.ema_model)", "events.sample(step, self.state.model)"
     ),
     Listed(
         "the loss is not multiplied by the number of workers", LOOP, "(loss * self.world.size).backward()", "loss.backward()"
     ),
     Listed("gradients pile up", LOOP, "state.optimiser.zero_grad()", "pass"),
-    Listed("weights are never averaged", LOOP, "average(state.averaged, state.model, config.ema_decay, step)", "pass"),
+    Listed("weights are never averaged", LOOP, "update_ema(state.ema_model, state.model, config.ema_decay, step)", "pass"),
     Listed("only worker 0's counts", LOOP, "torch.distributed.all_reduce(values)", "pass"),
     Listed("every worker reads all rows", LOOP, "np.array_split(numbers, self.world.size)[self.world.rank]", "numbers"),
     Listed("validation drops captions", LOOP, "step=0, caption_dropout=0.0", "step=0, caption_dropout=0.5"),
@@ -118,7 +118,7 @@ WIRING = (
     Listed(
         "raw weights are published",
         "components/training/observer.py",
-        "state.averaged.save_pretrained(folder)",
+        "state.ema_model.save_pretrained(folder)",
         "state.model.save_pretrained(folder)",
         TRAIN,
     ),

@@ -110,7 +110,7 @@ def test_rules_look_at_the_place() -> None:
         assert noise.rule(place, "ReplaceBinaryOperator_Add_Sub") == rule, place
     assert noise.rule((1, 20), "NumberReplacer") is None
     assert noise.rule((4, 15), "ReplaceBinaryOperator_Add_Sub") is None
-    assert Noise("model/attention/flexible.py", source).rule((4, 15), "NumberReplacer") == "other machine"
+    assert Noise("model/attention/flex.py", source).rule((4, 15), "NumberReplacer") == "other machine"
 
 
 def test_groups_begin_with_the_mirrored_files() -> None:

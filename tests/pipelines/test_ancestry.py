@@ -110,9 +110,14 @@ def make_bundle(content: str, ancestors: dict[str, str]) -> None:
     graph = onnx.helper.make_model(onnx.helper.make_graph([], content, [], [])).SerializeToString()
     for name in REQUIRED:
         write_bytes(paths.BUNDLE / name, graph if name.endswith(".onnx") else content.encode())
-    images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), begin_id=3, end_id=4)
+    images = image_modality(channels=4, patch_side=2, patch_layers="linear", unet_channels=(), begin_token_id=3, end_token_id=4)
     config = model_config(
-        "tiny", vocab_size=300, modalities=(images,), objective="flow", max_length=64, special_ids=SPECIAL_IDS
+        "tiny",
+        vocab_size=300,
+        modalities=(images,),
+        prediction_type="flow",
+        max_position_embeddings=64,
+        special_ids=SPECIAL_IDS,
     )
     write_json(paths.BUNDLE / "config.json", config.to_dict())
     generation = GenerationConfig(image_side_px=16, latent_side=8, latent_channels=4, max_length=64, opset=24)

@@ -60,9 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Path(name).mkdir(parents=True)
     tokenizer.save(Path("data/tokenizer"))
     ids = tokenizer.special_ids
-    markers = {"begin_id": ids["boi"], "end_id": ids["eoi"]}
-    images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
-    sizes = {"vocab_size": 300, "modalities": (images,), "objective": "flow", "max_length": 128}
+    markers = {"begin_token_id": ids["boi"], "end_token_id": ids["eoi"]}
+    images = image_modality(channels=4, patch_side=2, patch_layers="linear", unet_channels=(), **markers)
+    sizes = {"vocab_size": 300, "modalities": (images,), "prediction_type": "flow", "max_position_embeddings": 128}
     Transfusion(model_config("tiny", **sizes, special_ids=ids)).save_pretrained(Path("artifacts/train"))
     write_json(Path("artifacts/train/run.json"), {"run_id": open_run("train").run_id})
     write_manifest(Path("artifacts/train"), kind="train", step=1)
@@ -295,7 +295,7 @@ class Killer(BatchActor):
         step = engine.step
 
         def deadly(inputs: Any, cache: Any, rows: slice) -> Any:
-            if inputs.ids.shape[1] > 1 and bool((inputs.ids == token).any()):
+            if inputs.input_ids.shape[1] > 1 and bool((inputs.input_ids == token).any()):
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(inputs, cache, rows)
 

@@ -113,14 +113,14 @@ def write_world(documents: Sequence[Document]) -> str:
         quarantine = paths.QUARANTINE / f"{gate}.jsonl"
         write_text(quarantine, "")
         write_json(paths.REPORTS / "validate" / f"{gate}.json", verdict_facts(gate, quarantine, {}))
-    markers = {"begin_id": tokenizer.special_ids["boi"], "end_id": tokenizer.special_ids["eoi"]}
-    images = image_modality(channels=4, patch_side=2, codec="linear", unet_channels=(), **markers)
+    markers = {"begin_token_id": tokenizer.special_ids["boi"], "end_token_id": tokenizer.special_ids["eoi"]}
+    images = image_modality(channels=4, patch_side=2, patch_layers="linear", unet_channels=(), **markers)
     config = model_config(
         "tiny",
         vocab_size=tokenizer.vocab_size,
         modalities=(images,),
-        objective="flow",
-        max_length=160,
+        prediction_type="flow",
+        max_position_embeddings=160,
         special_ids=tokenizer.special_ids,
     )
     Transfusion(config).save_pretrained(paths.TRAIN)

@@ -216,12 +216,12 @@ def _stored(split: str) -> Iterator[Stored]:
     rows = PackedRows(paths.LATENTS, split, paths.QUARANTINE / "latents.jsonl")
     tokenizer = load_tokenizer(paths.TOKENIZER)
     batch = rows.batch(range(rows.num_rows), step=0, seed=0, patch_side=2, caption_dropout=0.0, image_first_time_limit=1.0)
-    ids, latents = batch.ids.flatten(), batch.latents[0]
+    ids, latents = batch.input_ids.flatten(), batch.latents[0]
     is_text = torch.ones(len(ids), dtype=torch.bool)
-    is_text[latents.patch_at] = False
-    starts = torch.nonzero((batch.position.flatten() == 0) & (ids == tokenizer.special_ids["bos"])).flatten().tolist()
+    is_text[latents.patch_positions] = False
+    starts = torch.nonzero((batch.position_ids.flatten() == 0) & (ids == tokenizer.special_ids["bos"])).flatten().tolist()
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        of_document = (latents.patch_at >= start) & (latents.patch_at < end)
-        images = latents.patch_image[of_document].unique().tolist()
-        sums = [float(latents.patches[latents.patch_image == image].sum()) for image in images]
+        of_document = (latents.patch_positions >= start) & (latents.patch_positions < end)
+        images = latents.latent_index[of_document].unique().tolist()
+        sums = [float(latents.patches[latents.latent_index == image].sum()) for image in images]
         yield Stored(tokenizer.decode(ids[start:end][is_text[start:end]].tolist()), sums)

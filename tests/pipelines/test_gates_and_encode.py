@@ -123,8 +123,8 @@ def test_a_document_set_aside_by_a_gate_reaches_no_later_stage(params: Params, c
     rows = PackedRows(Path("data/latents"), "train", Path("data/quarantine/latents.jsonl"))
     batch = rows.batch(range(rows.num_rows), step=0, seed=0, patch_side=2, caption_dropout=0, image_first_time_limit=1)
     assert rows.num_left_out == 1
-    assert len(batch.latents[0].image_sample) == 38
-    assert 3 not in batch.latents[0].image_sample
+    assert len(batch.latents[0].sample_index) == 38
+    assert 3 not in batch.latents[0].sample_index
 
     assert run("validate", lambda: validate.main(params, "latents")) == 1
     assert "made/train-3 (latent_std_max = 99.0" in capfd.readouterr().err

@@ -23,7 +23,7 @@ CORPUS = (
     "name: a, format: jsonl, captions: each, caption_per_line: false, caption_first_share: 0.8, max_documents: 0, weight: 1.0"
 )
 
-UNET = "preset: demo, codec: unet, objective: flow, zero_terminal_snr: false, experts: shared, qk_norm: false"
+UNET = "preset: demo, patch_layers: unet, prediction_type: flow, zero_terminal_snr: false, experts: shared, qk_norm: false"
 SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("evaluate", "99999999999999")]
 
 
@@ -37,6 +37,8 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.max_steps=-1", ["train.max_steps", "-1", "greater than 0"]),
         ("train.warmup_steps=999999", ["train.warmup_steps", "999999"]),
         ("train.model.preset=huge", ["train.model.preset", "'huge'", "'demo'"]),
+        ("train.model.objective=flow", ["train.model.objective", "now called train.model.prediction_type"]),
+        ("train.model={preset: demo, codec: linear}", ["train.model.codec = 'linear'", "now called train.model.patch_layers"]),
         ("train.learning_rate=.nan", ["train.learning_rate", "nan"]),
         ("ingest.corpora=[]", ["ingest.corpora", "at least one"]),
         (f"ingest.corpora=[{{{CORPUS}, path: '', images: ''}}]", ["ingest.corpora.0.path", "must name the files"]),

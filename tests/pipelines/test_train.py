@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     history = (workspace / "reports/train/history.csv").read_bytes()
     assert (workspace / "artifacts/train/history.csv").read_bytes() == history
     model = Transfusion.from_pretrained(workspace / "artifacts/train")
-    assert model.config.width == 32
+    assert model.config.hidden_size == 32
     with (workspace / "reports/train/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     # The second start takes twice as many workers: the steps and their losses do not depend on it.

@@ -94,7 +94,7 @@ class Oracle:
             for name in self.rows[row]:
                 self.lay(name, row_number * ROW, cells, out, hidden)
             cells += [(0, 0, at, at) for at in range(len(cells), ROW)]
-            for part, values in zip(("ids", "position", "first", "last"), zip(*cells, strict=True), strict=True):
+            for part, values in zip(("input_ids", "position_ids", "kv_start", "kv_end"), zip(*cells, strict=True), strict=True):
                 out[part] += values
         return out
 
@@ -105,24 +105,24 @@ class Oracle:
             at = len(cells)
             if isinstance(part, int):
                 if index:
-                    out["predict_at"].append(row_start + at - 1)
-                    out["target"].append(part)
+                    out["loss_positions"].append(row_start + at - 1)
+                    out["labels"].append(part)
                     out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
                 cells.append((part, at - start, start, at))
                 seen_text |= part > 4
                 continue
-            out["predict_at"].append(row_start + at - 1)
-            out["target"].append(3)
+            out["loss_positions"].append(row_start + at - 1)
+            out["labels"].append(3)
             out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
             first = at if image in hidden else start
             text_follows = any(isinstance(later, int) and later > 4 for later in parts[index:])
             out["time_limit"].append(0.5 if text_follows and not seen_text else 1.0)
-            out["image_sample"].append(image)
+            out["sample_index"].append(image)
             cells.append((3, at - start, first, at))
             for patch, values in enumerate(self.patches(part), start=1):
                 out["patches"].append(values)
-                out["patch_at"].append(row_start + at + patch)
-                out["patch_image"].append(len(out["image_sample"]) - 1)
+                out["patch_positions"].append(row_start + at + patch)
+                out["latent_index"].append(len(out["sample_index"]) - 1)
                 cells.append((0, at + patch - start, first, at + PATCHES))
             cells.append((4, len(cells) - start, start, len(cells)))
             image += 1
@@ -138,22 +138,22 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
     hidden = set(np.flatnonzero(uniform(1, step, numbers) < dropout).tolist())
     assert bool(hidden) == (dropout > 0)
     expected = oracle.batch(wanted, hidden)
-    assert batch.ids.shape == (rows.num_rows, ROW)
+    assert batch.input_ids.shape == (rows.num_rows, ROW)
     (images,) = batch.latents
-    assert images.grids == ((4, 4),) * len(images.image_sample)
-    ids = batch.ids.flatten().clone()
-    ids[images.patch_at] = 0
-    assert ids.tolist() == expected["ids"]
+    assert images.grids == ((4, 4),) * len(images.sample_index)
+    ids = batch.input_ids.flatten().clone()
+    ids[images.patch_positions] = 0
+    assert ids.tolist() == expected["input_ids"]
     for name in (
-        "position",
-        "first",
-        "last",
-        "patch_at",
-        "patch_image",
-        "image_sample",
+        "position_ids",
+        "kv_start",
+        "kv_end",
+        "patch_positions",
+        "latent_index",
+        "sample_index",
         "time_limit",
-        "predict_at",
-        "target",
+        "loss_positions",
+        "labels",
         "after_image",
     ):
         part = getattr(images if name in Latents._fields else batch, name)
@@ -166,7 +166,7 @@ def test_a_batch_equals_the_one_built_from_documents(encoded, step: int, dropout
 def test_dtypes_are_those_of_the_contract(encoded) -> None:
     batch = batch_of(PackedRows(encoded.latents, "train", None), [0, 1])
     wanted = dict.fromkeys(Batch._fields, torch.int64) | dict.fromkeys(Latents._fields[:-1], torch.int64)
-    wanted |= {"first": torch.int32, "last": torch.int32, "after_image": torch.bool}
+    wanted |= {"kv_start": torch.int32, "kv_end": torch.int32, "after_image": torch.bool}
     wanted |= {"patches": torch.float32, "time_limit": torch.float32}
     assert {name: part.dtype for name, part in tensors_of(batch).items()} == {
         name: dtype for name, dtype in wanted.items() if name != "latents"
@@ -178,7 +178,7 @@ def test_every_text_token_is_predicted_once_over_the_rows(encoded) -> None:
     batch = batch_of(rows, list(range(rows.num_rows)))
     tokenizer = load_tokenizer(encoded.sources.tokenizer)
     said = Counter(id for doc in encoded.documents[:-1] for part in doc.texts for id in tokenizer.encode(part))
-    assert Counter(id for id in batch.target.tolist() if id > 4) == said
+    assert Counter(id for id in batch.labels.tolist() if id > 4) == said
 
 
 def test_a_quarantined_document_is_in_no_batch(encoded, tmp_path: Path) -> None:
@@ -191,11 +191,11 @@ def test_a_quarantined_document_is_in_no_batch(encoded, tmp_path: Path) -> None:
     before, after = batch_of(everything, [row]), batch_of(rows, [row])
     assert rows.num_left_out == 1
     assert rows.num_rows == everything.num_rows
-    samples = [part.latents[0].image_sample.tolist() for part in (before, after)]
+    samples = [part.latents[0].sample_index.tolist() for part in (before, after)]
     assert len(samples[0]) - len(samples[1]) == 2
     # What stays keeps its number, and so its noise and its dropped captions.
     assert set(samples[1]) < set(samples[0])
-    assert (before.ids == 1).sum() - (after.ids == 1).sum() == 1
+    assert (before.input_ids == 1).sum() - (after.input_ids == 1).sum() == 1
     others = [number for number in range(rows.num_rows) if number != row]
     assert_equal(batch_of(everything, others), batch_of(rows, others))
 
@@ -204,10 +204,10 @@ def test_a_row_with_nothing_left_is_padding(encoded, tmp_path: Path) -> None:
     names = names_by_row(encoded.latents)[0]
     write_quarantine(tmp_path / "q", [Quarantined(name, "bad") for name in names])
     batch = batch_of(PackedRows(encoded.latents, "train", tmp_path / "q"), [0])
-    assert batch.ids.tolist() == [[0] * ROW]
-    assert batch.first.tolist() == batch.last.tolist() == [list(range(ROW))]
+    assert batch.input_ids.tolist() == [[0] * ROW]
+    assert batch.kv_start.tolist() == batch.kv_end.tolist() == [list(range(ROW))]
     assert batch.latents[0].patches.shape == (0, 16)
-    assert len(batch.target) == 0
+    assert len(batch.labels) == 0
 
 
 def test_a_missing_or_broken_quarantine_is_refused(encoded, tmp_path: Path) -> None:
@@ -224,15 +224,15 @@ def test_batches_are_pure_functions_of_seed_and_step(encoded) -> None:
     batch_of(first, [2, 0], step=8, dropout=0.5)  # no state is left behind
     a, b = (batch_of(rows, wanted, step=9, seed=4, dropout=0.5) for rows in (first, second))
     assert_equal(a, b)
-    assert not torch.equal(a.first, batch_of(first, wanted, step=10, seed=4, dropout=0.5).first)
-    assert not torch.equal(a.first, batch_of(first, wanted, step=9, seed=5, dropout=0.5).first)
+    assert not torch.equal(a.kv_start, batch_of(first, wanted, step=10, seed=4, dropout=0.5).kv_start)
+    assert not torch.equal(a.kv_start, batch_of(first, wanted, step=9, seed=5, dropout=0.5).kv_start)
 
 
 def test_an_image_drops_its_caption_whatever_shares_its_batch(encoded) -> None:
     rows = PackedRows(encoded.latents, "train", None)
     together = batch_of(rows, list(range(rows.num_rows)), step=2, dropout=0.5)
-    alone = [batch_of(rows, [row], step=2, dropout=0.5).first for row in range(rows.num_rows)]
-    assert torch.equal(together.first, torch.cat(alone))
+    alone = [batch_of(rows, [row], step=2, dropout=0.5).kv_start for row in range(rows.num_rows)]
+    assert torch.equal(together.kv_start, torch.cat(alone))
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +277,7 @@ def test_a_step_sees_one_view_of_each_image_and_every_view_in_time(viewed: Path)
         values = images.patches.view(rows.num_images, -1).long()
         assert (values == values[:, :1]).all()
         sample, view = values[:, 0] // 10, values[:, 0] % 10
-        assert sample.tolist() == images.image_sample.tolist()
+        assert sample.tolist() == images.sample_index.tolist()
         seen[sample, view] += 1
     assert seen.min() > 10
     # Chi-squared over all cells, 50 x 5 free: its mean is 250 and its deviation 22.

@@ -40,11 +40,11 @@ def test_layout_equals_documents_laid_out_one_by_one(rows: list[list[Document]],
     )
     expected = _by_hand(rows, row_length, patches)
     is_patch = np.zeros(len(rows) * row_length, bool)
-    is_patch[layout.patch_at] = True
-    assert np.array_equal(np.where(is_patch, PAD, layout.ids.ravel()), expected["ids"])
-    for name in ("position", "first", "last"):
+    is_patch[layout.patch_positions] = True
+    assert np.array_equal(np.where(is_patch, PAD, layout.input_ids.ravel()), expected["input_ids"])
+    for name in ("position_ids", "kv_start", "kv_end"):
         assert np.array_equal(getattr(layout, name).ravel(), expected[name]), name
-    for name in ("patch_at", "predict_at", "target", "after_image"):
+    for name in ("patch_positions", "loss_positions", "labels", "after_image"):
         assert getattr(layout, name).tolist() == expected[name], name
 
 
@@ -55,7 +55,17 @@ def _flat(document: Document) -> list[int]:
 def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[str, list[int]]:
     """The layout straight from its definition, one position at a time."""
     out: dict[str, list[int]] = {
-        name: [] for name in ("ids", "position", "first", "last", "patch_at", "predict_at", "target", "after_image")
+        name: []
+        for name in (
+            "input_ids",
+            "position_ids",
+            "kv_start",
+            "kv_end",
+            "patch_positions",
+            "loss_positions",
+            "labels",
+            "after_image",
+        )
     }
     for number, row in enumerate(rows):
         cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
@@ -65,24 +75,24 @@ def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[
                 at = len(cells)
                 if isinstance(part, int):
                     if text_before:
-                        out["predict_at"].append(number * row_length + at - 1)
-                        out["target"].append(part)
+                        out["loss_positions"].append(number * row_length + at - 1)
+                        out["labels"].append(part)
                         out["after_image"].append(image_before)
                     cells.append((part, at - start, start, at))
                     text_before = True
                     continue
                 first = at if part == "hidden" else start
                 # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
-                out["predict_at"].append(number * row_length + at - 1)
-                out["target"].append(BOI)
+                out["loss_positions"].append(number * row_length + at - 1)
+                out["labels"].append(BOI)
                 out["after_image"].append(image_before)
                 image_before = True
                 cells.append((BOI, at - start, first, at))
                 for patch in range(at + 1, at + 1 + patches):
-                    out["patch_at"].append(number * row_length + patch)
+                    out["patch_positions"].append(number * row_length + patch)
                     cells.append((PAD, patch - start, first, at + patches))
                 cells.append((EOI, len(cells) - start, start, len(cells)))
         cells += [(PAD, 0, at, at) for at in range(len(cells), row_length)]
-        for name, values in zip(("ids", "position", "first", "last"), zip(*cells, strict=True), strict=True):
+        for name, values in zip(("input_ids", "position_ids", "kv_start", "kv_end"), zip(*cells, strict=True), strict=True):
             out[name] += values
     return out

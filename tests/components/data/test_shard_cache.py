@@ -64,7 +64,7 @@ def cached(cache: Path) -> dict[str, str]:
 def batch_ids(rows: PackedRows) -> list[list[int]]:
     everything = list(range(rows.num_rows))
     batch = rows.batch(everything, step=0, seed=1, patch_side=2, caption_dropout=0.0, image_first_time_limit=0.5)
-    return batch.ids.tolist()
+    return batch.input_ids.tolist()
 
 
 def test_rows_at_a_url_are_those_of_the_folder(encoded, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,14 +40,14 @@ def config(tokenizer: TextTokenizer) -> ModelConfig:
             image_modality(
                 channels=LATENT_SHAPE[0],
                 patch_side=2,
-                codec="linear",
+                patch_layers="linear",
                 unet_channels=(),
-                begin_id=tokenizer.special_ids["boi"],
-                end_id=tokenizer.special_ids["eoi"],
+                begin_token_id=tokenizer.special_ids["boi"],
+                end_token_id=tokenizer.special_ids["eoi"],
             ),
         ),
-        objective="flow",
-        max_length=256,
+        prediction_type="flow",
+        max_position_embeddings=256,
         special_ids=tokenizer.special_ids,
     )
 

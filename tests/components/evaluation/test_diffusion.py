@@ -11,8 +11,8 @@ from components.evaluation.held_out import ImageDocument, Stored
 from model.config import ModelConfig
 from model.diffusion import noise
 from model.generation.eager import TorchEngine
-from model.generation.engine import StepInputs
-from model.latents.patches import cut
+from model.latents.patches import patchify
+from model.step import StepInputs
 from model.transfusion import Transfusion
 
 SEED = 11
@@ -22,7 +22,7 @@ NUM_PATCHES = 4
 def document(config: ModelConfig, number: int, text: list[int], caption: str | None) -> ImageDocument:
     """One image after a text of the given ids."""
     latents = np.random.default_rng(number).normal(size=(1, 4, 4, 4)).astype(np.float32)
-    ids = np.array([config.bos_id, *text, config.image.begin_id, config.image.end_id, config.eos_id])
+    ids = np.array([config.bos_token_id, *text, config.image.begin_token_id, config.image.end_token_id, config.eos_token_id])
     return ImageDocument(f"c/{number}", Stored(ids, latents), caption, (), None, ())
 
 
@@ -35,27 +35,27 @@ def documents(config: ModelConfig) -> list[ImageDocument]:
 def one_image_error(model: Transfusion, stored: Stored, image: int, time: float, seed: int = SEED) -> float:
     """Denoise once by the generation step: text and BOI as a prefix, then the noised patches."""
     config, engine = model.config, TorchEngine(model)
-    clean = cut(torch.from_numpy(stored.latents), config.image.patch)[0]
-    drawn = noise.draw(seed, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_width).noise
-    prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.image.begin_id)[0]) + 1])
+    x_0 = patchify(torch.from_numpy(stored.latents), config.image.patch_size)[0]
+    drawn = noise.draw(seed, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_dim).noise
+    prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.image.begin_token_id)[0]) + 1])
     column = torch.arange(len(prefix) + NUM_PATCHES)
     is_image = column >= len(prefix)
-    patches = torch.zeros(len(column), config.patch_width)
-    patches[is_image] = noise.add_noise(config.process, clean, drawn, torch.tensor(time))
+    patches = torch.zeros(len(column), config.patch_dim)
+    patches[is_image] = noise.add_noise(config.process, x_0, drawn, torch.tensor(time))
     inputs = StepInputs(
-        ids=torch.cat([prefix, torch.full((NUM_PATCHES,), config.pad_id)])[None],
+        input_ids=torch.cat([prefix, torch.full((NUM_PATCHES,), config.pad_token_id)])[None],
         patches=patches[None],
-        kind=is_image[None].long(),
+        token_type_ids=is_image[None].long(),
         time=torch.tensor([time]),
-        position=column[None],
-        q_last=torch.where(is_image, len(column) - 1, column)[None],
-        write_at=torch.tensor([0]),
-        read_at=torch.tensor([0]),
-        num_keys=len(column),
+        position_ids=column[None],
+        kv_end=torch.where(is_image, len(column) - 1, column)[None],
+        cache_position=torch.tensor([0]),
+        logits_index=torch.tensor([0]),
+        kv_length=len(column),
         grids=((2, 2),),
     )
     prediction = engine.step(inputs, engine.new_cache(1), slice(0, 1)).prediction[0, is_image]
-    return float((prediction - (drawn - clean)).square().sum())
+    return float((prediction - (drawn - x_0)).square().sum())
 
 
 def test_squared_error_is_that_of_single_denoising_steps(model: Transfusion, documents: list[ImageDocument]) -> None:
@@ -69,7 +69,9 @@ def test_squared_error_is_that_of_single_denoising_steps(model: Transfusion, doc
 
 def test_an_image_before_its_caption_is_measured_after_it(model: Transfusion, config: ModelConfig) -> None:
     after = document(config, 1, [20, 21], "x")
-    stream = np.array([config.bos_id, config.image.begin_id, config.image.end_id, 20, 21, config.eos_id])
+    stream = np.array(
+        [config.bos_token_id, config.image.begin_token_id, config.image.end_token_id, 20, 21, config.eos_token_id]
+    )
     before = after._replace(stored=Stored(stream, after.stored.latents))
     assert np.array_equal(caption_first(before.stored, stream, config).ids, after.stored.ids)
     losses = [measure_diffusion(model, [entry], (0.2, 0.6), seed=1) for entry in (before, after)]
@@ -93,9 +95,9 @@ def test_wrong_captions_cost_nothing_when_text_is_not_read(model: Transfusion, d
 def test_documents_of_several_images_count_in_the_loss_alone(
     model: Transfusion, config: ModelConfig, documents: list[ImageDocument]
 ) -> None:
-    boi, eoi = config.image.begin_id, config.image.end_id
+    boi, eoi = config.image.begin_token_id, config.image.end_token_id
     two = Stored(
-        np.array([config.bos_id, 20, boi, eoi, 30, boi, eoi, config.eos_id]),
+        np.array([config.bos_token_id, 20, boi, eoi, 30, boi, eoi, config.eos_token_id]),
         np.random.default_rng(9).normal(size=(2, 4, 4, 4)).astype(np.float32),
     )
     losses = measure_diffusion(model, [*documents, ImageDocument("c/9", two, None, (), None, ())], (0.5,), seed=2)

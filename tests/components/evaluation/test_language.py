@@ -22,7 +22,7 @@ from components.evaluation.language import (
 )
 from model.config import ModelConfig
 from model.generation.eager import TorchEngine
-from model.generation.engine import StepInputs
+from model.step import StepInputs
 from model.transfusion import Transfusion
 
 TEXTS = ["a red three top left", "bottom right: blue seven; naïve", "x"]
@@ -60,7 +60,7 @@ def stored(config: ModelConfig, ids: list[int]) -> Stored:
 
 
 def documents(tokenizer: TextTokenizer, config: ModelConfig) -> list[TextDocument]:
-    streams = [[config.bos_id, *tokenizer.encode(text), config.eos_id] for text in TEXTS]
+    streams = [[config.bos_token_id, *tokenizer.encode(text), config.eos_token_id] for text in TEXTS]
     return [TextDocument(text, (stored(config, ids),)) for text, ids in zip(TEXTS, streams, strict=True)]
 
 
@@ -72,15 +72,15 @@ def nats_token_by_token(model: Transfusion, ids: list[int]) -> float:
     for at, (token, following) in enumerate(pairwise(ids)):
         column = torch.tensor([[at]])
         inputs = StepInputs(
-            ids=torch.tensor([[token]]),
-            patches=torch.zeros(1, 1, model.config.patch_width),
-            kind=torch.zeros(1, 1, dtype=torch.long),
+            input_ids=torch.tensor([[token]]),
+            patches=torch.zeros(1, 1, model.config.patch_dim),
+            token_type_ids=torch.zeros(1, 1, dtype=torch.long),
             time=torch.zeros(1),
-            position=column,
-            q_last=column,
-            write_at=column[0],
-            read_at=torch.zeros(1, dtype=torch.long),
-            num_keys=at + 1,
+            position_ids=column,
+            kv_end=column,
+            cache_position=column[0],
+            logits_index=torch.zeros(1, dtype=torch.long),
+            kv_length=at + 1,
             grids=((),),
         )
         logits = engine.step(inputs, cache, slice(0, 1)).logits[0].double()
@@ -152,7 +152,7 @@ def test_uniform_logits_cost_the_vocabulary(tokenizer: TextTokenizer, config: Mo
 
 
 def test_pieces_of_a_cut_text_count_every_token_once(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
-    ids = [config.bos_id, *tokenizer.encode(TEXTS[1]), config.eos_id]
+    ids = [config.bos_token_id, *tokenizer.encode(TEXTS[1]), config.eos_token_id]
     cut = TextDocument(TEXTS[1], (stored(config, ids[:4]), stored(config, ids[3:])))
     with torch.no_grad():
         model.head.weight.zero_()

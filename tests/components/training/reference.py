@@ -123,15 +123,15 @@ def _batch(config: TrainConfig, rows: PackedRows, numbers: np.ndarray, step: int
 def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: LossOptions) -> tuple[Tensor, Tensor]:
     """Mean over predicted tokens, and mean over the patches' numbers."""
     (images,) = batch.latents
-    num_patches = len(images.patches) // len(images.image_sample)
+    num_patches = len(images.patches) // len(images.sample_index)
     times, noises = [], []
-    for sample, limit in zip(images.image_sample.tolist(), images.time_limit.tolist(), strict=True):
+    for sample, limit in zip(images.sample_index.tolist(), images.time_limit.tolist(), strict=True):
         generator = torch.Generator().manual_seed(key(seed, step, sample))
         time = torch.rand((), generator=generator)
         noises.append(torch.randn(num_patches, images.patches.shape[-1], generator=generator))
         times.append(limit * options.time_shift * time / (1 + (options.time_shift - 1) * time))
     time, noise = torch.stack(times), torch.cat(noises)
-    at = time[images.patch_image].unsqueeze(-1)
+    at = time[images.latent_index].unsqueeze(-1)
     output = model(batch, [(1 - at) * images.patches + at * noise], [time])
     error = (output.predictions[0] - (noise - images.patches)).square()
     if options.snr_gamma:

@@ -45,8 +45,8 @@ def take_steps(config: AutoencoderConfig, images: np.ndarray, weights: Path, ran
 
 
 def learnt(state: State) -> tuple[dict[str, torch.Tensor], ...]:
-    assert state.discriminator is not None and state.averaged is not None
-    networks = (state.autoencoder, state.discriminator.network, state.averaged)
+    assert state.discriminator is not None and state.ema_model is not None
+    networks = (state.autoencoder, state.discriminator.network, state.ema_model)
     return tuple(network.state_dict() for network in networks)
 
 
@@ -171,8 +171,8 @@ def test_averaged_weights_follow_the_recursion() -> None:
         trainer.take_step(step)
         kept = min(0.5, (1 + step) / (10 + step))
         expected = kept * expected + (1 - kept) * weight.detach().double()
-    assert state.averaged is not None
-    torch.testing.assert_close(state.averaged.network.encoder.conv_in.weight.double(), expected, atol=1e-6, rtol=1e-5)
+    assert state.ema_model is not None
+    torch.testing.assert_close(state.ema_model.network.encoder.conv_in.weight.double(), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_what_workers_take_of_a_step_is_the_whole_step() -> None:

@@ -26,7 +26,7 @@ def state_after(corpus: Corpus, num_updates: int, seed: int) -> TrainingState:
         for parameter in state.model.parameters():
             parameter.grad = torch.randn_like(parameter)
         state.optimiser.step()
-    for parameter in state.averaged.parameters():
+    for parameter in state.ema_model.parameters():
         parameter.data += torch.randn_like(parameter)
     return state
 
@@ -40,7 +40,7 @@ def assert_same(left: TrainingState, right: TrainingState) -> None:
         assert torch.equal(one, other)
         for moment in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(left.optimiser.state[one][moment], right.optimiser.state[other][moment]), moment
-    for one, other in zip(left.averaged.parameters(), right.averaged.parameters(), strict=True):
+    for one, other in zip(left.ema_model.parameters(), right.ema_model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -69,7 +69,7 @@ def test_what_the_optimiser_reads_lies_where_the_parameter_lies(corpus: Corpus, 
         assert values["step"].dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["model", "averaged", "first_moment", "second_moment"])
+@pytest.mark.parametrize("name", ["model", "ema_model", "first_moment", "second_moment"])
 def test_a_flipped_byte_is_found_and_the_one_before_is_used(corpus: Corpus, tmp_path: Path, name: str) -> None:
     older = state_after(corpus, 2, seed=3)
     save_checkpoint(tmp_path, older, 2)

@@ -40,8 +40,8 @@ class Notes:
     def validated(self, step: int, losses: Losses) -> None:
         self.validations[step] = losses
 
-    def sample(self, step: int, averaged: Transfusion) -> None:
-        self.sampled[step] = copied(averaged)
+    def sample(self, step: int, ema_model: Transfusion) -> None:
+        self.sampled[step] = copied(ema_model)
 
     def checkpoint(self, step: int, state: TrainingState) -> None:
         if self.store is not None:
@@ -88,7 +88,7 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     # Every position in use is counted once, and none of the padding.
     assert 0.8 * 10 * 4 * 64 < first.num_positions <= 10 * 4 * 64
     assert notes.validations[60].text < notes.validations[25].text * 1.1
-    pairs = zip(state.model.parameters(), state.averaged.parameters(), strict=True)
+    pairs = zip(state.model.parameters(), state.ema_model.parameters(), strict=True)
     assert not any(torch.equal(weight, average) for weight, average in pairs)
 
 
@@ -110,7 +110,7 @@ def test_every_step_is_the_references(corpus: Corpus, expected: list[Step]) -> N
         assert progress.gradient_norm == pytest.approx(step.gradient_norm, rel=1e-4), number
         assert progress.learning_rate == pytest.approx(step.learning_rate), number
     assert_close(copied(state.model), expected[-1].weights, start)
-    assert_close(copied(state.averaged), expected[-1].averaged, start)
+    assert_close(copied(state.ema_model), expected[-1].averaged, start)
 
 
 def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(corpus: Corpus, expected: list[Step]) -> None:
@@ -177,7 +177,7 @@ def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_p
         assert progress.losses == whole.notes.losses[step].losses
     assert again.notes.validations[12] == whole.notes.validations[12]
     assert_equal_bits(again.state.model, whole.state.model)
-    assert_equal_bits(again.state.averaged, whole.state.averaged)
+    assert_equal_bits(again.state.ema_model, whole.state.ema_model)
 
 
 def test_a_gradient_that_is_not_finite_is_refused(corpus: Corpus) -> None:
@@ -203,7 +203,7 @@ def test_two_workers_take_the_references_steps(corpus: Corpus, expected: list[St
             assert losses == pytest.approx(step.losses, rel=1e-3), number
             assert norm == pytest.approx(step.gradient_norm, rel=1e-3), number
         assert_close(found["weights"], expected[-1].weights, start)
-        assert_close(found["averaged"], expected[-1].averaged, start)
+        assert_close(found["ema_model"], expected[-1].averaged, start)
         assert found["validation"] == pytest.approx(expected[-1].validation, rel=1e-3)
 
 
@@ -216,6 +216,6 @@ def one_of_two(rank: int, corpus: Corpus, config: TrainConfig, folder: Path) -> 
         "steps": [(tuple(progress.losses), progress.gradient_norm) for progress in notes.losses.values()],
         "validation": tuple(notes.validations[config.max_steps]),
         "weights": copied(state.model),
-        "averaged": copied(state.averaged),
+        "ema_model": copied(state.ema_model),
     }
     torch.save(found, folder / f"{rank}.pt")

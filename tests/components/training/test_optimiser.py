@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.training.optimiser import average, build_optimiser, learning_rate
+from components.training.optimiser import build_optimiser, learning_rate, update_ema
 from tests.components.training.conftest import CONFIG, changed
 
 
@@ -34,11 +34,11 @@ def test_only_matrices_decay() -> None:
 
 
 def test_averages_follow_fast_at_first_and_slowly_later() -> None:
-    averaged, model = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
-    nn.init.zeros_(averaged.weight)
+    ema_model, model = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(ema_model.weight)
     nn.init.ones_(model.weight)
-    average(averaged, model, decay=0.99, step=1)
-    torch.testing.assert_close(averaged.weight, torch.full((2, 2), 1 - 2 / 11))
-    nn.init.zeros_(averaged.weight)
-    average(averaged, model, decay=0.99, step=10_000)
-    torch.testing.assert_close(averaged.weight, torch.full((2, 2), 0.01))
+    update_ema(ema_model, model, decay=0.99, step=1)
+    torch.testing.assert_close(ema_model.weight, torch.full((2, 2), 1 - 2 / 11))
+    nn.init.zeros_(ema_model.weight)
+    update_ema(ema_model, model, decay=0.99, step=10_000)
+    torch.testing.assert_close(ema_model.weight, torch.full((2, 2), 0.01))

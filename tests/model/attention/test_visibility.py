@@ -7,11 +7,12 @@ from typing import cast
 
 import torch
 
+from model.attention.math import as_bias, visible
 from model.attention.packed import packed_attention
-from model.attention.visibility import as_bias, visible
+from model.diffusion.noise import TimedNoise
 from model.experts import shared
-from model.latents.patches import LinearPatchCodec
-from model.loss import Noised, loss_sums_at
+from model.latents.patches import LinearPatchLayers
+from model.loss import loss_sums_at
 from model.loss_options import PLAIN
 from tests.model.conftest import pack, random_document, tiny_config, tiny_model
 
@@ -32,7 +33,7 @@ def test_intervals_equal_the_definition_on_random_layouts(rng: random.Random) ->
         documents = [random_document(rng, rng.randrange(3)) for _ in range(rng.randrange(1, 4))]
         length = sum(map(len, documents)) + rng.randrange(4)
         batch = pack([documents], tiny_config(), length)
-        assert torch.equal(visible(batch.first, batch.last, length)[0], _brute_force(documents, length))
+        assert torch.equal(visible(batch.kv_start, batch.kv_end, length)[0], _brute_force(documents, length))
 
 
 def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
@@ -41,13 +42,13 @@ def test_a_prediction_depends_only_on_what_it_sees(rng: random.Random) -> None:
     documents = [random_document(rng, 2), random_document(rng, 1)]
     length = sum(map(len, documents)) + 2
     batch = pack([documents], config, length)
-    mask = visible(batch.first, batch.last, length)[0]
-    embedded = model.embedding(batch.ids).detach()
+    mask = visible(batch.kv_start, batch.kv_end, length)[0]
+    embedded = model.embedding(batch.input_ids).detach()
     (images,) = batch.latents
-    time = torch.rand(len(images.image_sample))
-    patches = cast(LinearPatchCodec, model.codecs[0]).encode(images.patches, time, images.patch_image)[0].detach()
-    x = embedded.flatten(0, 1).index_copy(0, images.patch_at, patches).view(1, length, -1).requires_grad_()
-    hidden = model.transformer(x, batch.position, packed_attention(batch.first, batch.last), shared)
+    time = torch.rand(len(images.sample_index))
+    patches = cast(LinearPatchLayers, model.patch_layers[0]).patch_in(images.patches, time, images.latent_index)[0].detach()
+    x = embedded.flatten(0, 1).index_copy(0, images.patch_positions, patches).view(1, length, -1).requires_grad_()
+    hidden = model.transformer(x, batch.position_ids, packed_attention(batch.kv_start, batch.kv_end), shared)
     for query in range(length):
         (gradient,) = torch.autograd.grad(hidden[0, query].sum(), x, retain_graph=True)
         reached = gradient[0].abs().sum(-1) > 0
@@ -62,7 +63,7 @@ def test_packing_changes_no_loss(rng: random.Random) -> None:
     together = pack([documents], config, sum(map(len, documents)) + 3, seed=1)
     apart = pack([[document] for document in documents], config, max(map(len, documents)) + 5, seed=1)
     (images,) = together.latents
-    drawn = [Noised(torch.randn_like(images.patches), torch.rand(len(images.image_sample)))]
+    drawn = [TimedNoise(noise=torch.randn_like(images.patches), time=torch.rand(len(images.sample_index)))]
     with torch.no_grad():
         one, other = (loss_sums_at(model, batch, drawn, PLAIN) for batch in (together, apart))
     torch.testing.assert_close(one.text, other.text, rtol=1e-5, atol=1e-5)
@@ -75,7 +76,7 @@ def test_a_bias_weighs_what_is_seen_alone(rng: random.Random) -> None:
     mask = torch.rand(3, 5, 7) < 0.5
     mask[..., 0] = True
     for dtype in (torch.float32, torch.bfloat16):
-        scores, bias = torch.randn(3, 5, 7).to(dtype), as_bias(mask, dtype)
+        scores, bias = torch.randn(3, 5, 7).to(dtype), as_bias(mask)(dtype)
         assert bias.dtype == dtype
         found = (scores + bias).softmax(-1)
         for row, seen in zip(found.flatten(0, 1), mask.flatten(0, 1), strict=True):

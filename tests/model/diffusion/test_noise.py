@@ -8,18 +8,20 @@ from typing import Any, Literal, get_args
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
-from diffusers.training_utils import compute_snr
+from diffusers import DDPMScheduler, training_utils
 from torch import Tensor
 
-from model.config import Objective, Process
+from model.config import DiffusionProcess, PredictionType
 from model.diffusion import noise
-from model.diffusion.schedules import signal_to_noise
+from model.diffusion.schedules import compute_snr
 
-PROCESSES = [*(Process(objective) for objective in get_args(Objective)), Process("v", zero_terminal_snr=True)]
+PROCESSES = [
+    *(DiffusionProcess(prediction_type) for prediction_type in get_args(PredictionType)),
+    DiffusionProcess("v", zero_terminal_snr=True),
+]
 
 
-def diffusers_schedule(process: Process) -> Any:
+def diffusers_schedule(process: DiffusionProcess) -> Any:
     return DDPMScheduler(
         num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", rescale_betas_zero_snr=process.zero_terminal_snr
     )
@@ -34,12 +36,12 @@ def uniform(rng: random.Random, *shape: int, low: float = 0.0, high: float = 1.0
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def targets(process: Process, clean: Tensor, eps: Tensor, time: Tensor) -> Tensor:
+def targets(process: DiffusionProcess, x_0: Tensor, eps: Tensor, time: Tensor) -> Tensor:
     """What a perfect network says, from the definitions."""
-    if process.objective == "v":
+    if process.prediction_type == "v":
         # v rotates: the noised patches of (eps, -clean) in the place of (clean, eps).
-        return noise.add_noise(process, eps, -clean, time)
-    return {"epsilon": eps, "flow": eps - clean, "x": clean}[process.objective]
+        return noise.add_noise(process, eps, -x_0, time)
+    return {"epsilon": eps, "flow": eps - x_0, "x": x_0}[process.prediction_type]
 
 
 # ---- draws
@@ -47,7 +49,7 @@ def targets(process: Process, clean: Tensor, eps: Tensor, time: Tensor) -> Tenso
 
 def test_draws_of_the_first_modality_are_what_they_always_were() -> None:
     # Taken from the first version of `draw`, before there were modalities: trained models continue with the same noise.
-    drawn = noise.draw(12, 345, torch.tensor([0, 67, 8_000_000_001]), torch.tensor([1, 2, 1]), 3)
+    drawn = noise.sample_noise(12, 345, torch.tensor([0, 67, 8_000_000_001]), torch.tensor([1, 2, 1]), 3)
     assert [value.hex() for value in drawn.time.tolist()] == [
         "0x1.c6fcfe0000000p-1",
         "0x1.b26cc40000000p-1",
@@ -66,24 +68,24 @@ def test_draws_of_the_first_modality_are_what_they_always_were() -> None:
 def test_draws_depend_on_seed_step_sample_and_modality_alone(rng: random.Random) -> None:
     samples, counts = torch.tensor([7, 3, 11]), torch.tensor([4, 2, 6])
     seed, step, modality = rng.randrange(100), rng.randrange(100), rng.randrange(3)
-    together = noise.draw(seed, step, samples, counts, 5, modality)
-    alone = noise.draw(seed, step, samples[1:2], counts[1:2], 5, modality)
+    together = noise.sample_noise(seed, step, samples, counts, 5, modality)
+    alone = noise.sample_noise(seed, step, samples[1:2], counts[1:2], 5, modality)
     assert torch.equal(together.noise[4:6], alone.noise)
     assert together.time[1] == alone.time[0]
-    assert torch.equal(together.noise, noise.draw(seed, step, samples, counts, 5, modality).noise)
+    assert torch.equal(together.noise, noise.sample_noise(seed, step, samples, counts, 5, modality).noise)
     for other in ((seed + 1, step, modality), (seed, step + 1, modality), (seed, step, modality + 1)):
-        drawn = noise.draw(*other[:2], samples, counts, 5, other[2])
+        drawn = noise.sample_noise(*other[:2], samples, counts, 5, other[2])
         assert (drawn.noise != together.noise).all() and (drawn.time != together.time).all()
 
 
 def test_no_latents_draw_nothing() -> None:
-    drawn = noise.draw(0, 0, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 5)
+    drawn = noise.sample_noise(0, 0, torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), 5)
     assert drawn.time.shape == (0,) and drawn.noise.shape == (0, 5)
 
 
 @pytest.mark.parametrize("modality", [0, 1])
 def test_draws_look_uniform_and_normal(modality: int) -> None:
-    drawn = noise.draw(0, 0, torch.arange(2000), torch.full((2000,), 2), 8, modality)
+    drawn = noise.sample_noise(0, 0, torch.arange(2000), torch.full((2000,), 2), 8, modality)
     assert abs(drawn.time.mean() - 0.5) < 0.03 and abs(drawn.time.std() - 12**-0.5) < 0.02
     assert abs(drawn.noise.mean()) < 0.03 and abs(drawn.noise.std() - 1) < 0.02
     neighbours = torch.corrcoef(torch.stack([drawn.time[:-1], drawn.time[1:]]))[0, 1]
@@ -98,7 +100,7 @@ def times(uniform: Tensor, distribution: Any = "uniform", mean: float = 0.0, std
 
 
 def test_uniform_times_without_a_shift_are_the_draws() -> None:
-    drawn = noise.draw(3, 4, torch.arange(50), torch.ones(50, dtype=torch.long), 1).time
+    drawn = noise.sample_noise(3, 4, torch.arange(50), torch.ones(50, dtype=torch.long), 1).time
     assert torch.equal(times(drawn), drawn)
 
 
@@ -134,102 +136,106 @@ def test_times_that_cannot_be_are_named(name: Literal["distribution", "std", "sh
 # ---- noise, targets and conversions
 
 
-@pytest.mark.parametrize("process", [Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)])
-def test_noised_patches_and_velocity_equal_diffusers(process: Process, rng: random.Random) -> None:
+@pytest.mark.parametrize(
+    "process", [DiffusionProcess("epsilon"), DiffusionProcess("v"), DiffusionProcess("v", zero_terminal_snr=True)]
+)
+def test_noised_patches_and_velocity_equal_diffusers(process: DiffusionProcess, rng: random.Random) -> None:
     theirs = diffusers_schedule(process)
-    clean, eps = normal(rng, 8, 12, dtype=torch.float32), normal(rng, 8, 12, dtype=torch.float32)
+    x_0, eps = normal(rng, 8, 12, dtype=torch.float32), normal(rng, 8, 12, dtype=torch.float32)
     step = torch.tensor([rng.randrange(1, 1001) for _ in range(7)] + [1000])
     time = (step / 1000).unsqueeze(-1)
     torch.testing.assert_close(
-        noise.add_noise(process, clean, eps, time), theirs.add_noise(clean, eps, step - 1), rtol=1e-3, atol=1e-4
+        noise.add_noise(process, x_0, eps, time), theirs.add_noise(x_0, eps, step - 1), rtol=1e-3, atol=1e-4
     )
-    velocity = theirs.get_velocity(clean, eps, step - 1)
+    velocity = theirs.get_velocity(x_0, eps, step - 1)
     torch.testing.assert_close(
-        targets(Process("v", process.zero_terminal_snr), clean, eps, time), velocity, rtol=1e-3, atol=1e-4
+        targets(DiffusionProcess("v", process.zero_terminal_snr), x_0, eps, time), velocity, rtol=1e-3, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_a_perfect_prediction_gives_back_both_clean_and_noise(process: Process, rng: random.Random) -> None:
-    clean, eps, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
-    noised, prediction = noise.add_noise(process, clean, eps, time), targets(process, clean, eps, time)
-    torch.testing.assert_close(noise.to_clean(process, noised, prediction, time), clean, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(noise.to_noise(process, noised, prediction, time), eps, rtol=1e-9, atol=1e-9)
+def test_a_perfect_prediction_gives_back_both_clean_and_noise(process: DiffusionProcess, rng: random.Random) -> None:
+    x_0, eps, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
+    x_t, prediction = noise.add_noise(process, x_0, eps, time), targets(process, x_0, eps, time)
+    torch.testing.assert_close(noise.predicted_x_0(process, x_t, prediction, time), x_0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(noise.predicted_noise(process, x_t, prediction, time), eps, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_any_prediction_splits_the_noised_patches(process: Process, rng: random.Random) -> None:
-    noised, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
-    clean, eps = noise.to_clean(process, noised, prediction, time), noise.to_noise(process, noised, prediction, time)
-    torch.testing.assert_close(noise.add_noise(process, clean, eps, time), noised, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(targets(process, clean, eps, time), prediction, rtol=1e-7, atol=1e-7)
+def test_any_prediction_splits_the_noised_patches(process: DiffusionProcess, rng: random.Random) -> None:
+    x_t, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, 1, low=0.001)
+    x_0, eps = noise.predicted_x_0(process, x_t, prediction, time), noise.predicted_noise(process, x_t, prediction, time)
+    torch.testing.assert_close(noise.add_noise(process, x_0, eps, time), x_t, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(targets(process, x_0, eps, time), prediction, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_both_ends_are_finite(process: Process, rng: random.Random) -> None:
+def test_both_ends_are_finite(process: DiffusionProcess, rng: random.Random) -> None:
     time = torch.tensor([[0.0], [1.0]])
-    clean, eps, prediction = (normal(rng, 2, 6, dtype=torch.float32) for _ in range(3))
-    noised = noise.add_noise(process, clean, eps, time)
-    error = noise.squared_error(process, prediction, noised=noised, clean=clean, noise=eps, time=time)
+    x_0, eps, prediction = (normal(rng, 2, 6, dtype=torch.float32) for _ in range(3))
+    x_t = noise.add_noise(process, x_0, eps, time)
+    error = noise.squared_error(process, prediction, x_t=x_t, x_0=x_0, noise=eps, time=time)
     for result in (
-        noise.to_clean(process, noised, prediction, time),
-        noise.to_noise(process, noised, prediction, time),
+        noise.predicted_x_0(process, x_t, prediction, time),
+        noise.predicted_noise(process, x_t, prediction, time),
         error,
         noise.loss_weight(process, time[:, 0], 5.0),
     ):
         assert result.isfinite().all()
-    torch.testing.assert_close(noised[0], clean[0])
+    torch.testing.assert_close(x_t[0], x_0[0])
 
 
 # ---- the loss
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_a_perfect_prediction_costs_nothing_and_another_does(process: Process, rng: random.Random) -> None:
-    clean, eps, time = normal(rng, 50, 6), normal(rng, 50, 6), uniform(rng, 50, 1)
-    noised, perfect = noise.add_noise(process, clean, eps, time), targets(process, clean, eps, time)
-    given = {"noised": noised, "clean": clean, "noise": eps, "time": time}
+def test_a_perfect_prediction_costs_nothing_and_another_does(process: DiffusionProcess, rng: random.Random) -> None:
+    x_0, eps, time = normal(rng, 50, 6), normal(rng, 50, 6), uniform(rng, 50, 1)
+    x_t, perfect = noise.add_noise(process, x_0, eps, time), targets(process, x_0, eps, time)
+    given = {"noised": x_t, "clean": x_0, "noise": eps, "time": time}
     assert noise.squared_error(process, perfect, **given).max() < 1e-20
     off = normal(rng, 50, 6)
     # In its own space the error is the prediction's, except for "x", where it is the implied velocity's.
-    scale = time.clamp(min=noise.X_TIME_FLOOR) if process.objective == "x" else 1
+    scale = time.clamp(min=noise.X_TIME_FLOOR) if process.prediction_type == "x" else 1
     expected = (off / scale).square()
     torch.testing.assert_close(noise.squared_error(process, perfect + off, **given), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_x_loss_is_the_flow_loss_of_the_velocity_it_implies(rng: random.Random) -> None:
-    clean, eps, prediction = (normal(rng, 50, 6) for _ in range(3))
+    x_0, eps, prediction = (normal(rng, 50, 6) for _ in range(3))
     time = uniform(rng, 50, 1, low=noise.X_TIME_FLOOR)
-    given: dict[str, Tensor] = {"clean": clean, "noise": eps, "time": time}
-    given["noised"] = noise.add_noise(Process("x"), clean, eps, time)
-    implied = noise.to_noise(Process("x"), given["noised"], prediction, time) - prediction
-    expected = noise.squared_error(Process("flow"), implied, **given)
-    torch.testing.assert_close(noise.squared_error(Process("x"), prediction, **given), expected)
+    given: dict[str, Tensor] = {"clean": x_0, "noise": eps, "time": time}
+    given["noised"] = noise.add_noise(DiffusionProcess("x"), x_0, eps, time)
+    implied = noise.predicted_noise(DiffusionProcess("x"), given["noised"], prediction, time) - prediction
+    expected = noise.squared_error(DiffusionProcess("flow"), implied, **given)
+    torch.testing.assert_close(noise.squared_error(DiffusionProcess("x"), prediction, **given), expected)
 
 
-@pytest.mark.parametrize("process", [Process("epsilon"), Process("v"), Process("v", zero_terminal_snr=True)])
-def test_min_snr_weights_equal_diffusers(process: Process, rng: random.Random) -> None:
+@pytest.mark.parametrize(
+    "process", [DiffusionProcess("epsilon"), DiffusionProcess("v"), DiffusionProcess("v", zero_terminal_snr=True)]
+)
+def test_min_snr_weights_equal_diffusers(process: DiffusionProcess, rng: random.Random) -> None:
     gamma = rng.uniform(1, 10)
     step = torch.tensor([rng.randrange(1, 1000) for _ in range(100)])
-    snr = compute_snr(diffusers_schedule(process), step - 1)
-    expected = snr.clamp(max=gamma) / (snr if process.objective == "epsilon" else snr + 1)
+    snr = training_utils.compute_snr(diffusers_schedule(process), step - 1)
+    expected = snr.clamp(max=gamma) / (snr if process.prediction_type == "epsilon" else snr + 1)
     torch.testing.assert_close(noise.loss_weight(process, step / 1000, gamma), expected, rtol=2e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_min_snr_weights_make_every_loss_that_of_the_clean_patch(process: Process, rng: random.Random) -> None:
+def test_min_snr_weights_make_every_loss_that_of_the_clean_patch(process: DiffusionProcess, rng: random.Random) -> None:
     gamma = rng.uniform(1, 10)
-    clean, eps, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, low=0.001)
-    noised = noise.add_noise(process, clean, eps, time[:, None])
-    error = noise.squared_error(process, prediction, noised=noised, clean=clean, noise=eps, time=time[:, None])
+    x_0, eps, prediction, time = normal(rng, 200, 6), normal(rng, 200, 6), normal(rng, 200, 6), uniform(rng, 200, low=0.001)
+    x_t = noise.add_noise(process, x_0, eps, time[:, None])
+    error = noise.squared_error(process, prediction, x_t=x_t, x_0=x_0, noise=eps, time=time[:, None])
     weighted = noise.loss_weight(process, time, gamma)[:, None] * error
-    clean_error = (noise.to_clean(process, noised, prediction, time[:, None]) - clean).square()
-    expected = signal_to_noise(process, time).clamp(max=gamma)[:, None] * clean_error
+    clean_error = (noise.predicted_x_0(process, x_t, prediction, time[:, None]) - x_0).square()
+    expected = compute_snr(process, time).clamp(max=gamma)[:, None] * clean_error
     torch.testing.assert_close(weighted, expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_min_snr_weights_can_be_turned_off_and_are_at_most_one(process: Process) -> None:
+def test_min_snr_weights_can_be_turned_off_and_are_at_most_one(process: DiffusionProcess) -> None:
     time = torch.linspace(0, 1, 1001)
     assert torch.equal(noise.loss_weight(process, time, 0.0), torch.ones(1001))
     weight = noise.loss_weight(process, time, 5.0)

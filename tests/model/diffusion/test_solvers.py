@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import Process
-from model.diffusion.noise import add_noise, to_clean
-from model.diffusion.schedules import levels
+from model.config import DiffusionProcess
+from model.diffusion.noise import add_noise, predicted_x_0
+from model.diffusion.schedules import alpha_sigma
 from model.diffusion.solvers import Denoiser, Solver, guided, solver_times
 from tests.model.trajectories import (
     DDPM_PATH,
@@ -31,7 +31,7 @@ from tests.model.trajectories import (
 # ---- exact solutions
 
 
-def point_network(process: Process, point: Tensor) -> Network:
+def point_network(process: DiffusionProcess, point: Tensor) -> Network:
     """What is best to predict where all data are one point."""
 
     def network(x: Tensor, time: float) -> Tensor:
@@ -43,54 +43,54 @@ def point_network(process: Process, point: Tensor) -> Network:
 MEAN, DEVIATION = 0.7, 0.5
 
 
-def gaussian_network(process: Process) -> Network:
+def gaussian_network(process: DiffusionProcess) -> Network:
     """What is best to predict where data are normal of MEAN and DEVIATION: the posterior's mean."""
 
     def network(x: Tensor, time: float) -> Tensor:
-        a = levels(process, torch.tensor(time, dtype=torch.float64)).signal
-        clean = MEAN + a * DEVIATION**2 / gaussian_spread(process, time) ** 2 * (x - a * MEAN)
-        return prediction_of(process, x, clean, time)
+        a = alpha_sigma(process, torch.tensor(time, dtype=torch.float64)).alpha_t
+        x_0 = MEAN + a * DEVIATION**2 / gaussian_spread(process, time) ** 2 * (x - a * MEAN)
+        return prediction_of(process, x, x_0, time)
 
     return network
 
 
-def gaussian_spread(process: Process, time: float) -> Tensor:
-    a, b = levels(process, torch.tensor(time, dtype=torch.float64))
+def gaussian_spread(process: DiffusionProcess, time: float) -> Tensor:
+    a, b = alpha_sigma(process, torch.tensor(time, dtype=torch.float64))
     return (a**2 * DEVIATION**2 + b**2).sqrt()
 
 
-def gaussian_solution(process: Process, x: Tensor, begin: float, end: float) -> Tensor:
+def gaussian_solution(process: DiffusionProcess, x: Tensor, begin: float, end: float) -> Tensor:
     """Where the exact ODE takes x: quantiles stay what they are."""
-    mean_at = lambda time: levels(process, torch.tensor(time, dtype=torch.float64)).signal * MEAN  # noqa: E731
+    mean_at = lambda time: alpha_sigma(process, torch.tensor(time, dtype=torch.float64)).alpha_t * MEAN  # noqa: E731
     quantile = (x - mean_at(begin)) / gaussian_spread(process, begin)
     return mean_at(end) + quantile * gaussian_spread(process, end)
 
 
-def prediction_of(process: Process, x: Tensor, clean: Tensor, time: float) -> Tensor:
-    a, b = levels(process, torch.tensor(time, dtype=torch.float64))
-    eps = (x - a * clean) / b
-    return {"epsilon": eps, "v": a * eps - b * clean, "flow": eps - clean, "x": clean}[process.objective]
+def prediction_of(process: DiffusionProcess, x: Tensor, x_0: Tensor, time: float) -> Tensor:
+    a, b = alpha_sigma(process, torch.tensor(time, dtype=torch.float64))
+    eps = (x - a * x_0) / b
+    return {"epsilon": eps, "v": a * eps - b * x_0, "flow": eps - x_0, "x": x_0}[process.prediction_type]
 
 
 @pytest.mark.parametrize(("process", "solver"), [*DDPM_PATH, *FLOW_PATH])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 17])
-def test_a_point_is_found_exactly(process: Process, solver: Solver, num_steps: int, rng: random.Random) -> None:
+def test_a_point_is_found_exactly(process: DiffusionProcess, solver: Solver, num_steps: int, rng: random.Random) -> None:
     point = start(rng)
     end = trajectory(process, solver, num_steps, start(rng), point_network(process, point))[-1]
     torch.testing.assert_close(end, point, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("process", "solver"), [*DDPM_PATH, *FLOW_PATH])
-def test_the_last_step_ends_in_the_last_prediction(process: Process, solver: Solver, rng: random.Random) -> None:
+def test_the_last_step_ends_in_the_last_prediction(process: DiffusionProcess, solver: Solver, rng: random.Random) -> None:
     num_steps = rng.randrange(1, 30)
     *_, last, end = trajectory(process, solver, num_steps, start(rng))
     time = solver_times(process, num_steps)[-2]
-    clean = to_clean(process, last, fake_network(last, time), torch.tensor(time, dtype=torch.float64))
-    torch.testing.assert_close(end, clean, rtol=1e-9, atol=1e-9)
+    x_0 = predicted_x_0(process, last, fake_network(last, time), torch.tensor(time, dtype=torch.float64))
+    torch.testing.assert_close(end, x_0, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("process", "solver"), [pair for pair in DDPM_PATH + FLOW_PATH if pair[1] != "ddpm"])
-def test_a_gaussian_is_found_with_more_steps(process: Process, solver: Solver, rng: random.Random) -> None:
+def test_a_gaussian_is_found_with_more_steps(process: DiffusionProcess, solver: Solver, rng: random.Random) -> None:
     x = start(rng)
     exact = gaussian_solution(process, x, solver_times(process, 1)[0], 0.0)
     error = [
@@ -117,20 +117,20 @@ def test_a_gaussian_is_found_with_more_steps(process: Process, solver: Solver, r
         (X, "heun", 2),
     ],
 )
-def test_errors_fall_with_the_solvers_order(process: Process, solver: Solver, order: int, rng: random.Random) -> None:
+def test_errors_fall_with_the_solvers_order(process: DiffusionProcess, solver: Solver, order: int, rng: random.Random) -> None:
     x = start(rng)
-    few, many = {"epsilon": (28, 140), "v": (40, 200)}.get(process.objective, (20, 100))
+    few, many = {"epsilon": (28, 140), "v": (40, 200)}.get(process.prediction_type, (20, 100))
     begin = solver_times(process, 1)[0]
 
     def error_at_half(num_steps: int) -> float:
-        denoiser, noised = Denoiser(process, solver, num_steps, torch.Generator()), x
+        denoiser, x_t = Denoiser(process, solver, num_steps, torch.Generator()), x
         previous = math.inf
         # Heun is there when it comes to that level a second time.
         while denoiser.time > begin / 2 + 1e-9 or (solver == "heun" and previous > begin / 2 + 1e-9):
             previous = denoiser.time
-            noised = denoiser.advance(noised, gaussian_network(process)(noised, denoiser.time))
+            x_t = denoiser.advance(x_t, gaussian_network(process)(x_t, denoiser.time))
         assert denoiser.time == pytest.approx(begin / 2)
-        return (noised - gaussian_solution(process, x, begin, begin / 2)).abs().max().item()
+        return (x_t - gaussian_solution(process, x, begin, begin / 2)).abs().max().item()
 
     measured = math.log(error_at_half(few) / error_at_half(many)) / math.log(many / few)
     print(f"order {measured:.2f}")
@@ -140,7 +140,7 @@ def test_errors_fall_with_the_solvers_order(process: Process, solver: Solver, or
 def test_a_better_solver_is_better_for_the_same_evaluations(rng: random.Random) -> None:
     x = start(rng)
 
-    def error(process: Process, solver: Solver, num_steps: int) -> float:
+    def error(process: DiffusionProcess, solver: Solver, num_steps: int) -> float:
         exact = gaussian_solution(process, x, solver_times(process, 1)[0], 0.0)
         return (trajectory(process, solver, num_steps, x, gaussian_network(process))[-1] - exact).abs().max().item()
 
@@ -153,7 +153,7 @@ def test_a_better_solver_is_better_for_the_same_evaluations(rng: random.Random) 
 
 
 @pytest.mark.parametrize("process", [EPSILON, V, V_ZERO])
-def test_ancestral_samples_have_the_datas_distribution(process: Process, rng: random.Random) -> None:
+def test_ancestral_samples_have_the_datas_distribution(process: DiffusionProcess, rng: random.Random) -> None:
     num = 20_000
     end = trajectory(process, "ddpm", 250, start(rng, num), gaussian_network(process), seed=rng.randrange(2**32))[-1]
     # Six standard errors, and 1% for the steps.
@@ -165,7 +165,7 @@ def test_ancestral_samples_have_the_datas_distribution(process: Process, rng: ra
 
 
 @pytest.mark.parametrize(("process", "solver"), [*DDPM_PATH, *FLOW_PATH])
-def test_denoisers_side_by_side_do_not_meet(process: Process, solver: Solver, rng: random.Random) -> None:
+def test_denoisers_side_by_side_do_not_meet(process: DiffusionProcess, solver: Solver, rng: random.Random) -> None:
     latents = [start(rng, dtype=torch.float32), start(rng, dtype=torch.float32)]
     num_steps = rng.randrange(2, 12), rng.randrange(2, 12)
     alone = [trajectory(process, solver, num_steps[i], latents[i], seed=i)[-1] for i in range(2)]
@@ -178,7 +178,7 @@ def test_denoisers_side_by_side_do_not_meet(process: Process, solver: Solver, rn
 
 
 @pytest.mark.parametrize(("process", "solver"), [*DDPM_PATH, *FLOW_PATH])
-def test_only_the_ancestral_solver_draws(process: Process, solver: Solver, rng: random.Random) -> None:
+def test_only_the_ancestral_solver_draws(process: DiffusionProcess, solver: Solver, rng: random.Random) -> None:
     x, seeds = start(rng), (rng.randrange(1000), 1000)
     one, other = (trajectory(process, solver, 6, x, seed=seed)[-1] for seed in seeds)
     assert torch.equal(one, other) == (solver != "ddpm")
@@ -187,7 +187,13 @@ def test_only_the_ancestral_solver_draws(process: Process, solver: Solver, rng: 
 
 def test_auto_is_the_first_order_solver_of_the_path(rng: random.Random) -> None:
     x = start(rng)
-    expected: list[tuple[Process, Solver]] = [(EPSILON, "ddim"), (V, "ddim"), (V_ZERO, "ddim"), (FLOW, "euler"), (X, "euler")]
+    expected: list[tuple[DiffusionProcess, Solver]] = [
+        (EPSILON, "ddim"),
+        (V, "ddim"),
+        (V_ZERO, "ddim"),
+        (FLOW, "euler"),
+        (X, "euler"),
+    ]
     for process, solver in expected:
         assert torch.equal(trajectory(process, "auto", 5, x)[-1], trajectory(process, solver, 5, x)[-1])
 
@@ -195,14 +201,14 @@ def test_auto_is_the_first_order_solver_of_the_path(rng: random.Random) -> None:
 def test_solvers_of_the_other_path_are_refused() -> None:
     for process, solver in [*DDPM_PATH, *FLOW_PATH]:
         other = FLOW if process in (EPSILON, V, V_ZERO) else EPSILON
-        with pytest.raises(ValueError, match=f"solver: '{solver}'.*'{other.objective}'"):
+        with pytest.raises(ValueError, match=f"solver: '{solver}'.*'{other.prediction_type}'"):
             Denoiser(other, solver, 5, torch.Generator())
     with pytest.raises(ValueError, match="solver: 'rk4'"):
         Denoiser(FLOW, "rk4", 5, torch.Generator())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("process", [EPSILON, V, V_ZERO, FLOW, X])
-def test_times_fall_evenly_from_the_first_level_to_clean(process: Process, rng: random.Random) -> None:
+def test_times_fall_evenly_from_the_first_level_to_clean(process: DiffusionProcess, rng: random.Random) -> None:
     first = 0.98 if process == EPSILON else 1.0
     for num_steps in (1, 2, 980, rng.randrange(3, 980)):
         times = solver_times(process, num_steps)
@@ -221,7 +227,7 @@ def test_the_first_level_keeps_a_signal_where_noise_is_predicted() -> None:
     """The error of a noise prediction is divided by the signal: 33 times as large at the first level, 20,000 at time 1."""
     times = torch.tensor([solver_times(EPSILON, 1)[0], 1.0])
     x, error = torch.zeros(2), torch.full((2,), 0.01)
-    off = to_clean(EPSILON, add_noise(EPSILON, x, x, times), error, times).abs()
+    off = predicted_x_0(EPSILON, add_noise(EPSILON, x, x, times), error, times).abs()
     assert off[0] < 0.35 and off[1] > 200
 
 

@@ -19,7 +19,7 @@ def test_a_cache_grows_without_losing_what_it_holds(rng: random.Random) -> None:
     """140 tokens beside an image: the cache is enlarged on the way."""
     model = tiny_model(seed=rng.randrange(1000))
     with torch.no_grad():
-        model.head.weight[model.config.eos_id] = 0
+        model.head.weight[model.config.eos_token_id] = 0
     text = text_request(model.config, [rng.randrange(7, 64)], seed=1, max_new_tokens=140)
     image = image_request(model.config, [rng.randrange(7, 64)], seed=2, image_shape=(4, 4))
     options = SamplingOptions(num_steps=60, guidance_scale=2.0)

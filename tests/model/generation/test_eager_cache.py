@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from model.generation.eager import TorchEngine
-from model.generation.engine import StepInputs
+from model.step import StepInputs
 from tests.model.conftest import tiny_model
 
 
@@ -13,15 +13,15 @@ def text_step(engine: TorchEngine, start: int, length: int) -> StepInputs:
     """One row that feeds `length` tokens from column `start` on."""
     column = torch.arange(start, start + length)[None]
     return StepInputs(
-        ids=torch.full((1, length), 9),
-        patches=torch.zeros(1, length, engine.config.patch_width),
-        kind=torch.zeros(1, length, dtype=torch.int64),
+        input_ids=torch.full((1, length), 9),
+        patches=torch.zeros(1, length, engine.config.patch_dim),
+        token_type_ids=torch.zeros(1, length, dtype=torch.int64),
         time=torch.zeros(1),
-        position=column,
-        q_last=column,
-        write_at=torch.tensor([start]),
-        read_at=torch.tensor([length - 1]),
-        num_keys=start + length,
+        position_ids=column,
+        kv_end=column,
+        cache_position=torch.tensor([start]),
+        logits_index=torch.tensor([length - 1]),
+        kv_length=start + length,
         grids=((),),
     )
 
@@ -36,7 +36,7 @@ def test_a_cache_is_as_wide_as_its_longest_row_needs() -> None:
         widths.append(cache.slots.num_columns)
     # Twice what there was, or what is asked where that is more, and all that is allowed at most.
     assert widths == [6, 12, 12, 24, 48, 48, 50]
-    heads, width = engine.config.num_heads, engine.config.head_width
+    heads, width = engine.config.num_attention_heads, engine.config.head_dim
     assert {part.shape for pair in cache.slots.parts for part in pair} == {(3, heads, 50, width)}
     for keys, values in cache.slots.parts:
         for part in (keys, values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from model.generation.passes import PASS_COST, shared_passes
+from model.generation.batching import PASS_COST, cheapest_passes
 
 
 def cost(runs: list[range], sizes: dict[int, int]) -> int:
@@ -33,7 +33,7 @@ def test_the_passes_are_the_cheapest_that_fit(rng: random.Random) -> None:
         fed = rng.sample(range(num_slots), rng.randrange(1, num_slots + 1))
         sizes = {slot: rng.choice([1, 1, rng.randrange(1, 300), 256, 1000]) for slot in fed}
         ends = [rng.randrange(0, max_length - sizes.get(slot, 0) + 1) for slot in range(num_slots)]
-        runs = shared_passes(sizes, ends, max_length)
+        runs = cheapest_passes(sizes, ends, max_length)
         num_cut += len(runs) > 1
         held = [slot for run in runs for slot in run]
         assert len(held) == len(set(held))
@@ -46,5 +46,5 @@ def test_the_passes_are_the_cheapest_that_fit(rng: random.Random) -> None:
 
 
 def test_short_rows_ride_with_long_ones_and_many_long_ones_leave_them() -> None:
-    assert shared_passes({0: 256, 1: 1, 2: 256}, [0] * 3, 1000) == [range(3)]
-    assert shared_passes(dict.fromkeys(range(6), 1) | {6: 256}, [0] * 7, 1000) == [range(6), range(6, 7)]
+    assert cheapest_passes({0: 256, 1: 1, 2: 256}, [0] * 3, 1000) == [range(3)]
+    assert cheapest_passes(dict.fromkeys(range(6), 1) | {6: 256}, [0] * 7, 1000) == [range(6), range(6, 7)]

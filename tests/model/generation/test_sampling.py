@@ -12,7 +12,6 @@ from torch import Tensor
 
 from model.config import Modality, ModelConfig
 from model.generation.eager import TorchEngine
-from model.generation.engine import StepInputs, StepOutput
 from model.generation.requests import (
     Latent,
     Request,
@@ -23,13 +22,16 @@ from model.generation.requests import (
     text_request,
 )
 from model.generation.sampling import generate
-from model.latents.patches import cut
+from model.latents.patches import patchify
+from model.step import StepInputs, StepOutput
 from model.transfusion import Transfusion
 from tests.model.conftest import tiny_config, tiny_model
 from tests.model.uncached import Placed, assert_equal, look, reference
 
 BOI = 3
-AUDIO = Modality(name="audio", channels=5, patch=(2,), codec="linear", unet_channels=(), begin_id=5, end_id=6)
+AUDIO = Modality(
+    name="audio", channels=5, patch_size=(2,), patch_layers="linear", unet_channels=(), begin_token_id=5, end_token_id=6
+)
 
 
 def make_talkative(model: Transfusion, begin: int, request: Request) -> None:
@@ -37,13 +39,13 @@ def make_talkative(model: Transfusion, begin: int, request: Request) -> None:
     (ids,) = request.prefix
     assert not isinstance(ids, Latent)
     with torch.no_grad():
-        model.head.weight[begin] = look(model, ids.tolist()).stream
-        model.head.weight[model.config.eos_id] = 0
+        model.head.weight[begin] = look(model, ids.tolist()).states
+        model.head.weight[model.config.eos_token_id] = 0
 
 
 def random_latent(rng: random.Random, modality: Modality, number: int, *grid: int) -> Latent:
     generator = torch.Generator().manual_seed(rng.randrange(2**32))
-    axes = [patches * side for patches, side in zip(grid, modality.patch, strict=True)]
+    axes = [patches * side for patches, side in zip(grid, modality.patch_size, strict=True)]
     return Latent(number, torch.randn(modality.channels, *axes, generator=generator))
 
 
@@ -52,14 +54,14 @@ def words(rng: random.Random, least: int = 1) -> list[int]:
 
 
 def unet(config: ModelConfig) -> dict[str, Any]:
-    return {"modalities": (replace(config.image, codec="unet", unet_channels=(8, 12)),)}
+    return {"modalities": (replace(config.image, patch_layers="unet", unet_channels=(8, 12)),)}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "flow": {},
-    "epsilon": {"objective": "epsilon"},
-    "clean": {"objective": "x"},
-    "velocity": {"objective": "v", "zero_terminal_snr": True},
+    "epsilon": {"prediction_type": "epsilon"},
+    "clean": {"prediction_type": "x"},
+    "velocity": {"prediction_type": "v", "zero_terminal_snr": True},
     "unet": unet(tiny_config()),
     "experts": {"experts": "full", "qk_norm": True},
     "two kinds": {"modalities": (tiny_config().image, AUDIO)},
@@ -81,7 +83,7 @@ def test_cached_equals_uncached_in_every_phase(variant: str, rng: random.Random)
     options = SamplingOptions(num_steps=3, guidance_scale=1.7)
     request = Request(prefix, rng.randrange(1000), max_new_tokens=7, max_latents=2, shapes=shapes)
     begun = Request((torch.tensor([1, *words(rng)]),), rng.randrange(1000), max_new_tokens=6, max_latents=2, shapes=shapes)
-    make_talkative(model, config.modalities[last].begin_id, begun)
+    make_talkative(model, config.modalities[last].begin_token_id, begun)
     got = generate(TorchEngine(model), [request, begun], options, num_slots=2)
     for asked, completion in zip((request, begun), got, strict=True):
         assert_equal(config, completion, reference(model, asked, options))
@@ -92,7 +94,7 @@ def test_cached_equals_uncached_in_every_phase(variant: str, rng: random.Random)
 
 
 @pytest.mark.parametrize(
-    ("objective", "solver"),
+    ("prediction_type", "solver"),
     [
         ("epsilon", "ddpm"),
         ("epsilon", "ddim"),
@@ -103,9 +105,9 @@ def test_cached_equals_uncached_in_every_phase(variant: str, rng: random.Random)
         ("x", "heun"),
     ],
 )
-def test_every_solver_is_its_denoiser_over_uncached_forwards(objective: str, solver: str, rng: random.Random) -> None:
+def test_every_solver_is_its_denoiser_over_uncached_forwards(prediction_type: str, solver: str, rng: random.Random) -> None:
     """Latents of two sizes side by side, guided in an interval that only some evaluations lie in."""
-    model = tiny_model(objective, seed=rng.randrange(1000))
+    model = tiny_model(prediction_type, seed=rng.randrange(1000))
     options = SamplingOptions(num_steps=4, guidance_scale=2.5, guidance_interval=(0.3, 0.8), solver=solver)  # type: ignore[arg-type]
     shapes = [(4, 4), (2, 6), (4, 4)]
     requests = [image_request(model.config, words(rng), seed=rng.randrange(1000), image_shape=shape) for shape in shapes]
@@ -124,7 +126,7 @@ def mixed_requests(config: ModelConfig, rng: random.Random) -> list[Request]:
         caption_request(config, image, seed=seed(), max_new_tokens=6),
         edit_request(config, image, words(rng), seed=seed()),
         text_request(config, words(rng), seed=seed(), max_new_tokens=5),
-        Request((torch.tensor([1, AUDIO.begin_id]),), seed(), max_new_tokens=3, max_latents=1, shapes=((), (8,))),
+        Request((torch.tensor([1, AUDIO.begin_token_id]),), seed(), max_new_tokens=3, max_latents=1, shapes=((), (8,))),
         Request((torch.tensor([1, *words(rng)]),), seed(), max_new_tokens=9, max_latents=2, shapes=((4, 2), (4,))),
     ]
     rng.shuffle(requests)
@@ -161,9 +163,9 @@ class Watched(TorchEngine):
         self.passes: list[tuple[int, int]] = []
 
     def step(self, inputs: StepInputs, cache: Any, rows: slice) -> StepOutput:
-        assert rows.stop - rows.start == len(inputs.ids)
-        assert int((inputs.write_at + inputs.ids.shape[1]).max()) <= inputs.num_keys <= self.max_length
-        self.passes.append((len(inputs.ids), inputs.ids.shape[1]))
+        assert rows.stop - rows.start == len(inputs.input_ids)
+        assert int((inputs.cache_position + inputs.input_ids.shape[1]).max()) <= inputs.kv_length <= self.max_length
+        self.passes.append((len(inputs.input_ids), inputs.input_ids.shape[1]))
         return super().step(inputs, cache, rows)
 
 
@@ -217,7 +219,7 @@ def test_guidance_at_one_is_the_conditional_branch_and_otherwise_changes_the_ima
 
     wanted = reference(model, request, SamplingOptions(num_steps=4, guidance_scale=1.0))
     assert isinstance(wanted[0], Placed)
-    torch.testing.assert_close(cut(image(1.0).unsqueeze(0), (2, 2))[0], wanted[0].patches, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(patchify(image(1.0).unsqueeze(0), (2, 2))[0], wanted[0].patches, rtol=1e-5, atol=1e-5)
     assert (image(3.0) - image(1.0)).abs().max() > 1e-2
     assert (image(3.0) - image(3.0, (0.4, 0.8))).abs().max() > 1e-2
 

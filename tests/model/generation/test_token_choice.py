@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 
-from model.generation.token_choice import bar, choose, keep
+from model.generation.token_choice import choose, keep, suppress
 
 INF = float("inf")
 
@@ -95,9 +95,9 @@ def test_the_ends_of_the_uniform_draw_are_possible_tokens(extreme: float) -> Non
 def test_barred_tokens_are_never_chosen_and_others_keep_their_logits() -> None:
     logits = torch.randn(3, 10)
     tokens = torch.tensor([7, 2, 5])
-    barred = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
-    left = bar(logits, tokens, barred)
+    suppressed = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
+    left = suppress(logits, tokens, suppressed)
     for row in range(3):
         for token in range(10):
-            is_barred = any(barred[row, at] and int(tokens[at]) == token for at in range(3))
+            is_barred = any(suppressed[row, at] and int(tokens[at]) == token for at in range(3))
             assert left[row, token] == (-INF if is_barred else logits[row, token])

@@ -283,7 +283,7 @@ def everything(latents: Path) -> list[list]:
     wanted = range(rows.num_rows)
     batch = rows.batch(wanted, step=1, seed=1, patch_side=2, caption_dropout=0.5, image_first_time_limit=0.5)
     (images,) = batch.latents
-    return [part.tolist() for part in (batch.ids, batch.first, images.patches, images.image_sample)]
+    return [part.tolist() for part in (batch.input_ids, batch.kv_start, images.patches, images.sample_index)]
 
 
 def test_the_mixture_acts_on_the_training_split_alone_and_is_reported(encoded, tmp_path: Path) -> None:
@@ -305,4 +305,4 @@ def test_the_mixture_acts_on_the_training_split_alone_and_is_reported(encoded, t
     assert found["text_positions"] + found["image_positions"] == packing.length.sum()
     rows = PackedRows(mixed, "train", None)
     batch = rows.batch(range(rows.num_rows), step=0, seed=0, patch_side=2, caption_dropout=0, image_first_time_limit=1)
-    assert np.unique(batch.latents[0].image_sample, return_counts=True)[1].tolist() == [2] * rows.num_images
+    assert np.unique(batch.latents[0].sample_index, return_counts=True)[1].tolist() == [2] * rows.num_images

@@ -11,7 +11,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from model.config import Modality
-from model.latents.unet_codec import ResidualBlock, UNetPatchCodec, halvings
+from model.latents.unet_patches import ResidualBlock, UNetPatchLayers, halvings
 
 PATCHES = [(1,), (4,), (1, 1), (2, 2), (4, 4), (8, 8), (4, 1), (2, 4), (1, 2, 2), (2, 1, 4), (1, 1, 1)]
 WIDTH = 10
@@ -19,49 +19,55 @@ WIDTH = 10
 
 def _modality(patch: tuple[int, ...], unet_channels: tuple[int, ...], channels: int = 3) -> Modality:
     return Modality(
-        name="image", channels=channels, patch=patch, codec="unet", unet_channels=unet_channels, begin_id=3, end_id=4
+        name="image",
+        channels=channels,
+        patch_size=patch,
+        patch_layers="unet",
+        unet_channels=unet_channels,
+        begin_token_id=3,
+        end_token_id=4,
     )
 
 
-def _codec(patch: tuple[int, ...], seed: int = 0, channels: int = 3) -> UNetPatchCodec:
+def _layers(patch: tuple[int, ...], seed: int = 0, channels: int = 3) -> UNetPatchLayers:
     """A small one in float64, with weights large enough that every path matters."""
     torch.manual_seed(seed)
     levels = max(patch).bit_length()
-    codec = UNetPatchCodec(_modality(patch, tuple(4 + 2 * level for level in range(levels)), channels), WIDTH).double()
-    for parameter in codec.parameters():
+    layers = UNetPatchLayers(_modality(patch, tuple(4 + 2 * level for level in range(levels)), channels), WIDTH).double()
+    for parameter in layers.parameters():
         nn.init.normal_(parameter, std=0.3)
-    return codec
+    return layers
 
 
 def _grid(rng: random.Random, num_axes: int) -> tuple[int, ...]:
     return tuple(rng.randrange(1, 4) for _ in range(num_axes))
 
 
-def _through(codec: UNetPatchCodec, patches: Tensor, time: Tensor, grids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+def _through(layers: UNetPatchLayers, patches: Tensor, time: Tensor, grids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
     """Encoded, and decoded from something that is not what was encoded, as after a transformer."""
-    hidden, skip = codec.encode(patches, time, None, grids)
-    return hidden, codec.decode(hidden.tanh() + 0.5, time, grids, skip)
+    hidden, skip = layers.patch_in(patches, time, None, grids)
+    return hidden, layers.patch_out(hidden.tanh() + 0.5, time, grids, skip)
 
 
-def _call(rng: random.Random, codec: UNetPatchCodec, grids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, list[int]]:
+def _call(rng: random.Random, layers: UNetPatchLayers, grids: list[tuple[int, ...]]) -> tuple[Tensor, Tensor, list[int]]:
     """patches, time and the sizes of latents with these grids."""
     generator = torch.Generator().manual_seed(rng.randrange(2**32))
     sizes = [math.prod(grid) for grid in grids]
-    patches = torch.randn(sum(sizes), codec.channels * math.prod(codec.patch), dtype=torch.float64, generator=generator)
+    patches = torch.randn(sum(sizes), layers.channels * math.prod(layers.patch_size), dtype=torch.float64, generator=generator)
     time = torch.rand(len(grids), dtype=torch.float64, generator=generator)
     return patches, time, sizes
 
 
 @pytest.mark.parametrize("patch", PATCHES)
 def test_latents_of_mixed_grids_in_one_call_equal_each_alone(patch: tuple[int, ...], rng: random.Random) -> None:
-    codec = _codec(patch, rng.randrange(1000))
+    layers = _layers(patch, rng.randrange(1000))
     kinds = [_grid(rng, len(patch)) for _ in range(3)]
     grids = [rng.choice(kinds) for _ in range(6)]
-    patches, time, sizes = _call(rng, codec, grids)
+    patches, time, sizes = _call(rng, layers, grids)
     with torch.no_grad():
-        hidden, predicted = _through(codec, patches, time, grids)
+        hidden, predicted = _through(layers, patches, time, grids)
         parts = zip(grids, patches.split(sizes), time.split(1), strict=True)
-        alone = [_through(codec, part, level, [grid]) for grid, part, level in parts]
+        alone = [_through(layers, part, level, [grid]) for grid, part, level in parts]
     assert hidden.shape == (len(patches), WIDTH) and predicted.shape == patches.shape
     torch.testing.assert_close(hidden, torch.cat([each[0] for each in alone]), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(predicted, torch.cat([each[1] for each in alone]), rtol=1e-9, atol=1e-9)
@@ -69,13 +75,13 @@ def test_latents_of_mixed_grids_in_one_call_equal_each_alone(patch: tuple[int, .
 
 @pytest.mark.parametrize("patch", [(4,), (1, 1), (2, 2), (1, 2, 2)])
 def test_a_latent_has_no_gradient_and_no_word_from_its_neighbours(patch: tuple[int, ...], rng: random.Random) -> None:
-    codec = _codec(patch, rng.randrange(1000))
+    layers = _layers(patch, rng.randrange(1000))
     same = tuple(2 for _ in patch)
     grids = [same, same, _grid(rng, len(patch)), same]
-    patches, time, sizes = _call(rng, codec, grids)
+    patches, time, sizes = _call(rng, layers, grids)
     chosen = rng.randrange(4)
     patches.requires_grad_()
-    for output in _through(codec, patches, time, grids):
+    for output in _through(layers, patches, time, grids):
         weights = torch.randn_like(output.split(sizes)[chosen])
         (gradient,) = torch.autograd.grad((output.split(sizes)[chosen] * weights).sum(), patches, retain_graph=True)
         for number, part in enumerate(gradient.split(sizes)):
@@ -85,7 +91,7 @@ def test_a_latent_has_no_gradient_and_no_word_from_its_neighbours(patch: tuple[i
     keep = torch.cat([torch.full((size,), number == chosen) for number, size in enumerate(sizes)])
     others[~keep] = 100 * torch.randn_like(others[~keep])
     with torch.no_grad():
-        for before, after in zip(_through(codec, patches, time, grids), _through(codec, others, time, grids), strict=True):
+        for before, after in zip(_through(layers, patches, time, grids), _through(layers, others, time, grids), strict=True):
             assert torch.equal(before[keep], after[keep])
             assert not torch.equal(before[~keep], after[~keep])
 
@@ -95,8 +101,8 @@ def test_more_axes_of_patch_one_are_many_latents_of_fewer(
     flat: tuple[int, ...], lifted: tuple[int, ...], rng: random.Random
 ) -> None:
     """A video whose kernels see one frame at a time is what the codec of images makes of every frame."""
-    small = _codec(flat, rng.randrange(1000))
-    large = _codec(lifted)
+    small = _layers(flat, rng.randrange(1000))
+    large = _layers(lifted)
     added = next(axis for axis in range(len(lifted)) if lifted[:axis] + lifted[axis + 1 :] == flat and lifted[axis] == 1)
     weights = small.state_dict()
     for name, value in large.state_dict().items():
@@ -148,62 +154,62 @@ def test_a_residual_block_is_diffusers_with_a_layer_norm(rng: random.Random) -> 
 )
 def test_the_widths_in_the_docstring_have_the_papers_size(width: int, channels: tuple[int, ...], millions: int) -> None:
     with torch.device("meta"):
-        codec = UNetPatchCodec(_modality((2, 2), channels, channels=8), width)
-    assert sum(parameter.numel() for parameter in codec.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+        layers = UNetPatchLayers(_modality((2, 2), channels, channels=8), width)
+    assert sum(parameter.numel() for parameter in layers.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
 def test_it_begins_with_a_prediction_of_zero_and_vectors_of_the_linear_codecs_size(rng: random.Random) -> None:
     torch.manual_seed(rng.randrange(2**32))
-    codec = UNetPatchCodec(_modality((2, 2), (32, 64), channels=8), 512)
+    layers = UNetPatchLayers(_modality((2, 2), (32, 64), channels=8), 512)
     grids = [(8, 8)] * 2
-    hidden, skip = codec.encode(torch.randn(128, 32), torch.rand(2), None, grids)
-    assert codec.decode(torch.randn(128, 512), torch.zeros(2), grids, skip).abs().max() == 0
+    hidden, skip = layers.patch_in(torch.randn(128, 32), torch.rand(2), None, grids)
+    assert layers.patch_out(torch.randn(128, 512), torch.zeros(2), grids, skip).abs().max() == 0
     # The model's deviation at this width, on 32 numbers of deviation one.
     assert float(hidden.std()) == pytest.approx(0.02 * (1024 / 512) ** 0.5 * 32**0.5, rel=0.15)
 
 
 def test_every_weight_matters_and_calls_without_latents_bring_gradients_of_zero(rng: random.Random) -> None:
-    codec = _codec((4, 2), rng.randrange(1000))
-    patches, time, _ = _call(rng, codec, [(2, 3)])
+    layers = _layers((4, 2), rng.randrange(1000))
+    patches, time, _ = _call(rng, layers, [(2, 3)])
     for grids, matters in (([(2, 3)], True), ([], False)):
-        codec.zero_grad(set_to_none=True)
+        layers.zero_grad(set_to_none=True)
         given = (patches, time) if grids else (patches[:0], time[:0])
-        hidden, predicted = _through(codec, *given, grids)
+        hidden, predicted = _through(layers, *given, grids)
         assert hidden.shape == (len(given[0]), WIDTH) and predicted.shape == given[0].shape
         (predicted.square().sum() + hidden.sum()).backward()
-        for name, parameter in codec.named_parameters():
+        for name, parameter in layers.named_parameters():
             assert parameter.grad is not None, name
             assert bool(parameter.grad.any()) == matters, name
 
 
 def test_time_and_skip_are_read_in_both_halves(rng: random.Random) -> None:
-    codec = _codec((2, 2), rng.randrange(1000))
+    layers = _layers((2, 2), rng.randrange(1000))
     grids = [(2, 2)]
-    patches, time, _ = _call(rng, codec, grids)
+    patches, time, _ = _call(rng, layers, grids)
     other = (time + 0.5) % 1
     with torch.no_grad():
-        hidden, skip = codec.encode(patches, time, None, grids)
-        predicted = codec.decode(hidden, time, grids, skip)
-        assert not torch.allclose(codec.encode(patches, other, None, grids)[0], hidden)
-        assert not torch.allclose(codec.decode(hidden, other, grids, skip), predicted)
-        assert len(skip) == 1 and len(skip[0]) == 2 * codec.num_blocks
+        hidden, skip = layers.patch_in(patches, time, None, grids)
+        predicted = layers.patch_out(hidden, time, grids, skip)
+        assert not torch.allclose(layers.patch_in(patches, other, None, grids)[0], hidden)
+        assert not torch.allclose(layers.patch_out(hidden, other, grids, skip), predicted)
+        assert len(skip) == 1 and len(skip[0]) == 2 * layers.num_blocks
         for number in range(len(skip[0])):
             without = tuple(part * (k != number) for k, part in enumerate(skip[0]))
-            assert not torch.allclose(codec.decode(hidden, time, grids, (without,)), predicted), number
+            assert not torch.allclose(layers.patch_out(hidden, time, grids, (without,)), predicted), number
 
 
 @pytest.mark.parametrize("patch", [(2,), (2, 2), (1, 2, 1)])
 def test_gradients_equal_finite_differences(patch: tuple[int, ...], rng: random.Random) -> None:
-    codec = _codec(patch, rng.randrange(1000), channels=1)
+    layers = _layers(patch, rng.randrange(1000), channels=1)
     grids = [(2, 1, 2)[: len(patch)], (1,) * len(patch)]
-    patches, time, _ = _call(rng, codec, grids)
+    patches, time, _ = _call(rng, layers, grids)
     changed = torch.randn(len(patches), WIDTH, dtype=torch.float64)
 
     def run(patches: Tensor, change: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, skip = codec.encode(patches, time, None, grids)
-        return hidden, codec.decode(hidden + change, time, grids, skip)
+        hidden, skip = layers.patch_in(patches, time, None, grids)
+        return hidden, layers.patch_out(hidden + change, time, grids, skip)
 
-    weights = [codec.write.weight, codec.down[-1][0].time.bias, codec.up[0][0].first_norm.weight]  # type: ignore[index]
+    weights = [layers.conv_out.weight, layers.down[-1][0].time.bias, layers.up[0][0].first_norm.weight]  # type: ignore[index]
     assert torch.autograd.gradcheck(run, (patches.requires_grad_(), changed.requires_grad_(), *weights), atol=1e-6)
 
 
@@ -211,17 +217,17 @@ def test_gradients_equal_finite_differences(patch: tuple[int, ...], rng: random.
 def test_it_learns_to_tell_noise_from_latents(patch: tuple[int, ...], rng: random.Random) -> None:
     """By itself: what the transformer would make of the patches is left as it is."""
     torch.manual_seed(rng.randrange(2**32))
-    codec = UNetPatchCodec(_modality(patch, (12, 16, 24)[: max(patch).bit_length()], channels=2), 32)
+    layers = UNetPatchLayers(_modality(patch, (12, 16, 24)[: max(patch).bit_length()], channels=2), 32)
     num_axes, sizes = len(patch), [math.prod(grid) for grid in [(3, 2)[: len(patch)], (2, 2)[: len(patch)]] * 2]
     grids = [(3, 2)[:num_axes], (2, 2)[:num_axes]] * 2
-    clean, noise = torch.randn(2, sum(sizes), 2 * math.prod(patch)).unbind()
+    x_0, noise = torch.randn(2, sum(sizes), 2 * math.prod(patch)).unbind()
     time = torch.rand(4)
     of_patch = time.repeat_interleave(torch.tensor(sizes)).unsqueeze(1)
-    noised = (1 - of_patch) * clean + of_patch * noise
-    optimiser, losses = torch.optim.AdamW(codec.parameters(), lr=3e-3), []
+    x_t = (1 - of_patch) * x_0 + of_patch * noise
+    optimiser, losses = torch.optim.AdamW(layers.parameters(), lr=3e-3), []
     for _ in range(100):
-        hidden, skip = codec.encode(noised, time, None, grids)
-        loss = (codec.decode(hidden, time, grids, skip) - noise).square().mean()
+        hidden, skip = layers.patch_in(x_t, time, None, grids)
+        loss = (layers.patch_out(hidden, time, grids, skip) - noise).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -231,9 +237,9 @@ def test_it_learns_to_tell_noise_from_latents(patch: tuple[int, ...], rng: rando
 
 
 def test_half_precision_predicts_in_float32(rng: random.Random) -> None:
-    codec = _codec((2, 2)).to(torch.bfloat16)
-    patches, time, _ = _call(rng, codec, [(2, 2)])
-    hidden, predicted = _through(codec, patches.float(), time.float(), [(2, 2)])
+    layers = _layers((2, 2)).to(torch.bfloat16)
+    patches, time, _ = _call(rng, layers, [(2, 2)])
+    hidden, predicted = _through(layers, patches.float(), time.float(), [(2, 2)])
     assert (hidden.dtype, predicted.dtype) == (torch.bfloat16, torch.float32)
 
 
@@ -254,4 +260,4 @@ def test_halvings_stop_where_an_axis_is_one_patch_long() -> None:
 )
 def test_a_modality_that_does_not_fit_is_named(patch: tuple[int, ...], channels: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        UNetPatchCodec(_modality(patch, channels), WIDTH)
+        UNetPatchLayers(_modality(patch, channels), WIDTH)

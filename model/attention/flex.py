@@ -1,9 +1,9 @@
-"""How do packed rows attend on a GPU? FlexAttention, with the blocks that hold anything worked out from the intervals.
+"""Packed-row attention on a GPU, by FlexAttention, with the blocks that hold anything worked out from the intervals.
 
 A block mask is made once a batch, outside whatever is compiled, and its shapes depend on B and L alone: nothing is compiled
-again for another layout. On a CPU FlexAttention has no backward pass; spanwise attention serves there (see packed.py).
+again for another layout. On a CPU FlexAttention has no backward pass; document attention serves there (see packed.py).
 
-Legend: B rows, L row length, H heads, K head width, N blocks along a row.
+Legend: B rows, L row length, H heads, K head dim, N blocks along a row.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from model.transformer import Attend
 BLOCK = 128
 
 
-def flexible_attention(first: Tensor, last: Tensor) -> Attend:
-    """Attention of packed rows. first, last: int32 [B, L]."""
-    mask = block_mask(first, last)
-    kernel = _compiled() if first.is_cuda else flex_attention
+def packed_flex_attention(kv_start: Tensor, kv_end: Tensor) -> Attend:
+    """Attention of packed rows. kv_start, kv_end: int32 [B, L]."""
+    mask = block_mask(kv_start, kv_end)
+    kernel = _compiled() if kv_start.is_cuda else flex_attention
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return kernel(query, key, value, block_mask=mask)
@@ -32,23 +32,24 @@ def flexible_attention(first: Tensor, last: Tensor) -> Attend:
     return attend
 
 
-def block_mask(first: Tensor, last: Tensor) -> BlockMask:
+def block_mask(kv_start: Tensor, kv_end: Tensor) -> BlockMask:
     """Which blocks of queries and keys are skipped, computed whole, or computed under the mask.
 
-    A block of queries sees no key before its smallest `first` or after its largest `last`, and every key between its
-    largest `first` and its smallest `last`.
+    A block of queries sees no key before its smallest `kv_start` or after its largest `kv_end`, and every key between its
+    largest `kv_start` and its smallest `kv_end`.
     """
-    length = first.shape[1]
-    lowest, highest = _in_blocks(first, length, "amin"), _in_blocks(last, length, "amax")
-    latest_first, earliest_last = _in_blocks(first, length, "amax"), _in_blocks(last, length, "amin")
-    start = torch.arange(0, length, BLOCK, device=first.device)
+    length = kv_start.shape[1]
+    earliest_start, latest_end = _in_blocks(kv_start, length, "amin"), _in_blocks(kv_end, length, "amax")
+    latest_start, earliest_end = _in_blocks(kv_start, length, "amax"), _in_blocks(kv_end, length, "amin")
+    # The first and the last key of each block.
+    start = torch.arange(0, length, BLOCK, device=kv_start.device)
     end = (start + BLOCK - 1).clamp_max(length - 1)
-    touched = (end >= lowest.unsqueeze(-1)) & (start <= highest.unsqueeze(-1))
+    touched = (end >= earliest_start.unsqueeze(-1)) & (start <= latest_end.unsqueeze(-1))
     # A last block cut short by the row's end is computed under the mask, which knows where the row ends.
-    whole = (start >= latest_first.unsqueeze(-1)) & (start + BLOCK - 1 <= earliest_last.unsqueeze(-1))
+    whole = (start >= latest_start.unsqueeze(-1)) & (start + BLOCK - 1 <= earliest_end.unsqueeze(-1))
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key >= first[row, query]) & (key <= last[row, query])
+        return (key >= kv_start[row, query]) & (key <= kv_end[row, query])
 
     return BlockMask.from_kv_blocks(
         *_listed(touched & ~whole),

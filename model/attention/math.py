@@ -1,13 +1,20 @@
-"""How does a CPU attend fastest in bfloat16? In matrix products, which it has instructions for, with the scores in memory.
+"""Who sees whom, one interval [kv_start, kv_end] per position; and attention under it in matrix products, for a CPU.
 
-The fused kernel never holds a matrix of scores, but on a CPU it gains nothing from bfloat16: it takes longer than in float32.
-For spans up to a few hundred positions the scores are small, and a product, a softmax and a product are faster.
+Transfusion (arXiv 2408.11039, Sec. 3.1): causal over the sequence, bidirectional among the patches of one image. In a packed
+row both are one contiguous interval, read alike by training, cache and exported graph: `kv_start` is the document's start;
+`kv_end` is the position itself for text, and the last patch of its image for a patch.
 
-Legend: N spans or rows, S queries, T keys (S in training), H heads, K head width.
+Math attention keeps the scores in memory. The fused kernel never does, but on a CPU it gains nothing from bfloat16, for which
+there are instructions for matrix products alone: it takes longer than in float32. For documents up to a few hundred positions
+the scores are small, and a product, a softmax and a product are faster.
+
+Legend: N documents or rows, S queries, T keys (S in training), H heads, K head dim.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,25 +27,47 @@ MAX_SCORES = 2**20
 # With fewer queries the fused kernel is faster, in float32.
 MIN_QUERIES = 8
 
+# What to add to scores of a precision, 0 where seen and -inf where not.
+Bias = Callable[[torch.dtype], Tensor]
 
-def suits(query: Tensor, key: Tensor) -> bool:
-    """Whether `unfused_attention` is the faster way. query: [N, H, S, K]. key: [N, H, T, K]."""
+
+def visible(kv_start: Tensor, kv_end: Tensor, num_keys: int) -> Tensor:
+    """bool [N, S, num_keys]: whether each query sees each key.
+
+    kv_start, kv_end: integer [N, S], the ends of each query's interval, both included.
+    """
+    key = torch.arange(num_keys, device=kv_start.device)
+    return (key >= kv_start.unsqueeze(-1)) & (key <= kv_end.unsqueeze(-1))
+
+
+def as_bias(mask: Tensor) -> Bias:
+    """bool -> the bias of the same shape, made once for each precision that asks for it, and not once a layer."""
+
+    @functools.cache
+    def bias(dtype: torch.dtype) -> Tensor:
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+    return bias
+
+
+def is_supported(query: Tensor, key: Tensor) -> bool:
+    """Whether `math_attention` is the faster way. query: [N, H, S, K]. key: [N, H, T, K]."""
     fast = query.device.type == "cpu" and query.dtype == torch.bfloat16
     return fast and query.shape[2] >= MIN_QUERIES and key.shape[2] <= MAX_KEYS
 
 
-def unfused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+def math_attention(query: Tensor, key: Tensor, value: Tensor, bias: Bias | None) -> Tensor:
     """softmax(query @ key^T / sqrt(K) + bias) @ value: [N, H, S, K] as the query is, and in its precision.
 
-    key, value: [N, H, T, K]. bias: [N, 1, S, T], 0 where seen and -inf where not, None for all seen; it gets no gradient.
-    Keeps N * H * S * T numbers for the backward pass.
+    key, value: [N, H, T, K]. bias: [N, 1, S, T], None for all seen; it gets no gradient. Keeps N * H * S * T numbers for the
+    backward pass.
     """
     dtype = query.dtype
     key, value = (part.to(dtype).contiguous() for part in (key, value))
-    return _Attention.apply(query, key, value, bias if bias is None else bias.to(dtype))  # type: ignore[return-value]
+    return _MathAttention.apply(query, key, value, bias and bias(dtype))  # type: ignore[return-value]
 
 
-class _Attention(torch.autograd.Function):
+class _MathAttention(torch.autograd.Function):
     """Written out, because autograd would keep the scores beside the weights, and add up the bias's gradient.
 
     A few rows at a time, so that what is between two products stays in the processor's cache.
@@ -47,7 +76,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         kept, ctx.scale = any(ctx.needs_input_grad), query.shape[-1] ** -0.5
-        mixed, pieces = query.new_empty(query.shape), _pieces(query, key)
+        output, pieces = query.new_empty(query.shape), _pieces(query, key)
         scores = _scores(query, key, pieces[0])
         weight = _scores(query, key, slice(len(query)) if kept else pieces[0])
         for piece in pieces:
@@ -55,23 +84,23 @@ class _Attention(torch.autograd.Function):
             _product(query[piece], key[piece].transpose(2, 3), some, ctx.scale, None if bias is None else bias[piece])
             of_piece = weight[piece] if kept else weight[: len(some)]
             torch.softmax(some, -1, out=of_piece)
-            _product(of_piece, value[piece], mixed[piece])
+            _product(of_piece, value[piece], output[piece])
         if kept:
             ctx.save_for_backward(query, key, value, weight)
-        return mixed
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """The gradients of query, key and value; none of the bias."""
         query, key, value, weight = ctx.saved_tensors
-        of_mixed = gradients[0].contiguous()
+        of_output = gradients[0].contiguous()
         of_query, of_key, of_value = (part.new_empty(part.shape) for part in (query, key, value))
         pieces = _pieces(query, key)
         buffer = _scores(query, key, pieces[0])
         for piece in pieces:
-            _product(weight[piece].transpose(2, 3), of_mixed[piece], of_value[piece])
+            _product(weight[piece].transpose(2, 3), of_output[piece], of_value[piece])
             of_weight = buffer[: len(query[piece])]
-            _product(of_mixed[piece], value[piece].transpose(2, 3), of_weight)
+            _product(of_output[piece], value[piece].transpose(2, 3), of_weight)
             of_scores = torch._softmax_backward_data(of_weight, weight[piece], -1, weight.dtype)
             _product(of_scores, key[piece], of_query[piece], ctx.scale)
             _product(of_scores.transpose(2, 3), query[piece], of_key[piece], ctx.scale)

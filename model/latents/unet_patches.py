@@ -1,6 +1,6 @@
-"""How do patches pass through the paper's other codec? Down a U-Net into the transformer, and up again with its skips.
+"""The paper's other patch layers: down a U-Net into the transformer, and up again with its skips.
 
-Transfusion (arXiv 2408.11039, Sec. 3.2), the "U-Net" codec. The down half is LMFusion's h = UNetDown(x_t, t) (arXiv
+Transfusion (arXiv 2408.11039, Sec. 3.2), the "U-Net" layers. The down half is LMFusion's h = UNetDown(x_t, t) (arXiv
 2412.15188, eq. 6) and the up half its UNetUp(transformer's output, t, h) (eq. 14), where h stands for what every down block
 made. The blocks are the residual ones of Nichol and Dhariwal (arXiv 2102.09672) with the time added between the two
 convolutions, and a plain LayerNorm where theirs has an adaptive one (paper, Sec. 3.2): over the channels of each latent
@@ -9,11 +9,12 @@ There is no attention in it: that is what the transformer in its middle does.
 
 The paper leaves the sizes open. At 8 channels and 2 x 2 patches these come to its 0.17B and 0.27B:
 
-    width 768:                      unet_channels (544, 1088)
-    width 1024, 1536, 2048, 4096:   unet_channels (704, 1344)
+    hidden size 768:                      unet_channels (544, 1088)
+    hidden size 1024, 1536, 2048, 4096:   unet_channels (704, 1344)
 
-Legend: M latents in the call, m of them of one grid, n patches a latent, P patches in all, W numbers in a patch, D width,
-C channels, c channels of a level, T numbers of the embedded time; axes are latent pixels, grid is patches along each axis.
+Legend: M latents in the call, m of them of one grid, n patches a latent, P patches in all, W numbers in a patch, D hidden
+size, C channels, c channels of a level, T numbers of the embedded time; axes are latent pixels, grid is patches along each
+axis.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Modality
-from model.latents.patches import cut, join, time_features
+from model.latents.patches import patchify, time_features, unpatchify
 
 Grids = Sequence[tuple[int, ...]]
 # For each group of latents of one grid, what every down block made, [m, c, *axes of its level], in the order they ran.
@@ -42,11 +43,11 @@ def halvings(modality: Modality) -> list[tuple[int, ...]]:
 
     A patch of 4 x 2 takes two steps, (2, 2) and (2, 1). Raises ValueError for a patch or unet_channels that do not fit.
     """
-    name, patch, channels = modality.name, modality.patch, modality.unet_channels
+    name, patch, channels = modality.name, modality.patch_size, modality.unet_channels
     if len(patch) not in CONVOLUTIONS:
-        raise ValueError(f"{name}.patch: {patch} has {len(patch)} axes; the unet codec takes 1, 2 or 3")
+        raise ValueError(f"{name}.patch_size: {patch} has {len(patch)} axes; the unet takes 1, 2 or 3")
     if any(side < 1 or side & (side - 1) for side in patch):
-        raise ValueError(f"{name}.patch: the unet codec halves, so each side of {patch} must be a power of two")
+        raise ValueError(f"{name}.patch_size: the unet halves, so each side of {patch} must be a power of two")
     steps = [tuple(2 if side >> step > 1 else 1 for side in patch) for step in range(max(patch).bit_length() - 1)]
     if len(channels) != len(steps) + 1:
         raise ValueError(
@@ -81,94 +82,96 @@ def _restored(groups: Sequence[Tensor], grids: Grids) -> Tensor:
     return torch.cat([next(parts[grid]) for grid in grids])
 
 
-class UNetPatchCodec(nn.Module):
+class UNetPatchLayers(nn.Module):
     """Latent pixels to one vector a patch, and back.
 
-    modality: channels, patch and unet_channels are read. Level 0 is the latent's own grid, the last one the grid of patches:
-        a patch of side 1, 2, 4 or 8 has 1, 2, 3 or 4 levels, and unet_channels one number for each, the finest first.
-    width: D, of the transformer.
+    modality: channels, patch_size and unet_channels are read. Level 0 is the latent's own grid, the last one the grid of
+        patches: a patch of side 1, 2, 4 or 8 has 1, 2, 3 or 4 levels, and unet_channels one number for each, the finest first.
+    hidden_size: D, of the transformer.
     """
 
     num_time_features = 128
     num_blocks = 2  # residual blocks a level, in each half
 
-    def __init__(self, modality: Modality, width: int) -> None:
+    def __init__(self, modality: Modality, hidden_size: int) -> None:
         super().__init__()
         steps, channels = halvings(modality), modality.unet_channels
-        self.channels, self.patch = modality.channels, modality.patch
-        conv, time_width = CONVOLUTIONS[len(self.patch)], 4 * channels[0]
-        self.time = nn.Sequential(nn.Linear(self.num_time_features, time_width), nn.SiLU(), nn.Linear(time_width, time_width))
-        self.read = conv(self.channels, channels[0], 3, padding=1)
+        self.channels, self.patch_size = modality.channels, modality.patch_size
+        conv, time_width = CONVOLUTIONS[len(self.patch_size)], 4 * channels[0]
+        self.time_embedding = nn.Sequential(
+            nn.Linear(self.num_time_features, time_width), nn.SiLU(), nn.Linear(time_width, time_width)
+        )
+        self.conv_in = conv(self.channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList(_blocks(self.num_blocks, conv, each, each, time_width) for each in channels)
-        self.shrink = nn.ModuleList(
+        self.downsample = nn.ModuleList(
             conv(fine, coarse, 3, stride=step, padding=1)  # type: ignore[arg-type]
             for (fine, coarse), step in zip(itertools.pairwise(channels), steps, strict=True)
         )
         self.in_norm = ChannelNorm(channels[-1])
-        self.into_stream = nn.Linear(channels[-1], width)
-        self.out_of_stream = nn.Linear(width, channels[-1])
+        self.proj_in = nn.Linear(channels[-1], hidden_size)
+        self.proj_out = nn.Linear(hidden_size, channels[-1])
         self.up = nn.ModuleList(_blocks(self.num_blocks, conv, 2 * each, each, time_width) for each in channels)
-        self.grow = nn.ModuleList(conv(coarse, fine, 3, padding=1) for fine, coarse in itertools.pairwise(channels))
+        self.upsample = nn.ModuleList(conv(coarse, fine, 3, padding=1) for fine, coarse in itertools.pairwise(channels))
         self.out_norm = ChannelNorm(channels[0])
-        self.write = conv(channels[0], self.channels, 3, padding=1)
+        self.conv_out = conv(channels[0], self.channels, 3, padding=1)
         self.init_weights()
 
     def init_weights(self) -> None:
         """Torch's initial weights, but every residual block begins as its shortcut and the prediction as zero.
 
-        Both are Nichol and Dhariwal's. A patch enters the stream as large as from the linear codec in its initial state.
+        Both are Nichol and Dhariwal's. A patch enters the transformer as large as from fresh linear layers.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 module.reset_parameters()
-        for layer in (self.write, *(module.second for module in self.modules() if isinstance(module, ResidualBlock))):
+        for layer in (self.conv_out, *(module.second for module in self.modules() if isinstance(module, ResidualBlock))):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        width, channels = self.into_stream.weight.shape
-        patch_width = self.channels * math.prod(self.patch)
-        nn.init.normal_(self.into_stream.weight, std=0.02 * (1024 / width * patch_width / channels) ** 0.5)
-        nn.init.zeros_(self.into_stream.bias)
+        hidden_size, channels = self.proj_in.weight.shape
+        patch_dim = self.channels * math.prod(self.patch_size)
+        nn.init.normal_(self.proj_in.weight, std=0.02 * (1024 / hidden_size * patch_dim / channels) ** 0.5)
+        nn.init.zeros_(self.proj_in.bias)
 
-    def encode(self, patches: Tensor, time: Tensor, latent_of: Tensor | None, grids: Grids) -> tuple[Tensor, UNetSkip]:
-        """Noised patches to vectors of the stream.
+    def patch_in(self, patches: Tensor, time: Tensor, latent_index: Tensor | None, grids: Grids) -> tuple[Tensor, UNetSkip]:
+        """Noised patches to hidden states.
 
-        patches: [P, W], latent after latent, raster order within. time: [M], noise levels. latent_of: unread, for the grids
-        say it. grids: of each of the M latents, in any mixture. Returns [P, D] and what `decode` needs.
+        patches: [P, W], latent after latent, raster order within. time: [M], noise levels. latent_index: unread, for the grids
+        say it. grids: of each of the M latents, in any mixture. Returns [P, D] and what `patch_out` needs.
         """
         if not grids:
             # One latent of zeros, its result dropped: ranks that have none must still bring gradients, of zero, to the sum.
-            hidden, skip = self.encode(patches.new_zeros(1, patches.shape[1]), time.new_zeros(1), None, [self._single])
+            hidden, skip = self.patch_in(patches.new_zeros(1, patches.shape[1]), time.new_zeros(1), None, [self._single])
             return hidden[:0], skip
         hidden, skips = [], []
         times = _times(time, grids)
         for grid, group in _grouped(patches, grids).items():
-            latents = join(group, channels=self.channels, axes=self._axes(grid), patch=self.patch)
-            x, skip = self._down(latents.to(self.read.weight.dtype), times[grid])
-            hidden.append(self.into_stream(x.flatten(2).transpose(1, 2)))
+            latents = unpatchify(group, channels=self.channels, axes=self._axes(grid), patch_size=self.patch_size)
+            x, skip = self._down(latents.to(self.conv_in.weight.dtype), times[grid])
+            hidden.append(self.proj_in(x.flatten(2).transpose(1, 2)))
             skips.append(skip)
         return _restored(hidden, grids), tuple(skips)
 
-    def decode(self, hidden: Tensor, time: Tensor, grids: Grids, skip: UNetSkip) -> Tensor:
-        """The transformer's output to what the objective predicts.
+    def patch_out(self, hidden: Tensor, time: Tensor, grids: Grids, skip: UNetSkip) -> Tensor:
+        """The transformer's output to what the network predicts.
 
-        hidden: [P, D]; time, grids: as for `encode`; skip: what it returned. Returns [P, W] in float32 (float64 if it is).
+        hidden: [P, D]; time, grids: as for `patch_in`; skip: what it returned. Returns [P, W] in float32 (float64 if it is).
         """
         if not grids:
-            return self.decode(hidden.new_zeros(1, hidden.shape[1]), time.new_zeros(1), [self._single], skip)[:0]
+            return self.patch_out(hidden.new_zeros(1, hidden.shape[1]), time.new_zeros(1), [self._single], skip)[:0]
         written = []
         times = _times(time, grids)
         for (grid, group), outputs in zip(_grouped(hidden, grids).items(), skip, strict=True):
-            x = self.out_of_stream(group.to(self.out_of_stream.weight.dtype)).transpose(1, 2).unflatten(2, grid)
+            x = self.proj_out(group.to(self.proj_out.weight.dtype)).transpose(1, 2).unflatten(2, grid)
             x = self._up(x, times[grid], outputs)
-            written.append(cut(x.to(torch.promote_types(x.dtype, torch.float32)), self.patch))
+            written.append(patchify(x.to(torch.promote_types(x.dtype, torch.float32)), self.patch_size))
         return _restored(written, grids)
 
     def _down(self, latents: Tensor, time: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[m, C, *axes] and noise levels [m] -> [m, c, *grid], and the blocks' outputs."""
         embedded = self._embedded(time)
-        x, outputs = self.read(latents), []
+        x, outputs = self.conv_in(latents), []
         for level, blocks in enumerate(self.down):
-            x = self.shrink[level - 1](x) if level else x
+            x = self.downsample[level - 1](x) if level else x
             for block in blocks:  # type: ignore[union-attr]
                 x = block(x, embedded)
                 outputs.append(x)
@@ -182,20 +185,20 @@ class UNetPatchCodec(nn.Module):
                 x = block(torch.cat([x, remaining.pop()], dim=1), embedded)
             if level:
                 # Repeated pixels and a convolution; a transposed convolution leaves a checkerboard.
-                x = self.grow[level - 1](F.interpolate(x, size=remaining[-1].shape[2:], mode="nearest"))
-        return self.write(F.silu(self.out_norm(x)))
+                x = self.upsample[level - 1](F.interpolate(x, size=remaining[-1].shape[2:], mode="nearest"))
+        return self.conv_out(F.silu(self.out_norm(x)))
 
     def _embedded(self, time: Tensor) -> Tensor:
         """[m] -> [m, T]."""
-        return self.time(time_features(time, self.num_time_features).to(self.read.weight.dtype))
+        return self.time_embedding(time_features(time, self.num_time_features).to(self.conv_in.weight.dtype))
 
     def _axes(self, grid: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(patches * side for patches, side in zip(grid, self.patch, strict=True))
+        return tuple(patches * side for patches, side in zip(grid, self.patch_size, strict=True))
 
     @property
     def _single(self) -> tuple[int, ...]:
         """The grid of one patch."""
-        return (1,) * len(self.patch)
+        return (1,) * len(self.patch_size)
 
 
 class ResidualBlock(nn.Module):
