@@ -4,7 +4,7 @@ The document: a ragged text prefix, then for each modality a latent and text aft
 prefilled with right padding, each latent is denoised twice in place and then committed clean, and the text after it is fed
 token by token. In torch it is one masked forward of the whole sequence, as in training. Equal numbers show that the cache,
 the visibility rule, the stale padding, the overwriting of a latent's keys and values, and the choice of each position's
-weights and codec are right together.
+weights and patch layers are right together.
 
 Legend: B rows, L sequence length, n patches of a latent, W numbers in a patch, V vocabulary.
 """

@@ -1,6 +1,6 @@
 """How does the transformer's training survive a kill? All its state in safetensors and JSON, under a manifest.
 
-The state is the model, its averaged weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a
+The state is the model, its EMA weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a
 pure function of the step.
 """
 
@@ -21,7 +21,7 @@ PARTS = ("model", "ema_model", "first_moment", "second_moment")
 
 
 class TrainingState(NamedTuple):
-    """What training changes: the model, its averaged twin, and the optimiser (whose state holds the moments)."""
+    """What training changes: the model, its EMA, and the optimiser (whose state holds the moments)."""
 
     model: Transfusion
     ema_model: Transfusion

@@ -92,7 +92,7 @@ class AutoencoderConfig:
     kind: of the one to train, "kl", or "vq" with the codebook of `codes`.
     preset: a size of model/latents/autoencoder.py.
     batch_size: images a step over all workers together; max_steps: steps; learning_rate: peak of a one-cycle cosine.
-    ema_decay: of the averaged weights, which are kept; 0 keeps the last ones, which one cycle has annealed already.
+    ema_decay: of the EMA weights, which are kept; 0 keeps the last ones, which one cycle has annealed already.
     checkpoint_every_steps: a killed stage goes on from the last of these.
     min_psnr_db: the stage fails when held-out reconstruction falls below this.
     """
@@ -185,7 +185,7 @@ class TrainConfig:
     precision: of matrix products; weights are float32. "auto" is bfloat16 where the machine has instructions for it.
     compile: the model, by torch.compile (model/compiled.py): seconds to minutes once a run, then faster steps. "auto" is "on"
         with a CUDA GPU, which is where it pays.
-    ema_decay: of the averaged weights, which are the ones evaluated and exported.
+    ema_decay: of the EMA weights, which are the ones evaluated and exported.
     clip_norm: largest global gradient norm.
     checkpoint_every_steps, sample_every_steps, log_every_steps, validate_every_steps: intervals in optimiser steps.
     """

@@ -86,7 +86,7 @@ class Sums:
 
 
 def new_state(model: Transfusion, config: TrainConfig, device: torch.device) -> TrainingState:
-    """The model on its device, with averaged weights equal to its own and an optimiser without moments."""
+    """The model on its device, with EMA weights equal to its own and an optimiser without moments."""
     model = model.to(device).train()
     ema_model = copy.deepcopy(model).eval().requires_grad_(False)
     return TrainingState(model, ema_model, build_optimiser(model, config))
@@ -156,7 +156,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> Losses:
-        """Losses of the averaged weights on held-out rows, at the same noise every time."""
+        """Losses of the EMA weights on held-out rows, at the same noise every time."""
         # Weights and penalties are means of training; held-out losses are the plain ones, at the noise levels of training.
         options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         sums = Sums(self.world.device)

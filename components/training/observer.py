@@ -80,7 +80,7 @@ class Observer:
         save_checkpoint(self.work.store, state, step)
 
     def finish(self, state: TrainingState) -> None:
-        """Write the averaged weights and the last numbers; they count once the manifest stands."""
+        """Write the EMA weights and the last numbers; they count once the manifest stands."""
         self.tracker.close()
         folder = fresh_folder(self.work.finished)
         state.ema_model.save_pretrained(folder)

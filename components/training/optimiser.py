@@ -38,7 +38,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's; faster early on, so that the random beginning is soon
+    """Move the EMA weights towards the model's; faster early on, so that the random beginning is soon
     forgotten.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""What can the model draw so far? Pictures at fixed prompts and noise, from the averaged weights."""
+"""What can the model draw so far? Pictures at fixed prompts and noise, from the EMA weights."""
 
 from __future__ import annotations
 

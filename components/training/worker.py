@@ -37,7 +37,7 @@ def train_to_the_end(work: Work, world: World) -> None:
     validation = PackedRows(work.latents, "validation", work.quarantine)
     torch.manual_seed(config.seed)
     state = new_state(Transfusion(configuration(config, rows)), config, world.device)
-    # Only what is trained: the averaged weights see batches of other sizes, and seldom.
+    # Only what is trained: the EMA weights see batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(state.model)
     with work.only_writer() if world.rank == 0 else nullcontext():

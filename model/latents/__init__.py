@@ -1,1 +1,1 @@
-"""How images and other latents are made and cut: the autoencoders, patches, and the codecs to the transformer."""
+"""How images and other latents are made and cut: the autoencoders, patches, and the layers between them and the transformer."""

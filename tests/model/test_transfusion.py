@@ -49,8 +49,8 @@ def test_presets_have_the_papers_sizes(preset: str) -> None:
         model = Transfusion(config)
     *sizes, millions = PAPER[preset]
     assert [config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size] == sizes
-    # The paper's figure is the transformer with its embedding and head, without the patch codec.
-    counted = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("codecs"))
+    # The paper's figure is the transformer with its embedding and head, without the patch layers.
+    counted = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("patch_layers"))
     assert counted / 1e6 == pytest.approx(millions, rel=0.005)
 
 

@@ -1,4 +1,4 @@
-"""A training process reads the rows it should, resumes after the step it kept, and keeps the averaged weights."""
+"""A training process reads the rows it should, resumes after the step it kept, and keeps the EMA weights."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_the_linear_codec_is_two_linear_layers_and_the_time_between(rng: random.
     assert skip is None
     torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(layers.patch_out(hidden, time), hidden @ weights["proj_out.weight"].T + weights["proj_out.bias"])
-    # Grids and skip, which the other codec reads, change nothing.
+    # Grids and skip, which the U-Net reads, change nothing.
     assert torch.equal(layers.patch_in(patches, time, None, ((1, 2),))[0], hidden)
     assert torch.equal(layers.patch_out(hidden, time, ((1, 2),), None), layers.patch_out(hidden, time))
 

@@ -100,7 +100,7 @@ def test_a_latent_has_no_gradient_and_no_word_from_its_neighbours(patch: tuple[i
 def test_more_axes_of_patch_one_are_many_latents_of_fewer(
     flat: tuple[int, ...], lifted: tuple[int, ...], rng: random.Random
 ) -> None:
-    """A video whose kernels see one frame at a time is what the codec of images makes of every frame."""
+    """A video whose kernels see one frame at a time is what the layers of images make of every frame."""
     small = _layers(flat, rng.randrange(1000))
     large = _layers(lifted)
     added = next(axis for axis in range(len(lifted)) if lifted[:axis] + lifted[axis + 1 :] == flat and lifted[axis] == 1)
