@@ -59,7 +59,7 @@ def fresh_autoencoder(config: AutoencoderConfig, side_px: int) -> Autoencoder:
     torch.manual_seed(config.seed)
     if config.kind == "vq":
         codes = config.codes
-        return QuantisedAutoencoder.with_codes(size, num_codes=codes.number, code_width=codes.width, sample_side_px=side_px)
+        return QuantisedAutoencoder.with_codes(size, num_codes=codes.number, code_dim=codes.width, sample_side_px=side_px)
     autoencoder = Autoencoder.create(**size._asdict(), sample_side_px=side_px)
     to_moments = autoencoder.network.quant_conv
     with torch.no_grad():

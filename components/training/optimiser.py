@@ -1,4 +1,4 @@
-"""How are the weights moved? AdamW with decay on matrices only, a warm-up and a cosine, and an EMA of the weights beside.
+"""The optimiser: AdamW with decay on matrices only, a warm-up and a cosine, and an EMA of the weights beside.
 
 Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
 warm-up.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from components.training.config import TrainConfig
 
@@ -36,11 +37,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-@torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the EMA weights towards the model's; faster early on, so that the random beginning is soon
-    forgotten.
-    """
-    weight = 1 - min(decay, (1 + step) / (10 + step))
-    targets: list[Tensor] = list(ema_model.parameters())
-    torch._foreach_lerp_(targets, list(model.parameters()), weight)
+    """Move the EMA weights towards the model's; faster early on, so that the random beginning is soon forgotten."""
+    update = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+    update(list(ema_model.parameters()), list(model.parameters()), step)

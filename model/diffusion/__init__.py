@@ -1,1 +1,1 @@
-"""What happens to latents between clean and pure noise: paths, targets, draws, solvers."""
+"""What happens to latents between clean and pure noise: paths, targets, noise, solvers."""

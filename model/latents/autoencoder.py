@@ -35,7 +35,7 @@ class Moments(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What training needs: pixels, and the raw posterior they were decoded from (mean and log variance)."""
+    """What training needs: pixels, and the raw posterior that they were decoded from."""
 
     pixels: Tensor
     mean: Tensor
@@ -43,10 +43,11 @@ class Reconstruction(NamedTuple):
 
 
 class QuantisedReconstruction(NamedTuple):
-    """What training of the quantised twin needs. raw: what was quantised [N, C, Y, X]; the rest as in Quantised."""
+    """What training of the quantised twin needs; fields without a word are those of Quantised."""
 
     pixels: Tensor
     raw: Tensor
+    """What was quantised [N, C, Y, X]."""
     codes: Tensor
     commitment: Tensor
     codebook: Tensor
@@ -72,19 +73,9 @@ class Autoencoder(nn.Module):
         """A fresh autoencoder; each block but the last halves the side."""
         import diffusers
 
-        kind: Any = diffusers.AutoencoderKL
-        return Autoencoder(
-            kind(
-                down_block_types=("DownEncoderBlock2D",) * len(block_channels),
-                up_block_types=("UpDecoderBlock2D",) * len(block_channels),
-                block_out_channels=tuple(block_channels),
-                layers_per_block=layers_per_block,
-                latent_channels=latent_channels,
-                norm_num_groups=norm_groups,
-                sample_size=sample_side_px,
-                scaling_factor=1.0,
-            )
-        )
+        size = AutoencoderSize(tuple(block_channels), layers_per_block, latent_channels, norm_groups)
+        network: Any = diffusers.AutoencoderKL
+        return Autoencoder(network(latent_channels=latent_channels, **_levels(size, sample_side_px)))
 
     @staticmethod
     def from_pretrained(folder: Path) -> Autoencoder:
@@ -138,7 +129,7 @@ class Autoencoder(nn.Module):
         return self.network.decode(latents * self.latent_std + self.latent_mean).sample
 
     def forward(self, pixels: Tensor, noise: Tensor) -> Reconstruction | QuantisedReconstruction:
-        """The training pass: decode a draw of the posterior. noise: standard normal [N, C, Y, X]."""
+        """The training pass: decode a sample of the posterior. noise: standard normal [N, C, Y, X]."""
         posterior = self.network.encode(pixels).latent_dist
         decoded = self.network.decode(posterior.mean + posterior.std * noise).sample
         return Reconstruction(decoded, posterior.mean, posterior.logvar)
@@ -152,25 +143,13 @@ class QuantisedAutoencoder(Autoencoder):
     """
 
     @staticmethod
-    def with_codes(size: AutoencoderSize, *, num_codes: int, code_width: int, sample_side_px: int) -> QuantisedAutoencoder:
-        """A fresh one: levels of `size`, latents of code_width channels."""
+    def with_codes(size: AutoencoderSize, *, num_codes: int, code_dim: int, sample_side_px: int) -> QuantisedAutoencoder:
+        """A fresh one: levels of `size`, latents of code_dim channels."""
         import diffusers
 
-        kind: Any = diffusers.VQModel
-        return QuantisedAutoencoder(
-            kind(
-                down_block_types=("DownEncoderBlock2D",) * len(size.block_channels),
-                up_block_types=("UpDecoderBlock2D",) * len(size.block_channels),
-                block_out_channels=tuple(size.block_channels),
-                layers_per_block=size.layers_per_block,
-                latent_channels=code_width,
-                vq_embed_dim=code_width,
-                num_vq_embeddings=num_codes,
-                norm_num_groups=size.norm_groups,
-                sample_size=sample_side_px,
-                scaling_factor=1.0,
-            )
-        )
+        network: Any = diffusers.VQModel
+        codes = {"latent_channels": code_dim, "vq_embed_dim": code_dim, "num_vq_embeddings": num_codes}
+        return QuantisedAutoencoder(network(**codes, **_levels(size, sample_side_px)))
 
     @property
     def latent_channels(self) -> int:
@@ -190,7 +169,7 @@ class QuantisedAutoencoder(Autoencoder):
         return self._decode(look_up(codes, self.codebook))
 
     def encode_moments(self, pixels: Tensor) -> Moments:
-        """Pixels -> the codes' normalised vectors, with deviation 0: nothing is drawn."""
+        """Pixels -> the codes' normalised vectors, with deviation 0: there is nothing to sample."""
         vectors = look_up(self.encode_codes(pixels), self.codebook)
         return Moments((vectors - self.latent_mean) / self.latent_std, torch.zeros_like(vectors))
 
@@ -217,6 +196,19 @@ def to_pixels(images: Tensor) -> Tensor:
 def to_images(pixels: Tensor) -> Tensor:
     """Float pixels in -1..1 (clamped) -> uint8 [N, height, width, 3]."""
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _levels(size: AutoencoderSize, sample_side_px: int) -> dict[str, Any]:
+    """What diffusers' KL and vector-quantised autoencoders are told alike."""
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * len(size.block_channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(size.block_channels),
+        "block_out_channels": tuple(size.block_channels),
+        "layers_per_block": size.layers_per_block,
+        "norm_num_groups": size.norm_groups,
+        "sample_size": sample_side_px,
+        "scaling_factor": 1.0,
+    }
 
 
 def _normalisation(network: AutoencoderKL | VQModel) -> tuple[Tensor, Tensor]:

@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 
 class AutoencoderSize(NamedTuple):
-    """block_channels: of each resolution level; each further level halves the side. layers_per_block: residual layers a level.
-
-    latent_channels: of one latent pixel. norm_groups: of every group norm.
-    """
+    """One named size."""
 
     block_channels: tuple[int, ...]
+    """Of each resolution level; each further level halves the side."""
     layers_per_block: int
+    """Residual layers a level."""
     latent_channels: int
+    """Of one latent pixel."""
     norm_groups: int
+    """Of every group norm."""
 
     @property
     def num_halvings(self) -> int:

@@ -1,4 +1,4 @@
-"""How does a latent become one of so many codes, and how do all codes stay in use? The nearest one; unused ones move.
+"""Latents quantised to the nearest of so many codes, and all codes kept in use: unused ones move.
 
 The codes, the commitment term and the codebook term are van den Oord et al.'s (VQ-VAE, arXiv 1711.00937, eq. 3), trained
 by gradients as VQGAN trains them (arXiv 2012.09841).
@@ -16,15 +16,16 @@ from torch.nn import functional as F
 
 
 class Quantised(NamedTuple):
-    """latents: the codes' vectors [N, C, Y, X], with the gradient of what they stand for. codes: int64 [N, Y, X].
-
-    commitment, codebook: mean squared distance to the codes, moving the latents alone and the codes alone.
-    """
+    """Latents and the codes that stand for them."""
 
     latents: Tensor
+    """The codes' vectors [N, C, Y, X], with the gradient of what they stand for."""
     codes: Tensor
+    """int64 [N, Y, X]."""
     commitment: Tensor
+    """Mean squared distance to the codes, moving the latents alone."""
     codebook: Tensor
+    """The same, moving the codes alone."""
 
 
 def nearest_codes(latents: Tensor, codebook: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def restart_unused(codebook: Tensor, counts: Tensor, latents: Tensor, generator:
     """Put codes that nothing was nearest to where latents are, in place; returns which codes moved, int64 [at most K].
 
     A code that no latent is nearest to gets no gradient, and would stay unused for ever. Every moved code gets a vector of
-    latents [N, C, Y, X] of its own, so no more codes move than there are vectors. generator: a CPU generator that draws both.
+    latents [N, C, Y, X] of its own, so no more codes move than there are vectors. generator: a CPU generator that chooses both.
     """
     vectors = latents.movedim(1, -1).reshape(-1, codebook.shape[1])
     unused = (counts == 0).nonzero().flatten().cpu()

@@ -59,7 +59,7 @@ def test_bytes_survive_the_way_to_pixels_and_back() -> None:
 
 def _quantised() -> QuantisedAutoencoder:
     torch.manual_seed(1)
-    small = QuantisedAutoencoder.with_codes(PRESETS["tiny"], num_codes=32, code_width=4, sample_side_px=16).eval()
+    small = QuantisedAutoencoder.with_codes(PRESETS["tiny"], num_codes=32, code_dim=4, sample_side_px=16).eval()
     with torch.no_grad():
         # A fresh encoder's latents are nearest to few codes; spread as the latents are, many are met.
         small.codebook.copy_(torch.randn(32, 4))
@@ -80,7 +80,7 @@ def test_every_size_can_be_made_in_both_kinds(name: str) -> None:
     size = PRESETS[name]
     with torch.device("meta"):
         plain = Autoencoder.create(**size._asdict(), sample_side_px=32)
-        coded = QuantisedAutoencoder.with_codes(size, num_codes=16384, code_width=8, sample_side_px=32)
+        coded = QuantisedAutoencoder.with_codes(size, num_codes=16384, code_dim=8, sample_side_px=32)
     assert plain.pixels_per_latent == coded.pixels_per_latent == 2 ** (len(size.block_channels) - 1)
     assert (coded.latent_channels, tuple(coded.codebook.shape)) == (8, (16384, 8))
 
