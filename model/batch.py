@@ -28,6 +28,7 @@ class Latents(NamedTuple):
     """Patches along each axis of each of the M."""
 
     def to(self, device: torch.device | str) -> Latents:
+        """The same on `device`, but for what keys the noise."""
         stays = ("sample_index", "grids")
         moved = {name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if name not in stays}
         return Latents(**moved, sample_index=self.sample_index, grids=self.grids)
@@ -61,5 +62,6 @@ class Batch(NamedTuple):
         return used
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same on `device`, copied while the host goes on where its memory is pinned."""
         moved = {name: part.to(device, non_blocking=True) for name, part in self._asdict().items() if name != "latents"}
         return Batch(**moved, latents=tuple(part.to(device) for part in self.latents))

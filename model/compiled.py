@@ -69,6 +69,7 @@ def compiled_losses(losses: Losses) -> Losses:
 
     def of_any_number(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if not len(labels):
+            # A compiled size of 0 would be a graph of its own.
             return losses_of_logits(hidden, head, labels)
         return losses(_with_open_size(hidden, 0), head, _with_open_size(labels, 0))
 

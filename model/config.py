@@ -47,6 +47,7 @@ class DiffusionProcess(NamedTuple):
 
     @property
     def is_flow(self) -> bool:
+        """Whether the path is rectified flow's straight line, and not DDPM's."""
         return self.prediction_type in ("flow", "x")
 
 
@@ -125,10 +126,12 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
+        """Numbers in one head's query, key or value."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def process(self) -> DiffusionProcess:
+        """What model/diffusion/ needs to know."""
         return DiffusionProcess(self.prediction_type, self.zero_terminal_snr)
 
     @property

@@ -54,6 +54,7 @@ def training_noise(latents: Latents, modality: int, seed: int, step: int, option
         std=options.time_std,
         shift=options.time_shift,
     )
+    # On the CPU until here, so that any device and any number of workers learn from the same noise.
     device = latents.patches.device
     return TimedNoise(time=time.to(device) * latents.time_limit, noise=uniform.noise.to(device))
 
@@ -80,6 +81,7 @@ def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], o
         weight = noise.loss_weight(process, noises[number].time, options.snr_gamma)[latents.latent_index]
         # No matrix products: autocast would do them in half precision.
         image = image + (weight * error.sum(-1)).sum()
+    # Sums and not means: workers hold different numbers of tokens and patches, and divide by those of all.
     return LossSums(*_text_sum(output, batch, options), image, sum(part.patches.numel() for part in batch.latents))
 
 

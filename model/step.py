@@ -46,6 +46,7 @@ class StepInputs(NamedTuple):
     holds at most one latent of such a modality in a step, and that one from position 0 on."""
 
     def to(self, device: torch.device | str) -> StepInputs:
+        """The same on `device`."""
         return self.with_tensors(part.to(device, non_blocking=True) for part in self.tensors)
 
     @property
@@ -74,7 +75,9 @@ class Engine(Protocol):
     """Whatever can run a step: torch in model/generation/eager.py, ONNX Runtime and TensorRT in export/."""
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> ModelConfig:
+        """Of the model that it runs."""
+        ...
 
     @property
     def max_length(self) -> int:

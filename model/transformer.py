@@ -42,6 +42,7 @@ def rotary_embedding(position_ids: Tensor, head_dim: int, theta: float) -> Rotar
 def apply_rotary(x: Tensor, cos_sin: RotaryEmbedding) -> Tensor:
     """Turn each pair (first half, second half) of the head dim by its position's angle. x: [B, H, L, K]."""
     real, imaginary = x.chunk(2, dim=-1)
+    # Halves and not neighbours are paired, as Hugging Face's Llama does: two slices instead of a gather.
     cos, sin = cos_sin.cos.to(x.dtype), cos_sin.sin.to(x.dtype)
     return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
 
@@ -53,6 +54,7 @@ class AttentionProjections(nn.Module):
         super().__init__()
         self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        # One product instead of three.
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         # Bounded scores keep half precision stable at high rates (Chameleon, arXiv 2405.09818, Sec. 2.2).
         self.query_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else None

@@ -51,6 +51,7 @@ def attention_under_mask(cache: Cache, cache_position: Tensor, kv_end: Tensor, k
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         keys, values = cache[layer]
+        # Written before it is read, so that new positions see one another; padding is written too, behind what a row needs.
         keys[row, :, column] = key.transpose(1, 2).to(keys.dtype)
         values[row, :, column] = value.transpose(1, 2).to(values.dtype)
         return _fused(query, keys[:, :, :kv_length], values[:, :, :kv_length], mask)
@@ -82,6 +83,7 @@ def group_rows(cache_position: Tensor, kv_end: Tensor, time: Tensor) -> list[Row
     groups = []
     for rows in _equal_neighbours(list(zip(starts, is_noised, strict=True))):
         end, start = kv_end[rows], starts[rows.start]
+        # Without a mask the fused kernel is free to choose its fastest form.
         bias = None
         if int(end.min()) + 1 < start + num_new:
             bias = as_bias(visible(torch.zeros_like(end), end, start + num_new).unsqueeze(1))

@@ -24,6 +24,7 @@ BLOCK = 128
 def packed_flex_attention(kv_start: Tensor, kv_end: Tensor) -> Attend:
     """Attention of packed rows. kv_start, kv_end: int32 [B, L]."""
     mask = block_mask(kv_start, kv_end)
+    # Uncompiled it holds all scores, which only tests on a CPU can afford.
     kernel = _compiled() if kv_start.is_cuda else flex_attention
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -44,6 +45,7 @@ def block_mask(kv_start: Tensor, kv_end: Tensor) -> BlockMask:
     # The first and the last key of each block.
     start = torch.arange(0, length, BLOCK, device=kv_start.device)
     end = (start + BLOCK - 1).clamp_max(length - 1)
+    # Conservative where a block holds several documents: what lies between them is left to the mask.
     touched = (end >= earliest_start.unsqueeze(-1)) & (start <= latest_end.unsqueeze(-1))
     # A last block cut short by the row's end is computed under the mask, which knows where the row ends.
     whole = (start >= latest_start.unsqueeze(-1)) & (start + BLOCK - 1 <= earliest_end.unsqueeze(-1))

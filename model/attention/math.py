@@ -75,6 +75,7 @@ class _MathAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        # Weights are kept where a backward pass may want them, and otherwise overwritten piece by piece.
         kept, ctx.scale = any(ctx.needs_input_grad), query.shape[-1] ** -0.5
         output, pieces = query.new_empty(query.shape), _pieces(query, key)
         scores = _scores(query, key, pieces[0])
@@ -96,6 +97,7 @@ class _MathAttention(torch.autograd.Function):
         of_output = gradients[0].contiguous()
         of_query, of_key, of_value = (part.new_empty(part.shape) for part in (query, key, value))
         pieces = _pieces(query, key)
+        # One buffer for all pieces, so that it stays in the cache.
         buffer = _scores(query, key, pieces[0])
         for piece in pieces:
             _product(weight[piece].transpose(2, 3), of_output[piece], of_value[piece])

@@ -127,6 +127,7 @@ class Denoiser:
 
     @property
     def done(self) -> bool:
+        """Whether the latent is clean."""
         return self._at == len(self._path) - 1
 
     def advance(self, x_t: Tensor, prediction: Tensor) -> Tensor:

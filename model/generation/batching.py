@@ -49,6 +49,7 @@ def cheapest_passes(sizes: Mapping[int, int], ends: Sequence[int], max_length: i
             longest = max(longest, sizes[first])
             furthest = max(furthest, *ends[first:above])
             above = first
+            # A slot alone always fits; together the longest chunk might run over the end of the fullest slot.
             if furthest + longest > max_length and start < stop - 1:
                 break
             options.append((cheapest[start][0] + PASS_COST + (last + 1 - first) * longest, start))

@@ -52,6 +52,7 @@ class Slots:
 
     @property
     def num_columns(self) -> int:
+        """Columns that there is room for so far."""
         return self.parts[0][0].shape[2] if self.parts else 0
 
 

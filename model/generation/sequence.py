@@ -36,6 +36,7 @@ class LatentSpan(NamedTuple):
 
     @property
     def stop(self) -> int:
+        """The position behind its last."""
         return self.start + len(self.patches)
 
 
@@ -128,7 +129,8 @@ class SequenceState:
     def __init__(self, config: ModelConfig, request: Request, options: SamplingOptions) -> None:
         self.config, self.request, self.options = config, request, options
         self.generator = torch.Generator().manual_seed(request.seed)
-        # Cache columns that hold what is committed; the next chunk is written behind them.
+        # Cache columns that hold what is committed; the next chunk is written behind them. A latent under way is not counted:
+        # it is written over at every evaluation.
         self.length = 0
         self.denoising: Denoising | None = None
         self.done = False
@@ -140,6 +142,7 @@ class SequenceState:
 
     @property
     def completion(self) -> Completion:
+        """What was generated so far."""
         return Completion(tuple(self._segments))
 
     def next_chunk(self) -> Chunk:
@@ -155,6 +158,7 @@ class SequenceState:
         chunk = self._queue.popleft()
         self.length += chunk.size
         if self._queue:
+            # More of the prefix follows, so these logits predict what is given.
             return False
         number = None if chunk.last_token is None else self._begins.get(chunk.last_token)
         if number is not None:
@@ -170,6 +174,7 @@ class SequenceState:
         if token == self.config.eos_token_id:
             return self._finish()
         if token in self._begins:
+            # Fed like any token; what it begins starts once its own keys and values are committed.
             self._close_text()
         else:
             self._tokens.append(token)

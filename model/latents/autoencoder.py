@@ -103,6 +103,7 @@ class Autoencoder(nn.Module):
 
     @property
     def latent_channels(self) -> int:
+        """Numbers of one latent pixel: C."""
         return int(self.network.config["latent_channels"])
 
     @property
@@ -153,6 +154,7 @@ class QuantisedAutoencoder(Autoencoder):
 
     @property
     def latent_channels(self) -> int:
+        """Numbers of one latent pixel: C."""
         return self.codebook.shape[1]
 
     @property

@@ -224,4 +224,5 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each latent pixel, [m, c, *axes]."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """[m, c, *axes] -> the same shape."""
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
