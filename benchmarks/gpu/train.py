@@ -114,7 +114,7 @@ def measure(work: Work, trained: Trained, given: list[Given], device: torch.devi
 def take_step(trained: Trained, given: Given, device: torch.device) -> torch.Tensor:
     """Forward, backward, and the optimiser's step; the loss."""
     with torch.autocast(device.type, torch.bfloat16):
-        sums = loss_sums_at(trained.model, given.batch, given.drawn, PLAIN)
+        sums = loss_sums_at(trained.model, given.batch, given.noises, PLAIN)
     loss = sums.text / max(sums.num_tokens, 1) + IMAGE_WEIGHT * sums.image / max(sums.num_values, 1)
     loss.backward()
     trained.optimiser.step()

@@ -29,9 +29,9 @@ class Placed(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """stream: [D] and logits: [V] of the last position. prediction: [n, W] of the last latent."""
+    """states: [D] and logits: [V] of the last position. prediction: [n, W] of the last latent."""
 
-    stream: Tensor
+    states: Tensor
     logits: Tensor
     prediction: Tensor
 
@@ -77,12 +77,12 @@ def look(model: Transfusion, document: Sequence[int | Placed]) -> Sight:
     )
     x_t = [part.patches for part in latents]
     times = [torch.tensor([part.time for part, _ in parts]) for parts in held]
-    stream = model.hidden(batch, x_t, times).states[-1]
-    logits = model.head(stream)
+    states = model.hidden(batch, x_t, times).states[-1]
+    logits = model.head(states)
     final = next((part for part in reversed(document) if not isinstance(part, int)), None)
     if final is None:
-        return Sight(stream, logits, torch.zeros(0))
-    return Sight(stream, logits, model(batch, x_t, times).predictions[final.modality][-len(final.patches) :])
+        return Sight(states, logits, torch.zeros(0))
+    return Sight(states, logits, model(batch, x_t, times).predictions[final.modality][-len(final.patches) :])
 
 
 def denoise(

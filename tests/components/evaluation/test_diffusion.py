@@ -36,7 +36,7 @@ def one_image_error(model: Transfusion, stored: Stored, image: int, time: float,
     """Denoise once by the generation step: text and BOI as a prefix, then the noised patches."""
     config, engine = model.config, TorchEngine(model)
     x_0 = patchify(torch.from_numpy(stored.latents), config.image.patch_size)[0]
-    drawn = noise.draw(seed, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_dim).noise
+    drawn = noise.sample_noise(seed, 0, torch.tensor([image]), torch.tensor([NUM_PATCHES]), config.patch_dim).noise
     prefix = torch.from_numpy(stored.ids[: int(np.flatnonzero(stored.ids == config.image.begin_token_id)[0]) + 1])
     column = torch.arange(len(prefix) + NUM_PATCHES)
     is_image = column >= len(prefix)

@@ -48,7 +48,7 @@ def targets(process: DiffusionProcess, x_0: Tensor, eps: Tensor, time: Tensor) -
 
 
 def test_draws_of_the_first_modality_are_what_they_always_were() -> None:
-    # Taken from the first version of `draw`, before there were modalities: trained models continue with the same noise.
+    # Taken from the first version of `sample_noise`, before there were modalities: trained models continue with the same noise.
     drawn = noise.sample_noise(12, 345, torch.tensor([0, 67, 8_000_000_001]), torch.tensor([1, 2, 1]), 3)
     assert [value.hex() for value in drawn.time.tolist()] == [
         "0x1.c6fcfe0000000p-1",
@@ -192,7 +192,7 @@ def test_both_ends_are_finite(process: DiffusionProcess, rng: random.Random) -> 
 def test_a_perfect_prediction_costs_nothing_and_another_does(process: DiffusionProcess, rng: random.Random) -> None:
     x_0, eps, time = normal(rng, 50, 6), normal(rng, 50, 6), uniform(rng, 50, 1)
     x_t, perfect = noise.add_noise(process, x_0, eps, time), targets(process, x_0, eps, time)
-    given = {"noised": x_t, "clean": x_0, "noise": eps, "time": time}
+    given = {"x_t": x_t, "x_0": x_0, "noise": eps, "time": time}
     assert noise.squared_error(process, perfect, **given).max() < 1e-20
     off = normal(rng, 50, 6)
     # In its own space the error is the prediction's, except for "x", where it is the implied velocity's.
@@ -204,9 +204,9 @@ def test_a_perfect_prediction_costs_nothing_and_another_does(process: DiffusionP
 def test_the_x_loss_is_the_flow_loss_of_the_velocity_it_implies(rng: random.Random) -> None:
     x_0, eps, prediction = (normal(rng, 50, 6) for _ in range(3))
     time = uniform(rng, 50, 1, low=noise.X_TIME_FLOOR)
-    given: dict[str, Tensor] = {"clean": x_0, "noise": eps, "time": time}
-    given["noised"] = noise.add_noise(DiffusionProcess("x"), x_0, eps, time)
-    implied = noise.predicted_noise(DiffusionProcess("x"), given["noised"], prediction, time) - prediction
+    given: dict[str, Tensor] = {"x_0": x_0, "noise": eps, "time": time}
+    given["x_t"] = noise.add_noise(DiffusionProcess("x"), x_0, eps, time)
+    implied = noise.predicted_noise(DiffusionProcess("x"), given["x_t"], prediction, time) - prediction
     expected = noise.squared_error(DiffusionProcess("flow"), implied, **given)
     torch.testing.assert_close(noise.squared_error(DiffusionProcess("x"), prediction, **given), expected)
 

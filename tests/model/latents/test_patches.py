@@ -64,7 +64,9 @@ def test_the_linear_codec_is_two_linear_layers_and_the_time_between(rng: random.
     torch.manual_seed(rng.randrange(2**32))
     layers = LinearPatchLayers(patch_dim=6, hidden_size=16)
     assert sorted(layers.state_dict()) == sorted(
-        f"{layer}.{kind}" for layer in ("read", "time_embedding.0", "time_embedding.2", "write") for kind in ("weight", "bias")
+        f"{layer}.{kind}"
+        for layer in ("proj_in", "time_embedding.0", "time_embedding.2", "proj_out")
+        for kind in ("weight", "bias")
     )
     leading = tuple(rng.randrange(1, 4) for _ in range(rng.randrange(1, 4)))
     patches, time = torch.randn(*leading, 6), torch.rand(leading)
