@@ -146,7 +146,7 @@ def test_what_an_answer_raises_is_its_request_s_error(predictor: Predictor, erro
         assert bool(answers[right.id].image_png) == bool(right.image_png)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], input_ids=["interrupt", "exit"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["interrupt", "exit"])
 def test_a_wish_to_end_is_no_request_s_error(predictor: Predictor, error: BaseException) -> None:
     with poisoned(predictor, error) as broken, pytest.raises(type(error)):
         broken.predict([Prompt("1", "text", "%"), Prompt("2", "text", "a")], OPTIONS)
