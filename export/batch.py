@@ -34,19 +34,25 @@ def batches(lines: Sequence[RequestLine], batch_size: int) -> Iterator[dict[str,
             yield {"lines": members[start : start + batch_size], "tries": 0}
 
 
-def after_death(item: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def after_death(item: dict[str, Any], *, requests_folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """What becomes of a batch whose process ended in it: (items to try in its place, the result of one given up).
 
-    A batch is tried again line by line, so that no line but the one to blame is given up.
+    A batch is tried again line by line, so that no line but the one to blame is given up. requests_folder: where image paths
+    start. A picture is looked at before each of these tries, as `BatchActor` does, so that the next run knows whether the
+    line given up is still the same.
     """
+
+    def alone(line: dict[str, Any], tries: int) -> dict[str, Any]:
+        return {"lines": [line], "tries": tries, "seen": fingerprint(requests_folder, line["image"])}
+
     if len(item["lines"]) > 1:
-        return [{"lines": [line], "tries": 0} for line in item["lines"]], None
-    tries = item["tries"] + 1
+        return [alone(line, 0) for line in item["lines"]], None
+    (line,), tries = item["lines"], item["tries"] + 1
     if tries < MAX_TRIES:
-        return [item | {"tries": tries}], None
-    (line,) = item["lines"]
+        return [alone(line, tries)], None
     error = f"ended the process that answered it {tries} times (a crash, or more memory than there is)"
-    return [], {"answers": [_named(RequestLine(**line)) | {"error": error}], "seconds": 0.0}
+    answer = _named(RequestLine(**line)) | {"error": error, SEEN: item["seen"]}
+    return [], {"answers": [answer], "seconds": 0.0}
 
 
 def actor_settings(bundle: Path, engine: str, engines: Path, config: InferConfig, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How does the step graph become a TensorRT engine? The one file that builds; where TensorRT is missing it says so.
+"""The step graph built into a TensorRT engine. The one file that builds; where TensorRT is missing it says so.
 
 Facts it rests on: precision is decided by the graph (strongly typed); ONNX Attention becomes a fused layer whose build
 fails where no kernel exists (always in fp32, and for heads wider than 256), unless the node carries TRT_decomposable,
@@ -31,6 +31,7 @@ from export.failure import ExportRefused
 from model.config import ModelConfig
 
 WORKSPACE_BYTES = 8 * 2**30
+BUILDING = ".building-"
 
 
 class TensorrtReport(NamedTuple):
@@ -124,7 +125,10 @@ def _error_logger(trt: Any, errors: list[str]) -> Any:
 def _publish(folder: Path, plan: bytes, key: EngineKey, seconds: float) -> None:
     """Write whole or not at all: a folder beside it, then one rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    # One process builds at a time, for it holds the stage's lock: what stands there was left by one that was killed.
+    for left in folder.parent.glob(f"{BUILDING}*"):
+        shutil.rmtree(left)
+    partial = Path(tempfile.mkdtemp(prefix=BUILDING, dir=folder.parent))
     with (partial / PLAN).open("wb") as file:
         file.write(plan)
         file.flush()

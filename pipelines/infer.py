@@ -5,9 +5,9 @@ infer.requests, artifacts/bundle -> artifacts/predictions, reports/infer/predict
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from export.requests import read_requests
 from pipelines import paths, stage
 from pipelines.ancestry import of_bundle
 from pipelines.params import Params
+from pipelines.unfinished import forget
 
 
 def main(params: Params) -> None:
@@ -55,7 +56,7 @@ def _infer(params: Params) -> None:
     write_bytes(paths.REPORTS / "infer/predictions.png", sheet(predictions, folder, path.parent))
     write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": opened.name})
     publish(folder, paths.PREDICTIONS)
-    shutil.rmtree(work)
+    forget(work)
     print(set_aside(path, predictions), end="", flush=True)
     if not predictions.answered:
         raise BadInput(f"none of the requests in {path} has an answer; {paths.PREDICTIONS / QUARANTINE} says why of each")
@@ -67,8 +68,9 @@ def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path
     if not items:
         return
     started_s, num_done = time.monotonic(), 0
+    given_up = partial(after_death, requests_folder=Path(settings["requests_folder"]))
     with start_ray():
-        for result in map_over_pool(items, BatchActor, settings, num_map_actors(), after_death):
+        for result in map_over_pool(items, BatchActor, settings, num_map_actors(), given_up):
             append_journal(journal, result["answers"])
             num_done += len(result["answers"])
             print(f"{num_done} requests, {num_done / (time.monotonic() - started_s):.2f} a second", flush=True)

@@ -1,4 +1,4 @@
-"""What is a document, and how do documents lie on disk? Ordered text and image segments, in Parquet parts per split.
+"""Documents, ordered text and image segments, and how they lie on disk: in Parquet parts per split.
 
 Every corpus, whatever its format, becomes these; every later stage reads only these.
 """
@@ -100,6 +100,12 @@ def read_part(path: Path) -> Iterator[Document]:
                 yield from map(_document, batch.to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise BadInput(f"{path} cannot be read ({error}); run `dvc repro ingest` to write it again") from None
+
+
+def document_names(path: Path) -> list[str]:
+    """The names of one part file's documents, without a look at what they hold."""
+    rows = pq.read_table(path, columns=["source", "key"]).to_pylist()
+    return [document_name(row["source"], row["key"]) for row in rows]
 
 
 class DocumentWriter:

@@ -1,6 +1,6 @@
 """A pool of processes that outlives an item which ends the process it is in; another process takes its place.
 
-Ray Data, which `map_over_actors` of actors.py rests on, gives such an item to one process after another without end.
+Beside it, `map_over_actors` of actors.py, which Ray Data carries, ends the work where an item does so again and again.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from components.runtime.actors import ItemActor
 from components.runtime.failure import BadInput
+from components.runtime.portable import portable
 
 Item = dict[str, Any]
 # What to do where a process ended in an item: items to try in its place, and the result of it where it is given up.
@@ -109,7 +111,18 @@ class _Process:
 
     def open(self) -> None:
         """Apart from the constructor, whose exceptions Ray turns into a sentence about a dead process."""
-        self._actor = self._make()
+        with _reasons_kept():
+            self._actor = self._make()
 
     def run(self, item: str) -> str:
-        return json.dumps(self._actor(json.loads(item)))
+        with _reasons_kept():
+            return json.dumps(self._actor(json.loads(item)))
+
+
+@contextmanager
+def _reasons_kept() -> Iterator[None]:
+    """What is raised inside reaches the driver with what it was raised from."""
+    try:
+        yield
+    except Exception as error:
+        raise portable(error) from None

@@ -1,13 +1,22 @@
-"""A pool of processes on the cluster of `cluster.start_ray`, each with an object of its own that items are sent to."""
+"""A pool of processes on the cluster of `cluster.start_ray`, each with an object of its own that items are sent to.
+
+Ray Data gives an item that ends its process to one process after another without end, and starts processes that end while
+they start for ever. Both are counted here, and bounded.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput
+from components.runtime.failure import BadInput, WorkersFailed
+from components.runtime.files import fresh_folder, remove
+from components.runtime.tries import MAX_TRIES, Tries
+
+STARTS = "starts"
 
 
 class ItemActor(Protocol):
@@ -16,16 +25,27 @@ class ItemActor(Protocol):
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]: ...
 
 
+class ItemEndsProcesses(WorkersFailed):
+    """`item` ended the process it was in, MAX_TRIES times."""
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        super().__init__(f"{item} ended the process it was in {MAX_TRIES} times")
+        self.item = item
+
+
 def map_over_actors(
     items: Sequence[dict[str, Any]],
     actor_class: type[ItemActor],
     constructor_kwargs: Mapping[str, Any],
     num_actors: int,
+    tries: Path,
 ) -> Iterator[dict[str, Any]]:
     """Call an `actor_class(**constructor_kwargs)` with every item; yields the results as they are finished.
 
-    Items and results are JSON-able dicts; give them a key to restore the order by. Inside `start_ray`. BadInput where an actor
-    meets what a user can mend.
+    Items and results are JSON-able dicts; give them a key to restore the order by. tries: a folder that all processes see
+    and nothing else uses; it is emptied, and removed at the end. Inside `start_ray`. BadInput where an actor meets what a
+    user can mend, ItemEndsProcesses where an item ends one process after another, and WorkersFailed where the processes end
+    before they are ready.
     """
     import ray.data
     import torch
@@ -34,18 +54,38 @@ def map_over_actors(
         return
     num_actors = min(num_actors, len(items))
     num_gpus = torch.cuda.device_count() / num_actors if torch.cuda.is_available() else 0
-    lines = ray.data.from_items([{"json": json.dumps(item)} for item in items], override_num_blocks=len(items))
-    results = lines.map(
+    rows = [{"number": number, "json": json.dumps(item)} for number, item in enumerate(items)]
+    results = ray.data.from_items(rows, override_num_blocks=len(items)).map(
         cast(Any, JsonActor),  # Ray takes a class too, and its annotation does not say so
-        fn_constructor_kwargs={"actor_class": actor_class, "constructor_kwargs": dict(constructor_kwargs)},
+        fn_constructor_kwargs={
+            "actor_class": actor_class,
+            "constructor_kwargs": dict(constructor_kwargs),
+            "tries": Tries(fresh_folder(tries).absolute()),
+            # All of them may be starting at a time.
+            "max_starts": num_actors + MAX_TRIES - 1,
+        },
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
         num_gpus=min(1, num_gpus),
     )
-    for row in results.iter_rows():
-        if row["failed"]:
-            raise BadInput(row["failed"])
-        yield json.loads(row["json"])
+    try:
+        for row in results.iter_rows():
+            yield _result(row, items)
+    finally:
+        remove(tries)
+
+
+def _result(row: dict[str, Any], items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if row["given_up"]:
+        raise ItemEndsProcesses(items[row["number"]])
+    if row["never_ready"]:
+        raise WorkersFailed(
+            "one process after another ended while it started (a crash, or more memory than there is); free memory, or set "
+            "TRANSFUSION_NUM_ACTORS to fewer; finished work is kept, run again to go on"
+        )
+    if row["failed"]:
+        raise BadInput(row["failed"])
+    return json.loads(row["json"])
 
 
 class JsonActor:
@@ -54,20 +94,32 @@ class JsonActor:
     What the actor raises and a user can mend comes back as its sentence: Ray brings an exception without its cause.
     """
 
-    def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any]) -> None:
-        self.actor, self.failed = cast(ItemActor, None), ""
+    def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any], tries: Tries, max_starts: int) -> None:
+        self.actor, self.failed, self.never_ready, self.tries = cast(ItemActor, None), "", False, tries
         try:
+            if tries.begin(STARTS) > max_starts:
+                self.never_ready = True
+                return
             self.actor = actor_class(**constructor_kwargs)
         except Exception as error:
             self.failed = _sentence_or_raise(error)
+        tries.end(STARTS)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        if self.failed:
-            return {"json": "", "failed": self.failed}
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        answer = {"number": row["number"], "json": "", "failed": self.failed, "given_up": False}
+        answer["never_ready"] = self.never_ready
+        if self.failed or self.never_ready:
+            return answer
+        name = f"item-{row['number']}"
         try:
-            return {"json": json.dumps(self.actor(json.loads(row["json"]))), "failed": ""}
+            # Only what is begun counts: items that wait for a process which another one ends are not to blame.
+            if self.tries.begin(name) > MAX_TRIES:
+                return answer | {"given_up": True}
+            answer["json"] = json.dumps(self.actor(json.loads(row["json"])))
         except Exception as error:
-            return {"json": "", "failed": _sentence_or_raise(error)}
+            answer["failed"] = _sentence_or_raise(error)
+        self.tries.end(name)
+        return answer
 
 
 def _sentence_or_raise(error: Exception) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.failure import BadInput
+from components.runtime.leftovers import is_alive
 from components.runtime.ray_address import check_address, refusal
 
 if TYPE_CHECKING:
@@ -258,16 +259,6 @@ def _temporary_folder() -> Path:
     parent = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
     for left in parent.glob("trf-*"):
         owner = left.name.split("-")[1]
-        if owner.isdecimal() and not _is_alive(int(owner)):
+        if owner.isdecimal() and not is_alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"trf-{os.getpid()}-", dir=parent))
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

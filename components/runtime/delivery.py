@@ -126,7 +126,8 @@ class Delivery:
             other = [name for name in names if name.startswith(stem) and not name.startswith(f"{stem}{value['time_ms']}+")]
             if any(name.endswith(".webp") for name in other):  # the second of the two
                 return
-        with TemporaryDirectory() as folder:
+        # Beside the picture, so that what a kill leaves goes with the outbox.
+        with TemporaryDirectory(dir=self.files) as folder:
             for path in self._kept(value):
                 for file in _image_files(path.read_bytes(), Path(folder), f"{stem}{value['time_ms']}+{value['file']}"):
                     client.log_artifact(self.run_id, str(file), "images")

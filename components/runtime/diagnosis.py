@@ -16,6 +16,8 @@ from components.runtime.os_errors import sentence_of_connection, sentence_of_err
 # Where a library raises while it handles another exception, the other one is the reason. In code of ours it need not be.
 LIBRARIES = ("mlflow", "ray", "requests", "urllib3", "sqlalchemy", "botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec")
 LONGEST = 300
+# The field of an exception from another process that holds what it was raised from there.
+RAISED_FROM = "raised_from"
 
 
 class Rule(NamedTuple):
@@ -43,6 +45,13 @@ def first_line(error: object) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
+def reason_of(error: BaseException) -> BaseException | None:
+    """What `error` was raised from, as Python keeps it."""
+    if error.__cause__ is None and not error.__suppress_context__ and type(error).__module__.split(".")[0] in LIBRARIES:
+        return error.__context__
+    return error.__cause__
+
+
 def _links(error: BaseException) -> Iterator[BaseException]:
     """The error and what stands behind it, from the outside to the inside, each once."""
     waiting, seen = [error], set[int]()
@@ -59,15 +68,13 @@ def _links(error: BaseException) -> Iterator[BaseException]:
 
 def _behind(error: BaseException) -> Iterator[object]:
     # Ray keeps what a worker raised in fields of its own.
-    for name in ("cause", "controller_failure", "health_check_failure", "_base_exc"):
+    for name in ("cause", "controller_failure", "health_check_failure", "_base_exc", RAISED_FROM):
         yield getattr(error, name, None)
     failures = getattr(error, "worker_failures", None)
     yield from failures.values() if isinstance(failures, dict) else ()
     if isinstance(error, BaseExceptionGroup):
         yield from error.exceptions
-    yield error.__cause__
-    if not error.__suppress_context__ and type(error).__module__.split(".")[0] in LIBRARIES:
-        yield error.__context__
+    yield reason_of(error)
 
 
 def _fits(error: BaseException, rule: Rule) -> bool:

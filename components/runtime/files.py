@@ -18,16 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.failure import BadInput
+from components.runtime.leftovers import partial_of, remove_leftovers_of
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
+# What systems say where a file cannot have another name there.
+NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that is to stand at `path` whole or not at all: it is flushed to disk and renamed at the end."""
+    """Where to write a file that is to stand at `path` whole or not at all: it is flushed to disk and renamed at the end.
+
+    What a process that was killed while it wrote the file left of it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    remove_leftovers_of(path)
+    partial = partial_of(path)
     try:
         yield partial
     except BaseException:
@@ -197,6 +204,16 @@ def _swap(new: Path, target: Path, replaced: Path) -> None:
             replaced.replace(target)
         raise
     _sync(target.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name of the file `source`, or its copy: exFAT and some network mounts know no hard links, others count them."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
 
 
 def remove(path: Path) -> None:

@@ -6,15 +6,15 @@ therefore carries its traceback as a note.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from components.runtime.diagnosis import first_line
+from components.runtime.diagnosis import RAISED_FROM, first_line
 from components.runtime.failure import BadInput, GateRefused, WorkersFailed
+from components.runtime.portable import portable
 
 # When an exception was raised, in seconds since 1970: the first failure is the one that the others followed from.
 FAILED_AT = "failed_at"
@@ -42,7 +42,7 @@ class Failure(NamedTuple):
 
 
 class Traced:
-    """A worker's function whose exception reaches the driver whole: with its traceback, as a note, and as plain data."""
+    """A worker's function whose exception reaches the driver whole: with its traceback, as a note, and with its reasons."""
 
     def __init__(self, function: Callable[[dict[str, Any]], None]) -> None:
         self.function = function
@@ -51,7 +51,7 @@ class Traced:
         try:
             self.function(config)
         except BaseException as error:
-            raise _portable(error) from None
+            raise _with_traceback(error) from None
 
 
 def failure_of(error: Exception) -> Failure:
@@ -78,6 +78,9 @@ def _is_rays(error: BaseException) -> bool:
 
 def _lasts(error: BaseException) -> bool:
     """Whether it would happen again at once: what the user gave, the disk and the memory do not change by themselves."""
+    reason = error.__dict__.get(RAISED_FROM)
+    if reason is not None and _lasts(reason):
+        return True
     if isinstance(error, (BadInput, GateRefused, MemoryError)) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
@@ -86,13 +89,10 @@ def _lasts(error: BaseException) -> bool:
     return type(error).__name__ == "SafetensorError"
 
 
-def _portable(error: BaseException) -> BaseException:
-    """`error` with its traceback for a note; a RuntimeError in its place where it cannot be sent to another process."""
+def _with_traceback(error: BaseException) -> BaseException:
+    """`error`, ready to be sent, with its traceback for a note."""
     lines = "".join(traceback.format_exception(error))
-    try:
-        copy.deepcopy(error)  # which takes apart and puts together as sending does
-    except Exception:
-        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error = portable(error)
     error.add_note(f"In the worker:\n{lines}")
     error.__dict__[FAILED_AT] = time.time()
     return error

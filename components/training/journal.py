@@ -31,13 +31,11 @@ def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
         file.write(json.dumps({"step": step, "time_ms": int(time.time() * 1000), **values}) + "\n")
 
 
-def forget_after(journal: Path, step: int) -> int:
-    """Drop what stands of steps after `step`, which will be taken again; returns the last step that stood there."""
-    entries = read_journal(journal)
-    kept = [entry for entry in entries if entry["step"] <= step]
+def forget_after(journal: Path, step: int) -> None:
+    """Drop what stands of steps after `step`, which will be taken again."""
+    kept = [entry for entry in read_journal(journal) if entry["step"] <= step]
     if journal.exists():  # rewritten in any case: what is appended to a line that a kill cut short would be lost with it
         write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
-    return max((int(entry["step"]) for entry in entries), default=0)
 
 
 def read_journal(journal: Path) -> list[dict[str, float]]:

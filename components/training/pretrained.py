@@ -7,7 +7,6 @@ from pathlib import Path
 
 from components.runtime.diagnosis import first_line
 from components.runtime.failure import BadInput
-from components.training.given_files import pretrained_files
 from model.latents.autoencoder import Autoencoder
 
 # What the folder may hold: the kinds of diffusers that encode to normal latents or to codes.
@@ -16,7 +15,6 @@ KINDS = ("AutoencoderKL", "VQModel")
 
 def load_pretrained(folder: Path, side_px: int) -> Autoencoder:
     """A given autoencoder; BadInput where the folder holds none, or one that images of side_px do not fit."""
-    pretrained_files(folder)
     try:
         kind = json.loads((folder / "config.json").read_text())["_class_name"]
         autoencoder = Autoencoder.from_pretrained(folder) if kind in KINDS else None

@@ -167,15 +167,15 @@ def test_batches_hold_one_task_and_every_line_once(tmp_path: Path) -> None:
     assert sorted(line["line"] for item in items for line in item["lines"]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_times() -> None:
+def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_times(tmp_path: Path) -> None:
     lines = [RequestLine(n, str(n), "text", "a", "")._asdict() for n in range(1, 4)]
     (item,) = batches([RequestLine(**line) for line in lines], 3)
-    singles, result = after_death(item)
+    singles, result = after_death(item, requests_folder=tmp_path)
     assert result is None
     assert [single["lines"] for single in singles] == [[line] for line in lines]
     again, tries = singles[1], 1
     while True:
-        retried, result = after_death(again)
+        retried, result = after_death(again, requests_folder=tmp_path)
         if result:
             break
         (again,), tries = retried, tries + 1
@@ -184,6 +184,19 @@ def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_ti
     (record,) = result["answers"]
     assert (record["line"], record["id"]) == (2, "2")
     assert "ended the process that answered it 3 times" in record["error"]
+
+
+def test_a_request_given_up_is_not_tried_again_by_the_next_run_unless_its_picture_changed(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one that ends the process")
+    lines = [RequestLine(1, "1", "text", "a", ""), RequestLine(2, "2", "image_to_text", "", "a.png")]
+    for item in batches(lines, 8):
+        result, waiting = None, [item]
+        while result is None:
+            waiting, result = after_death(waiting[0], requests_folder=tmp_path)
+        append_journal(tmp_path / "j", result["answers"])
+    assert set(unchanged(read_journal(tmp_path / "j", tmp_path), lines, tmp_path)) == {1, 2}
+    (tmp_path / "a.png").write_bytes(b"another")
+    assert set(unchanged(read_journal(tmp_path / "j", tmp_path), lines, tmp_path)) == {1}
 
 
 def test_the_journal_survives_a_cut_at_every_byte(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 
+from export import to_tensorrt
 from export.build import build_tensorrt
 from export.bundle import STEP_GRAPH
 from export.engine_key import (
@@ -56,6 +59,19 @@ def folder(key: EngineKey, tmp_path: Path) -> Path:
     (tmp_path / PLAN).write_bytes(b"plan" * 100)
     write_sidecar(tmp_path, key, build_seconds=1.0)
     return tmp_path
+
+
+def test_what_a_killed_build_left_goes_with_the_next(key: EngineKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(to_tensorrt, "write_sidecar", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        to_tensorrt._publish(tmp_path / "engines/one", b"half", key, 1.0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [path.name.startswith(".building-") for path in (tmp_path / "engines").iterdir()] == [True]
+    to_tensorrt._publish(tmp_path / "engines/one", b"plan" * 100, key, 1.0)
+    assert [path.name for path in (tmp_path / "engines").iterdir()] == ["one"]
+    assert refusal(tmp_path / "engines/one", key) == ""
 
 
 def test_the_right_engine_is_not_refused(key: EngineKey, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +87,7 @@ def _join_parts(parts: Sequence[Path], out: Path, split: str, shard_bytes: int) 
         for number, group in enumerate(progress.over(groups)):
             path = shard_path(out, split, number)
             if len(parts[group]) == 1:
-                os.link(parts[group][0], path)
+                files.link_or_copy(parts[group][0], path)
             else:
                 write_shard(path, join([open_shard(part) for part in parts[group]]))
             records[str(path.relative_to(out))] = len(open_shard(path).document_at) - 1

@@ -1,4 +1,4 @@
-"""How are all documents encoded, by any number of workers, in any number of attempts? Part by part, kept when done.
+"""Documents encoded by any number of workers, in any number of attempts: part by part, each kept when it is done.
 
 A finished part is a shard with a note beside it, in a folder outside DVC's outs, named by the digest of everything the
 result depends on; the next attempt checks the note's sha256 and does only what is missing.
@@ -12,16 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.data.documents import SPLITS, document_parts, read_part
+from components.data.documents import SPLITS, document_names, document_parts, read_part
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.encode.variants import WHOLE
 from components.data.shards import FORMAT_VERSION, shard_path, write_shard
 from components.data.tokenizer import load_tokenizer
 from components.runtime import files
-from components.runtime.actors import map_over_actors
+from components.runtime.actors import ItemEndsProcesses, map_over_actors
 from components.runtime.cluster import device, num_map_actors, start_ray
-from components.runtime.failure import BadInput
+from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.progress import Progress
+from components.runtime.tries import MAX_TRIES
 from model.latents.autoencoder import Autoencoder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,7 +116,10 @@ def unfinished(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None:
-    """Make every shard that `work` lacks, by Ray actors, and say how far they are."""
+    """Make every shard that `work` lacks, by Ray actors, and say how far they are.
+
+    WorkersFailed where a part ends one worker after another; what is finished stays.
+    """
     items = plan(sources, work)
     if not items:
         raise BadInput(f"{sources.documents} holds no documents; run `dvc repro ingest`")
@@ -127,13 +131,28 @@ def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None
     documents, tokenizer, autoencoder = (folder.absolute() for folder in sources[:3])
     absolute = Sources(documents, tokenizer, autoencoder, sources.quarantine)
     with start_ray(), Progress("encode", unit="documents") as progress:
-        results = map_over_actors(todo, PartEncoder, {"sources": absolute, "settings": settings}, num_map_actors())
+        arguments = {"sources": absolute, "settings": settings}
+        results = map_over_actors(todo, PartEncoder, arguments, num_map_actors(), tries=work / "tries")
         num_documents = num_images = 0
-        for done, result in enumerate(results, start=1):
-            num_documents += result["num_documents"]
-            num_images += result["num_images"]
-            share = done / len(todo)
-            progress.at(num_documents, share=lambda share=share: share, note=f"{num_images} images")
+        try:
+            for done, result in enumerate(results, start=1):
+                num_documents += result["num_documents"]
+                num_images += result["num_images"]
+                share = done / len(todo)
+                progress.at(num_documents, share=lambda share=share: share, note=f"{num_images} images")
+        except ItemEndsProcesses as error:
+            raise WorkersFailed(_deadly(Path(error.item["part"]))) from None
+
+
+def _deadly(part: Path) -> str:
+    """The sentence about a part that ended one worker after another."""
+    names = document_names(part)
+    which = f"its {len(names)} documents, {names[0]} to {names[-1]}" if len(names) > 1 else f"its document {names[0]}"
+    return (
+        f"{part} ended the worker that encoded it {MAX_TRIES} times (a crash, or more memory than there is): {which}; free "
+        "memory, lower encode.batch_size, or run fewer workers (TRANSFUSION_NUM_ACTORS); where it ends them still, take the "
+        "document at fault out of its corpus; the finished parts are kept, run again to go on"
+    )
 
 
 def _is_finished(shard: Path) -> bool:

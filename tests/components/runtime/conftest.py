@@ -1,19 +1,27 @@
-"""A project's folder with an empty tracking store, copied: MLflow takes seconds to make the tables of one."""
+"""A cluster for the tests of a file, and a project's folder with an empty tracking store."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from components.runtime import cluster
 from components.runtime.tracking_store import client_of
+
+
+@pytest.fixture(scope="module")
+def ray_up() -> Iterator[None]:
+    with cluster.start_ray():
+        yield
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that is copied, for MLflow takes seconds to make its tables."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     client_of(f"sqlite:///{path}")
     return path

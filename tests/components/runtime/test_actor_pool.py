@@ -6,14 +6,13 @@ import ctypes
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.runtime import cluster
 from components.runtime.actor_pool import MAX_FAILED_STARTS, map_over_pool
+from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput
 
 ENDS = {
@@ -41,18 +40,17 @@ class Mortal:
             ENDS[item["key"]]()
         if item["key"] == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "images/1.png")
+        if item["key"] == "wrapped":
+            try:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), "images/2.png")
+            except OSError as error:
+                raise RuntimeError("the picture was not written") from error
         return {"key": item["key"], "process": os.getpid()}
 
 
 def again_or_never(item: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     tries = item.get("tries", 0) + 1
     return ([item | {"tries": tries}], None) if tries < NUM_TRIES else ([], {"key": item["key"], "given_up": tries})
-
-
-@pytest.fixture(scope="module")
-def ray_up() -> Iterator[None]:
-    with cluster.start_ray():
-        yield
 
 
 def test_items_that_end_their_process_are_given_up_and_the_others_answered_once(ray_up: None, tmp_path: Path) -> None:
@@ -72,6 +70,9 @@ def test_what_an_actor_raises_ends_the_work_as_it_was_raised(ray_up: None, tmp_p
     with pytest.raises(OSError, match="No space left") as raised:
         list(map_over_pool(items, Mortal, {"folder": str(tmp_path)}, 1, again_or_never))
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, "images/1.png")
+    with pytest.raises(RuntimeError, match="the picture was not written") as raised:
+        list(map_over_pool([{"key": "wrapped"}], Mortal, {"folder": str(tmp_path)}, 1, again_or_never))
+    assert "images/2.png" in (sentence_of(raised.value) or "")
     with pytest.raises(FileNotFoundError):
         list(map_over_pool(items, Mortal, {"folder": str(tmp_path / "none")}, 1, again_or_never))
     assert not list(map_over_pool([], Mortal, {"folder": str(tmp_path)}, 1, again_or_never))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from components.runtime import cluster
-from components.runtime.actors import map_over_actors
+from components.runtime.actors import ItemEndsProcesses, map_over_actors
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput
+from components.runtime.failure import BadInput, WorkersFailed
+from components.runtime.tries import MAX_TRIES
 
 
 class Doubler:
@@ -52,10 +53,26 @@ class Failing:
         return item
 
 
-@pytest.fixture(scope="module")
-def ray_up() -> Iterator[None]:
-    with cluster.start_ray():
-        yield
+class Mortal:
+    """Ends its process in the first so many tries of an item as the item says, or whenever it is built."""
+
+    def __init__(self, folder: str, ends_at_start: bool = False) -> None:
+        self.folder = Path(folder)
+        if ends_at_start:
+            note(self.folder / "starts")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        if note(self.folder / f"tried-{item['key']}") <= item["deaths"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"key": item["key"]}
+
+
+def note(path: Path) -> int:
+    """Count one more in a file that outlives the process."""
+    with path.open("ab") as file:
+        file.write(b"x")
+    return path.stat().st_size
 
 
 # A driver of its own joins the cluster that RAY_ADDRESS names and prints what a worker there sees of its environment.
@@ -69,26 +86,57 @@ with cluster.start_ray():
 """
 
 
-def test_every_item_comes_back_once(ray_up: None) -> None:
+def test_every_item_comes_back_once(ray_up: None, tmp_path: Path) -> None:
     items = [{"key": key} for key in range(7)]
-    found = sorted(map_over_actors(items, Doubler, {"offset": 1}, 2), key=lambda result: result["key"])
+    found = sorted(map_over_actors(items, Doubler, {"offset": 1}, 2, tmp_path / "t"), key=lambda result: result["key"])
     assert [result["value"] for result in found] == [1, 3, 5, 7, 9, 11, 13]
     assert found[0]["note"] == "even" and found[1]["others"] == [None, "odd"]
     assert os.getpid() not in {result["process"] for result in found}
-    assert list(map_over_actors([], Doubler, {"offset": 1}, 2)) == []
+    assert list(map_over_actors([], Doubler, {"offset": 1}, 2, tmp_path / "t")) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_items_whose_process_is_killed_now_and_then_come_back_once(ray_up: None, tmp_path: Path) -> None:
+    items = [{"key": key, "deaths": deaths} for key, deaths in enumerate([1, 0, MAX_TRIES - 1, 0, 1, 0])]
+    results = list(map_over_actors(items, Mortal, {"folder": str(tmp_path)}, 2, tmp_path / "t"))
+    assert sorted(result["key"] for result in results) == list(range(6))
+    tries = {item["key"]: (tmp_path / f"tried-{item['key']}").stat().st_size for item in items}
+    assert tries == {item["key"]: item["deaths"] + 1 for item in items}
+
+
+def test_an_item_that_ends_every_process_ends_the_work(ray_up: None, tmp_path: Path) -> None:
+    # By ninety deaths it would be answered: a test of what goes on without end would not end.
+    items = [{"key": key, "deaths": 90 * (key == 1)} for key in range(4)]
+    for _ in range(2):  # each run begins to count anew
+        with pytest.raises(ItemEndsProcesses) as raised:
+            list(map_over_actors(items, Mortal, {"folder": str(tmp_path)}, 2, tmp_path / "t"))
+        assert raised.value.item == items[1]
+        assert (tmp_path / "tried-1").stat().st_size == MAX_TRIES
+        (tmp_path / "tried-1").unlink()
+    assert not (tmp_path / "t").exists()
+
+
+def test_processes_that_end_while_they_start_end_the_work(ray_up: None, tmp_path: Path) -> None:
+    arguments = {"folder": str(tmp_path), "ends_at_start": True}
+    with pytest.raises(WorkersFailed, match=r"ended while it started.*TRANSFUSION_NUM_ACTORS"):
+        list(map_over_actors([{"key": 0, "deaths": 0}], Mortal, arguments, 1, tmp_path / "t"))
+    assert (tmp_path / "starts").stat().st_size == MAX_TRIES
+    assert not (tmp_path / "tried-0").exists()
 
 
 @pytest.mark.parametrize(("at", "path"), [("start", "/x/engine"), ("work", "/x/picture.png")])
-def test_a_full_disk_comes_back_as_a_sentence(ray_up: None, at: str, path: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_comes_back_as_a_sentence(
+    ray_up: None, at: str, path: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(BadInput, match=f"{path}: the disk is full"):
-        list(map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1))
+        list(map_over_actors([{"key": key} for key in range(4)], Failing, {"at": at}, 1, tmp_path / "t"))
     said = capfd.readouterr()
     assert not any(word in said.out + said.err for word in ("Traceback", "ERROR", "No space left"))
 
 
-def test_a_fault_in_an_actor_keeps_its_traceback(ray_up: None) -> None:
+def test_a_fault_in_an_actor_keeps_its_traceback(ray_up: None, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="KeyError: 'lost'") as caught:
-        list(map_over_actors([{"key": 0}], Failing, {"at": "fault"}, 1))
+        list(map_over_actors([{"key": 0}], Failing, {"at": "fault"}, 1, tmp_path / "t"))
     assert sentence_of(caught.value) is None
 
 

@@ -94,7 +94,7 @@ def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
         reached=lambda: 0,
     )
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["3", "3"]
-    assert len(list(map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2))) == 4
+    assert len(list(map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2, tmp_path / "tries"))) == 4
     programs = " ".join(listener.program for listener in watch.seen)
     assert all(name in programs for name in ("gcs_server", "raylet", "RayTrainWorker", "dashboard"))  # it sees what there is
     assert watch.open_to_others() == []

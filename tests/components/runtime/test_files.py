@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,9 @@ import pytest
 
 from components.runtime.failure import BadInput
 from components.runtime.files import (
+    NO_LINKS,
     digest,
+    link_or_copy,
     parse_manifest,
     publish,
     read_json,
@@ -109,6 +114,52 @@ def test_a_reader_of_a_part_checks_that_part_alone(tmp_path: Path) -> None:
     (tmp_path / "a/one.bin").unlink()
     with pytest.raises(BadInput, match=r"one\.bin is listed in the manifest but missing"):
         read_manifest(tmp_path, kind="made")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from components.runtime.files import written_whole
+with written_whole(Path(sys.argv[1])) as partial:
+    partial.write_bytes(b"half")
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
+    def write(how: str) -> int:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+        return subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a"), how], env=environment, check=False).returncode
+
+    of_a_living, of_another = tmp_path / f".a.{os.getpid()}.partial", tmp_path / f".b.a.{2**22 + 1}.partial"
+    of_a_living.touch()
+    of_another.touch()
+    assert [write("killed"), write("killed")] == [-signal.SIGKILL] * 2
+    assert len(list(tmp_path.iterdir())) == 3 and not (tmp_path / "a").exists()
+    assert write("ends") == 0
+    assert sorted(tmp_path.iterdir()) == sorted([of_a_living, of_another, tmp_path / "a"])
+
+
+@pytest.mark.parametrize("number", sorted(set(NO_LINKS)), ids=errno.errorcode.get)
+def test_where_a_file_cannot_have_two_names_it_is_copied(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "a").write_bytes(b"1234")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").stat().st_nlink == 2
+    monkeypatch.setattr(os, "link", refused)
+    link_or_copy(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_bytes() == b"1234" and (tmp_path / "c").stat().st_nlink == 1
+
+
+def test_a_link_that_fails_for_another_reason_fails(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    with pytest.raises(FileExistsError):
+        link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"2"
 
 
 def fail_half_way(path: Path) -> None:

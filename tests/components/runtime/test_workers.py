@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,9 @@ import pytest
 import torch
 
 from components.runtime import cluster
+from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.workers import join_workers, run_workers
-
-
-@pytest.fixture(scope="module")
-def ray_up() -> Iterator[None]:
-    with cluster.start_ray():
-        yield
 
 
 def run(function: Any, folder: Path, **options: Any) -> None:
@@ -82,6 +76,14 @@ def full(config: dict[str, Any]) -> None:
     Path("/dev/full").write_text("a checkpoint")
 
 
+def wrapped(config: dict[str, Any]) -> None:
+    note(config, "asked")
+    try:
+        Path("/dev/full").write_text("a checkpoint")
+    except OSError as error:
+        raise RuntimeError("the checkpoint was not written") from error
+
+
 class Unportable(Exception):
     """One that pickle cannot bring back."""
 
@@ -119,6 +121,13 @@ def test_bad_input_and_a_full_disk_end_the_run_at_once(ray_up: None, tmp_path: P
         run(full, tmp_path, num_workers=2)
     assert raised.value.errno == errno.ENOSPC
     assert (tmp_path / "lines.log").read_text() == "asked\n" * 2
+
+
+def test_what_an_exception_was_raised_from_arrives_with_it(ray_up: None, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the checkpoint was not written") as raised:
+        run(wrapped, tmp_path, num_workers=1)
+    assert "the disk is full" in (sentence_of(raised.value) or "")
+    assert (tmp_path / "lines.log").read_text() == "asked\n", "a full disk is not tried again"
 
 
 def test_a_fault_of_ours_shows_the_workers_traceback_once(ray_up: None, tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, document_name
+from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, document_name, read_part
+from components.data.encode import encoding
 from components.data.encode.assembly import Assembly, assemble
-from components.data.encode.encoding import PartEncoder, Sources, plan, unfinished, work_digest
+from components.data.encode.encoding import PartEncoder, Sources, encode_parts, plan, unfinished, work_digest
 from components.data.encode.latents import EncodedPart, EncodeSettings, encode_part
 from components.data.encode.packing import open_packing
 from components.data.encode.variants import Views, views_of
@@ -19,7 +24,9 @@ from components.data.ingest.images import decode_png, encode_png
 from components.data.loader import PackedRows
 from components.data.shards import check_shard, open_shard, shard_keys, shard_paths
 from components.data.tokenizer import load_tokenizer
-from components.runtime.failure import BadInput
+from components.runtime.cluster import start_ray
+from components.runtime.diagnosis import sentence_of
+from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.files import read_manifest, sha256
 from model.latents.autoencoder import Autoencoder, to_pixels
 
@@ -284,6 +291,53 @@ def everything(latents: Path) -> list[list]:
     batch = rows.batch(wanted, step=1, seed=1, patch_side=2, caption_dropout=0.5, image_first_time_limit=0.5)
     (images,) = batch.latents
     return [part.tolist() for part in (batch.input_ids, batch.kv_start, images.patches, images.sample_index)]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV], ids=errno.errorcode.get)
+def test_a_file_system_without_hard_links_gives_the_same_bytes(
+    encoded, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    linked = assembled(encoded, tmp_path, ASSEMBLY._replace(shard_bytes=1))
+    monkeypatch.setattr(os, "link", refused)
+    copied = assembled(encoded, tmp_path, ASSEMBLY._replace(shard_bytes=1))
+    assert read_manifest(copied, kind="latents") == read_manifest(linked, kind="latents")
+
+
+class DeadlyEncoder(PartEncoder):
+    """One whose decoder ends the process at a document of the second part, and that counts its tries."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        if any(document.key == "train-12" for document in read_part(Path(item["part"]))):
+            with Path(item["shard"]).with_suffix(".tried").open("ab") as tries:
+                tries.write(b"x")
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__call__(item)
+
+
+def test_a_document_that_ends_its_process_ends_the_work_and_a_second_run_goes_on(
+    encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "2")
+    items = plan(encoded.sources, tmp_path)
+    with start_ray():
+        with monkeypatch.context() as patch:
+            patch.setattr(encoding, "PartEncoder", DeadlyEncoder)
+            with pytest.raises(WorkersFailed) as raised:
+                encode_parts(encoded.sources, SETTINGS, tmp_path)
+        said = sentence_of(raised.value) or ""
+        assert f"{items[1]['part']} ended the worker that encoded it 3 times" in said and "\n" not in said
+        assert "its 9 documents, made/train-9 to made/train-17; " in said and "encode.batch_size" in said
+        assert Path(items[1]["shard"]).with_suffix(".tried").stat().st_size == 3
+        left = unfinished(items)
+        assert items[1] in left and len(left) < len(items)
+        encode_parts(encoded.sources, SETTINGS, tmp_path)
+    assert f"{len(items) - len(left)} of {len(items)} parts are there already" in capfd.readouterr().out
+    undisturbed = [sha256(Path(item["shard"])) for item in plan(encoded.sources, encoded.latents.parent / "work")]
+    assert [sha256(Path(item["shard"])) for item in items] == undisturbed
+    assert not (tmp_path / "tries").exists()
 
 
 def test_the_mixture_acts_on_the_training_split_alone_and_is_reported(encoded, tmp_path: Path) -> None:
