@@ -61,7 +61,7 @@ def map_over_actors(
             "actor_class": actor_class,
             "constructor_kwargs": dict(constructor_kwargs),
             "tries": Tries(fresh_folder(tries).absolute()),
-            # All of them may be starting at a time.
+            # Starts that have not ended: all processes may be at one, and MAX_TRIES - 1 may have ended in it.
             "max_starts": num_actors + MAX_TRIES - 1,
         },
         compute=ray.data.ActorPoolStrategy(size=num_actors),
@@ -119,6 +119,7 @@ class JsonActor:
         except Exception as error:
             answer["failed"] = _sentence_or_raise(error)
         self.tries.end(name)
+        self.tries.end(STARTS)  # the work gets on, whether or not there is room for another process
         return answer
 
 
