@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from components.runtime import cluster
-from components.runtime.actors import ItemEndsProcesses, map_over_actors
+from components.runtime.actors import map_over_actors
 from components.runtime.diagnosis import sentence_of
 from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.tries import MAX_TRIES
@@ -97,23 +97,14 @@ def test_every_item_comes_back_once(ray_up: None, tmp_path: Path) -> None:
 
 
 def test_items_whose_process_is_killed_now_and_then_come_back_once(ray_up: None, tmp_path: Path) -> None:
-    items = [{"key": key, "deaths": deaths} for key, deaths in enumerate([1, 0, MAX_TRIES - 1, 0, 1, 0])]
+    items = [{"key": key, "deaths": deaths} for key, deaths in enumerate([1, 0, MAX_TRIES - 1, 0])]
+    counted = tmp_path / "t" / "item-1"
+    counted.parent.mkdir()
+    counted.write_bytes(b"." * MAX_TRIES)  # by an earlier run
     results = list(map_over_actors(items, Mortal, {"folder": str(tmp_path)}, 2, tmp_path / "t"))
-    assert sorted(result["key"] for result in results) == list(range(6))
+    assert sorted(result["key"] for result in results) == list(range(4))
     tries = {item["key"]: (tmp_path / f"tried-{item['key']}").stat().st_size for item in items}
     assert tries == {item["key"]: item["deaths"] + 1 for item in items}
-
-
-def test_an_item_that_ends_every_process_ends_the_work(ray_up: None, tmp_path: Path) -> None:
-    # By ninety deaths it would be answered: a test of what goes on without end would not end.
-    items = [{"key": key, "deaths": 90 * (key == 1)} for key in range(4)]
-    for _ in range(2):  # each run begins to count anew
-        with pytest.raises(ItemEndsProcesses) as raised:
-            list(map_over_actors(items, Mortal, {"folder": str(tmp_path)}, 2, tmp_path / "t"))
-        assert raised.value.item == items[1]
-        assert (tmp_path / "tried-1").stat().st_size == MAX_TRIES
-        (tmp_path / "tried-1").unlink()
-    assert not (tmp_path / "t").exists()
 
 
 def test_processes_that_end_while_they_start_end_the_work(ray_up: None, tmp_path: Path) -> None:
