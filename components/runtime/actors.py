@@ -1,7 +1,6 @@
 """A pool of processes on the cluster of `cluster.start_ray`, each with an object of its own that items are sent to.
 
-Ray Data gives an item that ends its process to one process after another without end, and starts processes that end while
-they start for ever. Both are counted here, and bounded.
+Ray Data gives an item that ends its process to one process after another without end. Tries are counted here, and bounded.
 """
 
 from __future__ import annotations
@@ -95,21 +94,13 @@ class JsonActor:
     """
 
     def __init__(self, actor_class: type[ItemActor], constructor_kwargs: dict[str, Any], tries: Tries, max_starts: int) -> None:
-        self.actor, self.failed, self.never_ready, self.tries = cast(ItemActor, None), "", False, tries
-        try:
-            if tries.begin(STARTS) > max_starts:
-                self.never_ready = True
-                return
-            self.actor = actor_class(**constructor_kwargs)
-        except Exception as error:
-            self.failed = _sentence_or_raise(error)
-        tries.end(STARTS)
+        self.actor, self.failed, self.tries, self.max_starts = cast(ItemActor, None), "", tries, max_starts
+        self.make = lambda: actor_class(**constructor_kwargs)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        answer = {"number": row["number"], "json": "", "failed": self.failed, "given_up": False}
-        answer["never_ready"] = self.never_ready
-        if self.failed or self.never_ready:
-            return answer
+        answer = {"number": row["number"], "json": "", "failed": "", "given_up": False, "never_ready": not self._start()}
+        if self.failed or answer["never_ready"]:
+            return answer | {"failed": self.failed}
         name = f"item-{row['number']}"
         try:
             # Only what is begun counts: items that wait for a process which another one ends are not to blame.
@@ -121,6 +112,22 @@ class JsonActor:
         self.tries.end(name)
         self.tries.end(STARTS)  # the work gets on, whether or not there is room for another process
         return answer
+
+    def _start(self) -> bool:
+        """Build the actor, once; False where one process after another ended in that.
+
+        Not while Ray builds this object: a process that ends then is not replaced as one that ends in its work is.
+        """
+        if self.actor is not None or self.failed:
+            return True
+        try:
+            if self.tries.begin(STARTS) > self.max_starts:
+                return False
+            self.actor = self.make()
+        except Exception as error:
+            self.failed = _sentence_or_raise(error)
+        self.tries.end(STARTS)
+        return True
 
 
 def _sentence_or_raise(error: Exception) -> str:
