@@ -1,6 +1,6 @@
 """One tick's chunks, batched into forward passes: which rows share a pass, and the inputs of its step.
 
-An engine runs contiguous slots, every row padded to the longest chunk among them. So a tick's passes are runs of slots, and
+An engine runs contiguous slots, every row padded to the longest chunk among them. So a tick's passes are ranges of slots, and
 the cheapest way to cut is found exactly, one slot after the other: all rows share a pass, unless padding would cost more than a
 pass of its own, or does not fit.
 
@@ -30,15 +30,15 @@ WINDOW_STRIDE = 32
 
 
 def cheapest_passes(sizes: Mapping[int, int], ends: Sequence[int], max_length: int) -> list[range]:
-    """Runs of slots, each a pass, that together hold every slot of `sizes` once.
+    """Ranges of slots, each a pass, that together hold every slot of `sizes` once.
 
     sizes: positions that a slot feeds. ends: for every slot the first column that may be overwritten; also a slot that feeds
-    nothing writes there when it lies in a run. max_length: columns of a slot; each slot's own positions must fit.
+    nothing writes there when it lies in a pass. max_length: columns of a slot; each slot's own positions must fit.
     """
     slots = sorted(sizes)
     if len(set(sizes.values())) == 1 and slots[-1] - slots[0] + 1 == len(slots):
         return [range(slots[0], slots[-1] + 1)]
-    # The cheapest way to run the first slots: its cost, and where its last run begins.
+    # The cheapest way for the first slots: its cost, and where its last pass begins.
     cheapest: list[tuple[int, int]] = [(0, 0)]
     for stop, last in enumerate(slots, start=1):
         options: list[tuple[int, int]] = []
@@ -54,13 +54,13 @@ def cheapest_passes(sizes: Mapping[int, int], ends: Sequence[int], max_length: i
                 break
             options.append((cheapest[start][0] + PASS_COST + (last + 1 - first) * longest, start))
         cheapest.append(min(options))
-    runs: list[range] = []
+    passes: list[range] = []
     stop = len(slots)
     while stop:
         start = cheapest[stop][1]
-        runs.append(range(slots[start], slots[stop - 1] + 1))
+        passes.append(range(slots[start], slots[stop - 1] + 1))
         stop = start
-    return runs[::-1]
+    return passes[::-1]
 
 
 def step_inputs(config: ModelConfig, chunks: Sequence[Chunk | None], starts: Sequence[int], max_length: int) -> StepInputs:

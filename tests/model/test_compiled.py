@@ -1,4 +1,4 @@
-"""Does a compiled model compute what the plain one does, without compiling again for every batch?"""
+"""A compiled model computes what the plain one does, without compiling again for every batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the counted arithmetic what torch counts when the work is done?"""
+"""The counted arithmetic is what torch counts when the work is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the whole circle close? Four interleaved documents learnt by heart come back: the text exactly, the images nearly."""
+"""The whole circle closes: four interleaved documents learnt by heart come back, the text exactly, the images nearly."""
 
 from __future__ import annotations
 

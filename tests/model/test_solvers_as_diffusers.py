@@ -1,4 +1,4 @@
-"""Do solvers visit what diffusers' schedulers visit, from the same noise with the same network?
+"""Solvers visit what diffusers' schedulers visit, from the same noise with the same network.
 
 Its tables are float32. With ours in float64 in their place (test_schedules.py holds them against each other), its arithmetic
 can be compared to many digits, but where it casts samples to float32: DPMSolverMultistepScheduler and the flow schedulers.

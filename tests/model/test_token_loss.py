@@ -1,4 +1,4 @@
-"""Is the cross-entropy in pieces the whole one, in its values and its gradients, and do no more logits exist at once?"""
+"""The cross-entropy in pieces is the whole one, in values and gradients, and no more logits exist at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do sizes and losses mean what they say, is a model without images a plain Llama, and does its folder hold it completely?"""
+"""Sizes and losses mean what they say, a model without images is a plain Llama, and its folder holds it completely."""
 
 from __future__ import annotations
 

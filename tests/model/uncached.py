@@ -1,4 +1,4 @@
-"""What should generation give? The same without a cache: for every token and every evaluation of a solver one forward over
+"""What generation should give, without a cache: for every token and every evaluation of a solver one forward over
 the whole sequence, and for guidance one over the begin token and the latent alone.
 """
 

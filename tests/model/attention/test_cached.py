@@ -1,4 +1,4 @@
-"""Do the ways to attend to a cache agree with brute force, and leave the same behind, for rows in any phase?"""
+"""The ways to attend to a cache agree with brute force, and leave the same behind, for rows in any phase."""
 
 from __future__ import annotations
 

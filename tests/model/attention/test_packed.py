@@ -1,4 +1,4 @@
-"""Do the ways to attend agree with brute force, forward and backward, on packed rows of any layout?"""
+"""The ways to attend agree with brute force, forward and backward, on packed rows of any layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the interval say exactly what the paper's mask says, and does nothing leak past it?"""
+"""The interval says exactly what the paper's mask says, and nothing leaks past it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are draws pure functions of their keys, and noise, targets, losses and weights the papers' and diffusers'?"""
+"""Noise is a pure function of its keys; targets, losses and weights are the papers' and diffusers'."""
 
 from __future__ import annotations
 

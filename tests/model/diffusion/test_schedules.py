@@ -1,4 +1,4 @@
-"""Are the noise levels the paper's, diffusers' and the definitions'?"""
+"""The noise levels are the paper's, diffusers' and the definitions'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do solvers arrive where the exact solution does, with their order, each latent on its own?"""
+"""Solvers arrive where the exact solution does, with their order, each latent on its own."""
 
 from __future__ import annotations
 

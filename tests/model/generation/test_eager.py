@@ -1,4 +1,4 @@
-"""Do torch's ways of running a step agree, and does a cache keep what it holds while it grows?"""
+"""Torch's ways of running a step agree, and a cache keeps what it holds while it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is generation what whole uncached forwards would say: in every phase, for every neighbourhood, under guidance?"""
+"""Generation is what whole uncached forwards would say: in every phase, for every neighbourhood, under guidance."""
 
 from __future__ import annotations
 

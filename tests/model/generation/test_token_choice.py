@@ -1,4 +1,4 @@
-"""Are tokens chosen as the definitions of greedy, temperature, top-p and min-p say?"""
+"""Tokens are chosen as the definitions of greedy, temperature, top-p and min-p say."""
 
 from __future__ import annotations
 

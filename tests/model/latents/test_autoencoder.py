@@ -1,4 +1,4 @@
-"""Are latents normalised by whichever convention the folder follows, and is a saved autoencoder the same one?"""
+"""Latents are normalised by whichever convention the folder follows, and a saved autoencoder is the same one."""
 
 from __future__ import annotations
 

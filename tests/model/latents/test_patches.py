@@ -1,4 +1,4 @@
-"""Is every number of a latent where `cut` promises it, back in its place after `join`, and read by the linear codec alone?"""
+"""Every number of a latent is where `patchify` promises it and `unpatchify` returns it; linear layers read each patch alone."""
 
 from __future__ import annotations
 

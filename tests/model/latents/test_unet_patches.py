@@ -1,4 +1,4 @@
-"""Does the U-Net codec read each latent whole and alone, whatever its axes, and can it learn?"""
+"""The U-Net reads each latent whole and alone, whatever its axes, and can learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the nearest code found, do both distances move what they should, and do unused codes come back?"""
+"""The nearest code is found, both distances move what they should, and unused codes come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does attention in products agree with brute force, in float32 closely and in bfloat16 as well as torch's own kernel?"""
+"""Math attention agrees with brute force, in float32 closely and in bfloat16 as well as torch's own kernel."""
 
 from __future__ import annotations
 
