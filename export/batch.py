@@ -12,8 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from core.errors import BadPrompt
 from export.config import InferConfig
-from export.failure import BadPrompt
 from export.journal import SEEN
 from export.picture_files import fingerprint, read_picture
 from export.predictions import IMAGES

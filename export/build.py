@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.errors import GateRefused
+from core.images import Preparation
 from export.bundle import (
     AUTOENCODER,
     CARD,
@@ -24,7 +26,6 @@ from export.bundle import (
 from export.config import ExportConfig
 from export.end_to_end import end_to_end, story_length, worst
 from export.engine_onnxruntime import OnnxRuntimeEngine
-from export.failure import ExportRefused
 from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
 from export.model_card import model_card, numbers
 from export.parity import image_examples, image_parity, largest_error, step_parity
@@ -49,14 +50,14 @@ class Sources(NamedTuple):
 
 
 def build_bundle(
-    sources: Sources, folder: Path, config: ExportConfig, *, image_side_px: int, metrics: Mapping[str, Any]
+    sources: Sources, folder: Path, config: ExportConfig, *, preparation: Preparation, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fill the empty `folder`, all but the manifest; returns what `measure` does. metrics: of the evaluation."""
     model, autoencoder = (
         load_weights(Transfusion.from_pretrained, sources.model),
         load_weights(Autoencoder.from_pretrained, sources.autoencoder),
     )
-    generation = generation_config(model.config, autoencoder, image_side_px, config.opset)
+    generation = generation_config(model.config, autoencoder, preparation, config.opset)
     _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)
     write_generation_config(folder, generation)
@@ -68,22 +69,25 @@ def build_bundle(
     return parity
 
 
-def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_px: int, opset: int) -> GenerationConfig:
-    """The sizes that generation needs; raises ExportRefused where the parts do not fit each other."""
+def generation_config(config: ModelConfig, autoencoder: Autoencoder, preparation: Preparation, opset: int) -> GenerationConfig:
+    """The sizes that generation needs; raises GateRefused where the parts do not fit each other."""
     if not config.modalities or len(config.image.patch_size) != 2:
         names = ", ".join(modality.name for modality in config.modalities) or "none"
-        raise ExportRefused(f"a bundle wants images as the model's first modality, patches of two axes; it has: {names}")
+        raise GateRefused(f"a bundle wants images as the model's first modality, patches of two axes; it has: {names}")
     scale, image = autoencoder.pixels_per_latent, config.image
     if autoencoder.latent_channels != image.channels:
-        raise ExportRefused(
+        raise GateRefused(
             f"the autoencoder has {autoencoder.latent_channels} latent channels and the model was trained on"
             f" {image.channels}; train the model on latents of this autoencoder"
         )
     height_px, width_px = (scale * side for side in image.patch_size)
+    image_side_px = preparation.side_px
     if image_side_px % height_px or image_side_px % width_px:
-        raise ExportRefused(f"images of {image_side_px} px do not cut into patches of {height_px} x {width_px} px")
+        raise GateRefused(f"images of {image_side_px} px do not cut into patches of {height_px} x {width_px} px")
     generation = GenerationConfig(
         image_side_px=image_side_px,
+        image_background=preparation.background,
+        image_animated=preparation.animated,
         latent_side=image_side_px // scale,
         latent_channels=image.channels,
         max_length=config.max_position_embeddings,
@@ -91,7 +95,7 @@ def generation_config(config: ModelConfig, autoencoder: Autoencoder, image_side_
     )
     needed = story_length(config, generation.num_patches(image))
     if needed > config.max_position_embeddings:
-        raise ExportRefused(
+        raise GateRefused(
             f"an image with a short prompt takes {needed} positions, the model holds {config.max_position_embeddings}"
         )
     return generation
@@ -159,14 +163,14 @@ def problems(parity: dict[str, Any]) -> list[str]:
 
 
 def build_tensorrt(bundle: Bundle, config: ExportConfig, engines: Path) -> TensorrtReport:
-    """The engine for this machine; "auto" reports what stood against it, "required" raises ExportRefused."""
+    """The engine for this machine; "auto" reports what stood against it, "required" raises GateRefused."""
     if config.tensorrt == "off":
         return TensorrtReport(False, "not built: export.tensorrt is off")
     num_patches = bundle.generation.num_patches(bundle.config.image)
     try:
         result = build_step_engine(bundle.folder / STEP_GRAPH, bundle.config, num_patches, engines)
-    except ExportRefused as error:
+    except GateRefused as error:
         result = TensorrtReport(False, f"not built: {error}")
     if config.tensorrt == "required" and not result.built:
-        raise ExportRefused(f"export.tensorrt is required, and the engine was {result.why}")
+        raise GateRefused(f"export.tensorrt is required, and the engine was {result.why}")
     return result

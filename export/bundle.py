@@ -3,7 +3,7 @@
 config.json, model.safetensors    the transformer, as Hugging Face lays models out
 autoencoder/                      the image autoencoder, a diffusers folder
 tokenizer.json                    byte-level BPE
-generation_config.json            sizes that generation needs
+generation_config.json            sizes that generation needs, and how pictures are prepared
 step.onnx (+ .data)               one generation step on a slot cache
 vae_encoder.onnx, vae_decoder.onnx
 README.md                         the model card
@@ -15,13 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from export.failure import ExportRefused
-from export.graph_files import check_graph
-from export.manifest import AGAIN, MANIFEST, read_bytes, read_manifest
+from core.errors import BadInput
+from core.images import OWN_RULES, ImageRules
+from core.manifest import MANIFEST, read_manifest
+from export.graph_files import AGAIN, check_graph
 from model.config import Modality, ModelConfig
 
 KIND = "bundle"
@@ -39,18 +40,34 @@ REQUIRED = (
 )
 
 
+# Fields of GenerationConfig that are words; the others are sizes.
+CHOICES = {"image_background": ("black", "white"), "image_animated": ("first_frame", "refuse")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """image_side_px: of the square images the model was trained on. latent_side: the same in latent pixels.
-
-    latent_channels: numbers of one latent pixel. max_length: columns of a cache slot. opset: of the ONNX graphs.
-    """
+    """Sizes that generation needs, and how the pictures of the corpus were prepared."""
 
     image_side_px: int
+    """Of the square images the model was trained on."""
+    image_background: Literal["black", "white"]
+    """What shows through transparency."""
+    image_animated: Literal["first_frame", "refuse"]
+    """Of several frames the first is taken, or the file is refused."""
     latent_side: int
+    """Side of an image in latent pixels."""
     latent_channels: int
+    """Numbers of one latent pixel."""
     max_length: int
+    """Columns of a cache slot."""
     opset: int
+    """Of the ONNX graphs."""
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """For the picture of a request: prepared as the corpus's were, of any shape that can be decoded."""
+        own = {"background": self.image_background, "animated": self.image_animated}
+        return replace(OWN_RULES, max_aspect_ratio=math.inf, **own)
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -77,23 +94,24 @@ def write_generation_config(folder: Path, generation: GenerationConfig) -> None:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Check and open a bundle; raises ExportRefused where a file is missing, changed, outside the folder or of an old form."""
+    """Check and open a bundle; raises BadInput where a file is missing, changed, outside the folder or of an old form."""
     manifest = verify(folder)
     for graph in (STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH):
         check_graph(folder / graph, manifest["files"])
+    described = _read(folder / "config.json")
     try:
-        config = ModelConfig.from_dict(_read(folder / "config.json"))
+        config = ModelConfig.from_dict(described)
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ExportRefused(f"{folder / 'config.json'}: {error}; {AGAIN}") from None
+        raise BadInput(f"{folder / 'config.json'}: {error}; {AGAIN}") from None
     return Bundle(folder, config, _generation(folder), manifest)
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of `folder`, after the bytes of every listed file were compared with it."""
-    manifest = read_manifest(folder, kind=KIND)
+    manifest = read_manifest(folder, kind=KIND, links=False, remedy=AGAIN)
     for needed in REQUIRED:
         if needed not in manifest["files"]:
-            raise ExportRefused(f"{folder / MANIFEST} does not list {needed}; {AGAIN}")
+            raise BadInput(f"{folder / MANIFEST} does not list {needed}; {AGAIN}")
     return manifest
 
 
@@ -105,18 +123,22 @@ def bundle_digest(manifest: dict[str, Any]) -> str:
 
 def _generation(folder: Path) -> GenerationConfig:
     path = folder / GENERATION
-    try:
-        generation = GenerationConfig(**_read(path))
-    except TypeError as error:
-        raise ExportRefused(f"{path}: {error}; {AGAIN}") from None
-    for name, value in asdict(generation).items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ExportRefused(f"{path}: {name}: {value!r} must be a whole number of at least 1; {AGAIN}")
-    return generation
+    values, names = _read(path), {field.name for field in fields(GenerationConfig)}
+    if not isinstance(values, dict) or set(values) != names:
+        # Bundles of before do not say how pictures are prepared, and what they do not say is not guessed.
+        wrong = ", ".join(sorted(names ^ set(values))) if isinstance(values, dict) else "an object"
+        raise BadInput(f"{path} lacks, or has too many: {wrong}; {AGAIN}")
+    for name, value in values.items():
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                raise BadInput(f"{path}: {name}: {value!r} must be one of {', '.join(CHOICES[name])}; {AGAIN}")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BadInput(f"{path}: {name}: {value!r} must be a whole number of at least 1; {AGAIN}")
+    return GenerationConfig(**values)
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        raise ExportRefused(f"{path} is not JSON; {AGAIN}") from None
+        raise BadInput(f"{path} is not JSON; {AGAIN}") from None

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from core.files import sha256
 from export.graph_names import STEP_DIMS, cache_names
-from export.manifest import sha256
 from model.config import ModelConfig
 
 PLAN, SIDECAR = "step.plan", "engine.json"

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.errors import BadInput
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, Bundle
-from export.failure import ExportRefused
+from export.graph_files import AGAIN
 from export.graph_names import STEP_INPUTS, STEP_OUTPUTS, cache_names
-from export.manifest import AGAIN
 from export.step_tensors import StepTensors
 from model.config import ModelConfig
 from model.step import StepInputs, StepOutput
@@ -27,7 +27,7 @@ _NUMPY_TYPES = {torch.float32: np.float32, torch.int64: np.int64}
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession of `path` on the best device that really answers; raises ExportRefused."""
+    """An onnxruntime.InferenceSession of `path` on the best device that really answers; raises BadInput."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -40,14 +40,14 @@ def open_session(path: Path) -> Any:
     except Exception as error:
         # Its exceptions share no base but this one. The first line says what; the rest is its source code.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportRefused(f"{path} is no graph that ONNX Runtime can run ({reason}); {AGAIN}") from None
+        raise BadInput(f"{path} is no graph that ONNX Runtime can run ({reason}); {AGAIN}") from None
 
 
 def check_interface(path: Path, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Raise ExportRefused where a graph takes or gives other tensors than those of the same name; their order is free."""
+    """Raise BadInput where a graph takes or gives other tensors than those of the same name; their order is free."""
     found = [{item.name for item in items} for items in (session.get_inputs(), session.get_outputs())]
     if found != [set(inputs), set(outputs)]:
-        raise ExportRefused(f"{path} does not take and give what a bundle of this configuration does; {AGAIN}")
+        raise BadInput(f"{path} does not take and give what a bundle of this configuration does; {AGAIN}")
 
 
 def wanted_providers() -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.errors import BadInput
 from export.bundle import STEP_GRAPH, Bundle
 from export.engine_key import (
     FLAGS,
@@ -20,25 +21,24 @@ from export.engine_key import (
     refusal,
     step_profiles,
 )
-from export.failure import ExportRefused
 from export.step_tensors import StepCall, StepTensors
 from model.config import ModelConfig
 from model.step import StepInputs, StepOutput
 
 
 def open_tensorrt_engine(bundle: Bundle, engines: Path | None) -> TensorrtEngine:
-    """The engine built on this machine for the bundle's step graph; raises ExportRefused where there is none."""
+    """The engine built on this machine for the bundle's step graph; raises BadInput where there is none."""
     trt, missing = find_tensorrt()
     if trt is None:
-        raise ExportRefused(f"TensorRT cannot run: {missing}")
+        raise BadInput(f"TensorRT cannot run: {missing}")
     if engines is None:
-        raise ExportRefused("TensorRT cannot run: no folder of engines was given")
+        raise BadInput("TensorRT cannot run: no folder of engines was given")
     num_patches = bundle.generation.num_patches(bundle.config.image)
     profiles = step_profiles(bundle.config, num_patches, MAX_ROWS)
     key = current_key(trt, bundle.folder / STEP_GRAPH, FLAGS, profiles)
     folder = engines / key.digest[:16]
     if reason := refusal(folder, key):
-        raise ExportRefused(reason)
+        raise BadInput(reason)
     return TensorrtEngine(trt, folder / PLAN, bundle.config, profiles)
 
 
@@ -53,7 +53,7 @@ class TensorrtEngine:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise ExportRefused(f"TensorRT does not take {plan}; delete its folder and run the export stage again")
+            raise BadInput(f"TensorRT does not take {plan}; delete its folder and run the export stage again")
         self._stream = torch.cuda.Stream(self.device)
         self._contexts = [self._new_context(index) for index in range(len(profiles))]
         self._tensors = StepTensors(config, self.device)
@@ -71,7 +71,7 @@ class TensorrtEngine:
     def _new_context(self, profile: int) -> Any:
         context = self._engine.create_execution_context()
         if not context.set_optimization_profile_async(profile, self._stream.cuda_stream):
-            raise ExportRefused(f"the TensorRT engine has no profile {profile}; run the export stage again")
+            raise BadInput(f"the TensorRT engine has no profile {profile}; run the export stage again")
         return context
 
     def _execute(self, context: Any, call: StepCall) -> None:

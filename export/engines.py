@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from core.errors import BadInput
 from export.bundle import Bundle
-from export.failure import ExportRefused
 from export.weights import load_weights
 from model.generation.eager import TorchEngine
 from model.step import Engine
@@ -24,7 +24,7 @@ class OpenedEngine(NamedTuple):
 
 
 def open_engine(bundle: Bundle, wanted: str, *, engines: Path | None = None) -> OpenedEngine:
-    """wanted: "auto", or a name; raises ExportRefused where a named one cannot be opened. engines: folder of plans."""
+    """wanted: "auto", or a name; raises BadInput where a named one cannot be opened. engines: folder of plans."""
     openers: dict[str, Callable[[], Engine]] = {
         "tensorrt": lambda: _open_tensorrt(bundle, engines),
         "onnxruntime": lambda: _open_onnxruntime(bundle),
@@ -32,15 +32,15 @@ def open_engine(bundle: Bundle, wanted: str, *, engines: Path | None = None) -> 
     }
     if wanted != "auto":
         if wanted not in openers:
-            raise ExportRefused(f"engine {wanted!r} is not one of auto, {', '.join(openers)}")
+            raise BadInput(f"engine {wanted!r} is not one of auto, {', '.join(openers)}")
         return OpenedEngine(openers[wanted](), wanted, ())
     passed_over: list[str] = []
     for name in AUTO_ORDER:
         try:
             return OpenedEngine(openers[name](), name, tuple(passed_over))
-        except ExportRefused as error:
+        except BadInput as error:
             passed_over.append(f"{name}: {error}")
-    raise ExportRefused(f"no engine runs {bundle.folder} here: {'; '.join(passed_over)}")
+    raise BadInput(f"no engine runs {bundle.folder} here: {'; '.join(passed_over)}")
 
 
 def _open_tensorrt(bundle: Bundle, engines: Path | None) -> Engine:
@@ -55,7 +55,7 @@ def _open_onnxruntime(bundle: Bundle) -> Engine:
     try:
         return open_onnxruntime_engine(bundle)
     except ImportError as error:
-        raise ExportRefused(f"onnxruntime does not import here ({error})") from None
+        raise BadInput(f"onnxruntime does not import here ({error})") from None
 
 
 def _open_torch(bundle: Bundle) -> Engine:

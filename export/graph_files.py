@@ -9,30 +9,31 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.failure import ExportRefused
-from export.manifest import AGAIN, read_bytes
+from core.errors import BadInput
 
 if TYPE_CHECKING:
     import onnx
 
+AGAIN = "export the bundle again"
 # What an external tensor may say of its file. onnx would set any other key as an attribute of an object of its own.
 _KEYS = {"location", "offset", "length", "checksum"}
 
 
 def check_graph(path: Path, listed: Collection[str]) -> None:
-    """Raise ExportRefused where the ONNX file at `path` is damaged, or needs anything but the files `listed` beside it."""
+    """Raise BadInput where the ONNX file at `path` is damaged, or needs anything but the files `listed` beside it."""
     import onnx
 
-    content = read_bytes(path)
     try:
-        model = onnx.load_model_from_string(content)
+        model = onnx.load_model_from_string(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; {AGAIN}") from None
     except Exception:
         # protobuf raises an exception of its own, of a class that depends on its implementation.
-        raise ExportRefused(f"{path} is not an ONNX graph; {AGAIN}") from None
+        raise BadInput(f"{path} is not an ONNX graph; {AGAIN}") from None
     functions = {function.domain for function in model.functions}
     for node in _nodes(model):
         if node.domain not in ("", "ai.onnx") and node.domain not in functions:
-            raise ExportRefused(f"{path} holds the operator {node.domain}.{node.op_type}, which is not ONNX's own; {AGAIN}")
+            raise BadInput(f"{path} holds the operator {node.domain}.{node.op_type}, which is not ONNX's own; {AGAIN}")
     for tensor in _tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor, listed)
@@ -43,19 +44,19 @@ def _check_external(path: Path, tensor: onnx.TensorProto, listed: Collection[str
     location = said.get("location", "")
     where = f"{path}: tensor {tensor.name!r}"
     if set(said) - _KEYS or len(said) != len(tensor.external_data):
-        raise ExportRefused(f"{where} describes its file by {[entry.key for entry in tensor.external_data]}; {AGAIN}")
+        raise BadInput(f"{where} describes its file by {[entry.key for entry in tensor.external_data]}; {AGAIN}")
     if location not in listed or "/" in location:
-        raise ExportRefused(f"{where} names the file {location!r}, which is not one of the bundle's; {AGAIN}")
+        raise BadInput(f"{where} names the file {location!r}, which is not one of the bundle's; {AGAIN}")
     file = path.with_name(location)
     if file.is_symlink() or file.stat().st_nlink > 1:
         # Where it is changed through its other name, nobody looks at its digest again.
-        raise ExportRefused(f"{file} is a link; put a copy of the file there (DVC: `dvc config cache.type copy`), or {AGAIN}")
+        raise BadInput(f"{file} is a link; put a copy of the file there (DVC: `dvc config cache.type copy`), or {AGAIN}")
     try:
         start, length = int(said.get("offset", 0)), int(said.get("length", 0))
     except ValueError:
         start = length = -1
     if start < 0 or length < 0 or start + length > file.stat().st_size:
-        raise ExportRefused(f"{where} lies outside {file.name}, which has {file.stat().st_size} bytes; {AGAIN}")
+        raise BadInput(f"{where} lies outside {file.name}, which has {file.stat().st_size} bytes; {AGAIN}")
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

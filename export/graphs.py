@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.errors import GateRefused
 from export.cache_write import scatter_cache, write_cache
-from export.failure import ExportRefused
 from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, STEP_OUTPUTS, cache_names
 from model.config import ModelConfig
 from model.experts import selected, shared
@@ -54,11 +54,11 @@ class GraphSpec(NamedTuple):
 
 
 def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
-    """The step graph of `model`, with slots of all its positions; raises ExportRefused for a U-Net."""
+    """The step graph of `model`, with slots of all its positions; raises GateRefused for a U-Net."""
     config = model.config
     unets = [modality.name for modality in config.modalities if modality.patch_layers == "unet"]
     if unets:
-        raise ExportRefused(
+        raise GateRefused(
             f"the U-Net of {', '.join(unets)} cannot be exported yet, because its work depends on the latents' sizes;"
             " train with linear patch layers, or run the model in torch"
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.files import read_json_lines
 from export.picture_files import fingerprint
 from export.requests import RequestLine
 
@@ -22,12 +23,8 @@ def read_journal(journal: Path, folder: Path) -> dict[int, Record]:
     folder: where generated_image paths start.
     """
     records: dict[int, Record] = {}
-    for text in journal.read_bytes().split(b"\n") if journal.is_file() else ():
-        try:
-            record = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("line"), int) and _has_picture(record, folder):
+    for record in read_json_lines(journal):
+        if isinstance(record.get("line"), int) and _has_picture(record, folder):
             records[record["line"]] = record
     return records
 

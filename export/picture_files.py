@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from export.failure import BadPrompt
+from core.errors import BadPrompt
 from export.text import shown
 
 MAX_IMAGE_BYTES = 64 * 2**20

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.errors import BadPrompt
 from export.contact_sheet import Cell, contact_sheet
-from export.failure import BadPrompt
 from export.journal import Record
 from export.picture_files import read_picture
 from export.requests import BadLine, ReadRequests, RequestLine

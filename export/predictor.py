@@ -5,7 +5,6 @@ Needs the packages `model` and `export`, a tokenizer library and one engine's li
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from core.errors import BadPrompt
+from core.images import ImageError
+from core.random import seed_of_name
+from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER, Bundle, open_bundle
 from export.config import check_options
 from export.engine_onnxruntime import AutoencoderGraphs
 from export.engines import OpenedEngine, open_engine
-from export.failure import BadPrompt, reason
+from export.graph_files import AGAIN
 from export.picture_files import check_size
 from export.pictures import read_pixels, write_pngs
 from export.requests import check_parts
-from export.text import TextCodec, check_text
+from export.text import check_text
 from model.generation.requests import (
     Completion,
     Request,
@@ -34,6 +37,7 @@ from model.generation.requests import (
 )
 from model.generation.sampling import generate
 
+MAX_REASON_CHARACTERS = 300
 NOT_FINITE = "the picture came out as numbers that are not finite; take a smaller guidance_scale"
 
 
@@ -78,12 +82,12 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, opened: OpenedEngine) -> None:
         self.bundle, self.opened = bundle, opened
-        self.text = TextCodec(bundle.folder / TOKENIZER)
+        self.tokenizer = read_tokenizer(bundle.folder / TOKENIZER, AGAIN)
         self.autoencoder = AutoencoderGraphs(bundle)
 
     @staticmethod
     def open(folder: Path, *, engine: str = "auto", engines: Path | None = None) -> Predictor:
-        """Check every byte of the bundle and open an engine for it; raises ExportRefused where it cannot."""
+        """Check every byte of the bundle and open an engine for it; raises BadInput where it cannot."""
         bundle = open_bundle(folder)
         return Predictor(bundle, open_engine(bundle, engine, engines=engines))
 
@@ -102,7 +106,7 @@ class Predictor:
                 member = _Member(index, prompt.id, self.request(prompt, options))
                 members.setdefault(prompt.task, []).append(member)
             except BaseException as error:
-                answers[index] = Answer(prompt.id, error=reason(error))
+                answers[index] = Answer(prompt.id, error=_reason(error))
         # Tasks apart: beside a picture in progress every row of text is padded to the picture's length.
         for task in sorted(members):
             answers |= self._generated(members[task], options)
@@ -111,7 +115,8 @@ class Predictor:
     def request(self, prompt: Prompt, options: PredictOptions) -> Request:
         """What the generation loop is asked; raises BadPrompt."""
         _check(prompt)
-        config, seed = self.bundle.config, request_seed(options.seed, prompt.id)
+        # A seed of the request's own: its answer depends on neither its place in the file nor its neighbours.
+        config, seed = self.bundle.config, seed_of_name(options.seed, prompt.id)
         if prompt.task == "text_to_image":
             image_shape = self.bundle.generation.image_shape
             request = image_request(config, self._ids(prompt), seed=seed, image_shape=image_shape)
@@ -129,12 +134,12 @@ class Predictor:
 
     def _ids(self, prompt: Prompt) -> list[int]:
         size, held = len(prompt.prompt.encode()), self.opened.engine.max_length
-        if size > held * self.text.longest_token_bytes:
+        if size > held * self.tokenizer.longest_token_bytes:
             # Known without its tokens, which take seconds to find in a megabyte without a space.
             raise BadPrompt(
                 f"prompt has {size} bytes, more than the {held} positions of the model can hold; shorten the prompt"
             )
-        ids = self.text.encode(prompt.prompt).tolist()
+        ids = self.tokenizer.encode(prompt.prompt)
         if not ids:
             raise BadPrompt("prompt is empty")
         return ids
@@ -144,7 +149,8 @@ class Predictor:
         if not prompt.image:
             raise BadPrompt("image is missing or cannot be read")
         check_size(prompt.image)
-        return self.autoencoder.encode(read_pixels(prompt.image, self.bundle.generation.image_side_px))[0]
+        generation = self.bundle.generation
+        return self.autoencoder.encode(read_pixels(prompt.image, generation.image_side_px, generation.image_rules))[0]
 
     def _generated(self, members: Sequence[_Member], options: PredictOptions) -> dict[int, Answer]:
         """The answers by the prompts' places. Where one of several fails all of them, halves are tried, down to that one."""
@@ -155,9 +161,9 @@ class Predictor:
             answers = self._answers([member.id for member in members], completions)
         except BaseException as error:
             if len(members) == 1:
-                return {members[0].place: Answer(members[0].id, error=reason(error))}
+                return {members[0].place: Answer(members[0].id, error=_reason(error))}
             # Says whether to go on before anything is tried again.
-            reason(error)
+            _reason(error)
             middle = len(members) // 2
             return self._generated(members[:middle], options) | self._generated(members[middle:], options)
         return {member.place: answer for member, answer in zip(members, answers, strict=True)}
@@ -171,7 +177,8 @@ class Predictor:
                 file = next(files)
                 answers.append(Answer(id, image_png=file, error="" if file else NOT_FINITE))
             else:
-                answers.append(Answer(id, text=self.text.decode(completion.text), num_tokens=len(completion.text)))
+                text = self.tokenizer.decode(completion.text.tolist())
+                answers.append(Answer(id, text=text, num_tokens=len(completion.text)))
         return answers
 
     def _files(self, images: Sequence[Tensor]) -> list[bytes]:
@@ -204,6 +211,15 @@ def _check(prompt: Prompt) -> None:
         raise BadPrompt("id is missing; give every request its own")
 
 
-def request_seed(seed: int, id: str) -> int:
-    """A seed of the request's own, so that its answer depends on neither its place in the file nor its neighbours."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{id}".encode()).digest()[:7], "big")
+def _reason(error: BaseException) -> str:
+    """Why a request has no answer, in one sentence. An error that asks the process to end is raised again."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        raise error
+    if isinstance(error, BadPrompt | ImageError):
+        return str(error)
+    # The accelerator's is a class of torch's own.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "the answer needs more memory than there is; take a smaller batch_size or a shorter prompt"
+    # The tokenizer's panics derive from BaseException alone, so callers catch that.
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"the answer failed with {type(error).__name__}{': ' if first else ''}{first[:MAX_REASON_CHARACTERS]}"

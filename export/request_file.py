@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from export.failure import ExportRefused
+from core.errors import BadInput
 
 MAX_LINE_BYTES = 2**20
 # Of lines that are too long, read and thrown away.
@@ -64,13 +64,13 @@ class RequestLines:
 def _opened(path: Path) -> BinaryIO:
     try:
         # A FIFO or a device would be waited for without end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            kind = "a folder" if path.is_dir() else "not a file"
-            raise ExportRefused(f"{path} is {kind}; set infer.requests to a JSONL file of requests")
-        return path.open("rb")
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.open("rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ExportRefused(f"{path} cannot be read ({reason}); set infer.requests to a JSONL file of requests") from None
+        raise BadInput(f"{path} cannot be read ({reason}); set infer.requests to a JSONL file of requests") from None
+    kind = "a folder" if path.is_dir() else "not a file"
+    raise BadInput(f"{path} is {kind}; set infer.requests to a JSONL file of requests")
 
 
 def _lines(file: BinaryIO, digest: hashlib._Hash) -> Iterator[bytes | str]:
@@ -89,6 +89,6 @@ def _lines(file: BinaryIO, digest: hashlib._Hash) -> Iterator[bytes | str]:
 def _check_wrapping(path: Path, first: bytes) -> None:
     for beginning, said in _WRAPPINGS.items():
         if first.startswith(beginning):
-            raise ExportRefused(f"{path} {said}, then set infer.requests to the JSONL file")
+            raise BadInput(f"{path} {said}, then set infer.requests to the JSONL file")
     if b"\0" in first[:4]:
-        raise ExportRefused(f"{path} is UTF-16 or UTF-32; save it as UTF-8, then set infer.requests to the JSONL file")
+        raise BadInput(f"{path} is UTF-16 or UTF-32; save it as UTF-8, then set infer.requests to the JSONL file")

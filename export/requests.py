@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from export.failure import ExportRefused
+from core.errors import BadInput
 from export.request_file import RequestLines
 from export.text import check_text, shown
 
@@ -54,7 +54,7 @@ class ReadRequests(NamedTuple):
 
 
 def read_requests(path: Path) -> ReadRequests:
-    """Read and check every line of `path`; raises ExportRefused where it is missing, or holds no good line."""
+    """Read and check every line of `path`; raises BadInput where it is missing, or holds no good line."""
     good: list[RequestLine] = []
     bad: list[BadLine] = []
     seen: set[str] = set()
@@ -78,7 +78,7 @@ def read_requests(path: Path) -> ReadRequests:
     if not good:
         first = f"; line {bad[0].line}: {bad[0].reason}" if bad else ""
         told = f" {lines.hint}, and" if lines.hint else ""
-        raise ExportRefused(f"{path}{told} holds no usable request{first}; write one JSON object a line")
+        raise BadInput(f"{path}{told} holds no usable request{first}; write one JSON object a line")
     return ReadRequests(good, bad, lines.sha256)
 
 

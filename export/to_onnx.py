@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from core.errors import GateRefused
 from export.cache_write import onnx_translations
-from export.failure import ExportRefused
 from export.graphs import GraphSpec
 
 
@@ -32,7 +32,7 @@ class ExportedGraph(NamedTuple):
 
 
 def export_graph(spec: GraphSpec, path: Path, *, opset: int, external_data: bool) -> ExportedGraph:
-    """Write `spec` as ONNX to `path`; raises ExportRefused where the exporter or the checker does not take it."""
+    """Write `spec` as ONNX to `path`; raises GateRefused where the exporter or the checker does not take it."""
     import onnx
 
     started_s = time.monotonic()
@@ -50,7 +50,7 @@ def export_graph(spec: GraphSpec, path: Path, *, opset: int, external_data: bool
             verbose=False,
         )
     if program is None:
-        raise ExportRefused(f"torch.onnx.export returned no program for {path.name}; export it from an unmodified torch 2.13")
+        raise GateRefused(f"torch.onnx.export returned no program for {path.name}; export it from an unmodified torch 2.13")
     for node in program.model.graph:
         # The exporter notes each node's stack trace: paths of this machine, and most of the file.
         node.metadata_props.clear()
@@ -77,12 +77,12 @@ def _check_interface(spec: GraphSpec, path: Path) -> None:
     graph = onnx.load(str(path), load_external_data=False).graph
     names = ([item.name for item in graph.input], [item.name for item in graph.output])
     if names != (list(spec.inputs), list(spec.outputs)):
-        raise ExportRefused(f"{path.name} has inputs and outputs {names}, wanted {(list(spec.inputs), list(spec.outputs))}")
+        raise GateRefused(f"{path.name} has inputs and outputs {names}, wanted {(list(spec.inputs), list(spec.outputs))}")
     for item in graph.input:
         shape = item.type.tensor_type.shape.dim
         for axis, dim in spec.dims[item.name].items():
             if shape[axis].dim_param != dim:
-                raise ExportRefused(
+                raise GateRefused(
                     f"{path.name}: axis {axis} of {item.name} was exported as {shape[axis]}, wanted the dynamic {dim}"
                 )
 

@@ -7,13 +7,12 @@ which ONNX's checker and ONNX Runtime reject, so it is set in memory only; a bui
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.errors import GateRefused
+from core.files import atomic_replace, fresh_folder, remove
 from export.engine_key import (
     FLAGS,
     MAX_ROWS,
@@ -27,7 +26,6 @@ from export.engine_key import (
     step_profiles,
     write_sidecar,
 )
-from export.failure import ExportRefused
 from model.config import ModelConfig
 
 WORKSPACE_BYTES = 8 * 2**30
@@ -44,7 +42,7 @@ class TensorrtReport(NamedTuple):
 def build_step_engine(graph: Path, config: ModelConfig, num_patches: int, engines: Path) -> TensorrtReport:
     """Build the engine of `graph` into engines/<key>/, or find it there; "not built: why" where TensorRT cannot run.
 
-    Raises ExportRefused where TensorRT is there and the build fails.
+    Raises GateRefused where TensorRT is there and the build fails.
     """
     trt, missing = find_tensorrt()
     if trt is None:
@@ -56,12 +54,12 @@ def build_step_engine(graph: Path, config: ModelConfig, num_patches: int, engine
         return TensorrtReport(True, f"found: {folder}")
     started_s = time.monotonic()
     plan = build_plan(trt, graph, config, profiles)
-    _publish(folder, plan, key, time.monotonic() - started_s)
+    _store(folder, plan, key, time.monotonic() - started_s)
     return TensorrtReport(True, f"built: {folder}")
 
 
 def build_plan(trt: Any, graph: Path, config: ModelConfig, profiles: tuple[Profile, ...]) -> bytes:
-    """The serialized engine; raises ExportRefused with TensorRT's own errors where there were any."""
+    """The serialized engine; raises GateRefused with TensorRT's own errors where there were any."""
     errors: list[str] = []
     logger = _error_logger(trt, errors)
     builder = trt.Builder(logger)
@@ -70,7 +68,7 @@ def build_plan(trt: Any, graph: Path, config: ModelConfig, profiles: tuple[Profi
     # The path is only where the external weights are looked for.
     if not parser.parse(decomposable_graph(graph), str(graph)):
         messages = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise ExportRefused(f"TensorRT cannot parse {graph}: {'; '.join(messages)}")
+        raise GateRefused(f"TensorRT cannot parse {graph}: {'; '.join(messages)}")
     settings = builder.create_builder_config()
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     for profile in profiles:
@@ -78,7 +76,7 @@ def build_plan(trt: Any, graph: Path, config: ModelConfig, profiles: tuple[Profi
     plan = builder.build_serialized_network(network, settings)
     # An inconsistent profile is logged as an error while a plan is returned all the same.
     if plan is None or errors:
-        raise ExportRefused(f"TensorRT cannot build {graph}: {'; '.join(errors) or 'no plan and no reason given'}")
+        raise GateRefused(f"TensorRT cannot build {graph}: {'; '.join(errors) or 'no plan and no reason given'}")
     return bytes(plan)
 
 
@@ -122,17 +120,11 @@ def _error_logger(trt: Any, errors: list[str]) -> Any:
     return Collector()
 
 
-def _publish(folder: Path, plan: bytes, key: EngineKey, seconds: float) -> None:
-    """Write whole or not at all: a folder beside it, then one rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _store(folder: Path, plan: bytes, key: EngineKey, seconds: float) -> None:
     # One process builds at a time, for it holds the stage's lock: what stands there was left by one that was killed.
     for left in folder.parent.glob(f"{BUILDING}*"):
-        shutil.rmtree(left)
-    partial = Path(tempfile.mkdtemp(prefix=BUILDING, dir=folder.parent))
-    with (partial / PLAN).open("wb") as file:
-        file.write(plan)
-        file.flush()
-        os.fsync(file.fileno())
+        remove(left)
+    partial = fresh_folder(folder.with_name(f"{BUILDING}{folder.name}"))
+    (partial / PLAN).write_bytes(plan)
     write_sidecar(partial, key, build_seconds=round(seconds, 1))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    atomic_replace(partial, folder)

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from torch import nn
 
-from export.failure import ExportRefused
+from core.errors import BadInput
 
 T = TypeVar("T", bound=nn.Module)
 
 
 def load_weights(load: Callable[[Path], T], folder: Path) -> T:
-    """load(folder); raises ExportRefused where that fails, or where a weight is not finite."""
+    """load(folder); raises BadInput where that fails, or where a weight is not finite."""
     try:
         module = load(folder)
     except MemoryError:
@@ -22,10 +22,10 @@ def load_weights(load: Callable[[Path], T], folder: Path) -> T:
     except Exception as error:
         # safetensors, JSON, diffusers and torch each raise exceptions of their own.
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportRefused(f"the weights in {folder} do not load ({first}); run the stage that writes it again") from None
+        raise BadInput(f"the weights in {folder} do not load ({first}); run the stage that writes it again") from None
     broken = [name for name, weight in module.state_dict().items() if not weight.isfinite().all()]
     if broken:
-        raise ExportRefused(
+        raise BadInput(
             f"the weights in {folder} hold numbers that are not finite, {broken[0]} first of {len(broken)};"
             " run the stage that writes it again"
         )

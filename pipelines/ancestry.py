@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from components.data.quarantine import read_verdict
 from components.runtime.ancestors import check_ancestors, check_report
-from components.runtime.files import manifest_of, read_manifest
+from core.errors import BadInput
+from core.images import Preparation
+from core.manifest import manifest_of, read_manifest
 from pipelines import paths
 
 FOLDERS = {
@@ -39,6 +41,14 @@ def given(*kinds: str, parts: Mapping[str, str | None] | None = None, bundle: Ma
     manifests = {kind: _manifest(kind, (parts or {}).get(kind, "")) for kind in kinds}
     places = {_place(kind): manifest for kind, manifest in manifests.items()}
     return Given(manifests, check_ancestors(places | ({paths.BUNDLE: bundle} if bundle else {})))
+
+
+def preparation_of(kind: str, manifests: Mapping[str, Mapping[str, Any]]) -> Preparation:
+    """How the corpus's pictures were prepared, by a manifest of this kind; BadInput for one from before it was noted."""
+    noted = manifests[kind].get("preparation")
+    if noted is None:
+        raise BadInput(f"{FOLDERS[kind]} does not say how its pictures were prepared; run `dvc repro`, which makes it anew")
+    return Preparation(**noted)
 
 
 def of_bundle(bundle: Mapping[str, Any], *, parity_needed: bool = False) -> dict[str, str]:

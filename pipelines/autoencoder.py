@@ -7,18 +7,20 @@ data/documents -> artifacts/autoencoder, reports/autoencoder/metrics.json, repor
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from components.runtime.cluster import device
-from components.runtime.failure import GateRefused
-from components.runtime.files import fresh_folder, publish, write_json, write_manifest
 from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder, work_folder
 from components.training.pictures import save_pairs
 from components.training.pretrained import load_pretrained
+from core.errors import GateRefused
+from core.files import atomic_replace, fresh_folder, write_json
+from core.manifest import write_manifest
 from pipelines import paths, stage
-from pipelines.ancestry import given
+from pipelines.ancestry import given, preparation_of
 from pipelines.params import Params
 from pipelines.unfinished import forget
 
@@ -28,7 +30,8 @@ NUM_PICTURES = 16
 
 def main(params: Params) -> None:
     config = params.autoencoder
-    _, ancestors = given("documents")
+    manifests, ancestors = given("documents")
+    preparation = asdict(preparation_of("documents", manifests))
     work = work_folder(config, paths.DOCUMENTS, paths.WORK / "autoencoder")
     held_out = read_images(paths.DOCUMENTS, "test")
     if config.pretrained:
@@ -54,8 +57,8 @@ def main(params: Params) -> None:
         raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
     whole = fresh_folder(work / "published")
     autoencoder.cpu().save_pretrained(whole)
-    write_manifest(whole, kind="autoencoder", ancestors=ancestors, **facts)
-    publish(whole, paths.AUTOENCODER)
+    write_manifest(whole, kind="autoencoder", ancestors=ancestors, preparation=preparation, **facts)
+    atomic_replace(whole, paths.AUTOENCODER)
     forget(work)
     print(
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.runtime.files import remove
+from core.files import remove
 from pipelines import paths, stage
 
 

@@ -14,9 +14,9 @@ from components.data.encode.encoding import Sources, encode_parts, work_digest
 from components.data.encode.latents import EncodeSettings
 from components.data.encode.variants import Views
 from components.data.quarantine import read_keys
-from components.runtime.files import write_json
+from core.files import write_json
 from pipelines import paths, stage
-from pipelines.ancestry import given
+from pipelines.ancestry import given, preparation_of
 from pipelines.params import Params
 from pipelines.unfinished import forget
 
@@ -41,7 +41,7 @@ def inputs(params: Params) -> Inputs:
         batch_size=config.batch_size,
         row_length=config.row_length,
         patch_side=params.train.model.patch_side,
-        image_side_px=documents["image_side_px"],
+        image_side_px=preparation_of("documents", manifests).side_px,
         views=Views(config.flip, config.crops, config.crop_share),
     )
     weights, shard_bytes = documents.get("weights", {}), config.shard_mib * 2**20

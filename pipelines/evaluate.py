@@ -5,17 +5,18 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
-from components.data.ingest.images import decode_png
 from components.data.quarantine import read_keys
-from components.data.tokenizer import load_tokenizer
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
 from components.evaluation.metrics import table
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Findings, Subject, measure
 from components.runtime.cluster import device
-from components.runtime.files import read_json, write_bytes, write_json, write_manifest, write_text
 from components.runtime.recording import open_run, recorded
+from core.files import read_json, write_bytes, write_json, write_text
+from core.manifest import write_manifest
+from core.png import decode_png
+from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage

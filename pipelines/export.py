@@ -5,14 +5,14 @@ artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/metrics.json ->
 
 from __future__ import annotations
 
-from components.runtime.failure import GateRefused
-from components.runtime.files import fresh_folder, publish, read_json, sha256, write_json, write_manifest
+from core.errors import GateRefused
+from core.files import atomic_replace, fresh_folder, read_json, sha256, write_json
+from core.manifest import write_manifest
 from export.build import Sources, build_bundle, build_tensorrt, problems
 from export.bundle import KIND, bundle_digest, open_bundle
-from export.failure import ExportRefused
 from export.parity import reported
 from pipelines import paths, stage
-from pipelines.ancestry import given
+from pipelines.ancestry import given, preparation_of
 from pipelines.params import Params
 
 METRICS = paths.EVALUATION / "metrics.json"
@@ -24,22 +24,18 @@ def main(params: Params) -> None:
     manifests, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")
-    try:
-        parity = build_bundle(
-            sources, folder, params.export, image_side_px=params.ingest.image_side_px, metrics=read_json(METRICS)
-        )
-        write_json(REPORT, reported(parity))
-        for graph, entry in parity["graphs"].items():
-            print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
-        if found := problems(parity):
-            raise GateRefused(f"{'; '.join(found)}; every shape set's error is in {REPORT}")
-        model = manifests["train"]["files"]["model.safetensors"]
-        facts = {"model_sha256": model["sha256"], "parity_sha256": sha256(REPORT), "ancestors": ancestors}
-        manifest = write_manifest(folder, kind=KIND, **facts)
-        publish(folder, paths.BUNDLE)
-        tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, paths.ENGINES)
-    except ExportRefused as error:
-        raise GateRefused(str(error)) from error
+    preparation = preparation_of("autoencoder", manifests)
+    parity = build_bundle(sources, folder, params.export, preparation=preparation, metrics=read_json(METRICS))
+    write_json(REPORT, reported(parity))
+    for graph, entry in parity["graphs"].items():
+        print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
+    if found := problems(parity):
+        raise GateRefused(f"{'; '.join(found)}; every shape set's error is in {REPORT}")
+    model = manifests["train"]["files"]["model.safetensors"]
+    facts = {"model_sha256": model["sha256"], "parity_sha256": sha256(REPORT), "ancestors": ancestors}
+    manifest = write_manifest(folder, kind=KIND, **facts)
+    atomic_replace(folder, paths.BUNDLE)
+    tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, paths.ENGINES)
     write_json(TENSORRT, tensorrt._asdict())
     print(f"TensorRT engine {tensorrt.why}", flush=True)
     print(f"bundle {bundle_digest(manifest)[:12]} in {paths.BUNDLE}", flush=True)

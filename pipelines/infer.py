@@ -13,12 +13,12 @@ from typing import Any
 
 from components.runtime.actor_pool import map_over_pool
 from components.runtime.cluster import num_map_actors, start_ray
-from components.runtime.failure import BadInput
-from components.runtime.files import digest, publish, write_bytes, write_json, write_manifest
+from core.errors import BadInput
+from core.files import atomic_replace, digest, write_bytes, write_json
+from core.manifest import write_manifest
 from export.batch import BatchActor, actor_settings, after_death, batches
 from export.bundle import bundle_digest, open_bundle
 from export.engines import open_engine
-from export.failure import ExportRefused
 from export.journal import append_journal, read_journal, unchanged
 from export.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
 from export.requests import read_requests
@@ -29,13 +29,6 @@ from pipelines.unfinished import forget
 
 
 def main(params: Params) -> None:
-    try:
-        _infer(params)
-    except ExportRefused as error:
-        raise BadInput(str(error)) from None
-
-
-def _infer(params: Params) -> None:
     config, path = params.infer, Path(params.infer.requests)
     read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
     ancestors = of_bundle(bundle.manifest)
@@ -55,7 +48,7 @@ def _infer(params: Params) -> None:
     write_manifest(folder, kind="predictions", records=write_predictions(folder, predictions), **facts)
     write_bytes(paths.REPORTS / "infer/predictions.png", sheet(predictions, folder, path.parent))
     write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": opened.name})
-    publish(folder, paths.PREDICTIONS)
+    atomic_replace(folder, paths.PREDICTIONS)
     forget(work)
     print(set_aside(path, predictions), end="", flush=True)
     if not predictions.answered:

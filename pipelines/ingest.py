@@ -8,7 +8,8 @@ from __future__ import annotations
 from components.data.demonstration.example_requests import write_requests
 from components.data.ingest.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
 from components.runtime.ancestors import check_ancestors
-from components.runtime.files import fresh_folder, manifest_of, write_json
+from core.files import fresh_folder, write_json
+from core.manifest import manifest_of
 from pipelines import paths, stage
 from pipelines.params import Params
 

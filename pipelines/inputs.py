@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from components.data.config import BUILT_IN
-from components.runtime.failure import BadInput
-from components.runtime.files import write_json
 from components.runtime.fingerprint import fingerprint, local_entries
 from components.training.given_files import lpips_files, pretrained_files
-from export.failure import ExportRefused
+from core.files import write_json
 from export.requests import read_requests
 from pipelines import paths, stage
 from pipelines.params import Params
@@ -58,10 +56,7 @@ def _requests(params: Params) -> dict[str, Any]:
     path = Path(params.infer.requests)
     if path.absolute().is_relative_to(paths.REQUESTS.absolute()):
         return {}
-    try:
-        named = {request.image for request in read_requests(path).good if request.image}
-    except ExportRefused as error:
-        raise BadInput(str(error)) from None
+    named = {request.image for request in read_requests(path).good if request.image}
     return {"requests": _files([path]), "pictures": _files(path.parent / name for name in named)}
 
 

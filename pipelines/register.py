@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from components.evaluation.metrics import METRICS
 from components.runtime import registry
-from components.runtime.failure import BadInput
-from components.runtime.files import read_json, write_json
 from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
+from core.files import read_json, write_json
 from export import served
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
-from export.failure import ExportRefused
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
 from pipelines.params import Params
@@ -24,10 +22,7 @@ METRICS_REPORT = paths.EVALUATION / "metrics.json"
 
 def main(params: Params) -> None:
     config, metrics = params.register, read_json(METRICS_REPORT)
-    try:
-        bundle = open_bundle(paths.BUNDLE)
-    except ExportRefused as error:
-        raise BadInput(str(error)) from None
+    bundle = open_bundle(paths.BUNDLE)
     given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
     of_bundle(bundle.manifest, parity_needed=True)
     identity = open_run("register", run_id=read_json(paths.TRAIN / "run.json")["run_id"])

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput, GateRefused
+from core.errors import BadInput, GateRefused
 from pipelines import paths
 from pipelines.params import Params, ParamsError, load
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.metrics import table
-from components.runtime.files import read_json
+from core.files import read_json
 from pipelines import paths, stage
 from pipelines.params import load
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from components.runtime.failure import GateRefused
 from components.runtime.recording import send_pending
 from components.runtime.tracking import pending_folder, say_on_stderr
 from components.runtime.tracking_store import check_database, tracking_uri
+from core.errors import GateRefused
 from pipelines.stage import exit_code
 
 EXIT_CODES = "Exit codes: 0 nothing waits any more; 1 something still waits, and it is said why; 130 interrupted."

@@ -10,7 +10,6 @@ import shutil
 from dataclasses import asdict
 
 from components.runtime.cluster import num_training_workers, start_ray
-from components.runtime.files import digest, publish, read_json, write_json, write_manifest, write_text
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
 from components.runtime.workers import run_workers
@@ -19,6 +18,8 @@ from components.training.preflight import check_training
 from components.training.run import digests_of, open_training_run
 from components.training.work import FINISHED, Work
 from components.training.worker import run_worker
+from core.files import atomic_replace, digest, read_json, write_json, write_text
+from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.params import Params
@@ -71,7 +72,7 @@ def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tra
     write_json(work.finished / "run.json", work.run.facts() | {"digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", "history.csv"]}
     write_manifest(work.finished, kind="train", step=work.config.max_steps, **facts)
-    publish(work.finished, paths.TRAIN)
+    atomic_replace(work.finished, paths.TRAIN)
     forget(work.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)
 

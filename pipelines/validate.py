@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from components.data.quarantine import verdict_facts, write_quarantine
 from components.data.validate.suites import judge_documents, judge_latents
-from components.runtime.failure import GateRefused
-from components.runtime.files import write_json
+from core.errors import GateRefused
+from core.files import write_json
 from pipelines import paths, stage
-from pipelines.ancestry import given
+from pipelines.ancestry import given, preparation_of
 from pipelines.params import Params, load
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _documents(params: Params) -> tuple[Verdict, dict[str, str]]:
     manifests, ancestors = given("tokenizer", "documents")
     table = _read(paths.DOCUMENTS / "table.parquet")
     checks = params.validate.documents
-    side_px, docs = manifests["documents"]["image_side_px"], DATA_DOCS / "documents"
+    side_px, docs = preparation_of("documents", manifests).side_px, DATA_DOCS / "documents"
     return judge_documents(table, checks, image_side_px=side_px, docs=docs), ancestors
 
 

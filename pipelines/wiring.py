@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines import stage
 
-PACKAGES = ("pipelines", "components", "model", "export")
+PACKAGES = ("pipelines", "components", "export", "model", "core")
 CODE_SUFFIX = ".py"
 READS_VALUES = "pipelines.params"
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, write_documents
-from components.data.ingest.images import encode_png
 from components.data.quarantine import verdict_facts
-from components.data.tokenizer import train_tokenizer
-from components.runtime.files import write_json, write_manifest, write_text
+from core.files import write_json, write_text
+from core.manifest import write_manifest
+from core.png import encode_png
+from core.tokenizer import train_tokenizer
 from model.latents.autoencoder import Autoencoder
 from model.latents.sizes import PRESETS
 from pipelines import paths
@@ -48,7 +49,8 @@ def write_corpus(folder: Path, corpus: Corpus) -> None:
         amount = corpus.num_documents if split == "train" else corpus.num_documents // 20
         made = make_documents(amount, split, corpus.side_px, corpus.seed + number)
         write_documents(documents, split, made, corpus.documents_per_file)
-    write_manifest(documents, kind="documents", image_side_px=corpus.side_px)
+    preparation = {"side_px": corpus.side_px, "background": "black", "animated": "first_frame"}
+    write_manifest(documents, kind="documents", preparation=preparation)
     train_tokenizer([" ".join(WORDS)] * 3, 512).save(folder / paths.TOKENIZER)
     quarantine = folder / paths.QUARANTINE / "documents.jsonl"
     write_text(quarantine, "")

@@ -27,7 +27,7 @@ from components.data.encode.encoding import Sources, encode_parts
 from components.data.encode.latents import EncodeSettings
 from components.data.shards import open_shard
 from components.runtime.cluster import start_ray
-from components.runtime.files import fresh_folder
+from core.files import fresh_folder
 from pipelines import paths
 
 ROOT = Path(__file__).resolve().parents[2]

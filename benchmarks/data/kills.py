@@ -22,7 +22,7 @@ import psutil
 from benchmarks.data.corpus import Corpus, write_corpus
 from components.data.encode.assembly import assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
-from components.runtime.files import sha256
+from core.files import sha256
 from pipelines import encode, paths
 from pipelines.params import load
 

@@ -20,7 +20,7 @@ import numpy as np
 from components.data.encode.packing import PACKING, pack, write_packing
 from components.data.loader import PackedRows, rows_of_step
 from components.data.shards import Shard, open_shard, pack_keys, shard_path, write_shard
-from components.runtime.files import write_manifest
+from core.manifest import write_manifest
 
 SPECIAL_IDS = {"pad": 0, "bos": 1, "eos": 2, "boi": 3, "eoi": 4}
 VOCAB_SIZE = 8192

@@ -28,8 +28,8 @@ from benchmarks.faults.counts import (
 )
 from components.data.documents import SPLITS
 from components.data.loader import PackedRows
-from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import MANIFEST, read_manifest
+from core.errors import BadInput, GateRefused
+from core.manifest import MANIFEST, read_manifest
 
 FOLDERS = {"data/documents": "documents", "data/latents": "latents", "data/tokenizer": "tokenizer"}
 NUM_DOCUMENTS = 24

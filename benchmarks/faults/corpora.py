@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.faults.counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.ingest.corpora import Collected, collect
-from components.data.ingest.images import encode_png
-from components.runtime.files import write_json, write_manifest
+from core.files import write_json
+from core.manifest import write_manifest
+from core.png import encode_png
 from pipelines.params import Params, load
 
 Members = Sequence[tuple[str, bytes]]
@@ -113,7 +114,7 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
 
     from components.data.documents_table import document_row, write_table
     from components.data.quarantine import verdict_facts, write_quarantine
-    from components.data.tokenizer import train_tokenizer
+    from core.tokenizer import train_tokenizer
     from model.latents.autoencoder import Autoencoder
 
     documents = write_documents_of(work / "data/documents", number, side_px=side_px, per_file=per_file)
@@ -121,7 +122,8 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     tokenizer.save(work / "data/tokenizer")
     in_order = (document for split in SPLITS for document in read_documents(work / "data/documents", split))
     write_table(work / "data/documents", (document_row(document, tokenizer) for document in in_order))
-    write_manifest(work / "data/documents", kind="documents", image_side_px=side_px)
+    preparation = {"side_px": side_px, "background": "black", "animated": "first_frame"}
+    write_manifest(work / "data/documents", kind="documents", preparation=preparation)
     quarantine = work / "data/quarantine/documents.jsonl"
     write_quarantine(quarantine, [])
     write_json(work / "reports/validate/documents.json", verdict_facts("documents", quarantine, {}))

@@ -20,7 +20,7 @@ from benchmarks.faults.corpora import Read, caption, pairs, params_for, picture,
 from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
 from components.data.ingest.decode_pool import decode_many
 from components.data.ingest.decode_worker import DecodeFailure
-from components.runtime.failure import GateRefused
+from core.errors import GateRefused
 
 MOST_RSS_MIB, MOST_S = 1024, 2.0
 
@@ -89,7 +89,8 @@ def bombs(setting: Setting) -> Found:
 
 def hostile_captions(setting: Setting) -> Found:
     """D8: captions that are empty, huge, no UTF-8, reordered, or spell control tokens."""
-    from components.data.tokenizer import SPECIAL_TOKENS, token_stream, train_tokenizer
+    from components.data.token_stream import token_stream
+    from core.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
     spelled = [f"a {token} b" for token in (*SPECIAL_TOKENS.values(), "<|image|>", "<|endoftext|>")]
     refused = [b"", b" \n", b"caf\xe9", b"\xff\xfe", b"nul\0here"]
@@ -214,7 +215,7 @@ def _tokenizers(found: Read, spelled: Sequence[str]) -> Counts:
     """The same texts through the tokenizers library as it comes, special tokens included."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from components.data.tokenizer import SPECIAL_TOKENS
+    from core.tokenizer import SPECIAL_TOKENS
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

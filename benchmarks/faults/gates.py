@@ -14,7 +14,8 @@ from benchmarks.faults.bytes import NUM_DOCUMENTS, encoded, load_file, refusal
 from benchmarks.faults.corpora import params_for, read_in, write_inputs
 from benchmarks.faults.counts import Found, Setting, Trial, by_default, counted, misses
 from components.data.shards import Shard, open_shard, write_shard
-from components.runtime.files import MANIFEST, read_json, write_manifest
+from core.files import read_json
+from core.manifest import MANIFEST, write_manifest
 
 
 def bad_latents(setting: Setting) -> Found:

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.faults.corpora import encode_here, params_for, write_inputs
 from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses
 from components.data.quarantine import verdict_facts
-from components.runtime.files import write_json
+from core.files import write_json
 
 NUM_KILLS, NUM_STEPS = 20, 500
 SETTINGS = (

@@ -19,7 +19,7 @@ import numpy as np
 
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
-from components.training.journal import add_to, forget_after
+from components.training.journal import add_to, truncate_after
 from components.training.run import open_training_run
 
 CHECKPOINT_EVERY, PICTURE_EVERY, VALIDATE_EVERY = 10, 25, 20
@@ -52,7 +52,7 @@ class Loop:
         """From the last checkpoint to the last step."""
         checkpoint, journal = self.folder / "checkpoint", self.folder / "metrics.jsonl"
         first = int(checkpoint.read_text()) if checkpoint.exists() else 0
-        forget_after(journal, first)
+        truncate_after(journal, first)
         picture = np.zeros((16, 16, 3), np.uint8)
         for step in range(first + 1, self.num_steps + 1):
             time.sleep(self.step_s)

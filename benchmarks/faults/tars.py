@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.faults.corpora import caption, pairs, picture, read_in, tar_bytes
 from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 NUM_SAMPLES = 50
 # Of a header: bytes whose change its checksum tells; the checksum's own field may be written in several ways.

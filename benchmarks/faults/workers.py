@@ -9,7 +9,7 @@ from benchmarks.data.corpus import Corpus
 from benchmarks.data.kills import Target, killed_and_resumed
 from benchmarks.faults.corpora import encode_here, params_for, write_inputs
 from benchmarks.faults.counts import Found, Setting, Trial, counted, environment, misses
-from components.runtime.files import sha256
+from core.files import sha256
 
 
 def other_workers(setting: Setting) -> Found:

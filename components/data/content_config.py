@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ImageFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP"]
+from core.images import ImageRules
+
 # Pillow's Image.MAX_IMAGE_PIXELS, above which it warns of a decompression bomb, and up to twice of which it decodes.
 PILLOW_WARNS_ABOVE = 89_478_485
 
@@ -17,26 +18,13 @@ def require(condition: bool, field: str, value: object, rule: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesConfig:
-    """What becomes of a corpus's image files. A format is told by the content, never by a name.
+class ImagesConfig(ImageRules):
+    """What becomes of a corpus's image files, and what decoding one may take."""
 
-    formats: those accepted; any other is refused by its header.
-    max_pixels: width times height at most, read from the header.
-    min_side_px, max_aspect_ratio: shortest side at least; longest side by shortest side at most.
-    animated: of several frames take the first, or refuse the file.
-    background: what shows through transparency.
-    decoder_memory_mib: private memory of one decoding process at most; a picture that needs more is set aside.
-    decoder_seconds: for one picture at most; a picture that needs longer is set aside.
-    """
-
-    formats: tuple[ImageFormat, ...]
-    max_pixels: int
-    min_side_px: int
-    max_aspect_ratio: float
-    animated: Literal["first_frame", "refuse"]
-    background: Literal["black", "white"]
     decoder_memory_mib: int
+    """Private memory of one decoding process at most; a picture that needs more is rejected."""
     decoder_seconds: float
+    """For one picture at most; a picture that needs longer is rejected."""
 
     def __post_init__(self) -> None:
         require(len(self.formats) > 0, "formats", self.formats, "must list at least one format")

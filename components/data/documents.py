@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 SPLITS = ("train", "validation", "test")
 # Of a part file: what its writer, and its reader, hold at a time.
@@ -87,7 +87,7 @@ def document_parts(folder: Path, split: str) -> list[Path]:
 
 
 def read_documents(folder: Path, split: str) -> Iterator[Document]:
-    """All documents of one split in written order. Check the folder's manifest before (files.read_manifest)."""
+    """All documents of one split in written order. Check the folder's manifest before (`read_manifest`)."""
     for part in document_parts(folder, split):
         yield from read_part(part)
 

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.documents import Document, ImageSegment, document_name
-from components.data.ingest.images import decode_png
-from components.data.tokenizer import TextTokenizer, token_stream
+from components.data.token_stream import token_stream
+from core.png import decode_png
+from core.tokenizer import TextTokenizer
 
 FILE = "table.parquet"
 BATCH_ROWS, GROUP_BATCHES = 1024, 20

@@ -23,9 +23,9 @@ from components.data.quarantine import read_keys
 from components.data.row_layout import RowForm, lay_out
 from components.data.shard_cache import SplitFiles, open_split
 from components.data.shards import Shard, check_shard, open_shard, shard_keys
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.random import generator, seed_of, uniform
 from model.batch import Batch, Latents
-from model.diffusion.noise import key
 from model.latents.patches import patchify
 
 # Streams of their own beside the one that drops captions and those of the noise.
@@ -53,12 +53,6 @@ def rows_of_step(seed: int, step: int, batch_rows: int, num_rows: int) -> np.nda
         inside = sample // num_rows == epoch
         rows[inside] = _permutation(seed, epoch, num_rows)[sample[inside] % num_rows]
     return rows
-
-
-def uniform(seed: int, step: int, index: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1), float64, one for each index: a hash of (seed, step, index), not the state of a generator."""
-    mixed = _mix(_mix(_mix(np.array([seed], np.uint64)) + np.uint64(step)) + index.astype(np.uint64))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class PackedRows:
@@ -250,18 +244,10 @@ def _normal(seed: int, step: int, sample: np.ndarray, shape: tuple[int, ...]) ->
     """Normal numbers float32 [M, *shape], a stream of its own for each image in each step."""
     noise = torch.empty(len(sample), *shape)
     for into, number in zip(noise, sample.tolist(), strict=True):
-        into.normal_(generator=torch.Generator().manual_seed(key(seed, step, number, LATENT_STREAM)))
+        into.normal_(generator=torch.Generator().manual_seed(seed_of(seed, step, number, LATENT_STREAM)))
     return noise
 
 
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_rows)
-
-
-def _mix(value: np.ndarray) -> np.ndarray:
-    """splitmix64 (Steele, Lea and Flood, 2014), on arrays because those wrap around without a warning."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    return generator(seed, epoch).permutation(num_rows)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.runtime.ancestors import ANCESTORS, check_report
-from components.runtime.failure import BadInput
-from components.runtime.files import read_json, sha256, write_text
+from core.errors import BadInput
+from core.files import read_json, sha256, write_text
 
 
 class Quarantined(NamedTuple):

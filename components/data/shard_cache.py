@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from components.data.shards import KIND
-from components.runtime.failure import BadInput
-from components.runtime.files import MANIFEST, parse_manifest, read_manifest, sha256, written_whole
+from core.errors import BadInput
+from core.files import atomic_write, sha256
+from core.manifest import MANIFEST, parse_manifest, read_manifest
 
 FETCHED_AT_ONCE = 4
 BLOCK_BYTES = 8 * 2**20
@@ -139,7 +140,7 @@ def _fetch(url: str, path: Path) -> None:
     for left in path.parent.glob(f".{path.name}.*.partial"):
         left.unlink(missing_ok=True)
     digest = hashlib.sha256()
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         with _opened(url) as source, partial.open("wb") as target:
             while block := source.read(BLOCK_BYTES):
                 digest.update(block)

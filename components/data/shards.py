@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import save_file
 
-from components.runtime.failure import BadInput
-from components.runtime.files import written_whole
+from core.errors import BadInput
+from core.files import atomic_write
 
 # The manifest of a folder of shards and everything beside them.
 KIND = "latents"
@@ -112,7 +112,7 @@ def check_shard(path: Path, shard: Shard, *, boi: int) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as safetensors, whole or not at all."""
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
 
 

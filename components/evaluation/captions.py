@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from components.data.demonstration.scenes import SceneObject, read_caption
-from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
-from model.diffusion.noise import key
+from core.random import seed_of
+from core.tokenizer import TextTokenizer
 from model.generation.requests import SamplingOptions, caption_request
 from model.generation.sampling import generate
 from model.step import Engine
@@ -39,7 +39,7 @@ def caption_images(
 ) -> list[str]:
     """The likeliest-token caption of each picture; latents: float32 [C, Y, X] each, clean and normalised."""
     requests = [
-        caption_request(engine.config, torch.from_numpy(latent), seed=key(seed, index), max_new_tokens=max_new_tokens)
+        caption_request(engine.config, torch.from_numpy(latent), seed=seed_of(seed, index), max_new_tokens=max_new_tokens)
         for index, latent in enumerate(latents)
     ]
     options = SamplingOptions(num_steps=1, guidance_scale=1.0)

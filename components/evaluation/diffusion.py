@@ -16,6 +16,7 @@ import torch
 
 from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.layout import in_groups, rows_of
+from core.random import seed_of
 from model.config import ModelConfig
 from model.diffusion import noise
 from model.diffusion.noise import TimedNoise
@@ -57,7 +58,7 @@ def measure_diffusion(
     loss: dict[str, list[float]] = {"all": [], "right": [], "wrong": []}
     for number, time in enumerate(times):
         sums = {
-            name: squared_error(model, stored, time, seed=noise.key(seed, number), max_positions=max_positions)
+            name: squared_error(model, stored, time, seed=seed_of(seed, number), max_positions=max_positions)
             for name, stored in (("right", right), ("wrong", wrong), ("others", others))
         }
         num_values = sums["right"].num_values + sums["others"].num_values

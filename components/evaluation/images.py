@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from components.data.demonstration.scenes import SceneObject
-from components.data.tokenizer import TextTokenizer
 from components.runtime.progress import report_progress
-from model.diffusion.noise import key
+from core.random import seed_of
+from core.tokenizer import TextTokenizer
 from model.generation.requests import SamplingOptions, image_request
 from model.generation.sampling import generate
 from model.latents.autoencoder import Autoencoder, to_images, to_pixels
@@ -50,7 +50,7 @@ def draw_images(
 ) -> np.ndarray:
     """One picture a prompt. image_shape: Y, X in latent pixels; prompt i's noise depends on (seed, i) alone."""
     requests = [
-        image_request(engine.config, tokenizer.encode(prompt), seed=key(seed, index), image_shape=image_shape)
+        image_request(engine.config, tokenizer.encode(prompt), seed=seed_of(seed, index), image_shape=image_shape)
         for index, prompt in enumerate(prompts)
     ]
     completions = generate(engine, requests, options, num_slots=num_slots, progress=report_progress("pictures"))

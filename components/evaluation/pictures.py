@@ -1,4 +1,4 @@
-"""How are findings shown as pictures? The sample grid with its prompts, and the curves of training.
+"""Findings as pictures: the sample grid with its prompts, and the curves of training.
 
 Legend: images are uint8 [side, side, 3].
 """
@@ -10,20 +10,16 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from components.evaluation.suite import Drawing
+from core.png import encode_png
+from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
-
-SHOWN_SIDE_PX = 128
-TILE_PX = (180, 252)
-HEADING_PX = 30
-COLUMNS = 6
-FONT_PX = 11
+LAYOUT = Layout(columns=6, tile=(180, 252), margin=(8, 0), picture=128, gap=4, line=14, font=11)
+HEADING_PX, HEADING_FONT_PX = 30, 15
 CHARACTERS_PER_LINE = 30
 # How the names of the history's columns of losses end; the other columns are rates.
 LOSSES = ("loss", "text", "image")
@@ -31,37 +27,17 @@ LOSSES = ("loss", "text", "image")
 
 def sample_grid(drawings: Sequence[Drawing]) -> bytes:
     """PNG of all drawings under their groups' headings, each with its prompt and what the judge read."""
-    from PIL import Image, ImageDraw
-
     groups: dict[str, list[Drawing]] = {} if drawings else {"the corpora hold no captioned images to draw": []}
     for drawing in drawings:
         groups.setdefault(drawing.group, []).append(drawing)
-    heights = {group: HEADING_PX - (-len(members) // COLUMNS) * TILE_PX[1] for group, members in groups.items()}
-    sheet = Image.new("RGB", (COLUMNS * TILE_PX[0], max(1, sum(heights.values()))), "white")
-    pen = ImageDraw.Draw(sheet)
+    heights = {group: HEADING_PX - (-len(members) // LAYOUT.columns) * LAYOUT.tile[1] for group, members in groups.items()}
+    sheet = blank_sheet(LAYOUT.columns * LAYOUT.tile[0], max(1, sum(heights.values())))
     top = 0
     for group, members in groups.items():
-        pen.text((8, top + 7), group, fill="black", font=_font(15))
-        for number, drawing in enumerate(members):
-            row, column = divmod(number, COLUMNS)
-            _tile(sheet, pen, drawing, column * TILE_PX[0] + 8, top + HEADING_PX + row * TILE_PX[1])
+        ImageDraw.Draw(sheet).text((8, top + 7), group, fill="black", font=ImageFont.load_default(HEADING_FONT_PX))
+        draw_tiles(sheet, [_tile(drawing) for drawing in members], LAYOUT, top + HEADING_PX)
         top += heights[group]
-    return encode(np.asarray(sheet))
-
-
-def enlarge(image: np.ndarray, side_px: int = SHOWN_SIDE_PX) -> np.ndarray:
-    """The image scaled up by a whole factor, every pixel a square; larger images stay as they are."""
-    factor = max(1, side_px // image.shape[0])
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def encode(image: np.ndarray) -> bytes:
-    """PNG bytes."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return encode_png(np.asarray(sheet), smallest=True)
 
 
 def curves(history: Path) -> bytes | None:
@@ -99,21 +75,11 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
     return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
 
 
-def _tile(sheet: Image.Image, pen: ImageDraw.ImageDraw, drawing: Drawing, left: int, top: int) -> None:
-    from PIL import Image
-
-    shown = Image.fromarray(enlarge(drawing.image))
-    shown.thumbnail((SHOWN_SIDE_PX, SHOWN_SIDE_PX))
-    sheet.paste(shown, (left, top))
+def _tile(drawing: Drawing) -> Tile:
+    shown = Image.fromarray(enlarged(drawing.image, LAYOUT.picture))
+    shown.thumbnail((LAYOUT.picture, LAYOUT.picture))
     lines = [(line, "black") for line in textwrap.wrap(drawing.prompt, CHARACTERS_PER_LINE)[:4]]
     if drawing.right is not None:
         verdict, colour = ("as asked", "green") if drawing.right else (f"read: {drawing.read}", "firebrick")
         lines += [(line, colour) for line in textwrap.wrap(verdict, CHARACTERS_PER_LINE)]
-    for number, (line, colour) in enumerate(lines[:8]):
-        pen.text((left, top + SHOWN_SIDE_PX + 4 + number * (FONT_PX + 3)), line, fill=colour, font=_font(FONT_PX))
-
-
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size_px)
+    return Tile(shown, lines[:8])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from components.data.demonstration.scenes import PHRASINGS, Pair, SceneObject, describe, random_objects, seen_pairs
+from core.random import generator
 
 
 class Prompt(NamedTuple):
@@ -20,7 +19,7 @@ class Prompt(NamedTuple):
 def seen_prompts(num: int, kept_out: Sequence[Pair], seed: int) -> list[Prompt]:
     """Scenes of 1 to 4 objects, every digit-colour pair of which was trained on, in every phrasing alike."""
     pairs = seen_pairs(kept_out)
-    return [_prompt(random_objects(np.random.default_rng([seed, 1, index]), pairs), index) for index in range(num)]
+    return [_prompt(random_objects(generator(seed, 1, index), pairs), index) for index in range(num)]
 
 
 def kept_out_prompts(num: int, kept_out: Sequence[Pair], seed: int) -> list[Prompt]:
@@ -28,7 +27,7 @@ def kept_out_prompts(num: int, kept_out: Sequence[Pair], seed: int) -> list[Prom
     pairs = seen_pairs(kept_out)
     prompts = []
     for index in range(num if kept_out else 0):
-        rng = np.random.default_rng([seed, 2, index])
+        rng = generator(seed, 2, index)
         objects = list(random_objects(rng, pairs))
         changed = int(rng.integers(len(objects)))
         objects[changed] = SceneObject(*kept_out[index % len(kept_out)], objects[changed].place)

@@ -7,8 +7,10 @@ from html import escape
 from pathlib import Path
 
 from components.evaluation.metrics import table
-from components.evaluation.pictures import curves, encode, enlarge
+from components.evaluation.pictures import curves
 from components.evaluation.suite import Captioned, Findings
+from core.png import encode_png
+from core.sheets import enlarged
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1120px; margin: 2rem auto;
@@ -85,7 +87,7 @@ def _losses(findings: Findings) -> str:
 
 def _caption(entry: Captioned) -> str:
     verdict = {True: "right", False: "wrong", None: ""}[entry.right]
-    picture = _image(encode(enlarge(entry.image, 96)), entry.caption, "pixels")
+    picture = _image(encode_png(enlarged(entry.image, 96), smallest=True), entry.caption, "pixels")
     generated = f'<span class="{verdict}">{escape(entry.generated) or "(nothing)"}</span>'
     truth = "" if entry.right else f"<br>in the corpus: {escape(entry.caption)}"
     return f"<figure>{picture}<figcaption>{generated}{truth}</figcaption></figure>"

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.demonstration.scenes import Pair, SceneObject, describe
-from components.data.ingest.images import decode_png
-from components.data.tokenizer import TextTokenizer
 from components.evaluation import language
 from components.evaluation.captions import caption_images, score_captions
 from components.evaluation.config import EvaluateConfig
@@ -22,6 +20,8 @@ from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
 from components.evaluation.images import draw_images, reconstruct, score_scenes
 from components.evaluation.judge import Judge, score_judge, train_judge
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
+from core.png import decode_png
+from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder

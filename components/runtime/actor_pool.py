@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from components.runtime.actors import ItemActor
-from components.runtime.failure import BadInput
 from components.runtime.portable import portable
+from core.errors import BadInput
 
 Item = dict[str, Any]
 # What to do where a process ended in an item: items to try in its place, and the result of it where it is given up.

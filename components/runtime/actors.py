@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput, WorkersFailed
-from components.runtime.files import fresh_folder, remove
 from components.runtime.tries import MAX_TRIES, Tries
+from core.errors import BadInput, WorkersFailed
+from core.files import fresh_folder, remove
 
 STARTS = "starts"
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.runtime.failure import BadInput
-from components.runtime.files import digest, sha256
+from core.errors import BadInput
+from core.files import digest, sha256
 
 ANCESTORS = "ancestors"
 # A manifest's fact: names of files whose bytes differ from run to run (times, ids of runs) and that nothing is made from.

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.diagnosis import first_line, sentence_of
-from components.runtime.failure import BadInput
-from components.runtime.leftovers import is_alive
 from components.runtime.ray_address import check_address, refusal
+from core.errors import BadInput
+from core.leftovers import is_alive
 
 if TYPE_CHECKING:
     import torch
 
 _folder: Path | None = None  # the own cluster's, while there is one
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("components", "export", "model", "pipelines")
+PACKAGES = ("components", "core", "export", "model", "pipelines")
 # The object store carries names of files and JSON, never tensors.
 OBJECT_STORE_BYTES = 512 * 2**20
 START_TRIES = 3

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.credentials import without_secrets
-from components.runtime.failure import BadInput
 from components.runtime.tracking_store import client_of
+from core.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -110,7 +110,7 @@ def _actor(error: BaseException) -> str | None:
     if not getattr(error, "actor_init_failed", False):
         return _worker(error)
     last = str(error).strip().splitlines()[-1]
-    if said := re.search(r"\b(?:BadInput|GateRefused|ExportRefused): (.+)", last):
+    if said := re.search(r"\b(?:BadInput|GateRefused): (.+)", last):
         return said[1]
     errno = re.search(r"\[Errno (\d+)\][^:]*(?:: '(.+)')?", last)
     return sentence_of_errno(int(errno[1]), errno[2] or "") if errno else None
@@ -156,8 +156,7 @@ RAY_DISK = "Ray's folder is full ({}); make room in the folder for temporary fil
 RAY_COPY = Rule("ray.exceptions", "RayTaskError", str)
 # Ordered: what wraps another library's exception and says less comes after it. The first sentence counts.
 RULES = (
-    Rule("components.runtime.failure", "", str),
-    Rule("export.failure", "ExportRefused", str),
+    Rule("core.errors", "", str),
     Rule("botocore.exceptions", "NoCredentialsError PartialCredentialsError ProfileNotFound NoAuthTokenError", _in_words(KEYS)),
     Rule("botocore.exceptions", "CredentialRetrievalError SSOError LoginError TokenRetrievalError", _in_words(KEYS)),
     Rule("botocore.exceptions", "ClientError", _object_store),

@@ -6,7 +6,7 @@ import os
 import socket
 
 from components.runtime.diagnosis import first_line
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 CONNECT_S = 5.0
 CLIENT = "ray://"

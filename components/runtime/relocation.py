@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from components.runtime.failure import BadInput
 from components.runtime.store_failures import explained
+from core.errors import BadInput
 
 ARTIFACTS = ("mlartifacts", "mlruns")
 # Table -> the columns that hold places of artefacts.

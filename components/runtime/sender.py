@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from components.runtime.delivery import MAX_METRICS, Delivery, Refused
-from components.runtime.failure import BadInput
 from components.runtime.outbox import LANES, Entry, Outbox
 from components.runtime.store_failures import explained
+from core.errors import BadInput
 
 LOOK_EVERY_S = 0.5
 # After a failure; doubled with each further one, up to the last.

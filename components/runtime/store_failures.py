@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.runtime.credentials import without_secrets
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 # Marks in the text of an error -> what they mean. MLflow has one class and few codes for all of these.
 _MEANINGS = (

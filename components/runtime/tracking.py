@@ -7,7 +7,6 @@ not get lies in `mlpending/` until `python -m pipelines.sync` or the next stage 
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from components.runtime.credentials import without_secrets
 from components.runtime.outbox import Outbox
 from components.runtime.tracking_store import absolute_uri, portable_uri, project_folder, tracking_uri
+from core.png import encode_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,12 +73,8 @@ class Tracker:
 
     def image(self, picture: np.ndarray, key: str, step: int, *, once: bool = False) -> None:
         """uint8 [height, width, 3]; the same key at several steps becomes a slider."""
-        from PIL import Image
-
-        png = io.BytesIO()
-        Image.fromarray(picture).save(png, format="PNG")
         self._append_file(
-            lambda: self.outbox.keep_bytes(png.getvalue(), "picture.png"),
+            lambda: self.outbox.keep_bytes(encode_png(picture), "picture.png"),
             "image",
             **{"key": key, "step": step, "time_ms": _now_ms(), "once": once},
         )

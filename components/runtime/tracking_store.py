@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.runtime.credentials import with_credentials, without_secrets
-from components.runtime.failure import BadInput
 from components.runtime.relocation import relocate
 from components.runtime.store_failures import failures_explained, is_missing
+from core.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

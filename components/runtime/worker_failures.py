@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from components.runtime.diagnosis import RAISED_FROM, first_line
-from components.runtime.failure import BadInput, GateRefused, WorkersFailed
 from components.runtime.portable import portable
+from core.errors import BadInput, GateRefused, WorkersFailed
 
 # When an exception was raised, in seconds since 1970: the first failure is the one that the others followed from.
 FAILED_AT = "failed_at"

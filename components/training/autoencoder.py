@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from components.data.documents import read_documents
-from components.data.ingest.images import decode_png
 from components.runtime.cluster import device, num_training_workers, start_ray
-from components.runtime.failure import BadInput
-from components.runtime.files import MANIFEST, digest, sha256, written_whole
 from components.runtime.workers import World, run_workers
 from components.training.autoencoder_state import fresh_autoencoder
 from components.training.autoencoder_worker import FINISHED, IMAGES_A_PASS, AutoencoderWork, run_worker, train_to_the_end
 from components.training.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX, AutoencoderConfig
 from components.training.perceptual import load_lpips
+from core.errors import BadInput
+from core.files import atomic_write, digest, sha256
+from core.manifest import MANIFEST
+from core.png import decode_png
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
 from model.latents.vector_quantiser import perplexity
 
@@ -137,7 +138,7 @@ def num_threads(pixels_a_step: int) -> int:
 
 def _save(path: Path, images: np.ndarray) -> None:
     """As np.save does, but a full disk is told by the system's error number, which np.save leaves out."""
-    with written_whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(images))
         file.write(np.ascontiguousarray(images).data)
 

@@ -19,7 +19,6 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from components.runtime.failure import BadInput
 from components.runtime.progress import duration
 from components.runtime.workers import World
 from components.training import autoencoder_losses as losses
@@ -29,6 +28,8 @@ from components.training.discriminator import discriminator_loss
 from components.training.optimiser import update_ema
 from components.training.perceptual import Lpips
 from components.training.precision import autocast
+from core.errors import BadInput
+from core.random import generator
 from model.latents.autoencoder import QuantisedAutoencoder, QuantisedReconstruction, to_pixels
 from model.latents.vector_quantiser import perplexity, restart_unused
 
@@ -185,7 +186,7 @@ class AutoencoderTrainer:
         return torch.from_numpy(noise[self.mine(batch_size)]).to(self.world.device)
 
     def draw(self, step: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng((self.config.seed, step, stream))
+        return generator(self.config.seed, step, stream)
 
     def mine(self, number: int) -> slice:
         """This worker's slice of `number` things."""

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest
 from components.training.config import AutoencoderConfig
 from components.training.discriminator import PatchDiscriminator
 from components.training.run_folder import folder_of, written_checkpoint
+from core.errors import BadInput
+from core.manifest import read_manifest
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder
 from model.latents.sizes import PRESETS
 

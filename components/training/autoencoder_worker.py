@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.runtime.files import fresh_folder, write_manifest
 from components.runtime.workers import World, join_workers
 from components.training.autoencoder_loop import AutoencoderTrainer
 from components.training.autoencoder_state import load_checkpoint, new_state, save_checkpoint
 from components.training.config import AutoencoderConfig
 from components.training.perceptual import load_lpips
 from components.training.run_folder import RunFolder, resume_together
+from core.files import fresh_folder
+from core.manifest import write_manifest
 from model.latents.autoencoder import Autoencoder, to_pixels
 
 # The kind of the result's manifest.

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from components.runtime.files import read_json, read_manifest, write_json
 from components.training.run_folder import folder_of, written_checkpoint
+from core.files import read_json, write_json
+from core.manifest import read_manifest
 from model.transfusion import Transfusion
 
 KIND = "checkpoint"

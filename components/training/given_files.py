@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".safetensors")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.runtime.files import write_text
+from core.files import read_json_lines, write_text
 
 # Column of the history -> name of the metric in the journal.
 COLUMNS = {
@@ -31,28 +31,17 @@ def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
         file.write(json.dumps({"step": step, "time_ms": int(time.time() * 1000), **values}) + "\n")
 
 
-def forget_after(journal: Path, step: int) -> None:
+def truncate_after(journal: Path, step: int) -> None:
     """Drop what stands of steps after `step`, which will be taken again."""
-    kept = [entry for entry in read_journal(journal) if entry["step"] <= step]
+    kept = [entry for entry in read_json_lines(journal) if entry["step"] <= step]
     if journal.exists():  # rewritten in any case: what is appended to a line that a kill cut short would be lost with it
         write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
-
-
-def read_journal(journal: Path) -> list[dict[str, float]]:
-    """The entries in order; a last line that a kill cut short is left out."""
-    entries = []
-    for line in journal.read_text().splitlines() if journal.exists() else ():
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return entries
 
 
 def last_values(journal: Path) -> dict[str, float]:
     """The last value of every metric."""
     values: dict[str, float] = {}
-    for entry in read_journal(journal):
+    for entry in read_json_lines(journal):
         values |= {name: value for name, value in entry.items() if "/" in name}
     return values
 
@@ -60,7 +49,7 @@ def last_values(journal: Path) -> dict[str, float]:
 def history_csv(journal: Path) -> str:
     """One row a step that was reported, empty where a column was not reported at that step."""
     rows: dict[int, dict[str, float]] = {}
-    for entry in read_journal(journal):
+    for entry in read_json_lines(journal):
         rows.setdefault(int(entry["step"]), {}).update(entry)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

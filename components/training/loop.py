@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from components.data.loader import PackedRows, rows_of_step
-from components.runtime.failure import BadInput
 from components.runtime.workers import World
 from components.training.checkpoints import TrainingState
 from components.training.config import TrainConfig
 from components.training.optimiser import build_optimiser, learning_rate, set_learning_rate, update_ema
 from components.training.precision import autocast
+from core.errors import BadInput
 from model.batch import Batch
 from model.flops import step_flops
 from model.loss import LossSums, loss_sums

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from components.data.loader import PackedRows
-from components.runtime.files import fresh_folder, write_json, write_manifest
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.workers import World
 from components.training.checkpoints import TrainingState, save_checkpoint
 from components.training.flops import peak_flops
-from components.training.journal import add_to, forget_after, last_values
+from components.training.journal import add_to, last_values, truncate_after
 from components.training.loop import Losses, Progress
 from components.training.pictures import save_grid
 from components.training.samples import Artist, image_key
 from components.training.work import FINISHED, Work
+from core.files import fresh_folder, write_json
+from core.manifest import write_manifest
 from model.transfusion import Transfusion
 
 PICTURES_A_LINE = 4
@@ -38,7 +39,7 @@ class Observer:
         self.work, self.config, self.world = work, work.config, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
-        forget_after(work.journal, resumed_from)
+        truncate_after(work.journal, resumed_from)
         self.tracker = Tracker(work.run, say=work.say)
         self.artist = Artist(
             self.config.sampling,

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.runtime.failure import BadInput
 from components.training.given_files import lpips_files
+from core.errors import BadInput
 
 # Channels of VGG-16's convolutions; a pooling stands between two groups, and what leaves a group is compared.
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -1,14 +1,16 @@
-"""How do a few small images become one PNG to look at? Enlarged grids."""
+"""A few small images as one PNG to look at: enlarged grids."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from components.runtime.files import write_bytes
+from core.files import write_bytes
+from core.png import encode_png
+from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged
 
 GAP_PX = 4
 SMALLEST_SIDE_PX = 96
@@ -24,16 +26,12 @@ def save_pairs(path: Path, above: Tensor, below: Tensor) -> None:
 
 def save_grid(path: Path, lines: list[Tensor]) -> None:
     """Lines of images, uint8 [N, height, width, 3] each, enlarged to at least SMALLEST_SIDE_PX, on white."""
-    from PIL import Image
-
     side = lines[0].shape[1]
-    scale = max(1, -(-SMALLEST_SIDE_PX // side))
-    cell = side * scale + GAP_PX
-    canvas = np.full((len(lines) * cell + GAP_PX, max(map(len, lines)) * cell + GAP_PX, 3), 255, np.uint8)
+    factor = max(1, -(-SMALLEST_SIDE_PX // side))
+    cell, columns = side * factor + GAP_PX, max(map(len, lines))
+    layout = Layout(columns, (cell, cell), (GAP_PX, GAP_PX), side * factor)
+    sheet = blank_sheet(columns * cell + GAP_PX, len(lines) * cell + GAP_PX)
     for row, line in enumerate(lines):
-        for column, image in enumerate(line.numpy()):
-            top, left = row * cell + GAP_PX, column * cell + GAP_PX
-            canvas[top : top + side * scale, left : left + side * scale] = image.repeat(scale, 0).repeat(scale, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
+        tiles = [Tile(Image.fromarray(enlarged(image, layout.picture))) for image in line.numpy()]
+        draw_tiles(sheet, tiles, layout, row * cell)
+    write_bytes(path, encode_png(np.asarray(sheet), smallest=True))

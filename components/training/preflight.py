@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.data.tokenizer import load_tokenizer
-from components.runtime.failure import BadInput
-from components.runtime.files import manifest_of
 from components.training.config import TrainConfig
+from core.errors import BadInput
+from core.manifest import manifest_of
+from core.tokenizer import load_tokenizer
 
 # The beginnings of the document and of the image that follows the prompt.
 NUM_TOKENS_AROUND = 2

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from components.runtime.diagnosis import first_line
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 from model.latents.autoencoder import Autoencoder
 
 # What the folder may hold: the kinds of diffusers that encode to normal latents or to codes.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from components.data.quarantine import read_keys
-from components.runtime.files import MANIFEST, digest, read_json, sha256, write_json
 from components.runtime.recording import open_run
 from components.runtime.tracking import RunIdentity, Tracker
 from components.training.config import TrainConfig
-from components.training.journal import read_journal
+from core.files import digest, read_json, read_json_lines, sha256, write_json
+from core.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[2]
 # The code that decides what is learnt: checkpoints of other code must not be gone on from.
@@ -67,7 +67,7 @@ def _begin(tracker: Tracker, folder: Path, *, params: Mapping[str, Any], latents
     """What a new run is told first: also the course so far, where it takes the place of one that the store lost."""
     tracker.params(params)
     tracker.dataset("latents", digest=digest, source=latents, context="training")
-    for entry in read_journal(folder / "metrics.jsonl"):
+    for entry in read_json_lines(folder / "metrics.jsonl"):
         values = {name: value for name, value in entry.items() if "/" in name}
         tracker.metrics(values, int(entry["step"]), once=True, time_ms=int(entry["time_ms"]))
     tracker.close()

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.runtime.failure import BadInput
-from components.runtime.files import MANIFEST, fresh_folder, publish, read_json, read_manifest, write_manifest
 from components.runtime.workers import World
+from core.errors import BadInput
+from core.files import atomic_replace, fresh_folder, read_json
+from core.manifest import MANIFEST, read_manifest, write_manifest
 
 NUM_KEPT = 2
 
@@ -88,7 +89,7 @@ def written_checkpoint(store: Path, step: int, *, kind: str) -> Iterator[Path]:
     try:
         yield partial
         write_manifest(partial, kind=kind, step=step)
-        publish(partial, folder_of(store, step))
+        atomic_replace(partial, folder_of(store, step))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # where the disk is full, half a checkpoint is in the way of the next try
         raise

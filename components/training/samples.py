@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from components.data.tokenizer import load_tokenizer
 from components.training.config import SamplingConfig
+from core.tokenizer import load_tokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions, image_request
 from model.generation.sampling import generate

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from core.random import seed_of
 from model.config import DiffusionProcess
 from model.diffusion.schedules import alpha_sigma, compute_snr
 
@@ -49,24 +50,13 @@ def sample_noise(
     times, noises = [], []
     for sample, count in zip(sample_index.tolist(), num_patches.tolist(), strict=True):
         # The first modality's key has no fourth part: it draws as it did when there were images alone.
-        stream = key(seed, step, sample, modality) if modality else key(seed, step, sample)
+        stream = seed_of(seed, step, sample, modality) if modality else seed_of(seed, step, sample)
         generator = torch.Generator().manual_seed(stream)
         times.append(torch.rand((), generator=generator))
         noises.append(torch.randn(count, patch_dim, generator=generator))
     if not times:
         return TimedNoise(torch.zeros(0), torch.zeros(0, patch_dim))
     return TimedNoise(torch.stack(times), torch.cat(noises))
-
-
-def key(*parts: int) -> int:
-    """Mix integers into one of 63 bits (the splitmix64 finaliser), so that neighbours give unrelated streams."""
-    mixed = 0
-    for part in parts:
-        mixed = (mixed ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        mixed ^= mixed >> 31
-    return mixed >> 1
 
 
 def training_time(

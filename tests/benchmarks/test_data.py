@@ -13,9 +13,9 @@ from benchmarks.data import __main__ as data
 from benchmarks.data import encode, kills, loader, packing, readers
 from benchmarks.data.corpus import Corpus, make_documents, write_corpus
 from components.data.documents import read_documents
-from components.data.ingest.images import decode_png
 from components.data.shards import open_shard
-from components.runtime.files import read_manifest
+from core.manifest import read_manifest
+from core.png import decode_png
 
 
 def test_the_command_ends_in_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.tokenizer import train_tokenizer
-from components.runtime.files import write_manifest
+from core.images import Preparation
+from core.manifest import write_manifest
+from core.tokenizer import train_tokenizer
 from export.build import Sources, build_bundle
 from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
@@ -22,6 +23,7 @@ from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
 IMAGE_SIDE_PX = 16
+PREPARATION = Preparation(side_px=IMAGE_SIDE_PX, background="black", animated="first_frame")
 CAPTIONS = ["a red three top left", "a blue seven bottom right and a green one top left", "def return(self): pass"] * 4
 CONFIG = ExportConfig(opset=24, max_transformer_error=1e-4, max_autoencoder_error=1e-3, tensorrt="auto")
 
@@ -87,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder.mkdir()
     started_s = time.monotonic()
     metrics = {"text_to_image/objects_right": 0.97}
-    parity = build_bundle(sources, folder, CONFIG, image_side_px=IMAGE_SIDE_PX, metrics=metrics)
+    parity = build_bundle(sources, folder, CONFIG, preparation=PREPARATION, metrics=metrics)
     seconds = time.monotonic() - started_s
     write_manifest(folder, kind="bundle")
     return Made(sources, open_bundle(folder), model, autoencoder, parity, seconds)

@@ -7,19 +7,22 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 
-from components.runtime.files import write_manifest
+from core.errors import BadInput, GateRefused
+from core.images import Preparation
+from core.manifest import write_manifest
 from export.build import Sources, build_bundle, generation_config
 from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.engines import open_engine
-from export.failure import ExportRefused
 from export.predictor import Predictor
-from tests.export.conftest import CONFIG, Made
+from tests.export.conftest import CONFIG, PREPARATION, Made
 
 
 def test_layout(made: Made) -> None:
@@ -44,15 +47,15 @@ def test_one_flipped_byte_is_refused(copied: Path, name: str) -> None:
     data = bytearray((copied / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copied / name).write_bytes(data)
-    with pytest.raises(ExportRefused, match=f"{name} does not have the bytes"):
+    with pytest.raises(BadInput, match=f"{name} does not have the bytes"):
         Predictor.open(copied)
 
 
 def test_a_missing_or_foreign_file_is_refused(copied: Path) -> None:
     (copied / "tokenizer.json").unlink()
-    with pytest.raises(ExportRefused, match=r"tokenizer\.json is listed in the manifest but missing"):
+    with pytest.raises(BadInput, match=r"tokenizer\.json is listed in the manifest but missing"):
         open_bundle(copied)
-    with pytest.raises(ExportRefused, match=r"manifest\.json is missing"):
+    with pytest.raises(BadInput, match=r"manifest\.json is missing"):
         open_bundle(copied.parent)
 
 
@@ -68,13 +71,13 @@ def test_a_graph_that_names_a_file_of_its_own_is_not_opened(copied: Path, locati
     write_manifest(copied, kind="bundle")
     for name in ("unlisted.data", "../outside.data"):
         (copied / name).write_bytes(weights)
-    with pytest.raises(ExportRefused, match=rf"names the file '{location}', which is not one of the bundle's"):
+    with pytest.raises(BadInput, match=rf"names the file '{location}', which is not one of the bundle's"):
         Predictor.open(copied)
 
 
 def test_weights_under_another_name_too_are_refused(copied: Path) -> None:
     os.link(copied / f"{STEP_GRAPH}.data", copied.parent / "another name")
-    with pytest.raises(ExportRefused, match=r"step\.onnx\.data is a link"):
+    with pytest.raises(BadInput, match=r"step\.onnx\.data is a link"):
         open_bundle(copied)
 
 
@@ -92,7 +95,7 @@ SPOILT = {
 def test_a_spoilt_file_under_a_right_manifest_ends_in_one_sentence(copied: Path, name: str) -> None:
     (copied / name).write_bytes(SPOILT[name])
     write_manifest(copied, kind="bundle")
-    with pytest.raises(ExportRefused, match=rf"{name}.*export the bundle again") as refused:
+    with pytest.raises(BadInput, match=rf"{name}.*export the bundle again") as refused:
         Predictor.open(copied)
     assert "\n" not in str(refused.value)
 
@@ -103,7 +106,7 @@ def test_a_spoilt_file_under_a_right_manifest_ends_in_one_sentence(copied: Path,
 def test_a_graph_in_another_s_place_is_refused(copied: Path, name: str, other: str) -> None:
     shutil.copyfile(copied / other, copied / name)
     write_manifest(copied, kind="bundle")
-    with pytest.raises(ExportRefused, match=rf"{name} does not take and give what a bundle of this configuration does"):
+    with pytest.raises(BadInput, match=rf"{name} does not take and give what a bundle of this configuration does"):
         Predictor.open(copied)
 
 
@@ -114,7 +117,7 @@ def test_a_graph_that_no_runtime_takes_ends_in_one_sentence(copied: Path) -> Non
     (copied / DECODER_GRAPH).write_bytes(graph.SerializeToString())
     write_manifest(copied, kind="bundle")
     with pytest.raises(
-        ExportRefused, match=r"vae_decoder\.onnx is no graph that ONNX Runtime can run \(.*NoSuchOperator"
+        BadInput, match=r"vae_decoder\.onnx is no graph that ONNX Runtime can run \(.*NoSuchOperator"
     ) as refused:
         Predictor.open(copied)
     assert "\n" not in str(refused.value)
@@ -127,7 +130,33 @@ def test_sizes_of_generation_are_whole_numbers(copied: Path, value: object, fiel
     sizes = json.loads((copied / "generation_config.json").read_text())
     (copied / "generation_config.json").write_text(json.dumps(sizes | {field: value}))
     write_manifest(copied, kind="bundle")
-    with pytest.raises(ExportRefused, match=rf"{field}: {value} must be a whole number of at least 1"):
+    with pytest.raises(BadInput, match=rf"{field}: {value} must be a whole number of at least 1"):
+        open_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_background": "red"}, "image_background: 'red' must be one of black, white"),
+        ({"image_background": None}, "image_background: None must be one of black, white"),
+        ({"image_animated": ["refuse"]}, r"image_animated: \['refuse'\] must be one of first_frame, refuse"),
+        ({"image_sidepx": 16}, "lacks, or has too many: image_sidepx"),
+    ],
+)
+def test_what_a_bundle_says_of_its_pictures_is_checked(copied: Path, change: dict[str, object], said: str) -> None:
+    values = json.loads((copied / "generation_config.json").read_text())
+    (copied / "generation_config.json").write_text(json.dumps(values | change))
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(BadInput, match=rf"{said}; export the bundle again"):
+        open_bundle(copied)
+
+
+def test_a_bundle_from_before_it_said_how_pictures_are_prepared_is_refused(copied: Path) -> None:
+    values = json.loads((copied / "generation_config.json").read_text())
+    old = {name: value for name, value in values.items() if name not in ("image_background", "image_animated")}
+    (copied / "generation_config.json").write_text(json.dumps(old))
+    write_manifest(copied, kind="bundle")
+    with pytest.raises(BadInput, match="lacks, or has too many: image_animated, image_background; export the bundle again"):
         open_bundle(copied)
 
 
@@ -137,7 +166,7 @@ def test_torch_refuses_spoilt_weights_in_one_sentence(copied: Path) -> None:
     for content in (whole[:-100], b"\xff" * 64, b""):
         weights.write_bytes(content)
         write_manifest(copied, kind="bundle")
-        with pytest.raises(ExportRefused, match=r"the weights in .* do not load") as refused:
+        with pytest.raises(BadInput, match=r"the weights in .* do not load") as refused:
             open_engine(open_bundle(copied), "torch")
         assert "\n" not in str(refused.value)
 
@@ -147,18 +176,19 @@ def test_weights_that_are_no_numbers_are_not_exported(made: Made, tmp_path: Path
     with torch.no_grad():
         next(iter(spoilt.parameters()))[0] = float("nan")
     spoilt.save_pretrained(tmp_path / "model")
+    spoilt_sources = made.sources._replace(model=tmp_path / "model")
     (tmp_path / "bundle").mkdir()
-    with pytest.raises(ExportRefused, match="hold numbers that are not finite"):
-        build_bundle(made.sources._replace(model=tmp_path / "model"), tmp_path / "bundle", CONFIG, image_side_px=16, metrics={})
+    with pytest.raises(BadInput, match="hold numbers that are not finite"):
+        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, metrics={})
     (tmp_path / "model/model.safetensors").write_bytes(b"\xff" * 64)
-    with pytest.raises(ExportRefused, match="do not load"):
-        build_bundle(made.sources._replace(model=tmp_path / "model"), tmp_path / "bundle", CONFIG, image_side_px=16, metrics={})
+    with pytest.raises(BadInput, match="do not load"):
+        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, metrics={})
 
 
 def test_a_manifest_must_list_what_is_used(copied: Path) -> None:
     (copied / f"{STEP_GRAPH}.data").rename(copied.parent / "weights")
     write_manifest(copied, kind="bundle")
-    with pytest.raises(ExportRefused, match=r"does not list step\.onnx\.data"):
+    with pytest.raises(BadInput, match=r"does not list step\.onnx\.data"):
         verify(copied)
 
 
@@ -188,7 +218,7 @@ def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:
     config["patch_side"] = config.pop("modalities")[0]["patch"][0]
     (copied / "config.json").write_text(json.dumps(config))
     write_manifest(copied, kind="bundle")
-    with pytest.raises(ExportRefused, match=r"config\.json: not a model's configuration.*export the bundle again"):
+    with pytest.raises(BadInput, match=r"config\.json: not a model's configuration.*export the bundle again"):
         open_bundle(copied)
 
 
@@ -201,12 +231,36 @@ def test_a_model_without_images_first_is_refused(made: Made) -> None:
     sound = dataclasses.replace(made.model.config.image, name="sound", patch=(4,))
     for modalities, names in (((), "none"), ((sound, made.model.config.image), "sound, image")):
         config = dataclasses.replace(made.model.config, modalities=modalities)
-        with pytest.raises(ExportRefused, match=f"images as the model's first modality.*it has: {names}"):
-            generation_config(config, made.autoencoder, 16, 24)
+        with pytest.raises(GateRefused, match=f"images as the model's first modality.*it has: {names}"):
+            generation_config(config, made.autoencoder, PREPARATION, 24)
+
+
+def _side(side_px: int) -> Preparation:
+    return dataclasses.replace(PREPARATION, side_px=side_px)
 
 
 def test_parts_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
-    with pytest.raises(ExportRefused, match="do not cut into patches"):
-        build_bundle(Sources(*made.sources), tmp_path, CONFIG, image_side_px=18, metrics={})
-    with pytest.raises(ExportRefused, match="positions"):
-        build_bundle(Sources(*made.sources), tmp_path, CONFIG, image_side_px=64, metrics={})
+    with pytest.raises(GateRefused, match="do not cut into patches"):
+        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(18), metrics={})
+    with pytest.raises(GateRefused, match="positions"):
+        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(64), metrics={})
+
+
+ALONE = """
+import importlib.util, sys
+from pathlib import Path
+from export.predictor import PredictOptions, Predictor, Prompt
+assert importlib.util.find_spec("components") is None
+options = PredictOptions(batch_size=1, guidance_scale=1.0, num_solver_steps=1, max_new_tokens=2, seed=0)
+(answer,) = Predictor.open(Path(sys.argv[1])).predict([Prompt("1", "text", "a red")], options)
+assert not answer.error, answer.error
+"""
+
+
+def test_a_bundle_answers_where_export_model_and_core_stand_alone(made: Made, tmp_path: Path) -> None:
+    for name in ("export", "model", "core"):
+        (tmp_path / name).symlink_to(Path(__file__).parents[2] / name)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    line = [sys.executable, "-c", ALONE, str(made.bundle.folder)]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

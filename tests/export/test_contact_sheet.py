@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.contact_sheet import CELL_WIDTH_PX, NUM_COLUMNS, PICTURE_PX, TEXT_PX, Cell, contact_sheet
-from tests.components.data.ingest.test_images import TURNS, encoded, quadrants
+from export.contact_sheet import LAYOUT, Cell, contact_sheet
+from tests.core.test_images import TURNS, encoded, quadrants
+
+# Where the text under the first row begins.
+EDGE = 2 * LAYOUT.margin[1] + LAYOUT.picture
 
 # Middles of the upper left, upper right and lower left quarter of the first cell's picture.
 QUARTERS = {(44, 44): (250, 0, 0), (44, 116): (0, 250, 0), (116, 44): (0, 0, 250)}
@@ -32,8 +35,8 @@ def test_given_pictures_stand_upright(orientation: int) -> None:
 def test_pictures_of_any_form_fill_their_squares_and_rows_are_as_many_as_needed() -> None:
     sizes = [(9, 5), (300, 700), (144, 144)] * 3
     sheet = _drawn([Cell(encoded(Image.new("RGB", size, "red"), format="PNG"), "", "picture") for size in sizes])
-    assert sheet.shape == (2 * (PICTURE_PX + TEXT_PX), NUM_COLUMNS * CELL_WIDTH_PX, 3)
-    assert (sheet == (255, 0, 0)).all(-1).sum() == len(sizes) * (PICTURE_PX - 16) ** 2
+    assert sheet.shape == (2 * LAYOUT.tile[1], LAYOUT.columns * LAYOUT.tile[0], 3)
+    assert (sheet == (255, 0, 0)).all(-1).sum() == len(sizes) * LAYOUT.picture**2
 
 
 def test_a_caption_is_drawn_and_a_described_picture_framed() -> None:
@@ -42,5 +45,5 @@ def test_a_caption_is_drawn_and_a_described_picture_framed() -> None:
         _drawn([Cell(white, text, made)]) for text, made in (("", "picture"), ("a word", "picture"), ("", "caption"))
     )
     assert (plain == 255).all()
-    assert (captioned[:PICTURE_PX] == 255).all() and (captioned[PICTURE_PX:] != 255).any()
-    assert (framed[:PICTURE_PX] != 255).any() and (framed[PICTURE_PX:] == 255).all()
+    assert (captioned[:EDGE] == 255).all() and (captioned[EDGE:] != 255).any()
+    assert (framed[:EDGE] != 255).any() and (framed[EDGE:] == 255).all()

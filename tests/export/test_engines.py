@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.errors import BadInput
 from export.build import build_tensorrt
 from export.bundle import STEP_GRAPH
 from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
 from export.engines import open_engine
-from export.failure import ExportRefused
 from model.generation.eager import TorchEngine
 from model.generation.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
 from model.generation.sampling import generate
@@ -119,7 +119,7 @@ def test_auto_says_what_it_passes_over(made: Made, tmp_path: Path) -> None:
     (reason,) = opened.passed_over
     assert reason.startswith("tensorrt: ")
     assert isinstance(open_engine(made.bundle, "torch").engine, TorchEngine)
-    with pytest.raises(ExportRefused, match="TensorRT"):
+    with pytest.raises(BadInput, match="TensorRT"):
         open_engine(made.bundle, "tensorrt", engines=tmp_path)
-    with pytest.raises(ExportRefused, match="not one of"):
+    with pytest.raises(BadInput, match="not one of"):
         open_engine(made.bundle, "abacus")

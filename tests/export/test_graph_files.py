@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.failure import ExportRefused
+from core.errors import BadInput
 from export.graph_files import check_graph
 
 WEIGHTS = b"\0" * 64
@@ -41,7 +41,7 @@ def plain(*initializers: TensorProto, nodes: Sequence[onnx.NodeProto] = ()) -> o
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(ExportRefused, match="export the bundle again") as error:
+    with pytest.raises(BadInput, match="export the bundle again") as error:
         check_graph(path, {"g.onnx", "g.onnx.data", "folder/listed"})
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -50,7 +50,7 @@ def refused(path: Path) -> str:
 def test_weights_in_a_listed_file_beside_it_are_taken(tmp_path: Path) -> None:
     path = saved(tmp_path, plain(external(WHOLE)))
     check_graph(path, {"g.onnx", "g.onnx.data"})
-    with pytest.raises(ExportRefused, match="which is not one of the bundle's"):
+    with pytest.raises(BadInput, match="which is not one of the bundle's"):
         check_graph(path, {"g.onnx"})
 
 

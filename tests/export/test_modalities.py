@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from core.errors import GateRefused
 from export.build import Sources, build_bundle
 from export.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
 from export.engine_onnxruntime import OnnxRuntimeEngine
-from export.failure import ExportRefused
 from export.graphs import step_spec
 from export.parity import largest_error, step_parity
 from export.to_onnx import export_graph
@@ -21,7 +21,7 @@ from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions
 from model.generation.sampling import generate
 from model.transfusion import Transfusion
-from tests.export.conftest import CONFIG, Made, lively_model
+from tests.export.conftest import CONFIG, PREPARATION, Made, lively_model
 
 
 class Exported(NamedTuple):
@@ -121,6 +121,6 @@ def test_a_unet_patches_is_refused_before_anything_is_written(made: Made, tmp_pa
     Transfusion(several("shared", qk_norm=False, patch_layers="unet")).save_pretrained(sources.model)
     folder = tmp_path / "bundle"
     folder.mkdir()
-    with pytest.raises(ExportRefused, match="the U-Net of image cannot be exported yet"):
-        build_bundle(sources, folder, CONFIG, image_side_px=16, metrics={})
+    with pytest.raises(GateRefused, match="the U-Net of image cannot be exported yet"):
+        build_bundle(sources, folder, CONFIG, preparation=PREPARATION, metrics={})
     assert not list(folder.iterdir())

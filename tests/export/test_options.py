@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from core.images import OWN_RULES
+from core.random import seed_of_name
+from core.tokenizer import read_tokenizer
 from export.batch import BatchActor, actor_settings
 from export.bundle import TOKENIZER
 from export.config import InferConfig
 from export.pictures import read_pixels
-from export.predictor import PredictOptions, Predictor, Prompt, request_seed
+from export.predictor import PredictOptions, Predictor, Prompt
 from export.requests import RequestLine
-from export.text import TextCodec
 from model.generation.eager import TorchEngine
 from model.generation.requests import (
     Completion,
@@ -44,13 +46,13 @@ def predictor(made: Made) -> Predictor:
 
 def by_torch(made: Made, prompt: Prompt, options: PredictOptions) -> Completion:
     """What the trained model generates, without graphs, batches or neighbours."""
-    config, seed = made.model.config, request_seed(options.seed, prompt.id)
-    ids = TextCodec(made.bundle.folder / TOKENIZER).encode(prompt.prompt).tolist()
+    config, seed = made.model.config, seed_of_name(options.seed, prompt.id)
+    ids = read_tokenizer(made.bundle.folder / TOKENIZER).encode(prompt.prompt)
     if prompt.task == "text_to_image":
         request = image_request(config, ids, seed=seed, image_shape=(8, 8))
     elif prompt.task == "image_to_text":
         with torch.no_grad():
-            latents = made.autoencoder.encode_moments(read_pixels(prompt.image, 16)).mean[0]
+            latents = made.autoencoder.encode_moments(read_pixels(prompt.image, 16, OWN_RULES)).mean[0]
         request = caption_request(config, latents, seed=seed, max_new_tokens=options.max_new_tokens)
     else:
         request = text_request(config, ids, seed=seed, max_new_tokens=options.max_new_tokens)
@@ -65,7 +67,7 @@ def grey_levels(latents: torch.Tensor, made: Made) -> np.ndarray:
 
 
 def drawn(answer_png: bytes) -> np.ndarray:
-    return ((read_pixels(answer_png, 16)[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    return ((read_pixels(answer_png, 16, OWN_RULES)[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize("changed", [None, "guidance_scale", "num_solver_steps", "seed"])
@@ -87,7 +89,7 @@ def test_an_answer_in_words_has_as_many_tokens_as_were_asked_for(made: Made, pre
         wanted = by_torch(made, prompt, options).text
         longer = by_torch(made, prompt, dataclasses.replace(OPTIONS, max_new_tokens=20)).text
         assert answer.num_tokens == len(wanted) == min(number, len(longer))
-        assert answer.text == predictor.text.decode(longer[:number])
+        assert answer.text == predictor.tokenizer.decode(longer[:number].tolist())
         # The model would go on, so it is the option that ends the answer.
         assert len(longer) > 9
 

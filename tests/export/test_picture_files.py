@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from export.failure import BadPrompt
+from core.errors import BadPrompt
 from export.picture_files import MAX_IMAGE_BYTES, read_picture
 
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import io
+import json
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from components.data.ingest import png_chunks as corpus_chunks
-from components.data.ingest.images import ImageError, decode_png, to_square_png
-from export import png_chunks as export_chunks
-from export.failure import BadPrompt
-from export.pictures import TOO_MANY_PIXELS, TOO_MUCH_MEMORY, read_pixels
+from core.images import OWN_RULES, TOO_MANY_PIXELS, TOO_MUCH_MEMORY, ImageError, prepare_image, to_square_png
+from core.manifest import write_manifest
+from core.png import decode_png
+from export.pictures import read_pixels
+from export.predictor import PredictOptions, Predictor, Prompt
 from model.latents.autoencoder import to_images
-from tests.components.data.ingest.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
+from tests.core.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
 from tests.export.conftest import png
 
+OPTIONS = PredictOptions(batch_size=1, guidance_scale=1.0, num_solver_steps=1, max_new_tokens=2, seed=0)
 SWAPPED = icc(b"RGB ", 1.0, r=GREEN, g=RED, b=BLUE)
 
 
 def seen(data: bytes, side_px: int = 16) -> np.ndarray:
     """uint8 [side, side, 3], which a test holds equal to what the corpus makes of it."""
-    found = to_images(read_pixels(data, side_px))[0].numpy()
+    found = to_images(read_pixels(data, side_px, OWN_RULES))[0].numpy()
     assert np.array_equal(found, decode_png(to_square_png(data, side_px)))
     return found
 
@@ -39,8 +42,8 @@ def test_pictures_are_prepared_as_the_corpus_was(mode: str, size: tuple[int, int
 def test_what_the_corpus_refuses_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError) as corpus:
         to_square_png(data, 16)
-    with pytest.raises(BadPrompt) as ours:
-        read_pixels(data, 16)
+    with pytest.raises(ImageError) as ours:
+        read_pixels(data, 16, OWN_RULES)
     assert str(ours.value) == str(corpus.value)
 
 
@@ -100,8 +103,32 @@ def test_texts_in_a_png_cost_no_picture() -> None:
         )
 
 
-def test_chunks_are_left_out_as_the_corpus_leaves_them_out() -> None:
-    assert inspect.getsource(export_chunks) == inspect.getsource(corpus_chunks)
+@pytest.mark.parametrize("background", ["black", "white"])
+def test_a_request_shows_the_corpuss_background_through_transparency(copied: Path, background: str) -> None:
+    """As the bundle says; the same pixels as ingest makes of the file."""
+    path = copied / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_background": background}))
+    write_manifest(copied, kind="bundle")
+    predictor, seen_pixels = Predictor.open(copied, engine="onnxruntime"), list[np.ndarray]()
+    encode = predictor.autoencoder.encode
+    predictor.autoencoder.encode = lambda pixels: seen_pixels.append(to_images(pixels)[0].numpy()) or encode(pixels)
+    for image in (Image.new("RGBA", (32, 20), (200, 100, 50, 128)), Image.new("LA", (16, 16), (200, 0))):
+        data = encoded(image, format="PNG")
+        predictor.request(Prompt("1", "image_to_text", image=data), OPTIONS)
+        corpus = prepare_image(data, 16, replace(OWN_RULES, background=background))
+        assert np.array_equal(seen_pixels[-1], decode_png(corpus.png))
+    assert (seen_pixels[-1] == (255 if background == "white" else 0)).all()
+
+
+def test_a_request_of_several_frames_is_taken_as_the_corpus_took_one(copied: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green")]
+    data = encoded(frames[0], format="PNG", save_all=True, append_images=frames[1:])
+    for animated, error in (("first_frame", ""), ("refuse", "image is animated")):
+        path = copied / "generation_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"image_animated": animated}))
+        write_manifest(copied, kind="bundle")
+        (answer,) = Predictor.open(copied, engine="onnxruntime").predict([Prompt("1", "image_to_text", image=data)], OPTIONS)
+        assert answer.error == error
 
 
 def test_transparency_shows_black() -> None:
@@ -135,13 +162,13 @@ def test_broken_data_ends_in_one_sentence() -> None:
             for at in rng.integers(0, len(data), 4):
                 data[at] = int(rng.integers(0, 256))
             try:
-                read_pixels(bytes(data), 16)
-            except BadPrompt as error:
+                read_pixels(bytes(data), 16, OWN_RULES)
+            except ImageError as error:
                 reasons.append(str(error))
     assert len(reasons) > 60
     assert set(reasons) <= {"image is not PNG, JPEG, WEBP", "image data is broken", TOO_MANY_PIXELS, TOO_MUCH_MEMORY}
-    with pytest.raises(BadPrompt, match="too many pixels"):
-        read_pixels(huge_png(20_000), 16)
+    with pytest.raises(ImageError, match="too many pixels"):
+        read_pixels(huge_png(20_000), 16, OWN_RULES)
 
 
 def test_damage_under_a_pngs_checksums_never_passes_for_a_picture() -> None:
@@ -152,5 +179,5 @@ def test_damage_under_a_pngs_checksums_never_passes_for_a_picture() -> None:
     start = whole.index(b"IDAT") + 4
     for at in rng.integers(start, start + 1500, 60).tolist():
         damaged = whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :]
-        with pytest.raises(BadPrompt, match="image data is broken"):
-            read_pixels(damaged, 16)
+        with pytest.raises(ImageError, match="image data is broken"):
+            read_pixels(damaged, 16, OWN_RULES)

@@ -13,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import BadPrompt
+from core.images import OWN_RULES
+from core.random import seed_of_name
+from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER
-from export.failure import BadPrompt
 from export.pictures import read_pixels, write_pngs
-from export.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt, request_seed
-from export.text import TextCodec
+from export.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt
 from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
 from model.step import StepInputs, StepOutput
@@ -113,7 +115,7 @@ class Poisoned:
 @contextmanager
 def poisoned(predictor: Predictor, error: BaseException) -> Iterator[Predictor]:
     """The predictor with an engine that raises `error` for a prompt with a percent sign."""
-    (token,) = predictor.text.encode("%").tolist()
+    (token,) = predictor.tokenizer.encode("%")
     yield Predictor(predictor.bundle, predictor.opened._replace(engine=Poisoned(predictor.opened.engine, token, error)))
 
 
@@ -173,9 +175,9 @@ def test_an_edit_depends_on_the_picture_and_on_the_words(predictor: Predictor) -
     changed = [given, given._replace(prompt="make it red"), given._replace(image=png(40, 30, seed=1))]
     pictures = [predictor.predict([prompt], OPTIONS)[0].image_png for prompt in changed]
     assert len(set(pictures)) == 3
-    latents = predictor.autoencoder.encode(read_pixels(given.image, 16))[0]
-    words = TextCodec(predictor.bundle.folder / TOKENIZER).encode("make it blue").tolist()
-    request = edit_request(config, latents, words, seed=request_seed(OPTIONS.seed, "e"))
+    latents = predictor.autoencoder.encode(read_pixels(given.image, 16, OWN_RULES))[0]
+    words = read_tokenizer(predictor.bundle.folder / TOKENIZER).encode("make it blue")
+    request = edit_request(config, latents, words, seed=seed_of_name(OPTIONS.seed, "e"))
     options = SamplingOptions(num_steps=OPTIONS.num_solver_steps, guidance_scale=OPTIONS.guidance_scale)
     (wanted,) = generate(predictor.opened.engine, [request], options, num_slots=2)
     assert pictures[0] == write_pngs(predictor.autoencoder.decode(wanted.images[0][None]))[0]
@@ -193,7 +195,7 @@ def test_an_answer_depends_on_its_id_and_not_on_its_neighbours(predictor: Predic
 
 
 def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> None:
-    codec = TextCodec(made.bundle.folder / TOKENIZER)
+    codec = read_tokenizer(made.bundle.folder / TOKENIZER)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -201,7 +203,7 @@ def test_no_prompt_spells_a_control_token(made: Made, predictor: Predictor) -> N
     for _ in range(200):
         text = "".join(rng.choices(pieces, k=rng.randint(1, 8)))
         ids = codec.encode(text)
-        assert ids.min() >= len(SPECIAL)
+        assert min(ids) >= len(SPECIAL)
         assert codec.decode(ids) == text
     request = predictor.request(Prompt("1", "text", "<|boi|><|eos|>"), OPTIONS)
     config = made.bundle.config

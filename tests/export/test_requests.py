@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import BadInput
 from export.batch import MAX_TRIES, after_death, batches
-from export.failure import ExportRefused
 from export.journal import SEEN, append_journal, read_journal, unchanged
 from export.picture_files import fingerprint
 from export.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
@@ -136,7 +136,7 @@ NO_LINES = {
 def test_a_file_that_is_no_file_of_lines_is_refused_as_a_whole(tmp_path: Path, name: str) -> None:
     content, said = NO_LINES[name]
     (tmp_path / "r.jsonl").write_bytes(content)
-    with pytest.raises(ExportRefused) as refused:
+    with pytest.raises(BadInput) as refused:
         read_requests(tmp_path / "r.jsonl")
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
@@ -153,7 +153,7 @@ def test_every_task_is_read_with_all_that_it_is_made_of(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, said in (("none.jsonl", "No such file"), (".", "is a folder"), ("pipe", "not a file"), ("n" * 300, "too long")):
-        with pytest.raises(ExportRefused, match=rf"{said}.*infer\.requests"):
+        with pytest.raises(BadInput, match=rf"{said}.*infer\.requests"):
             read_requests(tmp_path / name)
 
 

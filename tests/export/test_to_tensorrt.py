@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 
+from core.errors import GateRefused
 from export import to_tensorrt
 from export.build import build_tensorrt
 from export.bundle import STEP_GRAPH
@@ -29,7 +30,6 @@ from export.engine_key import (
     step_profiles,
     write_sidecar,
 )
-from export.failure import ExportRefused
 from export.to_tensorrt import decomposable_graph
 from model.generation.eager import SlotCache, TorchEngine
 from model.generation.requests import SamplingOptions, caption_request, edit_request, image_request, text_request
@@ -215,5 +215,5 @@ def test_not_built_says_why(made: Made, tmp_path: Path) -> None:
     assert auto.built == (trt is not None)
     if trt is None:
         assert auto.why == f"not built: {missing}"
-        with pytest.raises(ExportRefused, match="required"):
+        with pytest.raises(GateRefused, match="required"):
             build_tensorrt(made.bundle, dataclasses.replace(CONFIG, tensorrt="required"), tmp_path)

@@ -22,7 +22,7 @@ from cosmic_ray.plugins import get_operator
 
 from tests.mutants.noise import Noise
 
-SCOPE = ("model", "components/data/encode", "export", "components/training")
+SCOPE = ("core", "model", "components/data/encode", "export", "components/training")
 
 _NEIGHBOURS = {
     "Add": "Sub",

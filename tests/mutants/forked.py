@@ -32,7 +32,7 @@ LIBRARIES = (
     "diffusers.schedulers",
     "diffusers.models.autoencoders.autoencoder_kl",
 )
-OWN = ("tests", "model", "components", "export", "pipelines", "benchmarks")
+OWN = ("tests", "core", "model", "components", "export", "pipelines", "benchmarks")
 
 
 def load(libraries: Sequence[str]) -> None:

@@ -163,9 +163,9 @@ EVALUATION = (
 DATA_AND_DOORS = (
     Listed(
         "splits by a hash that changes with the process",
-        "components/data/ingest/splits.py",
-        'int.from_bytes(digest[:8], "big") / 2**64',
-        "(hash(digest) % 2**64) / 2**64",
+        "core/random.py",
+        r'int.from_bytes(_sha256(f"{purpose}\0{seed}\0{name}")[:8], "big") / 2**64',
+        "(hash((purpose, seed, name)) % 2**64) / 2**64",
         ("tests/components/data/ingest/test_splits.py",),
     ),
     Listed(

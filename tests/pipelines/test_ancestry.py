@@ -14,8 +14,9 @@ import onnx
 import pytest
 
 from components.data.quarantine import verdict_facts
-from components.runtime.failure import BadInput
-from components.runtime.files import sha256, write_bytes, write_json, write_manifest, write_text
+from core.errors import BadInput
+from core.files import sha256, write_bytes, write_json, write_text
+from core.manifest import write_manifest
 from export.bundle import KIND, REQUIRED, GenerationConfig, write_generation_config
 from model.config import image_modality, model_config
 from pipelines import ancestry, autoencoder, encode, evaluate, export, infer, paths, register, train, validate
@@ -103,7 +104,8 @@ def make(kind: str, content: str) -> None:
         make_bundle(content, ancestors)
     else:
         write_bytes(ancestry.FOLDERS[kind] / "content.bin", content.encode())
-        write_manifest(ancestry.FOLDERS[kind], kind=kind, ancestors=ancestors, image_side_px=16)
+        preparation = {"side_px": 16, "background": "black", "animated": "first_frame"}
+        write_manifest(ancestry.FOLDERS[kind], kind=kind, ancestors=ancestors, preparation=preparation)
 
 
 def make_bundle(content: str, ancestors: dict[str, str]) -> None:
@@ -120,7 +122,15 @@ def make_bundle(content: str, ancestors: dict[str, str]) -> None:
         special_ids=SPECIAL_IDS,
     )
     write_json(paths.BUNDLE / "config.json", config.to_dict())
-    generation = GenerationConfig(image_side_px=16, latent_side=8, latent_channels=4, max_length=64, opset=24)
+    generation = GenerationConfig(
+        image_side_px=16,
+        image_background="black",
+        image_animated="first_frame",
+        latent_side=8,
+        latent_channels=4,
+        max_length=64,
+        opset=24,
+    )
     write_generation_config(paths.BUNDLE, generation)
     write_json(paths.PARITY, {"graphs": {}, "of": content})
     write_manifest(paths.BUNDLE, kind=KIND, parity_sha256=sha256(paths.PARITY), ancestors=ancestors)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, write_documents
-from components.data.ingest.images import encode_png
-from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import read_manifest, write_manifest
+from core.errors import BadInput, GateRefused
+from core.manifest import read_manifest, write_manifest
+from core.png import encode_png
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 from pipelines import autoencoder as stage_module
 from pipelines.params import Params, load
@@ -21,6 +21,7 @@ from tests.components.training.test_autoencoder import CONFIG, squares
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
 
 ARTIFACT = Path("artifacts/autoencoder")
+PREPARATION = {"side_px": 16, "background": "white", "animated": "first_frame"}
 
 
 @pytest.fixture
@@ -34,13 +35,14 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             for index, image in images
         ]
         write_documents(Path("data/documents"), split, documents, documents_per_file=10)
-    write_manifest(Path("data/documents"), kind="documents")
+    write_manifest(Path("data/documents"), kind="documents", preparation=PREPARATION)
     return dataclasses.replace(load(REPOSITORY / "params.yaml"), autoencoder=dataclasses.replace(CONFIG, max_steps=10))
 
 
 def test_it_trains_measures_and_publishes(params: Params) -> None:
     stage_module.main(params)
     manifest = read_manifest(ARTIFACT, kind="autoencoder")
+    assert manifest["preparation"] == PREPARATION
     report = json.loads(Path("reports/autoencoder/metrics.json").read_text())
     assert manifest["psnr_db"] == report["psnr_db"] > 5
     assert set(manifest["ancestors"]) == {"documents"}

@@ -18,14 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
-from components.data.tokenizer import train_tokenizer
 from components.runtime.cluster import start_ray
-from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import read_json, read_manifest, sha256, write_json, write_manifest
 from components.runtime.recording import open_run
 from components.runtime.registry import set_alias, version_of
 from components.runtime.tracking_store import tracking_uri
+from core.errors import BadInput, GateRefused
+from core.files import read_json, sha256, write_json
+from core.manifest import read_manifest, write_manifest
+from core.tokenizer import train_tokenizer
 from export.batch import BatchActor
+from export.bundle import open_bundle
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
@@ -68,7 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_manifest(Path("artifacts/train"), kind="train", step=1)
     channels = {"block_channels": (8, 8), "layers_per_block": 1, "latent_channels": 4, "norm_groups": 4}
     Autoencoder.create(**channels, sample_side_px=SIDE_PX).save_pretrained(Path("artifacts/autoencoder"))
-    write_manifest(Path("artifacts/autoencoder"), kind="autoencoder")
+    preparation = {"side_px": SIDE_PX, "background": "white", "animated": "first_frame"}
+    write_manifest(Path("artifacts/autoencoder"), kind="autoencoder", preparation=preparation)
     _evaluated(METRICS)
     Image.fromarray(np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)).save("data/requests/images/b.png")
     lines = [line if isinstance(line, str) else json.dumps(line) for line in REQUESTS]
@@ -81,8 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    loaded = load(ROOT / "params.yaml", ["infer.num_solver_steps=2", "infer.max_new_tokens=4", "infer.batch_size=2"])
-    return dataclasses.replace(loaded, ingest=dataclasses.replace(loaded.ingest, image_side_px=SIDE_PX))
+    return load(ROOT / "params.yaml", ["infer.num_solver_steps=2", "infer.max_new_tokens=4", "infer.batch_size=2"])
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,8 @@ def cluster() -> Iterator[None]:
 def test_export_writes_a_bundle_and_its_reports(exported: Path) -> None:
     manifest = read_manifest(exported, kind="bundle")
     assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "train", "evaluation"}
+    generation = open_bundle(exported).generation
+    assert (generation.image_side_px, generation.image_background) == (SIDE_PX, "white")
     graphs = read_json(Path("reports/export/parity.json"))["graphs"]
     assert all(0 < entry["largest_error"] <= entry["limit"] for entry in graphs.values())
     tensorrt = read_json(Path("reports/export/tensorrt.json"))
@@ -290,7 +294,7 @@ class Killer(BatchActor):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        (token,) = self.predictor.text.encode("%").tolist()
+        (token,) = self.predictor.tokenizer.encode("%")
         engine = self.predictor.opened.engine
         step = engine.step
 

@@ -27,15 +27,16 @@ from components.data.documents import (
     write_documents,
 )
 from components.data.encode.latents import EncodeSettings, encode_part
-from components.data.ingest.images import encode_png
 from components.data.quarantine import verdict_facts
 from components.data.shards import shard_path, write_shard
-from components.data.tokenizer import train_tokenizer
 from components.evaluation.metrics import METRICS
 from components.evaluation.pictures import curves
-from components.runtime.files import read_json, read_manifest, write_json, write_manifest, write_text
 from components.runtime.recording import open_run
 from components.runtime.tracking_store import tracking_uri
+from core.files import read_json, write_json, write_text
+from core.manifest import read_manifest, write_manifest
+from core.png import encode_png
+from core.tokenizer import train_tokenizer
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
@@ -96,7 +97,8 @@ def write_world(documents: Sequence[Document]) -> str:
     by_split = {split: [document for document in documents if document.split == split] for split in SPLITS}
     for split, members in by_split.items():
         write_documents(paths.DOCUMENTS, split, members, 8)
-    write_manifest(paths.DOCUMENTS, kind="documents", kept_out_pairs=[list(pair) for pair in KEPT_OUT], image_side_px=32)
+    preparation = {"side_px": 32, "background": "black", "animated": "first_frame"}
+    write_manifest(paths.DOCUMENTS, kind="documents", kept_out_pairs=[list(pair) for pair in KEPT_OUT], preparation=preparation)
     tokenizer = train_tokenizer((text for document in by_split["train"] for text in document.texts), 300)
     tokenizer.save(paths.TOKENIZER)
     shape = {"layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "sample_side_px": 32}

@@ -15,10 +15,11 @@ import torch
 from components.data.documents import SPLITS, Document, read_documents
 from components.data.encode.assembly import assemble
 from components.data.encode.encoding import PartEncoder, plan
-from components.data.ingest.images import decode_png
 from components.data.loader import PackedRows
-from components.data.tokenizer import load_tokenizer
-from components.runtime.files import fresh_folder, read_json, write_manifest
+from core.files import fresh_folder, read_json
+from core.manifest import write_manifest
+from core.png import decode_png
+from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 from pipelines import encode, ingest, paths, validate
 from pipelines.params import Params, load

@@ -13,12 +13,13 @@ import torch
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.documents_table import document_row, write_table
 from components.data.encode.encoding import PartEncoder, plan
-from components.data.ingest.images import encode_png
 from components.data.loader import PackedRows
 from components.data.quarantine import read_keys
 from components.data.shards import open_shard, shard_paths
-from components.data.tokenizer import TextTokenizer, train_tokenizer
-from components.runtime.files import read_json, read_manifest, write_manifest
+from core.files import read_json
+from core.manifest import read_manifest, write_manifest
+from core.png import encode_png
+from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder
 from pipelines import encode, stage, validate
 from pipelines.params import Params, load
@@ -58,7 +59,7 @@ def write_inputs(make: Callable[[str], list[Document]]) -> None:
     tokenizer: TextTokenizer = train_tokenizer((text for doc in make("train") for text in doc.texts), 300)
     tokenizer.save(Path("data/tokenizer"))
     write_table(documents, (document_row(doc, tokenizer) for split in SPLITS for doc in read_documents(documents, split)))
-    write_manifest(documents, kind="documents", image_side_px=16)
+    write_manifest(documents, kind="documents", preparation={"side_px": 16, "background": "black", "animated": "first_frame"})
     torch.manual_seed(0)
     autoencoder = Autoencoder.create(
         block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16

@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import SPLITS, Document, read_documents
-from components.data.ingest.images import decode_png, encode_png
-from components.data.tokenizer import load_tokenizer, token_stream
+from components.data.token_stream import token_stream
 from components.runtime.ancestors import content_digest
-from components.runtime.failure import BadInput, GateRefused
-from components.runtime.files import read_json, read_manifest
+from core.errors import BadInput, GateRefused
+from core.files import read_json
+from core.manifest import read_manifest
+from core.png import decode_png, encode_png
+from core.tokenizer import load_tokenizer
 from pipelines import ingest, paths
 from pipelines.params import Params, load
 from tests.components.data.corpora import tar_bytes

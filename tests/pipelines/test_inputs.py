@@ -16,9 +16,9 @@ import pytest
 from benchmarks.faults.bytes import run_dvc
 from benchmarks.faults.repro import project, set_params
 from components.data.ingest.corpora import collect
-from components.runtime.failure import BadInput
 from components.training.perceptual import load_lpips
 from components.training.pretrained import load_pretrained
+from core.errors import BadInput
 from pipelines import infer, inputs, paths, stage
 from pipelines.params import Params, load
 from tests.components.data.corpora import IMAGE_STRUCT, pairs, picture, tar_bytes, write_jsonl, write_parquet

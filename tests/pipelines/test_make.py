@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
     """A clone of this repository in a folder with an odd name, its environment a link, its graph two small stages."""
     project = tmp_path / ODD
     project.mkdir()
-    for name in ("pipelines", "components", "model", "export"):
+    for name in ("pipelines", "components", "export", "model", "core"):
         (project / name).symlink_to(REPOSITORY / name)
     for name in ("Makefile", "params.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, project)

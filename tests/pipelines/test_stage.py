@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.failure import BadInput, GateRefused
+from core.errors import BadInput, GateRefused
 from pipelines import stage
 from pipelines.params import ParamsError
 from tests.pipelines.stage_process import REPOSITORY, start

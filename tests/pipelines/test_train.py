@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from components.data.quarantine import verdict_facts
-from components.runtime.files import read_manifest, write_json
 from components.training.run_folder import RunFolder, checkpoints
+from core.files import write_json
+from core.manifest import read_manifest
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus, corpus
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start, wait_until

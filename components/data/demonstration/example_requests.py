@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from components.data.demonstration.scenes import PHRASINGS, Pair, SceneObject, describe, random_objects, seen_pairs
 from components.data.documents import SPLITS, Document, read_documents
-from components.runtime.files import fresh_folder, write_bytes, write_manifest, write_text
+from core.files import fresh_folder, write_bytes, write_text
+from core.manifest import write_manifest
+from core.random import generator
 
 KIND = "requests"
 FILE = "requests.jsonl"
@@ -47,7 +47,7 @@ def write_requests(folder: Path, documents: Path, *, kept_out: Sequence[Pair], h
 
 def scene_prompts(number: int, kept_out: Sequence[Pair], seed: int) -> list[str]:
     """Captions of scenes, every other one with one kept-out pair (all seen where none is kept out)."""
-    rng = np.random.default_rng([seed, 4])
+    rng = generator(seed, 4)
     seen = seen_pairs(kept_out)
     prompts = []
     for index in range(number):

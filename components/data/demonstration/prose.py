@@ -20,7 +20,8 @@ from typing import NamedTuple
 from components.data.config import ProseConfig, SplitShares
 from components.data.documents import Document, TextSegment
 from components.data.ingest.splits import split_of
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.random import rank_of
 
 # Folders of the library's source tree that hold tests, tools with data as code, or installed packages.
 SKIPPED_FOLDERS = frozenset(
@@ -43,7 +44,7 @@ def read_prose(config: ProseConfig, shares: SplitShares, *, seed: int, source: s
     Held-out passages beyond their room train.
     """
     passages = cut_passages([*reference_topics(), *docstrings()], config.passage_bytes)
-    order = sorted(passages, key=lambda passage: hashlib.sha256(f"{seed} {passage.key}".encode()).digest())
+    order = sorted(passages, key=lambda passage: rank_of(seed, passage.key))
     room = {"train": config.max_train_bytes, "validation": config.max_held_out_bytes, "test": config.max_held_out_bytes}
     for passage in order:
         size = len(passage.text.encode())

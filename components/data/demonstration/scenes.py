@@ -16,7 +16,8 @@ import numpy as np
 
 from components.data.config import ScenesConfig, SplitShares
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment
-from components.data.ingest.images import encode_png
+from core.png import encode_png
+from core.random import generator
 
 SCENE_SIDE_PX = 32
 CELL_SIDE_PX = 16
@@ -91,7 +92,7 @@ def load_scans() -> Scans:
 def split_scans(shares: SplitShares, seed: int) -> dict[str, np.ndarray]:
     """Sorted indices of the scans of each split: no handwriting is in two, and every digit is in all of them alike."""
     labels = load_scans().digit
-    rng = np.random.default_rng([seed, 1])
+    rng = generator(seed, 1)
     chosen: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for digit in range(10):
         order = rng.permutation(np.flatnonzero(labels == digit))
@@ -105,7 +106,7 @@ def split_scans(shares: SplitShares, seed: int) -> dict[str, np.ndarray]:
 
 def kept_out_pairs(num: int, seed: int) -> tuple[Pair, ...]:
     """The digit-colour pairs that no scene shows, spread so that no digit and no colour is hit more than necessary."""
-    rng = np.random.default_rng([seed, 2])
+    rng = generator(seed, 2)
     digits, colours = rng.permutation(10), rng.permutation(list(COLOURS))
     # Cycles of 10 and of 6 meet again after 30 pairs only, so the first 30 are distinct.
     assert num <= 30, f"{num} kept-out pairs cannot be spread"
@@ -181,7 +182,7 @@ def make_scenes(
     }
     for number, split in enumerate(SPLITS):
         for index in range(getattr(config, f"num_{split}")):
-            rng = np.random.default_rng([seed, 3, number, index])
+            rng = generator(seed, 3, number, index)
             objects = random_objects(rng, pairs)
             scans = [int(rng.choice(scans_of[split][thing.digit])) for thing in objects]
             image = ImageSegment(encode_png(compose(objects, scans, rng)))

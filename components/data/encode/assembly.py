@@ -11,14 +11,16 @@ import numpy as np
 from components.data.documents import SPLITS
 from components.data.encode.encoding import Sources
 from components.data.encode.latents import EncodeSettings
-from components.data.encode.mixture import Population, copies, draws, report
+from components.data.encode.mixture import Population, copies, report
 from components.data.encode.packing import PACKING, fill, pack, write_packing
 from components.data.encode.shard_merge import join, neighbours
 from components.data.shards import KIND, open_shard, shard_path, shard_paths, write_shard
-from components.data.tokenizer import load_tokenizer
-from components.runtime import files
 from components.runtime.ancestors import ANCESTORS
 from components.runtime.progress import Progress
+from core import files
+from core.manifest import write_manifest
+from core.random import words_of
+from core.tokenizer import load_tokenizer
 
 NUM_SET_ASIDE_SHOWN = 20
 IMAGES_AT_A_TIME = 4096
@@ -53,9 +55,9 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
             records |= _join_parts(parts, out, split, assembly.shard_bytes)
             splits[split] = _pack_split(out / split, population, settings.row_length, assembly if split == "train" else None)
     facts: dict[str, Any] = _facts(out, sources, settings, splits, len(set_aside)) | {ANCESTORS: dict(assembly.ancestors)}
-    files.write_manifest(out, kind=KIND, records=records, **facts)
+    write_manifest(out, kind=KIND, records=records, **facts)
     whole = facts | {"set_aside": set_aside[:NUM_SET_ASIDE_SHOWN], "latents": _statistics(out)}
-    files.publish(out, target)
+    files.atomic_replace(out, target)
     return whole
 
 
@@ -74,7 +76,7 @@ def _gather(parts: Sequence[Path], table: Any, set_aside: list[dict[str, str]]) 
         source = [sources.setdefault(row["source"], len(sources)) for row in rows]
         text, positions = ([row[name] for row in rows] for name in ("num_tokens", "num_positions"))
         numbers.append(np.array([source, text, positions], np.int64))
-        drawn.append(draws(row["key"] for row in rows))
+        drawn.append(words_of(row["key"] for row in rows))
     source, text, positions = np.concatenate(numbers, axis=1)
     return Population(tuple(sources), source, text, positions - text, np.concatenate(drawn))
 

@@ -16,13 +16,14 @@ from components.data.documents import SPLITS, document_names, document_parts, re
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.encode.variants import WHOLE
 from components.data.shards import FORMAT_VERSION, shard_path, write_shard
-from components.data.tokenizer import load_tokenizer
-from components.runtime import files
 from components.runtime.actors import ItemEndsProcesses, map_over_actors
 from components.runtime.cluster import device, num_map_actors, start_ray
-from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.progress import Progress
 from components.runtime.tries import MAX_TRIES
+from core import files
+from core.errors import BadInput, WorkersFailed
+from core.manifest import MANIFEST
+from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,9 +32,10 @@ CODE = (
     "components/data/encode/encoding.py",
     "components/data/encode/latents.py",
     "components/data/encode/variants.py",
-    "components/data/ingest/images.py",
+    "core/png.py",
     "components/data/shards.py",
-    "components/data/tokenizer.py",
+    "components/data/token_stream.py",
+    "core/tokenizer.py",
     "model/latents/autoencoder.py",
     "model/latents/vector_quantiser.py",
 )
@@ -91,7 +93,7 @@ def work_digest(sources: Sources, settings: EncodeSettings) -> str:
     """
     manifests = (sources.documents, sources.tokenizer, sources.autoencoder)
     facts = {
-        "inputs": [files.sha256(folder / files.MANIFEST) for folder in manifests],
+        "inputs": [files.sha256(folder / MANIFEST) for folder in manifests],
         "quarantine": sorted(sources.quarantine),
         "settings": settings._replace(batch_size=0)._asdict() | {"views": settings.views._asdict()},
         "format": FORMAT_VERSION,

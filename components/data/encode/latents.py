@@ -18,10 +18,11 @@ import torch
 
 from components.data.documents import Document, document_name
 from components.data.encode.variants import WHOLE, Views, views_of
-from components.data.ingest.images import decode_png
 from components.data.shards import Shard, pack_keys
-from components.data.tokenizer import TextTokenizer, token_stream
-from components.runtime.failure import BadInput
+from components.data.token_stream import token_stream
+from core.errors import BadInput
+from core.png import decode_png
+from core.tokenizer import TextTokenizer
 from model.latents.autoencoder import Autoencoder, to_pixels
 
 # Pixels of one pass of the autoencoder: enough to keep a GPU busy, little beside its memory.

@@ -8,13 +8,12 @@ Legend: N documents of the split.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 
 class Population(NamedTuple):
@@ -30,11 +29,6 @@ class Population(NamedTuple):
     text: np.ndarray
     image: np.ndarray
     draw: np.ndarray
-
-
-def draws(names: Iterable[str]) -> np.ndarray:
-    """uint64 [N]: a hash of each name."""
-    return np.array([int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) for name in names], np.uint64)
 
 
 def copies(population: Population, weights: Mapping[str, float], text_to_image: float) -> np.ndarray:

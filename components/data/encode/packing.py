@@ -13,7 +13,7 @@ import numpy as np
 
 from components.data.encode.row_fill import RowKind, row_kinds
 from components.data.shards import open_arrays, write_arrays
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 # The file of a split's rows, beside its shards.
 PACKING = "packing.safetensors"

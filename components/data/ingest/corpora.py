@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,11 @@ from components.data.ingest.duplicates import DuplicateFinder
 from components.data.ingest.readers.corpus_files import Reading
 from components.data.ingest.readers.passed_over import PassedOver
 from components.data.ingest.rejected import Quarantine, Rejected, refuse_above
-from components.data.tokenizer import TextTokenizer, train_tokenizer
-from components.runtime.files import fresh_folder, write_manifest
 from components.runtime.progress import Progress
+from core.files import fresh_folder
+from core.images import Preparation
+from core.manifest import write_manifest
+from core.tokenizer import TextTokenizer, train_tokenizer
 
 KIND = "documents"
 
@@ -151,7 +153,7 @@ def finish(
         records={**collected.records, "table.parquet": table.num_rows},
         num_documents=per_split,
         kept_out_pairs=pairs,
-        image_side_px=config.image_side_px,
+        preparation=asdict(preparation_of(config)),
         ancestors=ancestors,
         weights={corpus.name: corpus.weight for corpus in config.corpora},
     )
@@ -162,6 +164,11 @@ def finish(
         "vocab_size": tokenizer.vocab_size,
         "image_side_px": config.image_side_px,
     }
+
+
+def preparation_of(config: IngestConfig) -> Preparation:
+    """What the corpus's pictures went through, for those that the model is given later."""
+    return Preparation(side_px=config.image_side_px, background=config.images.background, animated=config.images.animated)
 
 
 def kept_out(config: IngestConfig) -> tuple[Pair, ...]:

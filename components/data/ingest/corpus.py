@@ -11,7 +11,6 @@ from components.data.demonstration.scenes import SCENE_SIDE_PX, make_scenes
 from components.data.documents import Document, ImageSegment
 from components.data.ingest.decode_pool import decode_many
 from components.data.ingest.digest_set import DigestSet, digest
-from components.data.ingest.images import to_square_png
 from components.data.ingest.readers.coco import SUFFIXES as COCO_SUFFIXES
 from components.data.ingest.readers.coco import read_coco
 from components.data.ingest.readers.corpus_files import CorpusFile, Reading, images_folder, open_files
@@ -29,7 +28,8 @@ from components.data.ingest.readers.webdataset import SUFFIXES as TAR_SUFFIXES
 from components.data.ingest.readers.webdataset import read_webdataset
 from components.data.ingest.record_documents import Made, Outcome, image_data, outcomes
 from components.data.ingest.rejected import Rejected
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.images import to_square_png
 
 # image_folder is the one format whose rows are not inside files.
 FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Row | Rejected]], tuple[str, ...]]] = {

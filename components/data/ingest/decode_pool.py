@@ -24,7 +24,7 @@ from typing import Self, TypeVar
 
 from components.data.content_config import ImagesConfig
 from components.data.ingest.decode_worker import Decoded, DecodeFailure, decode, read_message, write_messages
-from components.data.ingest.images import TOO_MUCH_MEMORY, PreparedImage
+from core.images import TOO_MUCH_MEMORY, PreparedImage
 
 ROOT = Path(__file__).resolve().parents[3]
 TOO_SLOW, ENDED = "image takes too long to decode", "image ends the process that decodes it"

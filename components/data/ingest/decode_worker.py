@@ -16,7 +16,7 @@ from collections import deque
 from typing import IO, NamedTuple
 
 from components.data.content_config import ImagesConfig
-from components.data.ingest.images import ImageError, PreparedImage, prepare_image
+from core.images import ImageError, PreparedImage, prepare_image
 
 # No message is longer: a process that announces one has gone astray.
 MAX_MESSAGE_BYTES = 2**31

@@ -10,12 +10,13 @@ from components.data.config import CorpusConfig, IngestConfig
 from components.data.content_config import TextConfig
 from components.data.documents import Document, ImageSegment, Segment, TextSegment
 from components.data.ingest.decode_pool import Decoded, DecodeFailure
-from components.data.ingest.images import PreparedImage
 from components.data.ingest.readers.caption_lists import captions_in
 from components.data.ingest.readers.records import Fault, RawImage, RawText, Row, UnusableError, printable
 from components.data.ingest.rejected import Rejected
-from components.data.ingest.splits import split_of, uniform_of
+from components.data.ingest.splits import split_of
 from components.data.ingest.text_rules import CheckedText, TextError, check_caption, check_text, without_utf16
+from core.images import PreparedImage
+from core.random import uniform_of
 
 LINE_END = re.compile("\r\n|\r|\n")
 

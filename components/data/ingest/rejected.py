@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from components.runtime.failure import GateRefused
+from core.errors import GateRefused
 
 MOST_FREQUENT = 10
 # What to do about a reason, where its words do not say it.

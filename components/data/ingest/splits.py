@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from components.data.config import SplitShares
-
-
-def uniform_of(purpose: str, key: str, seed: int) -> float:
-    """A number in 0..1, uniform over keys; draws of different purposes are independent."""
-    digest = hashlib.sha256(f"{purpose}\0{seed}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+from core.random import uniform_of
 
 
 def split_of(key: str, shares: SplitShares, seed: int) -> str:

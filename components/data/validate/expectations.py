@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from components.data.quarantine import Quarantined
 from components.data.validate.data_docs import as_html, from_html, make_offline
 from components.data.validate.verdict import NUM_ROWS_SHOWN, Finding, Verdict
-from components.runtime.files import fresh_folder
+from core.files import fresh_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from components.data.documents import Document, ImageSegment, Segment, TextSegme
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, Sources, plan
 from components.data.encode.latents import EncodeSettings
-from components.data.ingest.images import encode_png
-from components.data.tokenizer import train_tokenizer
-from components.runtime.files import write_manifest
+from core.manifest import write_manifest
+from core.png import encode_png
+from core.tokenizer import train_tokenizer
 from model.latents.autoencoder import Autoencoder
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)
@@ -66,7 +66,7 @@ def write_sources(folder: Path) -> tuple[Sources, list[Document]]:
     write_documents(parts, "train", train, documents_per_file=9)
     for split, seed in (("validation", 4), ("test", 5)):
         write_documents(parts, split, make_documents(split, 5, seed), documents_per_file=9)
-    write_manifest(parts, kind="documents", image_side_px=16)
+    write_manifest(parts, kind="documents", preparation={"side_px": 16, "background": "black", "animated": "first_frame"})
     train_tokenizer((text for document in train for text in document.texts), 270).save(folder / "tokenizer")
     torch.manual_seed(4)
     made = Autoencoder.create(block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=16)

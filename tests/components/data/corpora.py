@@ -16,15 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
-from components.data.content_config import DuplicatesConfig, TextConfig
+from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
 from components.data.ingest.corpus import read_corpus
-from components.data.ingest.images import OWN_RULES, encode_png
 from components.data.ingest.rejected import Rejected
+from core.images import OWN_RULES
+from core.png import encode_png
 
 Members = Sequence[tuple[str, bytes]]
 
 IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+IMAGES = ImagesConfig(**vars(OWN_RULES), decoder_memory_mib=1024, decoder_seconds=20.0)
 
 
 def picture(number: int) -> bytes:
@@ -77,7 +80,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
         split_shares=SplitShares(validation=0.2, test=0.2),
         scenes=ScenesConfig(num_train=6, num_validation=2, num_test=2, num_kept_out_pairs=3),
         prose=ProseConfig(max_train_bytes=9000, max_held_out_bytes=3000, passage_bytes=300),
-        images=replace(OWN_RULES, max_pixels=10_000_000),
+        images=replace(IMAGES, max_pixels=10_000_000),
         text=TextConfig(max_caption_bytes=max_caption_bytes, long_captions="refuse"),
         duplicates=DuplicatesConfig(
             exact="count",

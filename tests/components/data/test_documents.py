@@ -20,7 +20,7 @@ from components.data.documents import (
     read_documents,
     write_documents,
 )
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 
 def make(number: int, split: str = "train") -> Document:

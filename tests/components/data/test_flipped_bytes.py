@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from components.data.loader import PackedRows
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest
+from core.errors import BadInput
+from core.manifest import read_manifest
 
 NUM_FLIPS = 200
 

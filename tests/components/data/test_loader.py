@@ -13,13 +13,14 @@ import torch
 
 from components.data.documents import Document, TextSegment
 from components.data.encode.packing import open_packing, pack, write_packing
-from components.data.ingest.images import decode_png
-from components.data.loader import PackedRows, rows_of_step, uniform
+from components.data.loader import PackedRows, rows_of_step
 from components.data.quarantine import Quarantined, write_quarantine
 from components.data.shards import Shard, open_shard, pack_keys, shard_keys, shard_path, shard_paths, write_shard
-from components.data.tokenizer import load_tokenizer
-from components.runtime.failure import BadInput
-from components.runtime.files import write_manifest
+from core.errors import BadInput
+from core.manifest import write_manifest
+from core.png import decode_png
+from core.random import uniform
+from core.tokenizer import load_tokenizer
 from model.batch import Batch, Latents
 from model.latents.autoencoder import Autoencoder, to_pixels
 
@@ -311,19 +312,6 @@ def test_an_epoch_holds_every_row_once() -> None:
     assert all(np.array_equal(rows_of_step(7, step, 4, 10), steps[step]) for step in (4, 0, 2))
     assert rows_of_step(8, 0, 10, 10).tolist() != rows[:10].tolist()
     assert Counter(rows_of_step(7, 1, 25, 10).tolist()).keys() == set(range(10))
-
-
-def test_uniform_numbers_are_uniform_and_independent() -> None:
-    index = np.arange(20_000)
-    one, next_step, next_seed = uniform(1, 5, index), uniform(1, 6, index), uniform(2, 5, index)
-    for numbers in (one, next_step, next_seed):
-        assert numbers.min() >= 0
-        assert numbers.max() < 1
-        assert abs(numbers.mean() - 0.5) < 0.01
-        assert abs((numbers < 0.1).mean() - 0.1) < 0.01
-    assert all(abs(np.corrcoef(one, other)[0, 1]) < 0.03 for other in (next_step, next_seed))
-    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.03
-    assert np.array_equal(one[77:80], uniform(1, 5, np.array([77, 78, 79])))
 
 
 def test_wrong_patch_side_and_split_are_refused(encoded) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.data.quarantine import Quarantined, read_keys, write_quarantine
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 HOSTILE = ["../x", "/etc/passwd", "a\nb", "a\u2028b\x1c", '"}', "n" * 300, "\u202egnp.x", "a/b#3", " ", "<|eos|>"]
 

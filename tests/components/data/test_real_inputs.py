@@ -14,7 +14,7 @@ from components.data.config import IngestConfig
 from components.data.documents import SPLITS, Document, read_documents
 from components.data.ingest.corpora import CorpusCounts, collect
 from components.data.ingest.readers.locating import NAMED_PICTURES
-from components.runtime.failure import BadInput, GateRefused
+from core.errors import BadInput, GateRefused
 from tests.components.data.corpora import config_for, corpus_of
 from tests.components.data.real_inputs import Case
 from tests.components.data.real_inputs_files import FILES_CASES

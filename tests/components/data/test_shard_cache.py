@@ -12,8 +12,9 @@ import pytest
 
 from components.data.loader import PackedRows
 from components.data.shard_cache import Cache, cache_of_environment, fetch_split, open_split
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest, sha256, write_manifest
+from core.errors import BadInput
+from core.files import sha256
+from core.manifest import read_manifest, write_manifest
 
 BUCKET = "latents"
 
@@ -148,7 +149,7 @@ READ = """
 import sys
 from pathlib import Path
 from components.data.shard_cache import Cache, fetch_split
-from components.runtime.files import sha256
+from core.files import sha256
 found = fetch_split(sys.argv[1], "train", Cache(Path(sys.argv[2]), 2**30))
 print(*sorted(sha256(path) for path in found.files.values()))
 """

@@ -19,8 +19,8 @@ from components.data.shards import (
     write_arrays,
     write_shard,
 )
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest, write_manifest
+from core.errors import BadInput
+from core.manifest import read_manifest, write_manifest
 
 BOI = 3
 

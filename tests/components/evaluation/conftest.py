@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from components.data.demonstration.scenes import ALL_PAIRS, PHRASINGS, describe, random_objects
-from components.data.tokenizer import TextTokenizer, train_tokenizer
+from core.tokenizer import TextTokenizer, train_tokenizer
 from model.config import ModelConfig, image_modality, model_config
 from model.transfusion import Transfusion
 

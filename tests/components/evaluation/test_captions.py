@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from components.data.demonstration.scenes import PHRASINGS, SceneObject, describe
-from components.data.tokenizer import TextTokenizer
 from components.evaluation.captions import caption_images, score_captions
+from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
 from model.transfusion import Transfusion
 

@@ -8,6 +8,7 @@ import torch
 
 from components.evaluation.diffusion import caption_first, measure_diffusion, other_captions, squared_error
 from components.evaluation.held_out import ImageDocument, Stored
+from core.random import seed_of
 from model.config import ModelConfig
 from model.diffusion import noise
 from model.generation.eager import TorchEngine
@@ -117,7 +118,7 @@ def test_right_and_wrong_are_the_losses_under_the_own_and_another_caption(
             stored = [
                 Stored(documents[c].stored.ids, entry.stored.latents) for c, entry in zip(captions, documents, strict=True)
             ]
-            errors = [one_image_error(model, one, i, time, noise.key(SEED, number)) for i, one in enumerate(stored)]
+            errors = [one_image_error(model, one, i, time, seed_of(SEED, number)) for i, one in enumerate(stored)]
             assert found is not None
             assert found[number] == pytest.approx(sum(errors) / num_values, rel=1e-4)
 

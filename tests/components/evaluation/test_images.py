@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from components.data.demonstration.scenes import SceneObject
-from components.data.tokenizer import TextTokenizer
 from components.evaluation.images import draw_images, reconstruct, score_scenes
+from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder

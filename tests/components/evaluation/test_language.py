@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.tokenizer import TextTokenizer
 from components.evaluation.held_out import Stored, TextDocument
 from components.evaluation.language import (
     ByteNgram,
@@ -20,6 +19,7 @@ from components.evaluation.language import (
     ngram_bits_per_byte,
     xz_bits_per_byte,
 )
+from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
 from model.generation.eager import TorchEngine
 from model.step import StepInputs

@@ -12,9 +12,10 @@ from PIL import Image
 
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import METRICS, table
-from components.evaluation.pictures import COLUMNS, TILE_PX, curves, enlarge, read_history, sample_grid
+from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
 from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Captioned, Drawing, Findings
+from core.sheets import enlarged
 
 # Issue 2, "Done when" 8.
 PROMISED = (
@@ -40,7 +41,7 @@ def findings() -> Findings:
     return Findings(
         metrics={"text/bits_per_byte": 2.25, "text_to_image/objects_right": 0.5},
         notes=["no <scenes> here"],
-        drawings=[Drawing("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(COLUMNS + 1)]
+        drawings=[Drawing("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(LAYOUT.columns + 1)]
         + [Drawing("kept out", picture(200), "a red three top left", "", None)],
         captions=[Captioned(picture(9), "the <b>truth</b>", '<script>alert("x")</script>', False)],
         diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
@@ -71,8 +72,8 @@ def test_the_page_stands_alone_and_shows_what_was_found(findings: Findings, tmp_
 
 def test_the_grid_shows_every_drawing_enlarged(findings: Findings) -> None:
     sheet = np.asarray(Image.open(io.BytesIO(sample_grid(findings.drawings))))
-    assert sheet.shape[1] == COLUMNS * TILE_PX[0]
-    assert sheet.shape[0] > 3 * TILE_PX[1]
+    assert sheet.shape[1] == LAYOUT.columns * LAYOUT.tile[0]
+    assert sheet.shape[0] > 3 * LAYOUT.tile[1]
     for drawing in findings.drawings:
         assert (sheet == drawing.image[0, 0]).all(-1).sum() >= 128 * 128
     empty = np.asarray(Image.open(io.BytesIO(sample_grid([]))))
@@ -81,9 +82,9 @@ def test_the_grid_shows_every_drawing_enlarged(findings: Findings) -> None:
 
 def test_enlarging_repeats_pixels() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    assert np.array_equal(enlarge(image)[::4, ::4], image)
-    assert enlarge(image).shape == (128, 128, 3)
-    assert enlarge(enlarge(enlarge(image, 256), 256)).shape == (256, 256, 3)
+    assert np.array_equal(enlarged(image, 128)[::4, ::4], image)
+    assert enlarged(image, 128).shape == (128, 128, 3)
+    assert enlarged(enlarged(enlarged(image, 128), 256), 256).shape == (256, 256, 3)
 
 
 def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.data.ingest.images import encode_png
-from components.data.tokenizer import TextTokenizer
 from components.evaluation import judge as judge_module
 from components.evaluation.config import EvaluateConfig, JudgeConfig
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
 from components.evaluation.judge import Judge, score_judge, train_judge
 from components.evaluation.suite import Findings, Subject, measure_judge, measure_losses
+from core.png import encode_png
+from core.random import seed_of
+from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
-from model.diffusion import noise
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from tests.components.evaluation.test_diffusion import document, one_image_error
@@ -58,9 +58,7 @@ def test_the_caption_gap_is_the_loss_under_another_caption_less_that_under_the_o
         return np.mean(
             [
                 sum(
-                    one_image_error(
-                        model, Stored(caption.stored.ids, entry.stored.latents), image, time, noise.key(SEED, number)
-                    )
+                    one_image_error(model, Stored(caption.stored.ids, entry.stored.latents), image, time, seed_of(SEED, number))
                     for image, (entry, caption) in enumerate(pairs)
                 )
                 / num_values

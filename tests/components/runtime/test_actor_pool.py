@@ -13,7 +13,7 @@ import pytest
 
 from components.runtime.actor_pool import MAX_FAILED_STARTS, map_over_pool
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 ENDS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),

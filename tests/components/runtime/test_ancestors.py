@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from components.runtime.ancestors import check_ancestors, content_digest
-from components.runtime.failure import BadInput
-from components.runtime.files import write_bytes, write_json, write_manifest
+from core.errors import BadInput
+from core.files import write_bytes, write_json
+from core.manifest import write_manifest
 
 
 def make(folder: Path, kind: str, *given: dict[str, Any], content: bytes = b"one", **facts: Any) -> dict[str, Any]:

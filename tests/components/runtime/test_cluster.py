@@ -18,8 +18,8 @@ import torch
 from components.runtime import cluster
 from components.runtime.actors import map_over_actors
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.tries import MAX_TRIES
+from core.errors import BadInput, WorkersFailed
 
 
 class Doubler:

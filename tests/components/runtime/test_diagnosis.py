@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput
 from components.runtime.os_errors import CONNECTION, REASONS, WITHOUT_PLACE
+from core.errors import BadInput
 
 
 def raised_by(call: Callable[[], Any]) -> BaseException:

@@ -16,9 +16,9 @@ import pytest
 
 from components.runtime import cluster
 from components.runtime.actors import map_over_actors
-from components.runtime.failure import BadInput
 from components.runtime.ray_address import check_address
 from components.runtime.workers import join_workers, run_workers
+from core.errors import BadInput
 from tests.listeners import Watch
 
 JOIN = """
@@ -77,7 +77,7 @@ def join(address: str, **variables: str) -> str:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert ended.returncode == 1 and "joined" not in ended.stdout
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith(f"components.runtime.failure.BadInput: RAY_ADDRESS={address}: "), ended.stderr[-3000:]
+    assert last.startswith(f"core.errors.BadInput: RAY_ADDRESS={address}: "), ended.stderr[-3000:]
     return last
 
 

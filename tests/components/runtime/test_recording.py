@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.store_server import StoreServer
-from components.runtime.failure import BadInput, GateRefused
 from components.runtime.recording import open_run, recorded, send_pending
 from components.runtime.sender import Patience
 from components.runtime.tracking import RunIdentity, Tracker, pending_folder
 from components.runtime.tracking_store import client_of
 from components.training.journal import add_to
 from components.training.run import open_training_run
+from core.errors import BadInput, GateRefused
 from pipelines.sync import sync
 from tests.components.runtime.conftest import wait_until
 

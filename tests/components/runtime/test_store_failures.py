@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.failure import BadInput
 from components.runtime.recording import open_run
 from components.runtime.registry import find_version, set_alias, version_of
 from components.runtime.tracking_store import client_of
+from core.errors import BadInput
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from components.runtime import tracking
-from components.runtime.failure import BadInput
 from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.sender import Patience
 from components.runtime.tracking_store import client_of, project_folder, tracking_uri
+from core.errors import BadInput
 from tests.components.runtime.conftest import wait_until
 
 

@@ -15,8 +15,8 @@ import torch
 
 from components.runtime import cluster
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput, WorkersFailed
 from components.runtime.workers import join_workers, run_workers
+from core.errors import BadInput, WorkersFailed
 
 
 def run(function: Any, folder: Path, **options: Any) -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from components.data.loader import PackedRows
 from components.training.config import TrainConfig
+from core.random import seed_of
 from model.batch import Batch
-from model.diffusion.noise import key
 from model.loss_options import LossOptions
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG
@@ -126,7 +126,7 @@ def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: Los
     num_patches = len(images.patches) // len(images.sample_index)
     times, noises = [], []
     for sample, limit in zip(images.sample_index.tolist(), images.time_limit.tolist(), strict=True):
-        generator = torch.Generator().manual_seed(key(seed, step, sample))
+        generator = torch.Generator().manual_seed(seed_of(seed, step, sample))
         time = torch.rand((), generator=generator)
         noises.append(torch.randn(num_patches, images.patches.shape[-1], generator=generator))
         times.append(limit * options.time_shift * time / (1 + (options.time_shift - 1) * time))

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, TextSegment, write_documents
-from components.data.ingest.images import encode_png
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput
-from components.runtime.files import write_manifest
 from components.training import autoencoder as subject
 from components.training import autoencoder_worker
 from components.training.autoencoder_worker import AutoencoderWork
 from components.training.config import AutoencoderConfig, AutoencoderLossConfig, CodesConfig
+from core.errors import BadInput
+from core.manifest import write_manifest
+from core.png import encode_png
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 
 CONFIG = AutoencoderConfig(

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from components.runtime.cluster import device
-from components.runtime.failure import BadInput
 from components.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from components.training.loop import new_state
 from components.training.run_folder import folder_of, resume
 from components.training.worker import configuration
+from core.errors import BadInput
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG, Corpus
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from components.training.journal import forget_after, history_csv, last_values, read_journal
+from components.training.journal import history_csv, last_values, truncate_after
 from components.training.pictures import save_grid, save_pairs
 from components.training.samples import image_key
+from core.files import read_json_lines
 
 
 @pytest.fixture
@@ -27,20 +28,20 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_a_cut_line_is_left_out_and_later_steps_are_forgotten(journal: Path) -> None:
-    assert [entry["step"] for entry in read_journal(journal)] == [2, 4, 4, 6]
-    forget_after(journal, 4)
-    assert [entry["step"] for entry in read_journal(journal)] == [2, 4, 4]
-    forget_after(journal, 0)
-    assert read_journal(journal) == []
-    forget_after(journal.with_name("none.jsonl"), 3)
+    assert [entry["step"] for entry in read_json_lines(journal)] == [2, 4, 4, 6]
+    truncate_after(journal, 4)
+    assert [entry["step"] for entry in read_json_lines(journal)] == [2, 4, 4]
+    truncate_after(journal, 0)
+    assert read_json_lines(journal) == []
+    truncate_after(journal.with_name("none.jsonl"), 3)
     assert not journal.with_name("none.jsonl").exists()
 
 
 def test_a_line_after_a_cut_one_is_not_lost(journal: Path) -> None:
-    forget_after(journal, 6)
+    truncate_after(journal, 6)
     with journal.open("a") as file:
         file.write('{"step": 8, "train/loss": 1.0}\n')
-    assert [entry["step"] for entry in read_journal(journal)] == [2, 4, 4, 6, 8]
+    assert [entry["step"] for entry in read_json_lines(journal)] == [2, 4, 4, 6, 8]
 
 
 def test_the_history_has_a_row_a_step(journal: Path) -> None:

@@ -10,13 +10,13 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from components.runtime.failure import BadInput
 from components.runtime.workers import World
 from components.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 from components.training.config import TrainConfig
 from components.training.loop import Losses, Progress, Trainer, new_state
 from components.training.run_folder import resume
 from components.training.worker import configuration
+from core.errors import BadInput
 from model.loss import loss_sums
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG, Corpus, changed

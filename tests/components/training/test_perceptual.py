@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.runtime.failure import BadInput
 from components.training.perceptual import load_lpips
+from core.errors import BadInput
 
 # torchvision's vgg16: number of the convolution -> (channels out, channels in).
 CONVOLUTIONS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.data.tokenizer import load_tokenizer, train_tokenizer
-from components.runtime.failure import BadInput
 from components.training.config import TrainConfig
 from components.training.preflight import check_training
+from core.errors import BadInput
+from core.tokenizer import load_tokenizer, train_tokenizer
 from tests.components.training.conftest import CAPTIONS, CONFIG, PATCHES_AN_IMAGE, ROW_LENGTH, Corpus, changed
 
 

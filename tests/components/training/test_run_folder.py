@@ -12,10 +12,10 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest, write_manifest
 from components.runtime.workers import World
 from components.training.run_folder import RunFolder, checkpoints, folder_of, resume, resume_together, written_checkpoint
+from core.errors import BadInput
+from core.manifest import read_manifest, write_manifest
 
 KIND = "made-up"
 

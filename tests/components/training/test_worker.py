@@ -13,10 +13,10 @@ from components.data.loader import PackedRows
 from components.data.quarantine import Quarantined, write_quarantine
 from components.runtime.tracking import RunIdentity
 from components.runtime.workers import World
-from components.training.journal import read_journal
 from components.training.run_folder import checkpoints, folder_of
 from components.training.work import FINISHED, Work
 from components.training.worker import configuration, train_to_the_end
+from core.files import read_json_lines
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus
 from tests.components.training.reference import UNEVEN, assert_close, reference_run
@@ -72,7 +72,7 @@ def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, work: 
     train_to_the_end(work, ALONE)
 
     found: dict[int, dict[str, float]] = {}
-    for entry in read_journal(work.journal):
+    for entry in read_json_lines(work.journal):
         assert not found.setdefault(int(entry["step"]), {}).keys() & {name for name in entry if "/" in name}, "written twice"
         found[int(entry["step"])].update(entry)
     assert sorted(found) == list(range(1, 8))

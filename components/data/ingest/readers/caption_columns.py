@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.records import CAPTION_FIELDS
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 # Spellings that others use, without case and underscores.
 OTHER_NAME = re.compile("captions?|texts?|txt|content|alt|alttext|descriptions?|sentences?", re.IGNORECASE)

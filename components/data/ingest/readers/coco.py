@@ -17,7 +17,7 @@ from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.json_sections import json_sections
 from components.data.ingest.readers.records import Row, pair_row
 from components.data.ingest.rejected import Rejected
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 SUFFIXES = (".json",)
 

@@ -15,7 +15,7 @@ from components.data.ingest.readers.records import printable
 from components.data.ingest.readers.references import Folder
 from components.data.ingest.readers.unpacking import Unpacked, unpack
 from components.data.ingest.readers.walking import is_local
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 EMPTY_FILE = "files that hold no row"
 

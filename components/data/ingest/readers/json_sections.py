@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 CHUNK_BYTES = 2**20
 MAX_ENTRY_CHARS = 64 * 2**20

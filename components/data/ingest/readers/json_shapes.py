@@ -11,7 +11,7 @@ from typing import Any
 
 from components.data.ingest.readers.caption_columns import says_text
 from components.data.ingest.readers.records import CAPTION_FIELDS
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 # Of a file's beginning, to tell an array of objects from lines, and to find the list that an object begins with.
 START_BYTES = 4096

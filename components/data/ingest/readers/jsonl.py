@@ -18,7 +18,7 @@ from components.data.ingest.readers.line_pictures import line_rows
 from components.data.ingest.readers.records import Line, Row, key_of
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from components.data.ingest.rejected import Rejected
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 SUFFIXES = (".jsonl", ".ndjson")
 MAX_LINE_BYTES = 64 * 2**20

@@ -21,7 +21,7 @@ from components.data.ingest.readers.endings import ALL_PICTURES
 from components.data.ingest.readers.passed_over import SYSTEM, PassedOver, another_ending, is_system_path
 from components.data.ingest.readers.unpacking import COMPRESSED_ENDINGS
 from components.data.ingest.readers.walking import Walk, is_local, outermost, without_second_links
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 GLOB_CHARACTERS = "*?["
 MAX_EXPANDED = 1_000_000

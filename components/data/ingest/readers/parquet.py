@@ -25,7 +25,7 @@ from components.data.ingest.readers.picture_signs import says_picture
 from components.data.ingest.readers.pictured_texts import pictured_texts, spare_texts
 from components.data.ingest.readers.records import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
 from components.data.ingest.rejected import Rejected
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 SUFFIXES = (".parquet",)
 # A file may be one row group: from a disk its pages are read as they are needed, or its whole column of images would be

@@ -17,7 +17,7 @@ from components.data.ingest.readers.corpus_files import CorpusFile, name_of
 from components.data.ingest.readers.picture_signs import URL_SAFE, Kind, Sign, kind_of, signs_in
 from components.data.ingest.readers.records import Fault, FileReference, Picture
 from components.data.ingest.readers.references import Folder
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 # Weak signs count from this share of a column's values on; a web page may be named like a picture.
 WEAK_SHARE = 0.25

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 KEY_FIELDS = ("key", "__key__", "id")
 TEXT_FIELDS = ("text", "content")

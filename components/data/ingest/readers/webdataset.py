@@ -34,7 +34,7 @@ from components.data.ingest.readers.records import CAPTION_FIELDS, MAX_FILE_BYTE
 from components.data.ingest.readers.tar_leftovers import Leftovers, Slot, plain_name
 from components.data.ingest.readers.unpacking import UNREADABLE
 from components.data.ingest.rejected import Rejected
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 # Parts under one outer key that are looked at together; of more of them, those of the first rows are handed on.

@@ -10,7 +10,7 @@ from components.data.config import ScenesConfig, SplitShares
 from components.data.demonstration.example_requests import beginning, scene_prompts, write_requests
 from components.data.demonstration.scenes import kept_out_pairs, make_scenes, read_caption
 from components.data.documents import SPLITS, Document, TextSegment, write_documents
-from components.runtime.files import read_manifest
+from core.manifest import read_manifest
 
 KEPT_OUT = kept_out_pairs(3, 5)
 

@@ -30,7 +30,7 @@ from components.data.demonstration.scenes import (
     split_scans,
 )
 from components.data.documents import SPLITS, Document, ImageSegment
-from components.data.ingest.images import decode_png
+from core.png import decode_png
 
 SHARES = SplitShares(validation=0.08, test=0.12)
 OBJECTS = st.builds(SceneObject, st.integers(0, 9), st.sampled_from(list(COLOURS)), st.sampled_from(PLACES))

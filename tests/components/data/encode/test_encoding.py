@@ -20,14 +20,15 @@ from components.data.encode.encoding import PartEncoder, Sources, encode_parts, 
 from components.data.encode.latents import EncodedPart, EncodeSettings, encode_part
 from components.data.encode.packing import open_packing
 from components.data.encode.variants import Views, views_of
-from components.data.ingest.images import decode_png, encode_png
 from components.data.loader import PackedRows
 from components.data.shards import check_shard, open_shard, shard_keys, shard_paths
-from components.data.tokenizer import load_tokenizer
 from components.runtime.cluster import start_ray
 from components.runtime.diagnosis import sentence_of
-from components.runtime.failure import BadInput, WorkersFailed
-from components.runtime.files import read_manifest, sha256
+from core.errors import BadInput, WorkersFailed
+from core.files import sha256
+from core.manifest import read_manifest
+from core.png import decode_png, encode_png
+from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder, to_pixels
 
 SETTINGS = EncodeSettings(batch_size=3, row_length=80, patch_side=2, image_side_px=16)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.data.encode.mixture import Population, copies, draws, report
-from components.runtime.failure import BadInput
+from components.data.encode.mixture import Population, copies, report
+from core.errors import BadInput
+from core.random import words_of
 
 SOURCES = ("pairs", "prose", "notes")
 
@@ -18,7 +19,7 @@ def make(seed: int, number: int = 3000) -> Population:
     source = generator.integers(0, 3, number)
     text = np.where(source == 0, generator.integers(8, 40, number), generator.integers(20, 900, number))
     image = np.where(source == 0, 64 * generator.integers(1, 4, number), 0)
-    return Population(SOURCES, source, text, image, draws(f"{name}" for name in range(number)))
+    return Population(SOURCES, source, text, image, words_of(f"{name}" for name in range(number)))
 
 
 def test_without_wishes_every_document_stands_once() -> None:
@@ -69,9 +70,3 @@ def test_what_cannot_be_met_is_refused() -> None:
         copies(population, {"prose": 0.0, "notes": 0.0}, 1.0)
     with pytest.raises(BadInput, match=r"the text beside images alone has 0\.\d\d positions"):
         copies(population, {}, 0.05)
-
-
-def test_draws_are_even() -> None:
-    numbers = draws(f"s/{index}" for index in range(20_000)).astype(np.float64) / 2.0**64
-    assert abs(numbers.mean() - 0.5) < 0.01
-    assert np.abs(np.histogram(numbers, 10, (0, 1))[0] - 2000).max() < 200

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components.data.encode.packing import Packing, fill, open_packing, pack, write_packing
 from components.data.shards import write_arrays
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 
 @settings(max_examples=200, deadline=None)

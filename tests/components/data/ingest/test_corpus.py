@@ -13,9 +13,9 @@ import pytest
 from components.data.config import CorpusFormat
 from components.data.documents import ImageSegment, TextSegment
 from components.data.ingest.corpus import read_corpus, read_samples
-from components.data.ingest.images import decode_png
 from components.data.ingest.readers.corpus_files import Reading
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.png import decode_png
 from tests.components.data.corpora import (
     config_for,
     corpus_of,

@@ -22,7 +22,9 @@ from PIL import Image
 
 from components.data.ingest.decode_pool import BATCH_ITEMS, ENDED, TOO_SLOW, decode_many
 from components.data.ingest.decode_worker import Decoded, DecodeFailure
-from components.data.ingest.images import OWN_RULES, TOO_MUCH_MEMORY, PreparedImage, encode_png
+from core.images import TOO_MUCH_MEMORY, PreparedImage
+from core.png import encode_png
+from tests.components.data.corpora import IMAGES
 
 SIDE_PX = 16
 ROOT = Path(__file__).resolve().parents[4]
@@ -35,7 +37,7 @@ class Item:
         self.name, self.images = name, images
 
 
-def run(items: list[Item], *, num_workers: int, rules=OWN_RULES) -> list[tuple[int, tuple[Decoded, ...]]]:
+def run(items: list[Item], *, num_workers: int, rules=IMAGES) -> list[tuple[int, tuple[Decoded, ...]]]:
     found = decode_many(items, lambda item: item.images, side_px=SIDE_PX, rules=rules, num_workers=num_workers)
     return [(item.name, results) for item, results in found]
 
@@ -115,7 +117,7 @@ def test_processes_give_what_decoding_here_gives_in_order(num_workers: int) -> N
 
 
 def test_items_without_images_start_no_process() -> None:
-    found = decode_many(range(500), lambda _: [], side_px=SIDE_PX, rules=OWN_RULES, num_workers=2)
+    found = decode_many(range(500), lambda _: [], side_px=SIDE_PX, rules=IMAGES, num_workers=2)
     for item, results in found:
         assert results == ()
         if item == 250:
@@ -126,7 +128,7 @@ def test_a_picture_that_needs_too_much_memory_is_set_aside_alone() -> None:
     generator = np.random.default_rng(5)
     items = [Item(name, [small(generator)]) for name in range(20)]
     items[7] = Item(7, [small(generator), heavy(), small(generator)])
-    rules = dataclasses.replace(OWN_RULES, decoder_memory_mib=256)
+    rules = dataclasses.replace(IMAGES, decoder_memory_mib=256)
     with watched() as peak_rss:
         found = run(items, num_workers=1, rules=rules)
     failures = [(name, at) for name, results in found for at, result in enumerate(results) if isinstance(result, DecodeFailure)]
@@ -139,7 +141,7 @@ def test_a_picture_that_needs_too_much_memory_is_set_aside_alone() -> None:
 def test_a_picture_that_takes_too_long_is_set_aside_alone() -> None:
     generator = np.random.default_rng(6)
     items = [Item(name, [heavy() if name == 3 else small(generator)]) for name in range(8)]
-    rules = dataclasses.replace(OWN_RULES, decoder_seconds=0.4)
+    rules = dataclasses.replace(IMAGES, decoder_seconds=0.4)
     found = run(items, num_workers=1, rules=rules)
     assert found[3][1] == (DecodeFailure(TOO_SLOW),)
     assert sum(isinstance(result, PreparedImage) for _, (result,) in found) == 7
@@ -148,7 +150,7 @@ def test_a_picture_that_takes_too_long_is_set_aside_alone() -> None:
 def test_a_killed_process_loses_nothing() -> None:
     items = made_items(400, seed=7)
     found, killed = [], 0
-    decoded = decode_many(items, lambda item: item.images, side_px=SIDE_PX, rules=OWN_RULES, num_workers=2)
+    decoded = decode_many(items, lambda item: item.images, side_px=SIDE_PX, rules=IMAGES, num_workers=2)
     for item, results in decoded:
         found.append((item.name, results))
         if item.name in (50, 150, 250):
@@ -193,7 +195,7 @@ def test_no_more_is_read_ahead_than_is_said() -> None:
             pulled += 1
             yield pulled
 
-    decoded = decode_many(endless(), lambda _: [image], side_px=SIDE_PX, rules=OWN_RULES, num_workers=2)
+    decoded = decode_many(endless(), lambda _: [image], side_px=SIDE_PX, rules=IMAGES, num_workers=2)
     for number, _ in decoded:
         assert pulled - number <= 5 * BATCH_ITEMS
         if number == 600:
@@ -206,10 +208,13 @@ def test_processes_end_with_a_killed_parent() -> None:
     script = """
 import sys
 from components.data.ingest.decode_pool import decode_many
-from components.data.ingest.images import OWN_RULES, encode_png
+from core.images import OWN_RULES
+from core.png import encode_png
+from tests.components.data.corpora import IMAGES
+from core.png import encode_png
 import numpy as np
 image = encode_png(np.zeros((20, 20, 3), np.uint8))
-for number, _ in enumerate(decode_many(iter(int, 1), lambda _: [image], side_px=16, rules=OWN_RULES, num_workers=2)):
+for number, _ in enumerate(decode_many(iter(int, 1), lambda _: [image], side_px=16, rules=IMAGES, num_workers=2)):
     if number == 100:
         print("under way", flush=True)
 """

@@ -17,7 +17,8 @@ from sklearn.datasets import load_sample_images
 from components.data.content_config import DuplicatesConfig
 from components.data.documents import Document, ImageSegment, TextSegment
 from components.data.ingest.duplicates import DuplicateFinder, Seen, content_digest, normalised, picture_hash
-from components.data.ingest.images import encode_png, to_square_png
+from core.images import to_square_png
+from core.png import encode_png
 
 EXACT = DuplicatesConfig(
     exact="drop", near="off", near_threshold=0.8, permutations=128, shingle_chars=5, image_distance=3, max_remembered=5000

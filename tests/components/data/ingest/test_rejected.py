@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.data.ingest.rejected import Quarantine, Rejected, refuse_above
-from components.runtime.failure import GateRefused
+from core.errors import GateRefused
 
 PATH = Path("quarantine.jsonl")
 

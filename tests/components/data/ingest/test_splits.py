@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.data.config import SplitShares
-from components.data.ingest.splits import split_of, uniform_of
+from components.data.ingest.splits import split_of
+from core.random import uniform_of
 
 SHARES = SplitShares(validation=0.3, test=0.3)
 # The first eight bytes of the sha256 of purpose, seed and key with a NUL between them, as the command sha256sum gives it.
@@ -25,7 +26,9 @@ SPLITS = ["train", "train", "test", "test", "train", "test", "validation", "vali
 ROOT = Path(__file__).resolve().parents[4]
 ASK = """
 from components.data.config import SplitShares
-from components.data.ingest.splits import split_of, uniform_of
+from components.data.ingest.splits import split_of
+from core.random import uniform_of
+from core.random import uniform_of
 shares = SplitShares(validation=0.3, test=0.3)
 print([split_of(f"key {n}", shares, 17) for n in range(200)], [uniform_of("layout", f"key {n}", 17) for n in range(200)])
 """

@@ -19,7 +19,7 @@ from components.data.ingest.text_rules import (
     check_text,
     truncate,
 )
-from components.data.tokenizer import SPECIAL_TOKENS
+from core.tokenizer import SPECIAL_TOKENS
 
 TRUNCATE = TextConfig(max_caption_bytes=32, long_captions="truncate")
 REFUSE = TextConfig(max_caption_bytes=32, long_captions="refuse")

@@ -16,10 +16,10 @@ from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS, read_documents
 from components.data.documents_table import document_row, write_table
 from components.data.shards import open_shard, shard_paths, write_shard
-from components.data.tokenizer import load_tokenizer
 from components.data.validate.suites import judge_documents, judge_latents
 from components.data.validate.verdict import Verdict
-from components.runtime.files import read_manifest
+from core.manifest import read_manifest
+from core.tokenizer import load_tokenizer
 
 DOCUMENT_CHECKS = DocumentChecks(
     min_documents=5, min_images=4, max_tokens=5000, min_unique_share=0.9, max_quarantined_share=0.1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.data.ingest.images import decode_png
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.png import decode_png
 from tests.components.data.corpora import read, reasons, write_images
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 from tests.components.data.corpora import picture, read, reasons
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.data.ingest.images import decode_png, to_square_png
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.images import to_square_png
+from core.png import decode_png
 from tests.components.data.corpora import IMAGE_STRUCT, outline, picture, read, reasons, write_images, write_jsonl
 
 GOOD = {"images": [None, "a.png", None, None, "sub/b.png"], "texts": ["Intro.", None, "Middle.", "More.", None]}

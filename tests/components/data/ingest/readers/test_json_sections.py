@@ -11,7 +11,7 @@ import pytest
 
 from components.data.ingest.readers import json_sections as module
 from components.data.ingest.readers.json_sections import json_sections
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 
 
 def random_value(random_: random.Random, depth: int) -> Any:

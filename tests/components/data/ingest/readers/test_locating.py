@@ -10,7 +10,7 @@ import pytest
 from components.data.ingest.readers.locating import locate, locate_folders
 from components.data.ingest.readers.passed_over import SYSTEM, PassedOver, another_ending, is_system_path
 from components.data.ingest.readers.walking import BROKEN_LINK, NO_PLAIN_FILE, READ_ALREADY
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 from tests.components.data.corpora import corpus_of
 
 SUFFIXES = (".jsonl",)

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.documents import TextSegment
-from components.data.ingest.images import to_square_png
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.images import to_square_png
 from tests.components.data.corpora import IMAGE_STRUCT, outline, picture, read, reasons, write_parquet
 
 

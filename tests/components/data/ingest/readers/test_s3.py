@@ -17,7 +17,7 @@ from s3fs import S3FileSystem
 
 from components.data.ingest.readers.records import FileReference
 from components.data.ingest.readers.webdataset import APART
-from components.runtime.failure import BadInput
+from core.errors import BadInput
 from tests.components.data.corpora import (
     IMAGE_STRUCT,
     outline,

@@ -14,11 +14,11 @@ import pytest
 
 from components.data.documents import TextSegment
 from components.data.ingest.corpus import read_samples
-from components.data.ingest.images import decode_png, encode_png
 from components.data.ingest.readers import webdataset
 from components.data.ingest.readers.corpus_files import Reading
 from components.data.ingest.readers.pairing import VARIANTS
-from components.runtime.failure import BadInput
+from core.errors import BadInput
+from core.png import decode_png, encode_png
 from tests.components.data.corpora import (
     config_for,
     corpus_of,

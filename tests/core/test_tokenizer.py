@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from components.data.demonstration.scenes import COLOURS, DIGIT_WORDS, PHRASINGS, PLACES, SceneObject, describe
 from components.data.documents import Document, ImageSegment, TextSegment
 from components.data.ingest.text_rules import TextError, check_text
-from components.data.tokenizer import SPECIAL_TOKENS, TextTokenizer, load_tokenizer, token_stream, train_tokenizer
-from components.runtime.failure import BadInput
+from components.data.token_stream import token_stream
+from core.errors import BadInput
+from core.tokenizer import SPECIAL_TOKENS, TextTokenizer, load_tokenizer, train_tokenizer
 
 CAPTIONS = [
     describe([SceneObject(digit, colour, place), SceneObject((digit + 1) % 10, colour, "bottom right")], phrasing)

@@ -1,32 +1,24 @@
-"""How does text become token ids, and a document one stream of them? Byte-level BPE with five control tokens.
+"""Text as token ids and back: byte-level BPE with five control tokens, which no text can spell.
 
-The stored stream of a document is [bos] text ... [boi] [eoi] ... text [eos]: every image is the adjacent pair boi, eoi,
-and its patches go between the two once their number is known. Control ids come from the stream's layout only, never
-from what a text says: a caption that spells "<|boi|>" is encoded as those seven characters.
+A caption that holds "<|boi|>" is encoded as those seven characters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from components.data.documents import Document, TextSegment
-from components.runtime.failure import BadInput
-from components.runtime.files import read_manifest, sha256, write_bytes, write_manifest
+from core.errors import BadInput
+from core.files import sha256, write_bytes
+from core.manifest import read_manifest, write_manifest
 
 KIND = "tokenizer"
 FILE = "tokenizer.json"
+REMEDY = "make it with the ingest stage"
+MAX_REASON_CHARACTERS = 80
 SPECIAL_TOKENS = {"pad": "<|pad|>", "bos": "<|bos|>", "eos": "<|eos|>", "boi": "<|boi|>", "eoi": "<|eoi|>"}
-
-
-class TokenStream(NamedTuple):
-    """ids: the stored stream, control tokens included. image_positions: index in `ids` of each image's boi."""
-
-    ids: list[int]
-    image_positions: list[int]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
@@ -48,24 +40,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
 def load_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer of a folder that `TextTokenizer.save` wrote, its bytes checked against the manifest."""
     read_manifest(folder, kind=KIND)
-    return TextTokenizer(Tokenizer.from_file(str(folder / FILE)))
+    return read_tokenizer(folder / FILE)
 
 
-def token_stream(tokenizer: TextTokenizer, document: Document) -> TokenStream:
-    """The stored stream of one document and where its images go."""
-    special = tokenizer.special_ids
-    ids, image_positions = [special["bos"]], []
-    for segment in document.segments:
-        if isinstance(segment, TextSegment):
-            ids += tokenizer.encode(segment.text)
-        else:
-            image_positions.append(len(ids))
-            ids += [special["boi"], special["eoi"]]
-    return TokenStream([*ids, special["eos"]], image_positions)
+def read_tokenizer(path: Path, remedy: str = REMEDY) -> TextTokenizer:
+    """The tokenizer of a tokenizer.json. remedy: what BadInput tells the user to do where it is none."""
+    try:
+        return TextTokenizer(Tokenizer.from_file(str(path)))
+    except Exception as error:
+        # The library raises nothing more special.
+        raise BadInput(f"{path} is no tokenizer ({' '.join(str(error).split())[:MAX_REASON_CHARACTERS]}); {remedy}") from None
 
 
 class TextTokenizer:
-    """Text to ids and back. special_ids: pad, bos, eos, boi, eoi -> 0..4. vocab_size: control tokens included."""
+    """Text to ids and back.
+
+    special_ids: pad, bos, eos, boi, eoi -> 0..4. vocab_size: control tokens included. BadInput where it has no such tokens.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         # Without this the library turns text that spells a control token into that token.
@@ -73,12 +64,12 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self.special_ids: dict[str, int] = {name: id for id, name in enumerate(SPECIAL_TOKENS)}
         self.vocab_size: int = tokenizer.get_vocab_size()
+        # A byte-level vocabulary writes each byte as one character.
+        self.longest_token_bytes = max(map(len, tokenizer.get_vocab()), default=1)
         for name, token in SPECIAL_TOKENS.items():
             found = tokenizer.token_to_id(token)
             if found != self.special_ids[name]:
-                raise BadInput(
-                    f"the tokenizer has {token} at id {found}, not {self.special_ids[name]}; make it with the ingest stage"
-                )
+                raise BadInput(f"{token} has the id {found}, not {self.special_ids[name]}")
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, none of them a control id, whatever the text spells."""

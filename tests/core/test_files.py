@@ -1,4 +1,4 @@
-"""A folder is vouched for by its manifest, every byte of both, and a file is written whole or not at all."""
+"""A file is written whole or not at all, and a folder takes the place of another so, whenever the process is killed."""
 
 from __future__ import annotations
 
@@ -16,77 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.failure import BadInput
-from components.runtime.files import (
-    NO_LINKS,
-    digest,
-    link_or_copy,
-    parse_manifest,
-    publish,
-    read_json,
-    read_manifest,
-    write_bytes,
-    write_json,
-    write_manifest,
-    written_whole,
-)
-
-
-def make_folder(folder: Path) -> Path:
-    write_bytes(folder / "a/one.bin", bytes(range(200)))
-    write_bytes(folder / "b/two.bin", b"two")
-    # A folder within may have a manifest of its own, which is a file like any other.
-    write_json(folder / "b/manifest.json", {"kind": "other"})
-    write_manifest(folder, kind="made", records={"a/one.bin": 7}, shape=(8, 4), counts={2: "two", 10: "ten"}, name="zwölf")
-    return folder
-
-
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
-    manifest = read_manifest(make_folder(tmp_path), kind="made")
-    assert set(manifest["files"]) == {"a/one.bin", "b/two.bin", "b/manifest.json"}
-    assert manifest["files"]["a/one.bin"]["bytes"] == 200
-    assert manifest["files"]["a/one.bin"]["records"] == 7
-    assert (manifest["shape"], manifest["counts"], manifest["name"]) == ([8, 4], {"2": "two", "10": "ten"}, "zwölf")
-
-
-def test_equal_folders_have_equal_manifests(tmp_path: Path) -> None:
-    one, other = make_folder(tmp_path / "one"), make_folder(tmp_path / "other")
-    assert (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
-
-
-def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
-    content = (make_folder(tmp_path) / "manifest.json").read_bytes()
-    for at in range(len(content)):
-        for bit in range(8):
-            flipped = bytearray(content)
-            flipped[at] ^= 1 << bit
-            with pytest.raises(BadInput):
-                parse_manifest(bytes(flipped), "manifest.json", kind="made")
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_cut_off_manifest_is_refused(tmp_path: Path, share: float) -> None:
-    path = make_folder(tmp_path) / "manifest.json"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(BadInput, match="not a manifest"):
-        read_manifest(tmp_path, kind="made")
-
-
-@pytest.mark.parametrize("files", [None, [], {"a": {}}, {"a": {"bytes": "1", "sha256": "0"}}, {"a": 1}])
-def test_a_manifest_that_lists_no_files_as_ours_do_is_refused(files: object) -> None:
-    """Though its own digest is right."""
-    manifest = {"kind": "made", "files": files}
-    manifest["sha256"] = digest(manifest)
-    content = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    with pytest.raises(BadInput, match=r"here/manifest\.json"):
-        parse_manifest(content.encode(), "here/manifest.json", kind="made")
-
-
-@pytest.mark.parametrize("content", [b"[" * 200_000, b"[]", b"{}", b'{"sha256": 1}', b"null", b'"sha256"', b"\xff"])
-def test_what_is_no_manifest_is_refused(content: bytes) -> None:
-    with pytest.raises(BadInput, match=r"here/manifest\.json"):
-        parse_manifest(content, "here/manifest.json", kind="made")
+from core.errors import BadInput
+from core.files import NO_LINKS, atomic_replace, atomic_write, link_or_copy, read_json, write_bytes, write_json
+from core.manifest import read_manifest, write_manifest
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b"[" * 200_000])
@@ -96,31 +28,11 @@ def test_a_report_that_is_no_json_is_named(tmp_path: Path, content: bytes) -> No
         read_json(tmp_path / "report.json")
 
 
-def test_another_kind_and_a_missing_manifest_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"manifest\.json is missing"):
-        read_manifest(tmp_path, kind="made")
-    make_folder(tmp_path)
-    with pytest.raises(BadInput, match="holds 'made', not 'latents'"):
-        read_manifest(tmp_path, kind="latents")
-
-
-def test_a_reader_of_a_part_checks_that_part_alone(tmp_path: Path) -> None:
-    make_folder(tmp_path)
-    (tmp_path / "a/one.bin").write_bytes(bytes(200))
-    assert read_manifest(tmp_path, kind="made", under="b/")["kind"] == "made"
-    for under in ("", "a/"):
-        with pytest.raises(BadInput, match=r"one\.bin does not have the bytes"):
-            read_manifest(tmp_path, kind="made", under=under)
-    (tmp_path / "a/one.bin").unlink()
-    with pytest.raises(BadInput, match=r"one\.bin is listed in the manifest but missing"):
-        read_manifest(tmp_path, kind="made")
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from components.runtime.files import written_whole
-with written_whole(Path(sys.argv[1])) as partial:
+from core.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as partial:
     partial.write_bytes(b"half")
     if sys.argv[2] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -129,7 +41,7 @@ with written_whole(Path(sys.argv[1])) as partial:
 
 def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
     def write(how: str) -> int:
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         return subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a"), how], env=environment, check=False).returncode
 
     of_a_living, of_another = tmp_path / f".a.{os.getpid()}.partial", tmp_path / f".b.a.{2**22 + 1}.partial"
@@ -163,7 +75,7 @@ def test_a_link_that_fails_for_another_reason_fails(tmp_path: Path) -> None:
 
 
 def fail_half_way(path: Path) -> None:
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(b"half")
         raise RuntimeError("disk full")
 
@@ -175,7 +87,7 @@ def test_a_file_stands_whole_or_not_at_all(tmp_path: Path) -> None:
         fail_half_way(path)
     assert [name.name for name in path.parent.iterdir()] == ["file"]
     assert path.read_bytes() == b"before"
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(b"after")
         assert path.read_bytes() == b"before"
     assert path.read_bytes() == b"after"
@@ -217,7 +129,7 @@ def test_a_folder_is_published_whole_over_what_stood_there(tmp_path: Path, other
     if before == "what a kill left":
         target.replace(target.with_name(".made.replaced"))
         folder_with(target.with_name(".made.incoming"), "half")
-    publish(source, target)
+    atomic_replace(source, target)
     assert content_of(target) == "new"
     assert target.is_symlink() == (before == "a linked folder")
     assert not source.exists()
@@ -230,11 +142,11 @@ def test_what_stood_there_stays_where_publishing_fails(tmp_path: Path, other_dis
     source = folder_with((tmp_path if disk == "same" else other_disk) / "work/new", "new")
     (source / "inner/link").symlink_to("nowhere")  # which cannot be copied, nor brought to disk
     with pytest.raises(OSError):
-        publish(source, target)
+        atomic_replace(source, target)
     assert content_of(target) == "old"
     assert [path.name for path in target.parent.iterdir()] == ["made"]
     (source / "inner/link").unlink()
-    publish(source, target)
+    atomic_replace(source, target)
     assert content_of(target) == "new"
 
 
@@ -246,14 +158,14 @@ def test_a_kill_while_publishing_loses_neither(tmp_path: Path, other_disk: Path,
     source = folder_with((tmp_path if disk == "same" else other_disk) / "work/new", "new")
     if (child := os.fork()) == 0:
         _die_before(call)
-        publish(source, target)
+        atomic_replace(source, target)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     standing = target if target.exists() else target.with_name(".made.replaced")
     assert content_of(standing) in ("old", "new")
     if content_of(standing) == "old":
         assert content_of(source) == "new"
-        publish(source, target)
+        atomic_replace(source, target)
     assert content_of(target) == "new"
     assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
 

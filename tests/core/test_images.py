@@ -13,17 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from components.data.ingest.images import (
-    BROKEN_EXIF,
-    BROKEN_PROFILE,
-    LATER_FRAMES,
-    OWN_RULES,
-    ImageError,
-    decode_png,
-    encode_png,
-    prepare_image,
-    to_square_png,
-)
+from core.images import BROKEN_EXIF, BROKEN_PROFILE, LATER_FRAMES, OWN_RULES, ImageError, prepare_image, to_square_png
+from core.png import decode_png, encode_png
 
 ANY_FORMAT = dataclasses.replace(OWN_RULES, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP"))
 RED, GREEN, BLUE = (0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)

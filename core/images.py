@@ -8,28 +8,19 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from components.data.content_config import ImagesConfig
-from components.data.ingest.jpeg_segments import strip_jpeg
-from components.data.ingest.png_chunks import strip_png
+from core.jpeg_segments import strip_jpeg
+from core.png import encode_png
+from core.png_chunks import strip_png
 
+ImageFormat = Literal["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP"]
 CENTRE = (0.5, 0.5)
-# For pictures that this pipeline made itself; a corpus's come under ingest.images.
-OWN_RULES = ImagesConfig(
-    formats=("PNG", "JPEG", "WEBP"),
-    max_pixels=64_000_000,
-    min_side_px=1,
-    max_aspect_ratio=20.0,
-    animated="first_frame",
-    background="black",
-    decoder_memory_mib=1024,
-    decoder_seconds=20.0,
-)
 
 TOO_MANY_PIXELS, TOO_MUCH_MEMORY = "image has too many pixels", "image needs too much memory"
 # Notes on a picture that is used all the same.
@@ -58,26 +49,59 @@ class ImageError(ValueError):
     """One image cannot be used; the message is the reason, without its position."""
 
 
-class PreparedImage(NamedTuple):
-    """png: the square picture. notes: what was passed over in the file, each one of the constants above."""
+@dataclass(frozen=True, kw_only=True)
+class ImageRules:
+    """Which image files are taken, and what becomes of them. A format is told by the content, never by a name."""
 
-    png: bytes
+    formats: tuple[ImageFormat, ...]
+    """Those accepted; any other is refused by its header."""
+    max_pixels: int
+    """Width times height at most, read from the header."""
+    min_side_px: int
+    """Shortest side at least."""
+    max_aspect_ratio: float
+    """Longest side by shortest side at most."""
+    animated: Literal["first_frame", "refuse"]
+    """Of several frames take the first, or refuse the file."""
+    background: Literal["black", "white"]
+    """What shows through transparency."""
+
+
+# For pictures that this pipeline made itself; a corpus's come under ingest.images.
+OWN_RULES = ImageRules(
+    formats=("PNG", "JPEG", "WEBP"),
+    max_pixels=64_000_000,
+    min_side_px=1,
+    max_aspect_ratio=20.0,
+    animated="first_frame",
+    background="black",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What decides on the pixels that a model sees of a file: a corpus's, and later a request's."""
+
+    side_px: int
+    """Side of the square picture."""
+    background: Literal["black", "white"]
+    """As in ImageRules."""
+    animated: Literal["first_frame", "refuse"]
+    """As in ImageRules."""
+
+
+class PreparedPixels(NamedTuple):
+    """pixels: uint8 [side, side, 3]. notes: what was passed over in the file, each one of the constants above."""
+
+    pixels: np.ndarray
     notes: tuple[str, ...]
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of uint8 [height, width, 3]."""
-    buffer = io.BytesIO()
-    # A photograph of 256 x 256 takes 14 ms at level 6, more than to decode and scale it, and 5 ms at level 1 for 7% more.
-    level = 6 if len(pixels) <= 64 else 1
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=level)
-    return buffer.getvalue()
+class PreparedImage(NamedTuple):
+    """png: the square picture. notes: as in PreparedPixels."""
 
-
-def decode_png(data: bytes) -> np.ndarray:
-    """uint8 [height, width, 3] of a PNG that ingest wrote."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB"))
+    png: bytes
+    notes: tuple[str, ...]
 
 
 def to_square_png(data: bytes, side_px: int, crop: tuple[float, float] = CENTRE) -> bytes:
@@ -85,8 +109,17 @@ def to_square_png(data: bytes, side_px: int, crop: tuple[float, float] = CENTRE)
     return prepare_image(data, side_px, OWN_RULES, crop).png
 
 
-def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[float, float] = CENTRE) -> PreparedImage:
-    """Decode an image file and make it a square RGB PNG of side_px.
+def prepare_image(data: bytes, side_px: int, rules: ImageRules, crop: tuple[float, float] = CENTRE) -> PreparedImage:
+    """`prepare_pixels` as a PNG file's bytes."""
+    pixels, notes = prepare_pixels(data, side_px, rules, crop)
+    try:
+        return PreparedImage(encode_png(pixels), notes)
+    except MemoryError:
+        raise ImageError(TOO_MUCH_MEMORY) from None
+
+
+def prepare_pixels(data: bytes, side_px: int, rules: ImageRules, crop: tuple[float, float] = CENTRE) -> PreparedPixels:
+    """Decode an image file and make it a square RGB picture of side_px.
 
     crop: where the square lies along the upright picture's width and height: 0 left or top, 0.5 middle, 1 right or bottom.
     Raises ImageError for a format, size or shape that the rules refuse (before decoding), and for broken data.
@@ -98,12 +131,12 @@ def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[fl
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             stripped = strip_png(data)
-            with _opened(stripped.data, rules) as image:
+            with opened(stripped.data, rules) as image:
                 if stripped.profile is not None:
                     image.info["icc_profile"] = stripped.profile
                 _check_header(image, rules, notes)
                 square = _square(image, side_px, rules.background, crop, notes)
-                return PreparedImage(encode_png(np.asarray(square)), tuple(notes))
+                return PreparedPixels(np.asarray(square), tuple(notes))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise ImageError(TOO_MANY_PIXELS) from None
         except Image.UnidentifiedImageError:
@@ -117,7 +150,7 @@ def prepare_image(data: bytes, side_px: int, rules: ImagesConfig, crop: tuple[fl
             raise ImageError("image data is broken") from None
 
 
-def _opened(data: bytes, rules: ImagesConfig) -> Image.Image:
+def opened(data: bytes, rules: ImageRules) -> Image.Image:
     """The picture with its header read; Pillow's UnidentifiedImageError where it is of none of the formats."""
     # Without formats Pillow sniffs every one it knows, some of which start other programs.
     try:
@@ -129,7 +162,7 @@ def _opened(data: bytes, rules: ImagesConfig) -> Image.Image:
         return Image.open(io.BytesIO(stripped), formats=rules.formats)
 
 
-def _check_header(image: Image.Image, rules: ImagesConfig, notes: list[str]) -> None:
+def _check_header(image: Image.Image, rules: ImageRules, notes: list[str]) -> None:
     short, long = sorted(image.size)
     if short * long > rules.max_pixels:
         raise ImageError(TOO_MANY_PIXELS)
@@ -149,7 +182,7 @@ def _square(image: Image.Image, side_px: int, background: str, crop: tuple[float
     profile = _profile(image, notes)
     # A JPEG's decoder can leave out detail that the scaling would average away: faster, and less memory.
     image.draft(None, (2 * side_px, 2 * side_px))  # pyright: ignore[reportArgumentType]
-    flat = _flat(_upright(image, notes), profile[0] if profile else "RGB", background)
+    flat = _flat(upright(image, notes), profile[0] if profile else "RGB", background)
     if flat.size != (side_px, side_px):
         flat = ImageOps.fit(flat, (side_px, side_px), method=Image.Resampling.LANCZOS, centering=crop)
     if profile:
@@ -159,7 +192,8 @@ def _square(image: Image.Image, side_px: int, background: str, crop: tuple[float
     return flat
 
 
-def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+def upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The picture as its EXIF block says it was seen."""
     # Decoded first: of a PNG the EXIF block is read behind the pixels, whose damage must not pass for the block's.
     image.load()
     # Not ImageOps.exif_transpose: it copies where nothing is to be turned, and fails on other parts of a broken block.
