@@ -40,6 +40,7 @@ CODE = (
     "components/training/perceptual.py",
     "components/training/precision.py",
     "components/training/run_folder.py",
+    "core/random.py",
     "model/latents/autoencoder.py",
     "model/latents/sizes.py",
     "model/latents/vector_quantiser.py",

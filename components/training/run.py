@@ -27,6 +27,7 @@ CODE = (
     "components/training/run_folder.py",
     "components/training/worker.py",
     "components/data/loader.py",
+    "core/random.py",
     "components/data/row_layout.py",
     "components/data/encode/packing.py",
     "components/data/shards.py",
