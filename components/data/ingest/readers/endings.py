@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components.data.content_config import ImageFormat
+from core.images import ImageFormat
 
 # What a format is called in ingest.images.formats -> the endings that its files have.
 PICTURE_ENDINGS: dict[ImageFormat, tuple[str, ...]] = {
