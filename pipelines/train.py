@@ -63,7 +63,6 @@ def main(params: Params) -> None:
 def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(work.finished / "summary.json")
-    REPORT.mkdir(parents=True, exist_ok=True)
     for folder in (REPORT, work.finished):  # beside the weights, so that evaluation pictures these weights' history
         write_text(folder / "history.csv", history_csv(work.journal))
     write_json(REPORT / "metrics.json", summary)

@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES = 2**31
 
 
 class DecodeFailure(NamedTuple):
-    """reason: why this image cannot be used, in the words of images.ImageError or decode_pool."""
+    """reason: why this image cannot be used, in the words of ImageError or decode_pool."""
 
     reason: str
 
