@@ -54,7 +54,7 @@ def build_step_engine(graph: Path, config: ModelConfig, num_patches: int, engine
         return TensorrtReport(True, f"found: {folder}")
     started_s = time.monotonic()
     plan = build_plan(trt, graph, config, profiles)
-    _store(folder, plan, key, time.monotonic() - started_s)
+    store_plan(folder, plan, key, time.monotonic() - started_s)
     return TensorrtReport(True, f"built: {folder}")
 
 
@@ -120,7 +120,8 @@ def _error_logger(trt: Any, errors: list[str]) -> Any:
     return Collector()
 
 
-def _store(folder: Path, plan: bytes, key: EngineKey, seconds: float) -> None:
+def store_plan(folder: Path, plan: bytes, key: EngineKey, seconds: float) -> None:
+    """Put the engine at `folder` whole, or leave what stands there. seconds: that the build took."""
     # One process builds at a time, for it holds the stage's lock: what stands there was left by one that was killed.
     for left in folder.parent.glob(f"{BUILDING}*"):
         remove(left)

@@ -65,11 +65,11 @@ def test_what_a_killed_build_left_goes_with_the_next(key: EngineKey, tmp_path: P
     child = os.fork()
     if not child:
         monkeypatch.setattr(to_tensorrt, "write_sidecar", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-        to_tensorrt._publish(tmp_path / "engines/one", b"half", key, 1.0)
+        to_tensorrt.store_plan(tmp_path / "engines/one", b"half", key, 1.0)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [path.name.startswith(".building-") for path in (tmp_path / "engines").iterdir()] == [True]
-    to_tensorrt._publish(tmp_path / "engines/one", b"plan" * 100, key, 1.0)
+    to_tensorrt.store_plan(tmp_path / "engines/one", b"plan" * 100, key, 1.0)
     assert [path.name for path in (tmp_path / "engines").iterdir()] == ["one"]
     assert refusal(tmp_path / "engines/one", key) == ""
 
