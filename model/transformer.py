@@ -107,7 +107,7 @@ class Block(nn.Module):
 
     def qkv(self, x: Tensor, cos_sin: RotaryEmbedding, route: Route) -> tuple[Tensor, Tensor, Tensor]:
         """What attention takes, each [B, H, L, K]: rotated queries and keys, and values. x: [B, L, D]."""
-        projected = route([each.project_in for each in self._projections], x)
+        projected = route([cast(AttentionProjections, each).project_in for each in self.attention], x)
         # Cut before heads are, because the compiled gradient of that is three copies, and of the reverse a gather.
         parts = projected.chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts)
@@ -116,12 +116,8 @@ class Block(nn.Module):
     def output_mlp(self, x: Tensor, attn_output: Tensor, route: Route) -> Tensor:
         """The block's result, [B, L, D], from its input and what attention made. attn_output: [B, H, L, K]."""
         attn_output = attn_output.transpose(1, 2).reshape(x.shape)
-        x = x + route([each.project_out for each in self._projections], attn_output)
+        x = x + route([cast(AttentionProjections, each).project_out for each in self.attention], attn_output)
         return x + route(list(self.feed_forward), x)
-
-    @property
-    def _projections(self) -> list[AttentionProjections]:
-        return cast(list[AttentionProjections], list(self.attention))
 
 
 class Transformer(nn.Module):
