@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 PredictionType = Literal["epsilon", "v", "flow", "x"]
 PatchLayersKind = Literal["linear", "unet"]
 Experts = Literal["shared", "feed_forward", "full"]
+Preset = Literal["tiny", "demo", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]
 
 # Keys that config.json had before it took Hugging Face's, and what they are called now.
 RENAMED = {
@@ -176,7 +177,7 @@ class SizePreset(NamedTuple):
     intermediate_size: int
 
 
-PRESETS: dict[str, SizePreset] = {
+PRESETS: dict[Preset, SizePreset] = {
     # The demonstration's: small enough for minutes on two CPU cores.
     "demo": SizePreset(256, 4, 8, 704),
     # For tests of the whole graph, where only the wiring matters.

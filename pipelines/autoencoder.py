@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 from components.runtime.cluster import device
-from components.training.autoencoder import code_use, psnr_db, read_images, reconstruct, train_autoencoder, work_folder
+from components.training.autoencoder.images import read_images
+from components.training.autoencoder.pretrained import load_pretrained
+from components.training.autoencoder.quality import code_use, psnr_db, reconstruct
+from components.training.autoencoder.train import train_autoencoder, work_folder
 from components.training.pictures import save_pairs
-from components.training.pretrained import load_pretrained
 from core.errors import GateRefused
 from core.files import atomic_replace, fresh_folder, write_json
 from core.manifest import write_manifest

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.data.config import BUILT_IN
 from components.runtime.fingerprint import fingerprint, local_entries
-from components.training.given_files import lpips_files, pretrained_files
+from components.training.autoencoder.given_files import lpips_files, pretrained_files
 from core.files import write_json
 from export.requests import read_requests
 from pipelines import paths, stage

@@ -18,7 +18,8 @@ from typing import Any, get_args, get_type_hints
 from components.data.config import EncodeConfig, IngestConfig, ValidateConfig
 from components.evaluation.config import EvaluateConfig
 from components.runtime.diagnosis import sentence_of
-from components.training.config import AutoencoderConfig, TrainConfig
+from components.training.autoencoder.config import AutoencoderConfig
+from components.training.transformer.config import TrainConfig
 from export.config import ExportConfig, InferConfig, RegisterConfig
 from pipelines.combinations import contradictions
 
@@ -146,4 +147,6 @@ def _validate(tree: dict[str, Any], path: Path) -> Params:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":
             raise ParamsError(f"{path}: {dotted}.{message}") from None
+        if first["type"] == "rule":
+            raise ParamsError(f"{path}: {dotted} = {first.get('ctx', {})['value']!r} {message}") from None
         raise ParamsError(f"{path}: {dotted} = {first['input']!r}: {message[0].lower()}{message[1:]}") from None

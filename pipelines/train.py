@@ -9,15 +9,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
-from components.runtime.cluster import num_training_workers, start_ray
+from components.runtime.cluster import num_training_workers
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
-from components.runtime.workers import run_workers
-from components.training.journal import history_csv
-from components.training.preflight import check_training
-from components.training.run import digests_of, open_training_run
-from components.training.work import FINISHED, Work
-from components.training.worker import run_worker
+from components.training.transformer.journal import history_csv
+from components.training.transformer.preflight import check_training
+from components.training.transformer.run import FINISHED, TransformerRun, digests_of, open_training_run
+from components.training.transformer.worker import train
 from core.files import atomic_replace, digest, read_json, write_json, write_text
 from core.manifest import write_manifest
 from pipelines import paths, stage
@@ -36,43 +34,35 @@ def main(params: Params) -> None:
     digests = digests_of(params.train, paths.LATENTS, paths.QUARANTINE / "latents.jsonl")
     folder = (paths.WORK / "train" / digest(digests)[:16]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    run = open_training_run(folder, params=asdict(params), latents=paths.LATENTS, digests=digests)
-    work = Work(
+    identity = open_training_run(folder, params=asdict(params), latents=paths.LATENTS, digests=digests)
+    run = TransformerRun(
         config=params.train,
-        run=run,
+        identity=identity,
         latents=paths.LATENTS.absolute(),
         quarantine=(paths.QUARANTINE / "latents.jsonl").absolute(),
         tokenizer=paths.TOKENIZER.absolute(),
         autoencoder=paths.AUTOENCODER.absolute(),
         folder=folder,
     )
-    with recorded(run) as tracker:
-        if not work.is_finished(FINISHED):
-            with start_ray():
-                run_workers(
-                    run_worker,
-                    {"work": work},
-                    num_workers=num_workers,
-                    store=work.store,
-                    lines=work.lines,
-                    reached=work.newest_step,
-                )
-        _publish(work, digests, ancestors, tracker)
+    with recorded(identity) as tracker:
+        if not run.is_finished(FINISHED):
+            run.run_workers(train, num_workers)
+        _publish(run, digests, ancestors, tracker)
 
 
-def _publish(work: Work, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
+def _publish(run: TransformerRun, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
-    summary = read_json(work.finished / "summary.json")
-    for folder in (REPORT, work.finished):  # beside the weights, so that evaluation pictures these weights' history
-        write_text(folder / "history.csv", history_csv(work.journal))
+    summary = read_json(run.finished / "summary.json")
+    for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
+        write_text(folder / "history.csv", history_csv(run.journal))
     write_json(REPORT / "metrics.json", summary)
-    shutil.copyfile(work.samples, REPORT / "samples.png")
+    shutil.copyfile(run.samples, REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
-    write_json(work.finished / "run.json", work.run.facts() | {"digests": digests})
+    write_json(run.finished / "run.json", run.identity.facts() | {"digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", "history.csv"]}
-    write_manifest(work.finished, kind="train", step=work.config.max_steps, **facts)
-    atomic_replace(work.finished, paths.TRAIN)
-    forget(work.folder)
+    write_manifest(run.finished, kind="train", step=run.config.max_steps, **facts)
+    atomic_replace(run.finished, paths.TRAIN)
+    forget(run.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)
 
 

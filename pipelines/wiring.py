@@ -14,28 +14,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from components.runtime.code_digest import PACKAGES, import_closure
 from pipelines import stage
 
-PACKAGES = ("pipelines", "components", "export", "model", "core")
 CODE_SUFFIX = ".py"
 READS_VALUES = "pipelines.params"
 
 
 def code_deps(module: str) -> list[str]:
     """Files of ours that `module` imports, directly or not, itself included; packages' docstring-only faces left out."""
-    import grimp
-
-    graph = grimp.build_graph(*PACKAGES)
-    seen, open_modules = set[str](), [module]
-    while open_modules:
-        current = open_modules.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        if current != READS_VALUES:
-            open_modules.extend(graph.find_modules_directly_imported_by(current))
-    files = (Path(*name.split(".")).with_suffix(CODE_SUFFIX) for name in seen)
-    return sorted(str(file) for file in files if file.is_file())
+    return import_closure(module, end_at=READS_VALUES)
 
 
 def stage_definitions(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:

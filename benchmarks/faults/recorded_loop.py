@@ -19,8 +19,8 @@ import numpy as np
 
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
-from components.training.journal import add_to, truncate_after
-from components.training.run import open_training_run
+from components.training.transformer.journal import add_to, truncate_after
+from components.training.transformer.run import open_training_run
 
 CHECKPOINT_EVERY, PICTURE_EVERY, VALIDATE_EVERY = 10, 25, 20
 LOSS, VALIDATION, PICTURE = "train/loss", "validation/loss", "samples/00-a-red-three"

@@ -7,37 +7,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import private_folder
 from components.runtime.worker_failures import Traced, failure_of
+from components.runtime.world import World
 
 if TYPE_CHECKING:
-    import torch
     from ray.train.torch import TorchTrainer
 
 # Ray tries again where workers cannot be started; a try waits a minute for machines that a cluster is about to get.
 MAX_FAILED_STARTS = 30
-
-
-class World(NamedTuple):
-    """This process among `size` that train together, and where its tensors live."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-    def agreed(self, number: int) -> int:
-        """Worker 0's number, on every worker."""
-        if self.size == 1:
-            return number
-        import torch
-        import torch.distributed
-
-        shared = torch.tensor([number], dtype=torch.int64, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return int(shared)
 
 
 def run_workers(
@@ -53,7 +34,7 @@ def run_workers(
     """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
 
     config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
-    here. store: the folder of what workers keep, where Ray puts its notes too. The function begins with `join_workers`.
+    here. store: the folder of what workers keep, where Ray puts its notes too. The function begins with `set_up_worker`.
 
     A worker that fails restarts all of them; reached: how far what they kept goes (the step of the newest checkpoint, say).
     After more than max_failures failures without any progress in between, WorkersFailed, or what a worker raised, is raised.
@@ -66,7 +47,7 @@ def run_workers(
     num_failures, at = 0, reached()
     while True:
         try:
-            with _printed(lines):
+            with printed(lines):
                 trainer().fit()
             return
         except (TrainingFailedError, RayError) as error:
@@ -104,7 +85,7 @@ def _trainer(
     )
 
 
-def join_workers(num_threads: int) -> World:
+def set_up_worker(num_threads: int) -> World:
     """Make a process that `run_workers` started ready to train in; returns its place among the others.
 
     num_threads: the torch threads it may use.
@@ -122,7 +103,7 @@ def join_workers(num_threads: int) -> World:
 
 
 @contextmanager
-def _printed(lines: Path) -> Iterator[None]:
+def printed(lines: Path) -> Iterator[None]:
     """Print what is appended to a file while the block runs: Ray would put a process id before every line."""
     start = lines.stat().st_size if lines.exists() else 0
     ended = threading.Event()

@@ -1,1 +1,1 @@
-"""Training of the transformer and of the autoencoder: loops, optimiser, checkpoints."""
+"""One trainer for the transformer and the autoencoder: loop, checkpoints, the folder of a run; a folder each for their own."""

@@ -1,72 +1,98 @@
-"""How does the transformer's training survive a kill? All its state in safetensors and JSON, under a manifest.
+"""A checkpoint: the networks that a training changes, their optimisers' moments and what else it counts, under a manifest.
 
-The state is the model, its EMA weights, AdamW's two moments and the step; everything else (rows, noise, rate) is a
-pure function of the step.
+Each part is a file of its own, so that a part at a time is in the CPU's memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from components.training.run_folder import folder_of, written_checkpoint
-from core.files import read_json, write_json
-from core.manifest import read_manifest
-from model.transfusion import Transfusion
+from core.manifest import read_manifest, write_manifest
 
 KIND = "checkpoint"
-PARTS = ("model", "ema_model", "first_moment", "second_moment")
+# What AdamW keeps of a parameter; `step` counts its updates.
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+OTHERS = "others"
 
 
-class TrainingState(NamedTuple):
-    """What training changes: the model, its EMA, and the optimiser (whose state holds the moments)."""
+class Trained(NamedTuple):
+    """A network, and the optimiser that moves it; an average of weights has none."""
 
-    model: Transfusion
-    ema_model: Transfusion
-    optimiser: torch.optim.AdamW
+    network: nn.Module
+    optimiser: torch.optim.AdamW | None = None
 
 
-def save_checkpoint(store: Path, state: TrainingState, step: int) -> Path:
-    """Write the state after `step` whole or not at all; returns its folder."""
+class TrainingState(Protocol):
+    """All that a training changes. Whatever else a step reads is a pure function of (seed, step)."""
+
+    def networks(self) -> dict[str, Trained]:
+        """By the name of their files."""
+        ...
+
+    def others(self) -> dict[str, Tensor]:
+        """Tensors that belong to no network; loading copies into them."""
+        ...
+
+
+def save_state(folder: Path, state: TrainingState, step: int) -> None:
+    """Write the state after `step` into an empty folder, the manifest last."""
     from safetensors.torch import save_file
 
-    with written_checkpoint(store, step, kind=KIND) as partial:
-        for name, tensors in zip(PARTS, _parts(state), strict=True):
-            save_file(
-                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
-                partial / f"{name}.safetensors",
-            )
-        write_json(partial / "step.json", {"step": step})
-    return folder_of(store, step)
+    for name, tensors in _parts(state):
+        if tensors:
+            on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            save_file(on_cpu, folder / f"{name}.safetensors")
+    write_manifest(folder, kind=KIND, step=step)
 
 
-def load_checkpoint(folder: Path, state: TrainingState) -> int:
+def load_state(folder: Path, state: TrainingState) -> int:
     """Load into `state` what `folder` holds, its bytes checked before any is used; returns the step it was saved after.
 
     Raises BadInput where the manifest does not vouch for the folder.
     """
-    from safetensors.torch import load_file
-
-    read_manifest(folder, kind=KIND)
-    step = int(read_json(folder / "step.json")["step"])
-    model, ema_model, first, second = (load_file(folder / f"{name}.safetensors") for name in PARTS)
-    state.model.load_state_dict(model)
-    state.ema_model.load_state_dict(ema_model)
-    for name, parameter in state.model.named_parameters():
-        state.optimiser.state[parameter] = {
-            # AdamW's fused step on an accelerator reads the count there.
-            "step": torch.tensor(float(step), dtype=torch.float32, device=parameter.device),
-            "exp_avg": first[name].to(parameter.device),
-            "exp_avg_sq": second[name].to(parameter.device),
-        }
+    step = int(read_manifest(folder, kind=KIND)["step"])
+    for name, (network, optimiser) in state.networks().items():
+        network.load_state_dict(_read(folder, name))
+        if optimiser is not None:
+            for moment in MOMENTS:
+                _load_moment(network, optimiser, moment, _read(folder, f"{name}.{moment}"))
+    others = _read(folder, OTHERS)
+    for name, tensor in state.others().items():
+        tensor.copy_(others[name])
     return step
 
 
-def _parts(state: TrainingState) -> tuple[dict[str, Tensor], ...]:
-    moments = {name: state.optimiser.state[parameter] for name, parameter in state.model.named_parameters()}
-    first = {name: moment["exp_avg"] for name, moment in moments.items()}
-    second = {name: moment["exp_avg_sq"] for name, moment in moments.items()}
-    return state.model.state_dict(), state.ema_model.state_dict(), first, second
+def _parts(state: TrainingState) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """A file's name and its tensors."""
+    yield OTHERS, state.others()
+    for name, (network, optimiser) in state.networks().items():
+        yield name, network.state_dict()
+        if optimiser is not None:
+            for moment in MOMENTS:
+                yield f"{name}.{moment}", _moments(network, optimiser, moment)
+
+
+def _moments(network: nn.Module, optimiser: torch.optim.AdamW, moment: str) -> dict[str, Tensor]:
+    """By the parameters' names; nothing before the optimiser's first step."""
+    moved = {name: optimiser.state[each] for name, each in network.named_parameters() if optimiser.state[each]}
+    return {name: values[moment] for name, values in moved.items()}
+
+
+def _load_moment(network: nn.Module, optimiser: torch.optim.AdamW, moment: str, values: dict[str, Tensor]) -> None:
+    # AdamW's fused step on an accelerator reads even the count there.
+    for name, parameter in network.named_parameters():
+        if name in values:
+            optimiser.state[parameter][moment] = values[name].to(parameter.device)
+
+
+def _read(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a part; none where it was empty."""
+    from safetensors.torch import load_file
+
+    file = folder / f"{name}.safetensors"
+    return load_file(file) if file.exists() else {}

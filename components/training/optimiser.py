@@ -1,43 +1,31 @@
-"""The optimiser: AdamW with decay on matrices only, a warm-up and a cosine, and an EMA of the weights beside.
-
-Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
-warm-up.
-"""
+"""A step of an optimiser, and the moving average of the weights beside it."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from components.training.config import TrainConfig
 
+def clip_and_step(
+    network: nn.Module, optimiser: torch.optim.AdamW, *, clip_norm: float, learning_rate: float, beta1: float | None = None
+) -> torch.Tensor:
+    """One step at this rate; returns the gradient's norm before clipping. No weight moves where it is not finite.
 
-def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over all parameters of `model`; norms and biases, and nothing else, are free of decay."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    betas = (config.adam_beta1, config.adam_beta2)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_eps, fused=True)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of optimiser step `step` (from 1): a pure function, so that a restart needs no schedule's state."""
-    if step <= config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    done = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
-    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * (1 + math.cos(math.pi * done)) / 2
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    beta1: of this step, where it changes from step to step.
+    """
+    norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
+        if beta1 is not None:
+            group["betas"] = (beta1, group["betas"][1])
+    if torch.isfinite(norm):
+        optimiser.step()
+    optimiser.zero_grad()
+    return norm
 
 
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the EMA weights towards the model's; faster early on, so that the random beginning is soon forgotten."""
+    """Move the EMA weights towards the model's: faster early on, so that the random beginning is soon forgotten."""
     update = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
-    update(list(ema_model.parameters()), list(model.parameters()), step)
+    update(list(ema_model.parameters()), list(model.parameters()), 0)

@@ -1,8 +1,7 @@
 """The folder of an unfinished run, with a folder for each checkpoint, and how a run resumes from them.
 
-The transformer's training and the autoencoder's keep different states in the same way: a checkpoint stands whole, under a
-manifest, or not at all, and one that its manifest does not vouch for is passed over for the one before it. The newest two
-whole ones are kept.
+A checkpoint stands whole, under a manifest, or not at all, and one that its manifest does not vouch for is passed over for the
+one before it. The newest two whole ones are kept.
 """
 
 from __future__ import annotations
@@ -10,23 +9,29 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
-from components.runtime.workers import World
+from components.runtime.cluster import start_ray
+from components.runtime.workers import run_workers, set_up_worker
+from components.runtime.world import World
+from components.training.checkpoints import TrainingState, load_state, save_state
 from core.errors import BadInput
 from core.files import atomic_replace, fresh_folder, read_json
-from core.manifest import MANIFEST, read_manifest, write_manifest
+from core.manifest import MANIFEST, read_manifest
 
 NUM_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """folder: where the run keeps what has to survive a kill; absolute, because a worker's working directory is Ray's."""
+    """Where a run keeps what has to survive a kill."""
 
     folder: Path
+    """Absolute, because a worker's working directory is Ray's."""
 
     @property
     def store(self) -> Path:
@@ -55,17 +60,44 @@ class RunFolder:
             return False
         return True
 
-    @contextmanager
-    def only_writer(self) -> Iterator[None]:
-        """Wait until no other process writes here: workers outlive a killed driver by a few seconds."""
-        with (self.folder / "writer.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def run_workers(self, train: Callable[[Self, World], None], num_workers: int) -> None:
+        """Run `train(self, world)` in so many processes; where one fails, all start again from the newest checkpoint."""
+        settings = {"train": train, "run": self}
+        with start_ray():
+            run_workers(
+                _worker, settings, num_workers=num_workers, store=self.store, lines=self.lines, reached=self.newest_step
+            )
 
     def say(self, line: str) -> None:
         """Append to `lines`."""
         with self.lines.open("a") as file:
             file.write(line + "\n")
+
+    @contextmanager
+    def resumed(self, state: TrainingState, world: World) -> Iterator[int]:
+        """Load the newest whole checkpoint, where there is one, on all workers; gives the first step that is to be taken.
+
+        No other process writes here inside the block. All workers enter it together.
+        """
+        with self.writer_lock() if world.rank == 0 else nullcontext():
+            yield resume_together(self.store, partial(load_state, state=state), self.say, world) + 1
+
+    @contextmanager
+    def writer_lock(self) -> Iterator[None]:
+        """Wait until no other process writes here: workers outlive a killed driver by a few seconds."""
+        with (self.folder / "writer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def save_checkpoint(self, state: TrainingState, step: int) -> Path:
+        """Write the state after `step` whole or not at all; returns its folder."""
+        with atomic_checkpoint(self.store, step) as partial_folder:
+            save_state(partial_folder, state, step)
+        return folder_of(self.store, step)
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    settings["train"](settings["run"], set_up_worker(settings["num_threads"]))
 
 
 def folder_of(store: Path, step: int) -> Path:
@@ -79,19 +111,18 @@ def checkpoints(store: Path) -> list[Path]:
 
 
 @contextmanager
-def written_checkpoint(store: Path, step: int, *, kind: str) -> Iterator[Path]:
-    """Where to write the files of a checkpoint that is to stand at `folder_of(store, step)` whole or not at all.
+def atomic_checkpoint(store: Path, step: int) -> Iterator[Path]:
+    """Where to write a checkpoint, its manifest too, that is to stand at `folder_of(store, step)` whole or not at all.
 
     Once it stands, the checkpoint before it is kept and no other.
     """
     # A name beside the checkpoints that none of them has; it is renamed when the manifest stands.
-    partial = fresh_folder(store / ".partial")
+    unfinished = fresh_folder(store / ".partial")
     try:
-        yield partial
-        write_manifest(partial, kind=kind, step=step)
-        atomic_replace(partial, folder_of(store, step))
+        yield unfinished
+        atomic_replace(unfinished, folder_of(store, step))
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # where the disk is full, half a checkpoint is in the way of the next try
+        shutil.rmtree(unfinished, ignore_errors=True)  # where the disk is full, half a checkpoint is in the way of the next try
         raise
     _keep(store, [step, *[older for older in _steps(store) if older < step][: NUM_KEPT - 1]])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Preset = Literal["tiny", "demo", "86m"]
 
 
 class AutoencoderSize(NamedTuple):
@@ -24,7 +26,7 @@ class AutoencoderSize(NamedTuple):
 
 
 # "86m" is the paper's by its description (App. A: 86M parameters, 256 x 256 x 3 to 32 x 32 x 8): sd-vae's levels, 83.7M here.
-PRESETS = {
+PRESETS: dict[Preset, AutoencoderSize] = {
     "tiny": AutoencoderSize((8, 16), 1, 4, 4),
     "demo": AutoencoderSize((16, 32, 64), 1, 8, 8),
     "86m": AutoencoderSize((128, 256, 512, 512), 2, 8, 32),

@@ -20,15 +20,17 @@ class Listed(NamedTuple):
     tests: tuple[str, ...] = ()
 
 
-LOOP = "components/training/loop.py"
-TRAIN = ("tests/components/training/test_worker.py",)
+LOOP = "components/training/transformer/trainer.py"
+OPTIMISER, WORLD = "components/training/optimiser.py", "components/runtime/world.py"
+STEPS = ("tests/components/training/transformer/test_trainer.py",)
+TRAIN = ("tests/components/training/transformer/test_worker.py",)
 
 TRAINING_STEP = (
     Listed(
         "always the rows of step 0",
         LOOP,
-        "rows_of_step(self.config.seed, step - 1, self.config.batch_rows",
-        "rows_of_step(self.config.seed, 0, self.config.batch_rows",
+        "rows_of_step(config.seed, step - 1, config.batch_rows",
+        "rows_of_step(config.seed, 0, config.batch_rows",
     ),
     Listed("no caption is dropped", LOOP, "step, config.caption_dropout, config.resample", "step, 0.0, config.resample"),
     Listed(
@@ -43,11 +45,12 @@ TRAINING_STEP = (
     Listed("no image weight in the loss", LOOP, "config.image_loss_weight * local.image", "local.image"),
     Listed(
         "gradients are not clipped",
-        LOOP,
-        "nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)",
-        'nn.utils.clip_grad_norm_(state.model.parameters(), float("inf"))',
+        OPTIMISER,
+        "nn.utils.clip_grad_norm_(network.parameters(), clip_norm)",
+        'nn.utils.clip_grad_norm_(network.parameters(), float("inf"))',
+        STEPS,
     ),
-    Listed("the learning rate is never set", LOOP, "set_learning_rate(state.optimiser, learning_rate(config, step))", "pass"),
+    Listed("the learning rate is never set", OPTIMISER, 'group["lr"] = learning_rate', "pass", STEPS),
     Listed(
         "validation with training's loss options",
         LOOP,
@@ -61,16 +64,14 @@ TRAINING_STEP = (
         "image_first_time_limit=self.config.image_first_time_limit",
         "image_first_time_limit=1.0",
     ),
-    Listed(
-        "samples from raw weights", LOOP, "events.sample(step, self.state.ema_model)", "events.sample(step, self.state.model)"
-    ),
+    Listed("samples from raw weights", LOOP, "callback.sample(step, state.ema_model)", "callback.sample(step, state.model)"),
     Listed(
         "the loss is not multiplied by the number of workers", LOOP, "(loss * self.world.size).backward()", "loss.backward()"
     ),
-    Listed("gradients pile up", LOOP, "state.optimiser.zero_grad()", "pass"),
+    Listed("gradients pile up", OPTIMISER, "optimiser.zero_grad()", "pass", STEPS),
     Listed("weights are never averaged", LOOP, "update_ema(state.ema_model, state.model, config.ema_decay, step)", "pass"),
-    Listed("only worker 0's counts", LOOP, "torch.distributed.all_reduce(values)", "pass"),
-    Listed("every worker reads all rows", LOOP, "np.array_split(numbers, self.world.size)[self.world.rank]", "numbers"),
+    Listed("only worker 0's counts", WORLD, "torch.distributed.all_reduce(values)", "pass", STEPS),
+    Listed("every worker reads all rows", LOOP, "numbers[self.world.slice_of(len(numbers))]", "numbers"),
     Listed("validation drops captions", LOOP, "step=0, caption_dropout=0.0", "step=0, caption_dropout=0.5"),
     Listed(
         "validation at other noise every time",
@@ -80,14 +81,14 @@ TRAINING_STEP = (
     ),
     Listed(
         "a warm-up that begins at the full rate",
-        "components/training/optimiser.py",
+        "components/training/transformer/optimiser.py",
         "config.learning_rate * step / config.warmup_steps",
         "config.learning_rate",
     ),
-    Listed("no decay of the rate", "components/training/optimiser.py", "(1 + math.cos(math.pi * done)) / 2", "1.0"),
+    Listed("no decay of the rate", "components/training/transformer/optimiser.py", "(1 + math.cos(math.pi * done)) / 2", "1.0"),
     Listed(
         "norms decay too",
-        "components/training/optimiser.py",
+        "components/training/transformer/optimiser.py",
         '"params": vectors, "weight_decay": 0.0',
         '"params": vectors, "weight_decay": config.weight_decay',
     ),
@@ -96,28 +97,28 @@ TRAINING_STEP = (
 WIRING = (
     Listed(
         "resume repeats a step",
-        "components/training/worker.py",
-        "trainer.run(observer, first_step=step + 1)",
-        "trainer.run(observer, first_step=max(1, step))",
+        "components/training/transformer/worker.py",
+        "trainer.run(trainer.schedule(callback), first_step=first_step)",
+        "trainer.run(trainer.schedule(callback), first_step=max(1, first_step - 1))",
         TRAIN,
     ),
     Listed(
         "quarantined documents are trained on",
-        "components/training/worker.py",
-        'PackedRows(work.latents, "train", work.quarantine)',
-        'PackedRows(work.latents, "train", None)',
+        "components/training/transformer/worker.py",
+        'PackedRows(run.latents, "train", run.quarantine)',
+        'PackedRows(run.latents, "train", None)',
         TRAIN,
     ),
     Listed(
         "validation on the training split",
-        "components/training/worker.py",
-        'PackedRows(work.latents, "validation", work.quarantine)',
-        'PackedRows(work.latents, "train", work.quarantine)',
+        "components/training/transformer/worker.py",
+        'PackedRows(run.latents, "validation", run.quarantine)',
+        'PackedRows(run.latents, "train", run.quarantine)',
         TRAIN,
     ),
     Listed(
         "raw weights are published",
-        "components/training/observer.py",
+        "components/training/transformer/callbacks.py",
         "state.ema_model.save_pretrained(folder)",
         "state.model.save_pretrained(folder)",
         TRAIN,

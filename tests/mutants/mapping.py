@@ -12,11 +12,11 @@ Groups = tuple[tuple[str, ...], ...]
 TRANSFUSION = "tests/model/test_transfusion.py"
 SAMPLING = "tests/model/generation/test_sampling.py"
 ENCODING = "tests/components/data/encode/test_encoding.py"
-LOOP = "tests/components/training/test_loop.py"
-JOURNAL = "tests/components/training/test_journal.py"
-WORKER = "tests/components/training/test_worker.py"
-AUTOENCODER = "tests/components/training/test_autoencoder.py"
-AUTOENCODER_LOOP = "tests/components/training/test_autoencoder_loop.py"
+LOOP = "tests/components/training/transformer/test_trainer.py"
+JOURNAL = "tests/components/training/transformer/test_journal.py"
+WORKER = "tests/components/training/transformer/test_worker.py"
+AUTOENCODER = "tests/components/training/autoencoder/test_train.py"
+AUTOENCODER_LOOP = "tests/components/training/autoencoder/test_trainer.py"
 GRAPHS = "tests/export/test_graphs.py"
 REQUESTS = "tests/export/test_requests.py"
 TENSORRT = "tests/export/test_to_tensorrt.py"
@@ -60,23 +60,31 @@ CLOSE: dict[str, Groups] = {
     "components/data/encode/row_fill.py": (("tests/components/data/encode/test_packing.py",), (ENCODING,)),
     "components/data/encode/shard_merge.py": ((ENCODING,),),
     "components/data/encode/variants.py": ((ENCODING,), ("tests/components/data/test_loader.py",)),
+    "components/bounds.py": ((PARAMS,),),
     "components/evaluation/judge.py": (("tests/components/evaluation/test_suite.py",),),
-    "components/training/autoencoder.py": ((AUTOENCODER_LOOP,),),
-    "components/training/autoencoder_losses.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
-    "components/training/autoencoder_state.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
-    "components/training/autoencoder_worker.py": ((AUTOENCODER,),),
-    "components/training/config.py": ((PARAMS, LOOP), (AUTOENCODER_LOOP,)),
-    "components/training/discriminator.py": ((AUTOENCODER_LOOP,),),
-    "components/training/flops.py": ((LOOP,),),
-    "components/training/journal.py": (("tests/pipelines/test_train.py",),),
-    "components/training/observer.py": ((JOURNAL, WORKER), ("tests/pipelines/test_train.py",)),
-    "components/training/optimiser.py": ((LOOP,),),
+    "components/training/optimiser.py": ((LOOP,), (AUTOENCODER_LOOP,)),
     "components/training/pictures.py": ((JOURNAL,),),
     "components/training/precision.py": ((LOOP,),),
-    "components/training/run.py": (("tests/pipelines/test_train.py",),),
-    "components/training/samples.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
-    "components/training/work.py": ((WORKER,), ("tests/pipelines/test_train.py",)),
-    "components/training/worker.py": (
+    "components/training/trainer.py": ((LOOP,), (AUTOENCODER_LOOP,)),
+    "components/training/autoencoder/config.py": ((PARAMS,), (AUTOENCODER_LOOP,)),
+    "components/training/autoencoder/discriminator.py": ((AUTOENCODER_LOOP,),),
+    "components/training/autoencoder/images.py": ((AUTOENCODER,),),
+    "components/training/autoencoder/losses.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
+    "components/training/autoencoder/quality.py": ((AUTOENCODER,),),
+    "components/training/autoencoder/state.py": ((AUTOENCODER_LOOP,), (AUTOENCODER,)),
+    "components/training/autoencoder/train.py": ((AUTOENCODER_LOOP,),),
+    "components/training/autoencoder/trainer.py": ((AUTOENCODER,),),
+    "components/training/autoencoder/worker.py": ((AUTOENCODER,),),
+    "components/training/transformer/callbacks.py": ((JOURNAL, WORKER), ("tests/pipelines/test_train.py",)),
+    "components/training/transformer/config.py": ((PARAMS, LOOP),),
+    "components/training/transformer/flops.py": ((LOOP,),),
+    "components/training/transformer/image_sampler.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
+    "components/training/transformer/journal.py": (("tests/pipelines/test_train.py",),),
+    "components/training/transformer/optimiser.py": (("tests/components/training/test_optimiser.py", LOOP),),
+    "components/training/transformer/run.py": ((WORKER,), ("tests/pipelines/test_train.py",)),
+    "components/training/transformer/state.py": ((WORKER,), ("tests/components/training/test_checkpoints.py", LOOP)),
+    "components/training/transformer/trainer.py": ((WORKER,),),
+    "components/training/transformer/worker.py": (
         (WORKER,),
         ("tests/components/training/test_checkpoints.py", LOOP),
         ("tests/pipelines/test_train.py",),

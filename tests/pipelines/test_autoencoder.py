@@ -17,7 +17,7 @@ from core.png import encode_png
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 from pipelines import autoencoder as stage_module
 from pipelines.params import Params, load
-from tests.components.training.test_autoencoder import CONFIG, squares
+from tests.components.training.autoencoder.test_train import CONFIG, squares
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
 
 ARTIFACT = Path("artifacts/autoencoder")

@@ -16,8 +16,8 @@ import pytest
 from benchmarks.faults.bytes import run_dvc
 from benchmarks.faults.repro import project, set_params
 from components.data.ingest.corpora import collect
-from components.training.perceptual import load_lpips
-from components.training.pretrained import load_pretrained
+from components.training.autoencoder.perceptual import load_lpips
+from components.training.autoencoder.pretrained import load_pretrained
 from core.errors import BadInput
 from pipelines import infer, inputs, paths, stage
 from pipelines.params import Params, load

@@ -18,6 +18,7 @@ from components.data.encode.variants import WHOLE
 from components.data.shards import FORMAT_VERSION, shard_path, write_shard
 from components.runtime.actors import ItemEndsProcesses, map_over_actors
 from components.runtime.cluster import device, num_map_actors, start_ray
+from components.runtime.code_digest import code_digest
 from components.runtime.progress import Progress
 from components.runtime.tries import MAX_TRIES
 from core import files
@@ -26,19 +27,8 @@ from core.manifest import MANIFEST
 from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 
-ROOT = Path(__file__).resolve().parents[3]
-# The code that decides a shard's bytes: parts encoded by other code are not taken over.
-CODE = (
-    "components/data/encode/encoding.py",
-    "components/data/encode/latents.py",
-    "components/data/encode/variants.py",
-    "core/png.py",
-    "components/data/shards.py",
-    "components/data/token_stream.py",
-    "core/tokenizer.py",
-    "model/latents/autoencoder.py",
-    "model/latents/vector_quantiser.py",
-)
+# What decides a shard's bytes.
+CODE = "components.data.encode.latents"
 
 
 class Sources(NamedTuple):
@@ -97,7 +87,7 @@ def work_digest(sources: Sources, settings: EncodeSettings) -> str:
         "quarantine": sorted(sources.quarantine),
         "settings": settings._replace(batch_size=0)._asdict() | {"views": settings.views._asdict()},
         "format": FORMAT_VERSION,
-        "code": [files.sha256(ROOT / path) for path in CODE],
+        "code": code_digest(CODE),
         "torch": version("torch"),
     }
     return files.digest(facts)[:16]

@@ -17,7 +17,7 @@ import pytest
 from components.runtime import cluster
 from components.runtime.actors import map_over_actors
 from components.runtime.ray_address import check_address
-from components.runtime.workers import join_workers, run_workers
+from components.runtime.workers import run_workers, set_up_worker
 from core.errors import BadInput
 from tests.listeners import Watch
 
@@ -33,7 +33,7 @@ def talking(config: dict[str, Any]) -> None:
     """Two workers that train for a moment: what they say to each other is the sum of their ranks."""
     import torch.distributed
 
-    world = join_workers(config["num_threads"])
+    world = set_up_worker(config["num_threads"])
     told = torch.zeros(1)
     for _ in range(4):
         told = torch.tensor([float(world.rank + 1)])

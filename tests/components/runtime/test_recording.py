@@ -21,8 +21,8 @@ from components.runtime.recording import open_run, recorded, send_pending
 from components.runtime.sender import Patience
 from components.runtime.tracking import RunIdentity, Tracker, pending_folder
 from components.runtime.tracking_store import client_of
-from components.training.journal import add_to
-from components.training.run import open_training_run
+from components.training.transformer.journal import add_to
+from components.training.transformer.run import open_training_run
 from core.errors import BadInput, GateRefused
 from pipelines.sync import sync
 from tests.components.runtime.conftest import wait_until

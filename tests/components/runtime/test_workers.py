@@ -15,7 +15,7 @@ import torch
 
 from components.runtime import cluster
 from components.runtime.diagnosis import sentence_of
-from components.runtime.workers import join_workers, run_workers
+from components.runtime.workers import run_workers, set_up_worker
 from core.errors import BadInput, WorkersFailed
 
 
@@ -40,7 +40,7 @@ def note(config: dict[str, Any], line: str) -> int:
 
 def killed_once(config: dict[str, Any]) -> None:
     """Worker 1 of two is killed in the first try."""
-    world = join_workers(config["num_threads"])
+    world = set_up_worker(config["num_threads"])
     folder = Path(config["folder"])
     if world.rank == 0:
         torch.distributed.barrier()
@@ -63,14 +63,14 @@ def killed_after_progress(config: dict[str, Any]) -> None:
 
 def refusing(config: dict[str, Any]) -> None:
     """Worker 0 fails while worker 1 waits for it."""
-    if join_workers(config["num_threads"]).rank == 1:
+    if set_up_worker(config["num_threads"]).rank == 1:
         torch.distributed.barrier()
     note(config, "asked")
     raise BadInput("the corpus is a teapot; bring tea")
 
 
 def full(config: dict[str, Any]) -> None:
-    if join_workers(config["num_threads"]).rank == 1:
+    if set_up_worker(config["num_threads"]).rank == 1:
         torch.distributed.barrier()
     note(config, "asked")
     Path("/dev/full").write_text("a checkpoint")

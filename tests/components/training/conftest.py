@@ -15,7 +15,7 @@ from components.data.encode.packing import pack, write_packing
 from components.data.loader import PackedRows
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
 from components.data.token_stream import token_stream
-from components.training.config import ModelChoice, SamplingConfig, TrainConfig
+from components.training.transformer.config import ModelChoice, SamplingConfig, TrainConfig
 from core.manifest import write_manifest
 from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder

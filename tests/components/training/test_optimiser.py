@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.training.optimiser import build_optimiser, learning_rate, update_ema
+from components.training.optimiser import update_ema
+from components.training.transformer.optimiser import build_optimiser, learning_rate
 from tests.components.training.conftest import CONFIG, changed
 
 

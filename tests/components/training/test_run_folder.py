@@ -12,8 +12,8 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from components.runtime.workers import World
-from components.training.run_folder import RunFolder, checkpoints, folder_of, resume, resume_together, written_checkpoint
+from components.runtime.world import World
+from components.training.run_folder import RunFolder, atomic_checkpoint, checkpoints, folder_of, resume, resume_together
 from core.errors import BadInput
 from core.manifest import read_manifest, write_manifest
 
@@ -21,8 +21,9 @@ KIND = "made-up"
 
 
 def write(store: Path, step: int) -> Path:
-    with written_checkpoint(store, step, kind=KIND) as partial:
+    with atomic_checkpoint(store, step) as partial:
         (partial / "state").write_text(f"after {step}")
+        write_manifest(partial, kind=KIND, step=step)
     return folder_of(store, step)
 
 
@@ -107,7 +108,7 @@ def test_a_checkpoint_that_was_broken_off_is_none_and_does_not_hinder_the_next(t
     write(tmp_path, 1)
 
     def broken_off() -> None:
-        with written_checkpoint(tmp_path, 2, kind=KIND) as partial:
+        with atomic_checkpoint(tmp_path, 2) as partial:
             (partial / "state").write_text("half of wh")
             (partial / "left over").touch()
             raise KeyboardInterrupt
@@ -147,7 +148,7 @@ def test_a_run_is_finished_when_its_result_is_whole_and_of_its_kind(tmp_path: Pa
 def test_one_process_at_a_time_writes(tmp_path: Path) -> None:
     run = RunFolder(folder=tmp_path)
     with (tmp_path / "writer.lock").open("w") as other:  # its own open file, as another process has
-        with run.only_writer(), pytest.raises(BlockingIOError):
+        with run.writer_lock(), pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

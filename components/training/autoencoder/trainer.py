@@ -1,7 +1,7 @@
-"""What happens in a training step of the autoencoder? The same on one worker and on many.
+"""The autoencoder's training step, the restart of unused codes, and what is due after how many steps.
 
-Images and noise of a step are pure functions of (seed, step) and are divided among the workers; every term is a mean over
-images, weighted by a worker's share of them, so that any number of workers takes the same step.
+Every term of the loss is a mean over images, weighted by a worker's share of them, so that any number of workers takes the same
+step.
 
 Legend: N images, C latent channels, Y/X latent height/width; images are uint8 [N, height, width, 3].
 """
@@ -15,26 +15,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from components.runtime.progress import duration
-from components.runtime.workers import World
-from components.training import autoencoder_losses as losses
-from components.training.autoencoder_state import State
-from components.training.config import AutoencoderConfig
-from components.training.discriminator import discriminator_loss
-from components.training.optimiser import update_ema
-from components.training.perceptual import Lpips
+from components.runtime.world import World
+from components.training.autoencoder import losses
+from components.training.autoencoder.config import AutoencoderConfig
+from components.training.autoencoder.discriminator import discriminator_loss
+from components.training.autoencoder.images import IMAGES_A_PASS
+from components.training.autoencoder.perceptual import Lpips
+from components.training.autoencoder.state import AutoencoderState
+from components.training.optimiser import clip_and_step, update_ema
 from components.training.precision import autocast
+from components.training.trainer import Every, Trainer
 from core.errors import BadInput
 from core.random import generator
-from model.latents.autoencoder import QuantisedAutoencoder, QuantisedReconstruction, to_pixels
+from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, QuantisedReconstruction, to_pixels
 from model.latents.vector_quantiser import perplexity, restart_unused
 
 LOG_EVERY_STEPS = 50
 CLIP_NORM = 1.0
+NUM_IMAGES_FOR_STATISTICS = 2048
 # What is drawn for a step: each kind of draw has a stream of its own.
 IMAGES, NOISE, CODES = 0, 1, 2
 
@@ -63,43 +64,47 @@ def _anneal(start: float, end: float, done: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
 
 
-class AutoencoderTrainer:
-    """One worker's part in a run; `run` is the loop. images: of the whole split, perhaps a file mapped into memory."""
+class AutoencoderTrainer(Trainer):
+    """One worker's part in the training of the autoencoder. images: of the whole split, perhaps a file mapped into memory."""
 
-    def __init__(self, config: AutoencoderConfig, state: State, images: np.ndarray, world: World, lpips: Lpips | None) -> None:
+    remedy = "lower autoencoder.learning_rate"
+
+    def __init__(
+        self, config: AutoencoderConfig, state: AutoencoderState, images: np.ndarray, world: World, lpips: Lpips | None
+    ) -> None:
         if config.batch_size < world.size:
             raise BadInput(
                 f"autoencoder.batch_size {config.batch_size} leaves some of the {world.size} workers without an image"
             )
+        super().__init__(config.max_steps)
         self.config, self.state, self.images, self.world, self.lpips = config, state, images, world, lpips
-        # Parallelism is put around the networks here; they know nothing of it.
-        self.autoencoder = self._parallel(state.autoencoder)
-        self.discriminator = self._parallel(state.discriminator.network) if state.discriminator else None
+        self.autoencoder = world.parallel(state.autoencoder)
+        self.discriminator = world.parallel(state.discriminator.network) if state.discriminator else None
+        self.loss = torch.zeros((), device=world.device)
+        self.num_steps, self.elapsed_s = 0, 0.0
 
-    def run(self, say: Callable[[str], None], checkpoint: Callable[[int], object], *, first_step: int) -> None:
-        """Train from first_step (the first of all is 1) to config.max_steps; checkpoint(step) is called on every worker."""
-        config, started_s = self.config, time.monotonic()
-        for step in range(first_step, config.max_steps + 1):
-            loss = self.take_step(step)
-            if self.is_due(LOG_EVERY_STEPS, step):
-                spent_s = time.monotonic() - started_s
-                rate = (step + 1 - first_step) * config.batch_size / spent_s
-                left_s = spent_s / (step + 1 - first_step) * (config.max_steps - step)
-                mean = self.over_all_workers(loss).item()
-                say(f"step {step}/{config.max_steps} | loss {mean:.4f} | {rate:.0f} images/s | eta {duration(left_s)}")
-            if config.kind == "vq" and config.codes.restart_every_steps and step % config.codes.restart_every_steps == 0:
-                say(f"step {step}/{config.max_steps} | {self.restart_codes(step)}")
-            if self.is_due(config.checkpoint_every_steps, step):
-                self.gather_code_counts()
-                checkpoint(step)
+    def schedule(self, say: Callable[[str], object], checkpoint: Callable[[int], object]) -> list[Every]:
+        """What is due after how many steps, in this order. say and checkpoint are worker 0's; the others' do nothing."""
+        config, restart = self.config, self.config.codes.restart_every_steps
 
-    def is_due(self, interval: int, step: int) -> bool:
-        return step % interval == 0 or step == self.config.max_steps
+        def gather_and_keep(step: int) -> None:
+            self.gather_code_counts()
+            checkpoint(step)
 
-    def take_step(self, step: int) -> Tensor:
-        """One optimiser step of every network; this worker's share of the loss of the step's images, without gradient."""
-        state, config = self.state, self.config
-        pixels, share = self.pixels_of(step), self.share_of(config.batch_size)
+        def at(step: int, line: str) -> None:
+            say(f"step {step}/{config.max_steps} | {line}")
+
+        restarts = [Every(restart, lambda step: at(step, self.restart_codes(step)), and_last=False)]
+        return [
+            Every(LOG_EVERY_STEPS, lambda step: at(step, self.report(step))),
+            *(restarts if config.kind == "vq" and restart else ()),
+            Every(config.checkpoint_every_steps, gather_and_keep),
+        ]
+
+    def train_step(self, step: int) -> Tensor:
+        """One optimiser step of every network; the gradient's norm is that of the autoencoder."""
+        started_s, state, config = time.monotonic(), self.state, self.config
+        pixels, share = self.pixels_of(step), self.share()
         adversarial = config.loss.gan_weight > 0 and step >= config.loss.gan_start_step
         with autocast("auto", self.world.device):
             result = self.autoencoder(pixels, self.noise_of(step))
@@ -107,12 +112,10 @@ class AutoencoderTrainer:
             loss = picture + share * losses.latent_loss(config, result)
             if adversarial:
                 loss = loss + self.adversarial(result.pixels, picture, share)
-        # DistributedDataParallel averages gradients over workers, and each worker's loss is a share of one sum.
+        # Gradients are averaged over workers, and each worker's loss is a share of one sum.
         (loss * self.world.size).backward()
         cycle = one_cycle(config, step)
-        norm = _move(state.autoencoder, state.optimiser, cycle.learning_rate, cycle.beta1)
-        if not torch.isfinite(norm):
-            raise BadInput(f"the gradient of step {step} is not finite; lower autoencoder.learning_rate")
+        norm = clip_and_step(state.autoencoder, state.optimiser, clip_norm=CLIP_NORM, **cycle._asdict())
         if adversarial:
             self.teach_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
         if isinstance(result, QuantisedReconstruction):
@@ -120,7 +123,23 @@ class AutoencoderTrainer:
             self.latents = result.raw.detach().float()
         if state.ema_model is not None:
             update_ema(state.ema_model, state.autoencoder, config.ema_decay, step)
-        return loss.detach()
+        self.loss = loss.detach()
+        self.num_steps += 1
+        self.elapsed_s += time.monotonic() - started_s
+        return norm
+
+    def report(self, step: int) -> str:
+        """The loss of the step over all workers, and the speed so far."""
+        mean, seconds_a_step = self.world.all_reduce(self.loss.clone()).item(), self.elapsed_s / self.num_steps
+        left = duration(seconds_a_step * (self.max_steps - step))
+        return f"loss {mean:.4f} | {self.config.batch_size / seconds_a_step:.0f} images/s | eta {left}"
+
+    def finished(self) -> Autoencoder:
+        """What is kept: the EMA weights where there are any, in eval mode, with normal latents."""
+        autoencoder = (self.state.ema_model or self.state.autoencoder).eval()
+        some = self.images[:: max(1, len(self.images) // NUM_IMAGES_FOR_STATISTICS)]
+        measure_normalisation(autoencoder, torch.from_numpy(some.copy()))
+        return autoencoder
 
     def adversarial(self, decoded: Tensor, picture: Tensor, share: float) -> Tensor:
         """This worker's share of the weighted adversarial term. picture: its share of the pictures' term."""
@@ -129,23 +148,25 @@ class AutoencoderTrainer:
         term = share * losses.adversarial_loss(network, decoded)
         if self.config.loss.gan_adaptive:
             last_layer = self.state.autoencoder.network.decoder.conv_out.weight
-            return weight * losses.adaptive_weight(picture, term, last_layer) * term
+            return weight * losses.adaptive_weight(picture, term, last_layer, self.world) * term
         return weight * term
 
     def teach_discriminator(self, pixels: Tensor, decoded: Tensor, share: float, rate: float) -> None:
         """One step of the discriminator on real and decoded images."""
         assert self.state.discriminator is not None and self.discriminator is not None
+        network, optimiser = self.state.discriminator
+        assert optimiser is not None
         with autocast("auto", self.world.device):
             real, fake = self.discriminator(torch.cat([pixels, decoded.to(pixels.dtype)])).float().chunk(2)
         (discriminator_loss(real, fake) * share * self.world.size).backward()
-        _move(*self.state.discriminator, rate)
+        clip_and_step(network, optimiser, clip_norm=CLIP_NORM, learning_rate=rate)
 
     def restart_codes(self, step: int) -> str:
         """Move codes that were not used since the last call to latents of this step; says how many were used."""
         state = self.state
         autoencoder = state.autoencoder
         assert isinstance(autoencoder, QuantisedAutoencoder)
-        self.over_all_workers(state.code_counts)
+        self.world.all_reduce(state.code_counts)
         used = int((state.code_counts > 0).sum())
         line = f"{used} of {len(state.code_counts)} codes used, perplexity {perplexity(state.code_counts):.0f}"
         generator = torch.Generator().manual_seed(int(self.draw(step, CODES).integers(2**63)))
@@ -161,20 +182,20 @@ class AutoencoderTrainer:
 
     def gather_code_counts(self) -> None:
         """Worker 0, which writes the checkpoint, counts for all from here on."""
-        self.over_all_workers(self.state.code_counts)
+        self.world.all_reduce(self.state.code_counts)
         if self.world.rank > 0:
             self.state.code_counts.zero_()
 
     def all_latents(self) -> Tensor:
         """The step's unquantised latents [N, C, Y, X] of all workers."""
         everything = self.latents.new_zeros(self.config.batch_size, *self.latents.shape[1:])
-        everything[self.mine(self.config.batch_size)] = self.latents
-        return self.over_all_workers(everything)
+        everything[self.mine()] = self.latents
+        return self.world.all_reduce(everything)
 
     def pixels_of(self, step: int) -> Tensor:
         """This worker's images of the step, float [n, 3, height, width] in -1..1."""
         numbers = self.draw(step, IMAGES).integers(len(self.images), size=self.config.batch_size)
-        images = np.ascontiguousarray(self.images[numbers[self.mine(len(numbers))]])
+        images = np.ascontiguousarray(self.images[numbers[self.mine()]])
         return to_pixels(torch.from_numpy(images).to(self.world.device))
 
     def noise_of(self, step: int) -> Tensor:
@@ -183,40 +204,28 @@ class AutoencoderTrainer:
         height, width = (side // autoencoder.pixels_per_latent for side in self.images.shape[1:3])
         shape = (batch_size, autoencoder.latent_channels, height, width)
         noise = self.draw(step, NOISE).standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(noise[self.mine(batch_size)]).to(self.world.device)
+        return torch.from_numpy(noise[self.mine()]).to(self.world.device)
 
     def draw(self, step: int, stream: int) -> np.random.Generator:
+        """The random numbers of a step, of one kind."""
         return generator(self.config.seed, step, stream)
 
-    def mine(self, number: int) -> slice:
-        """This worker's slice of `number` things."""
-        rank, size = self.world.rank, self.world.size
-        return slice(number * rank // size, number * (rank + 1) // size)
+    def mine(self) -> slice:
+        """This worker's images of a step."""
+        return self.world.slice_of(self.config.batch_size)
 
-    def share_of(self, number: int) -> float:
-        mine = self.mine(number)
-        return (mine.stop - mine.start) / number
-
-    def over_all_workers(self, values: Tensor) -> Tensor:
-        """Add the other workers' values, in place."""
-        if self.world.size > 1:
-            torch.distributed.all_reduce(values)
-        return values
-
-    def _parallel(self, network: nn.Module) -> nn.Module:
-        if self.world.size == 1:
-            return network
-        return DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    def share(self) -> float:
+        """This worker's share of a step's images."""
+        mine = self.mine()
+        return (mine.stop - mine.start) / self.config.batch_size
 
 
-def _move(network: nn.Module, optimiser: torch.optim.AdamW, rate: float, beta1: float | None = None) -> Tensor:
-    """Clip, step, forget the gradient; the gradient's norm before clipping."""
-    norm = nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-        if beta1 is not None:
-            group["betas"] = (beta1, group["betas"][1])
-    if torch.isfinite(norm):
-        optimiser.step()
-    optimiser.zero_grad()
-    return norm
+@torch.inference_mode()
+def measure_normalisation(autoencoder: Autoencoder, images: Tensor) -> None:
+    """Give every latent channel mean 0 and deviation 1 over the images, uint8 [N, height, width, 3]."""
+    channels, device = autoencoder.latent_channels, next(autoencoder.parameters()).device
+    autoencoder.set_normalisation(torch.zeros(channels), torch.ones(channels))
+    parts = [autoencoder.encode(to_pixels(part.to(device))).double().cpu() for part in images.split(IMAGES_A_PASS)]
+    raw = torch.cat(parts)
+    mean, std = raw.mean((0, 2, 3)), raw.std((0, 2, 3)).clamp_min(1e-6)
+    autoencoder.set_normalisation(mean.float(), std.float())

@@ -13,10 +13,12 @@ import torch
 
 from components.data.documents import Document, ImageSegment, TextSegment, write_documents
 from components.runtime.diagnosis import sentence_of
-from components.training import autoencoder as subject
-from components.training import autoencoder_worker
-from components.training.autoencoder_worker import AutoencoderWork
-from components.training.config import AutoencoderConfig, AutoencoderLossConfig, CodesConfig
+from components.training.autoencoder import images as corpus_images
+from components.training.autoencoder import train as subject
+from components.training.autoencoder.config import AutoencoderConfig, AutoencoderLossConfig, CodesConfig
+from components.training.autoencoder.quality import code_use, psnr_db, reconstruct
+from components.training.autoencoder.worker import AutoencoderRun
+from components.training.checkpoints import TrainingState
 from core.errors import BadInput
 from core.manifest import write_manifest
 from core.png import encode_png
@@ -88,22 +90,22 @@ def test_it_learns_and_its_latents_are_normal(tmp_path: Path) -> None:
     images, held_out = squares(64, seed=1), squares(32, seed=2)
     trained = train(tmp_path / "one", images)
     untrained = train(tmp_path / "other", images, max_steps=4)
-    figures = [subject.psnr_db(subject.reconstruct(network, held_out), held_out) for network in (trained, untrained)]
-    black = subject.psnr_db(torch.zeros_like(held_out), held_out)
+    figures = [psnr_db(reconstruct(network, held_out), held_out) for network in (trained, untrained)]
+    black = psnr_db(torch.zeros_like(held_out), held_out)
     assert figures[0] > max(figures[1], black) + 3, (figures, black)
     latents = trained.encode(to_pixels(images)).double()
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4).double(), atol=1e-3, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4).double(), atol=1e-3, rtol=0)
-    assert subject.code_use(trained, held_out) == {}
+    assert code_use(trained, held_out) == {}
 
 
 def test_the_quantised_twin_learns_behind_the_same_interface(tmp_path: Path) -> None:
     images, held_out = squares(64, seed=6), squares(32, seed=7)
     trained = train(tmp_path, images, kind="vq", max_steps=100)
     assert isinstance(trained, QuantisedAutoencoder)
-    reached = subject.psnr_db(subject.reconstruct(trained, held_out), held_out)
-    assert reached > subject.psnr_db(torch.zeros_like(held_out), held_out) + 3, reached
-    use = subject.code_use(trained, images)
+    reached = psnr_db(reconstruct(trained, held_out), held_out)
+    assert reached > psnr_db(torch.zeros_like(held_out), held_out) + 3, reached
+    use = code_use(trained, images)
     codes = trained.encode_codes(to_pixels(images))
     assert use["num_codes"] == 64
     assert use["num_codes_used"] == len(codes.unique())
@@ -116,7 +118,7 @@ def test_without_restarts_fewer_codes_are_used(tmp_path: Path) -> None:
     images = squares(64, seed=8)
     stay = dataclasses.replace(CONFIG.codes, restart_every_steps=0)
     moved, still = (
-        subject.code_use(train(tmp_path / name, images, kind="vq", max_steps=40, codes=codes), images)["num_codes_used"]
+        code_use(train(tmp_path / name, images, kind="vq", max_steps=40, codes=codes), images)["num_codes_used"]
         for name, codes in (("moved", CONFIG.codes), ("still", stay))
     )
     assert moved > still
@@ -141,17 +143,17 @@ def test_a_killed_training_ends_with_the_same_weights(
     settings = {"kind": kind, "loss": loss, "ema_decay": 0.9, "max_steps": 7, "checkpoint_every_steps": 2}
     settings["codes"] = dataclasses.replace(CONFIG.codes, restart_every_steps=3)
     whole = train(tmp_path / "whole", images, **settings)
-    save = autoencoder_worker.save_checkpoint
+    save = AutoencoderRun.save_checkpoint
 
-    def killed(store: Path, state: object, step: int) -> Path:
+    def killed(run: AutoencoderRun, state: TrainingState, step: int) -> Path:
         if step == 6:
             raise KeyboardInterrupt
-        return save(store, state, step)  # pyright: ignore[reportArgumentType]
+        return save(run, state, step)
 
-    monkeypatch.setattr(autoencoder_worker, "save_checkpoint", killed)
+    monkeypatch.setattr(AutoencoderRun, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", images, **settings)
-    monkeypatch.setattr(autoencoder_worker, "save_checkpoint", save)
+    monkeypatch.setattr(AutoencoderRun, "save_checkpoint", save)
     (folder,) = (path for path in (tmp_path / "killed/work").iterdir())
     again = train(tmp_path / "killed", images, **settings)
     assert "resumed from step 4" in capfd.readouterr().out
@@ -160,7 +162,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     # A finished training is not done again, and a checkpoint that rotted is passed over.
     assert same_weights(train(tmp_path / "killed", images, **settings), again)
     (folder / "finished/manifest.json").unlink()
-    file = folder / "run/step-00000007/state.safetensors"
+    file = folder / "run/step-00000007/autoencoder.safetensors"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -185,8 +187,8 @@ def test_a_run_may_be_short(tmp_path: Path, max_steps: int) -> None:
 
 def test_psnr_is_that_of_the_definition() -> None:
     images = torch.full((2, 4, 4, 3), 100, dtype=torch.uint8)
-    assert subject.psnr_db(images + 10, images) == pytest.approx(20 * math.log10(255 / 10))
-    assert subject.psnr_db(images, images) > 100
+    assert psnr_db(images + 10, images) == pytest.approx(20 * math.log10(255 / 10))
+    assert psnr_db(images, images) > 100
 
 
 def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -214,32 +216,32 @@ def test_images_are_read_in_order_up_to_a_limit(tmp_path: Path, monkeypatch: pyt
         for index, picture in enumerate(pictures.numpy())
     ]
     write_documents(tmp_path, "train", documents, documents_per_file=2)
-    assert torch.equal(subject.read_images(tmp_path, "train"), pictures)
-    monkeypatch.setattr(subject, "MAX_BYTES_OF_IMAGES", 2 * pictures[0].nbytes)
-    assert len(subject.read_images(tmp_path, "train")) == 3
+    assert torch.equal(corpus_images.read_images(tmp_path, "train"), pictures)
+    monkeypatch.setattr(corpus_images, "MAX_BYTES_OF_IMAGES", 2 * pictures[0].nbytes)
+    assert len(corpus_images.read_images(tmp_path, "train")) == 3
     with pytest.raises(BadInput, match="no image"):
-        subject.read_images(tmp_path, "test")
+        corpus_images.read_images(tmp_path, "test")
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    documents = write_corpus(tmp_path / "documents", squares(200, seed=14))
+    documents = write_corpus(tmp_path / "documents", squares(40, seed=14))
     work = tmp_path / "work"
     try:
-        # Smaller than the images, and then than a checkpoint.
-        for limit in (100_000, 200_000):
+        # Smaller than the images, and then than the weights in a checkpoint.
+        for limit in (20_000, 60_000):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
             with pytest.raises(Exception) as raised:
                 subject.train_autoencoder(dataclasses.replace(CONFIG, max_steps=1), documents, work)
             assert "the file grew beyond what this system allows" in (sentence_of(raised.value) or ""), raised.value
-            left = [path for path in work.rglob("*") if path.is_file() and path.stat().st_size > 90_000]
-            assert left == ([] if limit == 100_000 else [work / "images.npy"])
+            left = [path for path in work.rglob("*") if path.is_file() and path.stat().st_size > 15_000]
+            assert left == ([] if limit == 20_000 else [work / "images.npy"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     subject.train_autoencoder(dataclasses.replace(CONFIG, max_steps=1), documents, work)
-    assert torch.equal(torch.from_numpy(np.load(work / "images.npy")), squares(200, seed=14))
+    assert torch.equal(torch.from_numpy(np.load(work / "images.npy")), squares(40, seed=14))
 
 
 def test_a_worker_knows_its_files(tmp_path: Path) -> None:
-    work = AutoencoderWork(config=CONFIG, folder=tmp_path)
+    work = AutoencoderRun(config=CONFIG, folder=tmp_path)
     assert len({work.images, work.store, work.finished, work.lines}) == 4

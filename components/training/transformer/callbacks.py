@@ -1,18 +1,19 @@
-"""Callbacks of the loop: worker 0 writes lines, MLflow, pictures and checkpoints; the others keep in step with it."""
+"""What worker 0 keeps of a run beside its weights: lines, the journal, MLflow, sample images and checkpoints."""
 
 from __future__ import annotations
 
-from components.data.loader import PackedRows
+from collections.abc import Sequence
+
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
-from components.runtime.workers import World
-from components.training.checkpoints import TrainingState, save_checkpoint
-from components.training.flops import peak_flops
-from components.training.journal import add_to, last_values, truncate_after
-from components.training.loop import Losses, Progress
+from components.runtime.world import World
 from components.training.pictures import save_grid
-from components.training.samples import Artist, image_key
-from components.training.work import FINISHED, Work
+from components.training.transformer.flops import peak_flops
+from components.training.transformer.image_sampler import ImageSampler, image_key
+from components.training.transformer.journal import add_to, last_values, truncate_after
+from components.training.transformer.run import FINISHED, TransformerRun
+from components.training.transformer.state import TransformerState
+from components.training.transformer.trainer import Callback, Losses, Progress
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from model.transfusion import Transfusion
@@ -20,32 +21,20 @@ from model.transfusion import Transfusion
 PICTURES_A_LINE = 4
 
 
-class Witness:
-    """The Events of workers other than 0."""
+class RankZeroCallback(Callback):
+    """Worker 0's: it alone writes."""
 
-    def log(self, progress: Progress) -> None: ...
-
-    def validated(self, step: int, losses: Losses) -> None: ...
-
-    def sample(self, step: int, ema_model: Transfusion) -> None: ...
-
-    def checkpoint(self, step: int, state: TrainingState) -> None: ...
-
-
-class Observer:
-    """The Events of worker 0."""
-
-    def __init__(self, work: Work, rows: PackedRows, world: World, *, resumed_from: int) -> None:
-        self.work, self.config, self.world = work, work.config, world
+    def __init__(self, run: TransformerRun, latent_shape: Sequence[int], world: World, *, first_step: int) -> None:
+        self.run, self.config, self.world = run, run.config, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
-        truncate_after(work.journal, resumed_from)
-        self.tracker = Tracker(work.run, say=work.say)
-        self.artist = Artist(
+        truncate_after(run.journal, first_step - 1)
+        self.tracker = Tracker(run.identity, say=run.say)
+        self.sampler = ImageSampler(
             self.config.sampling,
-            tokenizer=work.tokenizer,
-            autoencoder=work.autoencoder,
-            latent_shape=rows.latent_shape,
+            tokenizer=run.tokenizer,
+            autoencoder=run.autoencoder,
+            latent_shape=latent_shape,
             seed=self.config.seed,
         )
 
@@ -67,25 +56,28 @@ class Observer:
         self._say(progress.step, f"{_losses(progress.losses)} | {self._speed(progress, values.get('perf/mfu'))}")
 
     def validated(self, step: int, losses: Losses) -> None:
+        """Record them, and say them."""
         names = ("validation/loss", "validation/loss_text", "validation/loss_image")
         self._record(step, dict(zip(names, losses, strict=True)))
         self._say(step, f"held out: {_losses(losses)}")
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
-        pictures = self.artist.draw(ema_model)
-        save_grid(self.work.samples, list(pictures.split(PICTURES_A_LINE)))
-        for index, (prompt, picture) in enumerate(zip(self.artist.prompts, pictures, strict=True)):
+        """Generate the configured images, for a file and for MLflow."""
+        pictures = self.sampler.generate(ema_model)
+        save_grid(self.run.samples, list(pictures.split(PICTURES_A_LINE)))
+        for index, (prompt, picture) in enumerate(zip(self.sampler.prompts, pictures, strict=True)):
             self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
 
-    def checkpoint(self, step: int, state: TrainingState) -> None:
-        save_checkpoint(self.work.store, state, step)
+    def checkpoint(self, step: int, state: TransformerState) -> None:
+        """Keep it in the run's folder."""
+        self.run.save_checkpoint(state, step)
 
-    def finish(self, state: TrainingState) -> None:
+    def finish(self, state: TransformerState) -> None:
         """Write the EMA weights and the last numbers; they count once the manifest stands."""
         self.tracker.close()
-        folder = fresh_folder(self.work.finished)
+        folder = fresh_folder(self.run.finished)
         state.ema_model.save_pretrained(folder)
-        facts = last_values(self.work.journal) | {
+        facts = last_values(self.run.journal) | {
             "steps": self.config.max_steps,
             "num_parameters": sum(parameter.numel() for parameter in state.model.parameters()),
         }
@@ -97,10 +89,10 @@ class Observer:
     def _record(self, step: int, values: dict[str, float]) -> None:
         # Steps that are taken again after a kill give the same numbers: each counts once.
         self.tracker.metrics(values, step, once=True)
-        add_to(self.work.journal, step, values)
+        add_to(self.run.journal, step, values)
 
     def _say(self, step: int, line: str) -> None:
-        self.work.say(f"step {step}/{self.config.max_steps} | {line}")
+        self.run.say(f"step {step}/{self.config.max_steps} | {line}")
 
     def _speed(self, progress: Progress, mfu: float | None) -> str:
         rate = progress.num_positions / progress.elapsed_s

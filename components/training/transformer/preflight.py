@@ -1,4 +1,4 @@
-"""What a training run would stumble over, found before a run is opened and before any process is started."""
+"""Checks of what training would fail on later, before a run is opened and before any process is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.training.config import TrainConfig
+from components.training.transformer.config import TrainConfig
 from core.errors import BadInput
 from core.manifest import manifest_of
 from core.tokenizer import load_tokenizer

@@ -1,4 +1,4 @@
-"""What does the autoencoder pay for? Pixels that differ, pictures that look different, and what its latents may carry.
+"""The autoencoder's losses: pixels that differ, images that look different, and what its latents may carry.
 
 Transfusion, arXiv 2408.11039, App. A: an absolute, a perceptual (LPIPS) and an adversarial term, and a KL of 1e-6. On mostly
 black pictures the absolute error's median is black and learning stalls there (19.8 dB where the squared error reaches
@@ -10,14 +10,14 @@ Legend: N images, C latent channels, Y/X latent height/width; pixels are float [
 from __future__ import annotations
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from components.training.config import AutoencoderConfig
-from components.training.discriminator import decoder_loss
-from components.training.perceptual import Lpips
+from components.runtime.world import World
+from components.training.autoencoder.config import AutoencoderConfig
+from components.training.autoencoder.discriminator import decoder_loss
+from components.training.autoencoder.perceptual import Lpips
 from model.latents.autoencoder import QuantisedReconstruction, Reconstruction
 
 MOST_ADAPTIVE_WEIGHT = 1e4
@@ -47,14 +47,12 @@ def adversarial_loss(discriminator: nn.Module, decoded: Tensor) -> Tensor:
     return decoder_loss(functional_call(discriminator, frozen, (decoded,)).float())
 
 
-def adaptive_weight(picture: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(picture: Tensor, adversarial: Tensor, last_layer: Tensor, world: World) -> Tensor:
     """The ratio of both terms' gradients at the decoder's last layer, over all workers (VQGAN, eq. 7).
 
     picture, adversarial: this worker's shares of the two terms.
     """
     gradients = [torch.autograd.grad(term, last_layer, retain_graph=True)[0] for term in (picture, adversarial)]
-    together = torch.stack(gradients).detach()
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(together)
+    together = world.all_reduce(torch.stack(gradients).detach())
     of_picture, of_adversarial = together.flatten(1).norm(dim=1)
     return (of_picture / (of_adversarial + 1e-4)).clamp(0, MOST_ADAPTIVE_WEIGHT)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.training.config import TrainConfig
-from components.training.preflight import check_training
+from components.training.transformer.config import TrainConfig
+from components.training.transformer.preflight import check_training
 from core.errors import BadInput
 from core.tokenizer import load_tokenizer, train_tokenizer
 from tests.components.training.conftest import CAPTIONS, CONFIG, PATCHES_AN_IMAGE, ROW_LENGTH, Corpus, changed

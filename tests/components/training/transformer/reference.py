@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from components.data.loader import PackedRows
-from components.training.config import TrainConfig
+from components.training.transformer.config import TrainConfig
 from core.random import seed_of
 from model.batch import Batch
 from model.loss_options import LossOptions
@@ -63,13 +63,13 @@ class Measured(NamedTuple):
 
 
 class Step(NamedTuple):
-    """losses, gradient_norm: before the step and its clipping. weights, averaged: by name, after it."""
+    """losses, gradient_norm: before the step and its clipping. weights, ema_model: by name, after it."""
 
     losses: Measured
     gradient_norm: float
     learning_rate: float
     weights: dict[str, Tensor]
-    averaged: dict[str, Tensor]
+    ema_model: dict[str, Tensor]
     validation: Measured
 
 
@@ -77,7 +77,7 @@ def reference_run(config: TrainConfig, model: Transfusion, rows: PackedRows, val
     """Every step from the first one, of a model that is not changed."""
     model = copy.deepcopy(model)
     names, parameters = zip(*model.named_parameters(), strict=True)
-    averaged = [parameter.detach().clone() for parameter in parameters]
+    ema_model = [parameter.detach().clone() for parameter in parameters]
     first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
     steps = []
     for step in range(1, config.max_steps + 1):
@@ -92,9 +92,9 @@ def reference_run(config: TrainConfig, model: Transfusion, rows: PackedRows, val
                 gradient = gradients[index] * min(1.0, config.clip_norm / norm)
                 _adamw(config, step, rate, parameter, gradient, first[index], second[index])
                 kept = min(config.ema_decay, (1 + step) / (10 + step))
-                averaged[index] = kept * averaged[index] + (1 - kept) * parameter
+                ema_model[index] = kept * ema_model[index] + (1 - kept) * parameter
         weights = {name: parameter.detach().clone() for name, parameter in zip(names, parameters, strict=True)}
-        means = dict(zip(names, averaged, strict=True))
+        means = dict(zip(names, ema_model, strict=True))
         measured = Measured(loss.item(), text.item(), image.item())
         steps.append(Step(measured, norm, rate, weights, means, _validated(config, model, means, validation)))
     return steps
@@ -162,10 +162,10 @@ def _adamw(
 
 
 @torch.no_grad()
-def _validated(config: TrainConfig, model: Transfusion, averaged: dict[str, Tensor], validation: PackedRows) -> Measured:
+def _validated(config: TrainConfig, model: Transfusion, ema_model: dict[str, Tensor], validation: PackedRows) -> Measured:
     """The averaged weights on all held-out rows, at the noise of step 0; every token and every noise level alike."""
     measured = copy.deepcopy(model)
-    measured.load_state_dict(averaged)
+    measured.load_state_dict(ema_model)
     plain = dataclasses.replace(config.loss, snr_gamma=0.0, after_image_weight=1.0, z_loss_weight=0.0)
     batch = _batch(config, validation, np.arange(validation.num_rows), step=0, training=False)
     text, image = (loss.item() for loss in _losses(measured, batch, config.seed, 0, plain))

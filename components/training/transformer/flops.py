@@ -1,4 +1,4 @@
-"""How much arithmetic could the accelerator do? What a step needs of it is in model/flops.py."""
+"""The peak rates of known accelerators; model/flops.py counts what a step needs."""
 
 from __future__ import annotations
 

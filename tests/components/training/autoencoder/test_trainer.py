@@ -13,18 +13,19 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from components.runtime.workers import World
-from components.training.autoencoder_loop import AutoencoderTrainer, one_cycle
-from components.training.autoencoder_losses import adaptive_weight, latent_loss, picture_loss
-from components.training.autoencoder_state import State, new_state
-from components.training.config import AutoencoderConfig
-from components.training.discriminator import PatchDiscriminator, decoder_loss, discriminator_loss
-from components.training.perceptual import load_lpips
+from components.runtime.world import World
+from components.training.autoencoder.config import AutoencoderConfig
+from components.training.autoencoder.discriminator import PatchDiscriminator, decoder_loss, discriminator_loss
+from components.training.autoencoder.losses import adaptive_weight, latent_loss, picture_loss
+from components.training.autoencoder.perceptual import load_lpips
+from components.training.autoencoder.state import AutoencoderState, new_state
+from components.training.autoencoder.trainer import AutoencoderTrainer, one_cycle
 from model.latents.autoencoder import Reconstruction, to_pixels
-from tests.components.training.test_autoencoder import CONFIG, squares
-from tests.components.training.test_perceptual import write_weights
+from tests.components.training.autoencoder.test_perceptual import write_weights
+from tests.components.training.autoencoder.test_train import CONFIG, squares
 
 CPU = torch.device("cpu")
+ALONE = World(0, 1, CPU)
 EVERYTHING = dataclasses.replace(
     CONFIG,
     loss=dataclasses.replace(CONFIG.loss, reconstruction="l1", gan_weight=0.5, gan_start_step=2, gan_adaptive=True),
@@ -36,15 +37,15 @@ EVERYTHING = dataclasses.replace(
 )
 
 
-def take_steps(config: AutoencoderConfig, images: np.ndarray, weights: Path, rank: int, size: int) -> State:
+def take_steps(config: AutoencoderConfig, images: np.ndarray, weights: Path, rank: int, size: int) -> AutoencoderState:
     state = new_state(config, images.shape[1], CPU)
     lpips = load_lpips(weights) if config.kind == "kl" else None
     trainer = AutoencoderTrainer(config, state, images, World(rank, size, CPU), lpips)
-    trainer.run(lambda line: None, lambda step: None, first_step=1)
+    trainer.run(trainer.schedule(lambda line: None, lambda step: None), first_step=1)
     return state
 
 
-def learnt(state: State) -> tuple[dict[str, torch.Tensor], ...]:
+def learnt(state: AutoencoderState) -> tuple[dict[str, torch.Tensor], ...]:
     assert state.discriminator is not None and state.ema_model is not None
     networks = (state.autoencoder, state.discriminator.network, state.ema_model)
     return tuple(network.state_dict() for network in networks)
@@ -128,8 +129,8 @@ def test_losses_are_those_of_the_paper() -> None:
 def test_the_adaptive_weight_makes_both_gradients_equally_long() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     picture, adversarial = (weight * torch.tensor([3.0, 4.0])).sum(), (weight * torch.tensor([0.0, 0.5])).sum()
-    assert adaptive_weight(picture, adversarial, weight).item() == pytest.approx(5 / 0.5, rel=1e-3)
-    assert adaptive_weight(picture, 0 * adversarial, weight).item() == 1e4
+    assert adaptive_weight(picture, adversarial, weight, ALONE).item() == pytest.approx(5 / 0.5, rel=1e-3)
+    assert adaptive_weight(picture, 0 * adversarial, weight, ALONE).item() == 1e4
 
 
 def test_the_discriminator_learns_to_tell_and_starts_when_it_should() -> None:
@@ -140,13 +141,13 @@ def test_the_discriminator_learns_to_tell_and_starts_when_it_should() -> None:
     )
     state, without = new_state(config, 32, CPU), new_state(dataclasses.replace(config, loss=CONFIG.loss), 32, CPU)
     assert state.discriminator is not None
-    trainers = [AutoencoderTrainer(config, one, images.numpy(), World(0, 1, CPU), None) for one in (state, without)]
+    trainers = [AutoencoderTrainer(config, one, images.numpy(), ALONE, None) for one in (state, without)]
     trainers[1].config = dataclasses.replace(config, loss=CONFIG.loss)
     first = {name: weight.clone() for name, weight in state.discriminator.network.state_dict().items()}
     equal = []
     for step in range(1, 17):
         for trainer in trainers:
-            trainer.take_step(step)
+            trainer.train_step(step)
         left, right = (one.autoencoder.network.decoder.conv_out.weight for one in (state, without))
         equal.append(torch.equal(left, right))
         if step == 2:
@@ -164,11 +165,11 @@ def test_averaged_weights_follow_the_recursion() -> None:
     images = squares(8, seed=16).numpy()
     config = dataclasses.replace(CONFIG, ema_decay=0.5, max_steps=5)
     state = new_state(config, 16, CPU)
-    trainer = AutoencoderTrainer(config, state, images, World(0, 1, CPU), None)
+    trainer = AutoencoderTrainer(config, state, images, ALONE, None)
     weight = state.autoencoder.network.encoder.conv_in.weight
     expected = weight.detach().double()
     for step in range(1, 6):
-        trainer.take_step(step)
+        trainer.train_step(step)
         kept = min(0.5, (1 + step) / (10 + step))
         expected = kept * expected + (1 - kept) * weight.detach().double()
     assert state.ema_model is not None
@@ -179,11 +180,11 @@ def test_what_workers_take_of_a_step_is_the_whole_step() -> None:
     images = squares(20, seed=17).numpy()
     config = dataclasses.replace(CONFIG, batch_size=7)
     state = new_state(config, 16, CPU)
-    alone = AutoencoderTrainer(config, state, images, World(0, 1, CPU), None)
-    parts = [AutoencoderTrainer(config, state, images, World(0, 1, CPU), None) for _ in range(3)]
+    alone = AutoencoderTrainer(config, state, images, ALONE, None)
+    parts = [AutoencoderTrainer(config, state, images, ALONE, None) for _ in range(3)]
     for rank, part in enumerate(parts):
         part.world = World(rank, 3, CPU)
     assert torch.equal(torch.cat([part.pixels_of(4) for part in parts]), alone.pixels_of(4))
     assert torch.equal(torch.cat([part.noise_of(4) for part in parts]), alone.noise_of(4))
-    assert sum(part.share_of(7) for part in parts) == pytest.approx(1)
+    assert sum(part.share() for part in parts) == pytest.approx(1)
     assert not torch.equal(alone.noise_of(5), alone.noise_of(4))

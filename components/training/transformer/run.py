@@ -1,37 +1,50 @@
-"""The run that a training belongs to: its MLflow run, begun or gone on with, and its code's digest."""
+"""A run of the transformer's training: its files, the digests that name it, and its MLflow run, new or reopened."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from components.data.quarantine import read_keys
+from components.runtime.code_digest import code_digest
 from components.runtime.recording import open_run
 from components.runtime.tracking import RunIdentity, Tracker
-from components.training.config import TrainConfig
+from components.training.run_folder import RunFolder
+from components.training.transformer.config import TrainConfig
 from core.files import digest, read_json, read_json_lines, sha256, write_json
 from core.manifest import MANIFEST
 
-ROOT = Path(__file__).resolve().parents[2]
-# The code that decides what is learnt: checkpoints of other code must not be gone on from.
-CODE = (
-    "model/**/*.py",
-    "components/runtime/workers.py",
-    "components/training/checkpoints.py",
-    "components/training/config.py",
-    "components/training/loop.py",
-    "components/training/optimiser.py",
-    "components/training/precision.py",
-    "components/training/run_folder.py",
-    "components/training/worker.py",
-    "components/data/loader.py",
-    "core/random.py",
-    "components/data/row_layout.py",
-    "components/data/encode/packing.py",
-    "components/data/shards.py",
-)
+# What decides the weights; what is logged, drawn and kept beside them stands elsewhere.
+CODE = "components.training.transformer.trainer"
+
+# The kind of the manifest of a finished run.
+FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerRun(RunFolder):
+    """What a process that trains the transformer is told. Paths are absolute: a worker's working directory is Ray's."""
+
+    config: TrainConfig
+    identity: RunIdentity
+    """The MLflow run."""
+    latents: Path
+    quarantine: Path | None
+    """The documents to leave out, or None."""
+    tokenizer: Path
+    autoencoder: Path
+
+    @property
+    def journal(self) -> Path:
+        """Every reported number, a JSON line a report."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """The last images generated."""
+        return self.folder / "samples.png"
 
 
 def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str, str]:
@@ -40,13 +53,8 @@ def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str
         "config": digest(asdict(config)),
         "latents": sha256(latents / MANIFEST),
         "quarantine": digest(sorted(read_keys(quarantine))),
-        "code": code_digest(),
+        "code": code_digest(CODE),
     }
-
-
-def code_digest() -> str:
-    """Hex digest of the files that CODE names."""
-    return digest({str(path.relative_to(ROOT)): sha256(path) for pattern in CODE for path in sorted(ROOT.glob(pattern))})
 
 
 def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]) -> RunIdentity:

@@ -1,4 +1,4 @@
-"""How different do two pictures look? LPIPS: distances of a VGG-16's activations, weighted a channel (arXiv 1801.03924).
+"""LPIPS, how different two images look: distances of a VGG-16's activations, weighted by channel (arXiv 1801.03924).
 
 The weights are files that the user has: torchvision's VGG-16 and the lpips package's linear layers ("vgg.pth"), or the
 state dict of a whole lpips.LPIPS(net="vgg"), which holds both.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.training.given_files import lpips_files
+from components.training.autoencoder.given_files import lpips_files
 from core.errors import BadInput
 
 # Channels of VGG-16's convolutions; a pooling stands between two groups, and what leaves a group is compared.
@@ -43,7 +43,7 @@ class Lpips(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """The distance of each pair, [N]; 0 for equal pictures."""
+        """The distance of each pair, [N]; 0 for equal images."""
         pairs = zip(self._activations(one), self._activations(other), self.linear, strict=True)
         return sum((weight * (left - right).square()).sum(1).mean((1, 2)) for left, right, weight in pairs)  # type: ignore[return-value]
 
@@ -87,7 +87,7 @@ def _vgg_layers() -> Iterator[nn.Module]:
 
 
 def _unit(values: Tensor) -> Tensor:
-    # The root of 0 has no gradient, and black pictures have such pixels.
+    # The root of 0 has no gradient, and black images have such pixels.
     return values / (values.square().sum(1, keepdim=True) + 1e-20).sqrt()
 
 

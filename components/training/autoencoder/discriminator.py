@@ -1,4 +1,4 @@
-"""Which patches of a picture look decoded? A patch discriminator with the hinge loss, as VQGAN trains one.
+"""A patch discriminator with the hinge loss, as VQGAN trains one: which patches of an image look decoded.
 
 Isola et al., arXiv 1611.07004 (the network), Esser et al., arXiv 2012.09841 (hinge loss, adaptive weight). Group norm takes
 the place of batch norm, so that the result does not depend on how a batch is divided among workers.
@@ -34,14 +34,15 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels -> [N, 1, P, Q]."""
         return self.layers(pixels)
 
 
 def discriminator_loss(real: Tensor, decoded: Tensor) -> Tensor:
-    """Hinge loss of the discriminator's two answers."""
+    """Hinge loss of the discriminator's answers to both kinds of images."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + decoded).mean())
 
 
 def decoder_loss(decoded: Tensor) -> Tensor:
-    """What the autoencoder pays for patches that look decoded."""
+    """The decoder's term: low where the discriminator takes its patches for real."""
     return -decoded.mean()

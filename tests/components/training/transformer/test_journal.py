@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from components.training.journal import history_csv, last_values, truncate_after
 from components.training.pictures import save_grid, save_pairs
-from components.training.samples import image_key
+from components.training.transformer.image_sampler import image_key
+from components.training.transformer.journal import history_csv, last_values, truncate_after
 from core.files import read_json_lines
 
 

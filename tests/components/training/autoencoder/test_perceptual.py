@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.training.perceptual import load_lpips
+from components.training.autoencoder.perceptual import load_lpips
 from core.errors import BadInput
 
 # torchvision's vgg16: number of the convolution -> (channels out, channels in).

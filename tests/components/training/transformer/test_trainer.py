@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,26 +11,25 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from components.runtime.workers import World
-from components.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
-from components.training.config import TrainConfig
-from components.training.loop import Losses, Progress, Trainer, new_state
-from components.training.run_folder import resume
-from components.training.worker import configuration
+from components.runtime.world import World
+from components.training.run_folder import RunFolder
+from components.training.transformer.config import TrainConfig
+from components.training.transformer.state import TransformerState, new_state
+from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer
 from core.errors import BadInput
 from model.loss import loss_sums
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CONFIG, Corpus, changed
-from tests.components.training.reference import UNEVEN, Step, assert_close, reference_run
+from tests.components.training.transformer.reference import UNEVEN, Step, assert_close, reference_run
 
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-class Notes:
-    """Events that remember what they were told, and write checkpoints where a store is given."""
+class Notes(Callback):
+    """A callback that remembers what it was told, and writes checkpoints where a folder is given."""
 
-    def __init__(self, store: Path | None = None) -> None:
-        self.store = store
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.losses: dict[int, Progress] = {}
         self.validations: dict[int, Losses] = {}
         self.sampled: dict[int, dict[str, torch.Tensor]] = {}
@@ -43,9 +43,9 @@ class Notes:
     def sample(self, step: int, ema_model: Transfusion) -> None:
         self.sampled[step] = copied(ema_model)
 
-    def checkpoint(self, step: int, state: TrainingState) -> None:
-        if self.store is not None:
-            save_checkpoint(self.store, state, step)
+    def checkpoint(self, step: int, state: TransformerState) -> None:
+        if self.folder is not None:
+            RunFolder(folder=self.folder).save_checkpoint(state, step)
 
 
 def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -54,18 +54,22 @@ def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 class Ended(NamedTuple):
     notes: Notes
-    state: TrainingState
+    state: TransformerState
 
 
-def fresh(corpus: Corpus, config: TrainConfig) -> TrainingState:
-    torch.manual_seed(config.seed)
-    return new_state(Transfusion(configuration(config, corpus.rows("train"))), config, ALONE.device)
+def fresh(corpus: Corpus, config: TrainConfig) -> TransformerState:
+    return new_state(config, corpus.rows("train"), ALONE.device)
 
 
-def trained(corpus: Corpus, config: TrainConfig, store: Path | None = None, world: World = ALONE) -> Ended:
-    state, notes = fresh(corpus, config), Notes(store)
-    step = resume(store, lambda folder: load_checkpoint(folder, state), print) if store else 0
-    Trainer(config, state, corpus.rows("train"), corpus.rows("validation"), world).run(notes, first_step=step + 1)
+def trainer_of(corpus: Corpus, config: TrainConfig, state: TransformerState, world: World = ALONE) -> TransformerTrainer:
+    return TransformerTrainer(config, state, corpus.rows("train"), corpus.rows("validation"), world)
+
+
+def trained(corpus: Corpus, config: TrainConfig, folder: Path | None = None, world: World = ALONE) -> Ended:
+    state, notes = fresh(corpus, config), Notes(folder)
+    trainer = trainer_of(corpus, config, state, world)
+    with RunFolder(folder=folder).resumed(state, world) if folder else nullcontext(1) as first_step:
+        trainer.run(trainer.schedule(notes), first_step=first_step)
     return Ended(notes, state)
 
 
@@ -110,7 +114,7 @@ def test_every_step_is_the_references(corpus: Corpus, expected: list[Step]) -> N
         assert progress.gradient_norm == pytest.approx(step.gradient_norm, rel=1e-4), number
         assert progress.learning_rate == pytest.approx(step.learning_rate), number
     assert_close(copied(state.model), expected[-1].weights, start)
-    assert_close(copied(state.ema_model), expected[-1].averaged, start)
+    assert_close(copied(state.ema_model), expected[-1].ema_model, start)
 
 
 def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(corpus: Corpus, expected: list[Step]) -> None:
@@ -121,7 +125,7 @@ def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(corpu
         assert losses == pytest.approx(expected[number - 1].validation, rel=1e-4), number
     assert sorted(notes.sampled) == [4, 7]
     for number, weights in notes.sampled.items():
-        assert_close(weights, expected[number - 1].averaged, start)
+        assert_close(weights, expected[number - 1].ema_model, start)
 
 
 def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> None:
@@ -130,7 +134,7 @@ def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> 
         shares = []
         for rank in range(size):
             state = fresh(corpus, CONFIG)
-            trainer = Trainer(CONFIG, state, corpus.rows("train"), corpus.rows("validation"), ALONE)
+            trainer = trainer_of(corpus, CONFIG, state)
             trainer.world = World(rank, size, ALONE.device)
             batch = trainer.batch_of(3)
             trainer.world = ALONE
@@ -146,11 +150,11 @@ def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> 
         torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-6)
 
 
-def losses_of(trainer: Trainer, batch):
+def losses_of(trainer: TransformerTrainer, batch):
     return loss_sums(trainer.model, batch, CONFIG.seed, 3, CONFIG.loss)
 
 
-def seen_by(trainer: Trainer, batch) -> torch.Tensor:
+def seen_by(trainer: TransformerTrainer, batch) -> torch.Tensor:
     with torch.no_grad():
         return trainer.sums_of(losses_of(trainer, batch), batch)
 
@@ -168,9 +172,9 @@ def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_p
                 raise Killed
 
     state = fresh(corpus, CONFIG)
-    rows, validation = corpus.rows("train"), corpus.rows("validation")
+    trainer = trainer_of(corpus, CONFIG, state)
     with pytest.raises(Killed):
-        Trainer(CONFIG, state, rows, validation, ALONE).run(Fragile(tmp_path), first_step=1)
+        trainer.run(trainer.schedule(Fragile(tmp_path)), first_step=1)
     again = trained(corpus, CONFIG, tmp_path)
     assert sorted(again.notes.losses) == [6, 8, 10, 12], "it goes on from the checkpoint of step 4"
     for step, progress in again.notes.losses.items():
@@ -184,10 +188,10 @@ def test_a_gradient_that_is_not_finite_is_refused(corpus: Corpus) -> None:
     state = fresh(corpus, CONFIG)
     with torch.no_grad():
         state.model.head.weight[0, 0] = float("nan")
-    trainer = Trainer(CONFIG, state, corpus.rows("train"), corpus.rows("validation"), ALONE)
+    trainer = trainer_of(corpus, CONFIG, state)
     before = [parameter.clone() for parameter in list(state.model.parameters())[:2]]
     with pytest.raises(BadInput, match="step 1 is not finite"):
-        trainer.run(Notes(), first_step=1)
+        trainer.run(trainer.schedule(Notes()), first_step=1)
     for parameter, kept in zip(state.model.parameters(), before, strict=False):
         assert torch.equal(parameter, kept)
 
@@ -203,7 +207,7 @@ def test_two_workers_take_the_references_steps(corpus: Corpus, expected: list[St
             assert losses == pytest.approx(step.losses, rel=1e-3), number
             assert norm == pytest.approx(step.gradient_norm, rel=1e-3), number
         assert_close(found["weights"], expected[-1].weights, start)
-        assert_close(found["ema_model"], expected[-1].averaged, start)
+        assert_close(found["ema_model"], expected[-1].ema_model, start)
         assert found["validation"] == pytest.approx(expected[-1].validation, rel=1e-3)
 
 

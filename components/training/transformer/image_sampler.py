@@ -1,4 +1,4 @@
-"""What can the model draw so far? Pictures at fixed prompts and noise, from the EMA weights."""
+"""Images that the model generates while it is trained: always of the same prompts and noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from components.training.config import SamplingConfig
+from components.training.transformer.config import SamplingConfig
 from core.tokenizer import load_tokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions, image_request
@@ -17,8 +17,8 @@ from model.latents.autoencoder import Autoencoder, to_images
 from model.transfusion import Transfusion
 
 
-class Artist:
-    """Draws the configured prompts; holds the tokenizer's ids and the autoencoder."""
+class ImageSampler:
+    """Generates an image of each configured prompt."""
 
     def __init__(
         self, config: SamplingConfig, *, tokenizer: Path, autoencoder: Path, latent_shape: Sequence[int], seed: int
@@ -32,8 +32,8 @@ class Artist:
         self._seed = seed
 
     @torch.inference_mode()
-    def draw(self, model: Transfusion) -> Tensor:
-        """One picture a prompt, uint8 [prompts, height, width, 3]."""
+    def generate(self, model: Transfusion) -> Tensor:
+        """One image a prompt, uint8 [prompts, height, width, 3]."""
         requests = [
             image_request(model.config, caption, seed=self._seed + index, image_shape=self._image_shape)
             for index, caption in enumerate(self._captions)
@@ -44,6 +44,6 @@ class Artist:
 
 
 def image_key(index: int, prompt: str) -> str:
-    """MLflow's name for the pictures of one prompt: "samples/00-a-red-three-top-left"."""
+    """MLflow's name for the images of one prompt: "samples/00-a-red-three-top-left"."""
     words = "".join(letter if letter.isalnum() else " " for letter in prompt.lower()).split()
     return f"samples/{index:02d}-{'-'.join(words)[:60]}"

@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 from components.data.loader import PackedRows
 from components.data.quarantine import Quarantined, write_quarantine
 from components.runtime.tracking import RunIdentity
-from components.runtime.workers import World
+from components.runtime.world import World
 from components.training.run_folder import checkpoints, folder_of
-from components.training.work import FINISHED, Work
-from components.training.worker import configuration, train_to_the_end
+from components.training.transformer.run import FINISHED, TransformerRun
+from components.training.transformer.state import configuration
+from components.training.transformer.worker import train
 from core.files import read_json_lines
 from model.transfusion import Transfusion
 from tests.components.training.conftest import Corpus
-from tests.components.training.reference import UNEVEN, assert_close, reference_run
+from tests.components.training.transformer.reference import UNEVEN, assert_close, reference_run
 
 ALONE = World(0, 1, torch.device("cpu"))
 LEFT_OUT = [f"{split}-{number}" for split, numbers in (("train", (0, 3, 7, 10)), ("validation", (1, 4))) for number in numbers]
@@ -29,7 +30,7 @@ class Killed(RuntimeError):
     """What ends a process in the middle of a run."""
 
 
-class Fragile(Work):
+class Fragile(TransformerRun):
     """One whose process ends after step 5, two steps after a checkpoint."""
 
     def say(self, line: str) -> None:
@@ -39,12 +40,12 @@ class Fragile(Work):
 
 
 @pytest.fixture
-def work(corpus: Corpus, tmp_path: Path) -> Work:
+def run(corpus: Corpus, tmp_path: Path) -> TransformerRun:
     quarantine = tmp_path / "latents.jsonl"
     write_quarantine(quarantine, [Quarantined(key, "blurred") for key in LEFT_OUT])
-    return Work(
+    return TransformerRun(
         config=UNEVEN,
-        run=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
+        identity=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
         latents=corpus.latents,
         quarantine=quarantine,
         tokenizer=corpus.tokenizer,
@@ -58,21 +59,21 @@ def initial(rows: PackedRows) -> Transfusion:
     return Transfusion(configuration(UNEVEN, rows))
 
 
-def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, work: Work) -> None:
-    rows, validation = (PackedRows(corpus.latents, split, work.quarantine) for split in ("train", "validation"))
+def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, run: TransformerRun) -> None:
+    rows, validation = (PackedRows(corpus.latents, split, run.quarantine) for split in ("train", "validation"))
     assert (rows.num_left_out, validation.num_left_out) == (4, 2)
     model = initial(rows)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     expected = reference_run(UNEVEN, model, rows, validation)
 
-    fields = {field.name: getattr(work, field.name) for field in dataclasses.fields(work)}
+    fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
     with pytest.raises(Killed):
-        train_to_the_end(Fragile(**fields), ALONE)
-    assert checkpoints(work.store) == [folder_of(work.store, 3)]
-    train_to_the_end(work, ALONE)
+        train(Fragile(**fields), ALONE)
+    assert checkpoints(run.store) == [folder_of(run.store, 3)]
+    train(run, ALONE)
 
     found: dict[int, dict[str, float]] = {}
-    for entry in read_json_lines(work.journal):
+    for entry in read_json_lines(run.journal):
         assert not found.setdefault(int(entry["step"]), {}).keys() & {name for name in entry if "/" in name}, "written twice"
         found[int(entry["step"])].update(entry)
     assert sorted(found) == list(range(1, 8))
@@ -82,9 +83,9 @@ def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, work: 
         assert found[number]["train/gradient_norm"] == pytest.approx(step.gradient_norm, rel=1e-4), number
         measured = [found[number].get(f"validation/{name}") for name in ("loss", "loss_text", "loss_image")]
         assert measured == (pytest.approx(step.validation, rel=1e-4) if number in (3, 6, 7) else [None] * 3), number
-    assert work.is_finished(FINISHED)
-    assert_close(load_file(work.finished / "model.safetensors"), expected[-1].averaged, start)
-    assert checkpoints(work.store) == [folder_of(work.store, step) for step in (7, 6)]
-    kept = load_file(folder_of(work.store, 7) / "model.safetensors")
+    assert run.is_finished(FINISHED)
+    assert_close(load_file(run.finished / "model.safetensors"), expected[-1].ema_model, start)
+    assert checkpoints(run.store) == [folder_of(run.store, step) for step in (7, 6)]
+    kept = load_file(folder_of(run.store, 7) / "model.safetensors")
     assert_close(kept, expected[-1].weights, start)
-    assert "resumed from step 3" in work.lines.read_text()
+    assert "resumed from step 3" in run.lines.read_text()

@@ -1,0 +1,121 @@
+"""Configuration of the transformer's training; no defaults, params.yaml holds all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from components.bounds import NotNegative, Positive, Seed, Share, rule
+from components.training.precision import Precision
+from model.config import Experts, PatchLayersKind, PredictionType, Preset
+from model.loss_options import LossOptions
+
+Channels = Annotated[tuple[int, ...], rule(lambda channels: all(each >= 1 for each in channels), "must be at least 1 each")]
+Prompts = Annotated[
+    tuple[str, ...],
+    rule(
+        lambda prompts: bool(prompts) and all(prompt.strip() for prompt in prompts),
+        "must hold one caption at least, and none that is empty",
+    ),
+]
+Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which transformer to train."""
+
+    preset: Preset
+    """A size of model/config.py."""
+    patch_side: Literal[1, 2, 4, 8]
+    """Latent pixels along a patch."""
+    patch_layers: PatchLayersKind
+    """Between patches and transformer (paper, Sec. 3.2)."""
+    unet_channels: Channels
+    """Of each level of the U-Net, the finest first; unused by "linear"."""
+    prediction_type: PredictionType
+    """What the image half learns, "flow" or the paper's "epsilon", or another of model/config.py: DiffusionProcess."""
+    zero_terminal_snr: bool
+    """With "v" alone."""
+    experts: Experts
+    """"shared" weights (the paper), or text's and images' own "feed_forward" layers, or "full"."""
+    qk_norm: bool
+    """Normalise queries and keys of each head."""
+
+    def __post_init__(self) -> None:
+        if self.zero_terminal_snr and self.prediction_type != "v":
+            raise ValueError(f"zero_terminal_snr: goes with prediction_type v, not {self.prediction_type}")
+        # Its levels are the latent's own grid and another for each halving of a patch's side.
+        num_levels = self.patch_side.bit_length()
+        if self.patch_layers == "unet" and len(self.unet_channels) != num_levels:
+            fitting = [64 * 2**level for level in range(num_levels)]
+            raise ValueError(
+                f"unet_channels: {list(self.unet_channels)} must hold {num_levels} numbers with patch_layers unet at patch_side"
+                f" {self.patch_side}, the channels of each level, the finest first: {fitting}, say"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How images are generated while training."""
+
+    prompts: Prompts
+    """Fixed captions, the same every time."""
+    guidance_scale: Positive[float]
+    """1 is none."""
+    num_steps: Positive[int]
+    """Solver steps an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training of the transformer."""
+
+    seed: Seed
+    model: ModelChoice
+    batch_rows: Positive[int]
+    """Packed rows of one optimiser step over all workers together."""
+    max_steps: Positive[int]
+    """Optimiser steps."""
+    warmup_steps: int
+    """The rate rises over these, and falls by a cosine from learning_rate to min_learning_rate over the others."""
+    learning_rate: Positive[float]
+    min_learning_rate: NotNegative[float]
+    weight_decay: NotNegative[float]
+    """Of matrices alone."""
+    adam_beta1: Beta
+    adam_beta2: Beta
+    adam_eps: Positive[float]
+    clip_norm: Positive[float]
+    """Largest global gradient norm."""
+    image_loss_weight: NotNegative[float]
+    """lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5 with epsilon; about 3 suits flow)."""
+    loss: LossOptions
+    """What counts how much within the two. Its after_image_weight of 4 makes up for captions that come first in four of five
+    pairs; a time_shift of 3 draws noise levels closer to noise (SD3, eq. 23)."""
+    image_first_time_limit: Share
+    """Noise level at most this where the image precedes its caption (paper, Sec. 4.3.4: 0.5)."""
+    caption_dropout: Share
+    """Share of images that cannot see their caption in a step, for classifier-free guidance."""
+    resample_latents: bool
+    """Draw each latent anew in every step from what the autoencoder says it may be, instead of its mean."""
+    ema_decay: Share
+    """Of the moving average of the weights, which is evaluated and exported."""
+    precision: Precision
+    """Of matrix products; weights are float32. "auto" is bfloat16 where the machine has instructions for it."""
+    compile: Literal["auto", "on", "off"]
+    """The model, by torch.compile (model/compiled.py): seconds to minutes once a run, then faster steps. "auto" is "on" with a
+    CUDA GPU, which is where it pays."""
+    checkpoint_every_steps: Positive[int]
+    sample_every_steps: Positive[int]
+    log_every_steps: Positive[int]
+    validate_every_steps: Positive[int]
+    sampling: SamplingConfig
+
+    def __post_init__(self) -> None:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate!r} must not be above learning_rate {self.learning_rate!r}"
+            )
+        if not 0 <= self.warmup_steps < self.max_steps:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} must lie in 0..max_steps - 1 = {self.max_steps - 1}")

@@ -1,0 +1,68 @@
+"""What the transformer's training changes, as it is before the first step."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from components.data.loader import PackedRows
+from components.training.checkpoints import Trained
+from components.training.transformer.config import TrainConfig
+from components.training.transformer.optimiser import build_optimiser
+from model.compiled import compile_for_training
+from model.config import ModelConfig, image_modality, model_config
+from model.transfusion import Transfusion
+
+
+class TransformerState(NamedTuple):
+    """The model, the moving average of its weights, and the optimiser, which holds the moments."""
+
+    model: Transfusion
+    ema_model: Transfusion
+    optimiser: torch.optim.AdamW
+
+    def networks(self) -> dict[str, Trained]:
+        """What a checkpoint holds."""
+        return {"model": Trained(self.model, self.optimiser), "ema_model": Trained(self.ema_model)}
+
+    def others(self) -> dict[str, Tensor]:
+        """Nothing more."""
+        return {}
+
+
+def new_state(config: TrainConfig, rows: PackedRows, device: torch.device) -> TransformerState:
+    """The weights of the seed, an average equal to them, and an optimiser without moments."""
+    torch.manual_seed(config.seed)
+    model = Transfusion(configuration(config, rows)).to(device).train()
+    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
+    # Only what is trained: the average sees batches of other sizes, and seldom.
+    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
+        compile_for_training(model)
+    return TransformerState(model, ema_model, build_optimiser(model, config))
+
+
+def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:
+    """The model that `config` asks for, on the data as it is."""
+    choice = config.model
+    images = image_modality(
+        channels=rows.latent_shape[0],
+        patch_side=choice.patch_side,
+        patch_layers=choice.patch_layers,
+        unet_channels=choice.unet_channels,
+        begin_token_id=rows.special_ids["boi"],
+        end_token_id=rows.special_ids["eoi"],
+    )
+    return model_config(
+        choice.preset,
+        vocab_size=rows.vocab_size,
+        modalities=(images,),
+        prediction_type=choice.prediction_type,
+        zero_terminal_snr=choice.zero_terminal_snr,
+        experts=choice.experts,
+        qk_norm=choice.qk_norm,
+        max_position_embeddings=rows.row_length,
+        special_ids=rows.special_ids,
+    )

@@ -1,0 +1,197 @@
+"""The transformer's training step, its losses on held-out rows, and what is due after how many steps.
+
+Losses are divided by the counts of the whole step's rows over all workers, so that any number of workers takes the same step.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.data.loader import PackedRows, rows_of_step
+from components.runtime.world import World
+from components.training.optimiser import clip_and_step, update_ema
+from components.training.precision import autocast
+from components.training.trainer import Every, Trainer
+from components.training.transformer.config import TrainConfig
+from components.training.transformer.optimiser import learning_rate
+from components.training.transformer.state import TransformerState
+from core.errors import BadInput
+from model.batch import Batch
+from model.flops import step_flops
+from model.loss import LossSums, loss_sums
+from model.transfusion import Transfusion
+
+# Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
+MAX_VALIDATION_ROWS = 256
+
+
+class Losses(NamedTuple):
+    """Means over whole steps."""
+
+    total: float
+    """text + lambda * image"""
+    text: float
+    """Nats a token."""
+    image: float
+    """Squared error a number."""
+
+
+class Progress(NamedTuple):
+    """What the steps since the last report did together."""
+
+    step: int
+    num_steps: int
+    losses: Losses
+    learning_rate: float
+    gradient_norm: float
+    num_positions: int
+    """Text tokens and patches over all workers."""
+    flops: float
+    """Of all workers."""
+    elapsed_s: float
+    """Spent in these steps alone."""
+
+
+class Callback:
+    """What happens to the trainer's findings: nothing, on workers other than 0, which only help to find them."""
+
+    def log(self, progress: Progress) -> None:
+        """The steps since the last call."""
+
+    def validated(self, step: int, losses: Losses) -> None:
+        """Losses on held-out rows."""
+
+    def sample(self, step: int, ema_model: Transfusion) -> None:
+        """Weights to generate images with."""
+
+    def checkpoint(self, step: int, state: TransformerState) -> None:
+        """A state to keep."""
+
+
+class LossAccumulator:
+    """Losses summed over steps and workers."""
+
+    def __init__(self, device: torch.device) -> None:
+        # text, tokens, image, values, positions, flops
+        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        self.num_steps = 0
+        self.elapsed_s = 0.0
+
+    def losses(self, image_loss_weight: float) -> Losses:
+        """The means."""
+        text, tokens, image, values = self.sums[:4].tolist()
+        text, image = text / max(tokens, 1), image / max(values, 1)
+        return Losses(text + image_loss_weight * image, text, image)
+
+
+class TransformerTrainer(Trainer):
+    """One worker's part in the training of the transformer."""
+
+    remedy = "lower train.learning_rate or raise train.warmup_steps"
+
+    def __init__(
+        self, config: TrainConfig, state: TransformerState, rows: PackedRows, validation: PackedRows, world: World
+    ) -> None:
+        if config.batch_rows < world.size:
+            raise BadInput(f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row")
+        super().__init__(config.max_steps)
+        self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
+        self.model = world.parallel(state.model)
+        self.accumulator = LossAccumulator(world.device)
+        self.gradient_norm = 0.0
+
+    def schedule(self, callback: Callback) -> list[Every]:
+        """What is due after how many steps, in this order."""
+        config, state = self.config, self.state
+        return [
+            Every(config.log_every_steps, lambda step: callback.log(self.progress(step))),
+            Every(config.validate_every_steps, lambda step: callback.validated(step, self.validate())),
+            Every(config.sample_every_steps, lambda step: callback.sample(step, state.ema_model)),
+            Every(config.checkpoint_every_steps, lambda step: callback.checkpoint(step, state)),
+        ]
+
+    def train_step(self, step: int) -> Tensor:
+        """Losses, gradients, the optimiser's step and the average's; what was seen goes to the accumulator."""
+        started_s, config, state = time.monotonic(), self.config, self.state
+        batch = self.batch_of(step)
+        with autocast(config.precision, self.world.device):
+            local = loss_sums(self.model, batch, config.seed, step, config.loss)
+        seen = self.world.all_reduce(self.sums_of(local, batch))
+        loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
+        # Gradients are averaged over workers, and each worker's loss is a share of one sum.
+        (loss * self.world.size).backward()
+        rate = learning_rate(config, step)
+        norm = clip_and_step(state.model, state.optimiser, clip_norm=config.clip_norm, learning_rate=rate)
+        update_ema(state.ema_model, state.model, config.ema_decay, step)
+        self.gradient_norm = float(norm)
+        self.accumulator.sums += seen
+        self.accumulator.num_steps += 1
+        self.accumulator.elapsed_s += time.monotonic() - started_s
+        return norm
+
+    def progress(self, step: int) -> Progress:
+        """The steps since the last call, which the next call leaves out."""
+        done, self.accumulator = self.accumulator, LossAccumulator(self.world.device)
+        positions, flops = done.sums[4:].tolist()
+        return Progress(
+            step=step,
+            num_steps=done.num_steps,
+            losses=done.losses(self.config.image_loss_weight),
+            learning_rate=learning_rate(self.config, step),
+            gradient_norm=self.gradient_norm,
+            num_positions=int(positions),
+            flops=flops,
+            elapsed_s=done.elapsed_s,
+        )
+
+    @torch.inference_mode()
+    def validate(self) -> Losses:
+        """Losses of the EMA weights on held-out rows, at the same noise every time."""
+        # Weights and penalties are means of training; held-out losses are the plain ones, at the noise levels of training.
+        options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
+        found = LossAccumulator(self.world.device)
+        numbers = self.share(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
+        for start in range(0, len(numbers), self.config.batch_rows):
+            part = numbers[start : start + self.config.batch_rows]
+            batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+            with autocast(self.config.precision, self.world.device):
+                local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
+            found.sums += self.sums_of(local, batch)
+        self.world.all_reduce(found.sums)
+        return found.losses(self.config.image_loss_weight)
+
+    def batch_of(self, step: int) -> Batch:
+        """This worker's share of the step's rows."""
+        config = self.config
+        numbers = rows_of_step(config.seed, step - 1, config.batch_rows, self.rows.num_rows)
+        return self.read(self.rows, self.share(numbers), step, config.caption_dropout, config.resample_latents)
+
+    def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float, resample_latents: bool) -> Batch:
+        """The rows `numbers` as a batch on this worker's device."""
+        batch = rows.batch(
+            numbers,
+            step=step,
+            seed=self.config.seed,
+            patch_side=self.config.model.patch_side,
+            caption_dropout=caption_dropout,
+            resample_latents=resample_latents,
+            image_first_time_limit=self.config.image_first_time_limit,
+        )
+        return batch.to(self.world.device)
+
+    def share(self, numbers: np.ndarray) -> np.ndarray:
+        """This worker's part of a step's rows."""
+        return numbers[self.world.slice_of(len(numbers))]
+
+    def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
+        """What this worker saw, as in LossAccumulator.sums."""
+        num_positions = int(batch.used(self.state.model.config.pad_token_id).sum())
+        counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
+        numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]
+        return torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
