@@ -83,9 +83,8 @@ check: lint types imports  ## lint, types and import layers
 wire: setup  ## rewrite the code deps of dvc.yaml from the imports
 	$(RUN) -m pipelines.wiring
 
-ui: setup  ## MLflow's pages of the local store, on http://127.0.0.1:5000
-	-@$(RUN) -m pipelines.sync
-	$(RUN) -m mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+ui: setup  ## MLflow's pages of the local store, on http://127.0.0.1:5000 (PORT=5001 for another port)
+	@$(RUN) -m pipelines.ui --port $(or $(PORT),5000)
 
 clean:  ## remove what the stages wrote here (reports, your own files, DVC's cache and MLflow's store stay)
 	@test -x $(RUN) || { echo "there is no environment to ask for the stages' outputs; make setup makes it" >&2; exit 2; }

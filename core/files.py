@@ -72,6 +72,14 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path} is not JSON ({error}); delete it and run `dvc repro`") from None
 
 
+def read_fields(path: Path, *names: str) -> dict[str, Any]:
+    """Read a JSON object; BadInput that names it also where one of its fields is missing."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not set(names) <= set(value):
+        raise BadInput(f"{path} does not hold {' and '.join(names)}; delete it and run `dvc repro`")
+    return value
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file that grows by a line each, none where it is missing; what a kill cut short is left out."""
     values = []

@@ -13,7 +13,7 @@ from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Findings, Subject, measure
 from components.runtime.cluster import device
 from components.runtime.recording import open_run, recorded
-from core.files import read_json, write_bytes, write_json, write_text
+from core.files import read_fields, write_bytes, write_json, write_text
 from core.manifest import write_manifest
 from core.png import decode_png
 from core.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
 
 
 def log(findings: Findings, samples: bytes, step: int) -> None:
-    with recorded(open_run("evaluate", run_id=read_json(paths.TRAIN / "run.json")["run_id"])) as tracker:
+    with recorded(open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])) as tracker:
         tracker.metrics(findings.metrics, step)
         tracker.image(decode_png(samples), "evaluate/samples", step)
         tracker.artifact(REPORT, "evaluate")

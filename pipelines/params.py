@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 from components.data.config import EncodeConfig, IngestConfig, ValidateConfig
 from components.evaluation.config import EvaluateConfig
-from components.runtime.diagnosis import sentence_of
+from components.runtime.diagnosis import first_line, sentence_of
 from components.training.autoencoder.config import AutoencoderConfig
 from components.training.transformer.config import TrainConfig
 from export.config import ExportConfig, InferConfig, RegisterConfig
@@ -28,6 +28,9 @@ RENAMED = {
     "train.model.codec": "train.model.patch_layers",
     "train.model.objective": "train.model.prediction_type",
 }
+
+
+MAX_DEPTH, TOO_DEEP = 50, "is nested too deep; write fewer brackets"
 
 
 class ParamsError(ValueError):
@@ -77,6 +80,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except YAMLError as error:
         raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:
+        raise ParamsError(f"{path} {_no_value(error)}") from None
+    if fault := _no_json(tree):
+        raise ParamsError(f"{path} {fault}")
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} must hold one section a stage, and holds {type(tree).__name__}")
     return tree
@@ -97,8 +104,46 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ParamsError(f"--set {override}: params.yaml has no key {dotted}{renamed}")
     try:
         node[leaf] = YAML(typ="safe").load(text)
+        fault = _no_json(node[leaf])
     except YAMLError:
-        raise ParamsError(f"--set {override}: {text!r} is not a YAML value") from None
+        raise ParamsError(f"--set {first_line(override)}: {first_line(text)!r} is not a YAML value") from None
+    except Exception as error:
+        fault = _no_value(error)
+    if fault:
+        raise ParamsError(f"--set {first_line(override)}: the value {fault}")
+
+
+def _no_value(error: Exception) -> str:
+    """ruamel raises whatever Python does where a value of a type cannot be made of the text: a 45th day, `!!int x`."""
+    if isinstance(error, RecursionError):
+        return TOO_DEEP
+    if "set_int_max_str_digits" in str(error):
+        return "holds a number of too many digits; write a smaller one"
+    return f"holds what is no value of its type ({type(error).__name__}: {first_line(error)}); write it in quotes, or another"
+
+
+def _no_json(value: Any) -> str:
+    """Why a value is none that JSON knows, as a clause; "" where it is one."""
+    try:
+        json.dumps(value, default=str)
+    except RecursionError:
+        return TOO_DEEP
+    except (TypeError, ValueError) as error:
+        # Lists as keys, a list inside itself, a number of thousands of digits.
+        return f"holds what cannot be used ({first_line(error)}); write another"
+    return TOO_DEEP if _depth(value) > MAX_DEPTH else ""
+
+
+def _depth(value: Any) -> int:
+    """How many lists and mappings stand inside each other; json has found before that there is an end."""
+    level, depth = [value], 0
+    while level := [item for outer in level if isinstance(outer, (dict, list)) for item in _items(outer)]:
+        depth += 1
+    return depth
+
+
+def _items(outer: dict[Any, Any] | list[Any]) -> list[Any]:
+    return list(outer.values()) if isinstance(outer, dict) else outer
 
 
 def _unknown_keys(value: Any, kind: Any, path: tuple[str, ...]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from components.runtime import registry
 from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
-from core.files import read_json, write_json
+from core.files import read_fields, read_json, write_json
 from export import served
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from pipelines import paths, stage
@@ -25,7 +25,7 @@ def main(params: Params) -> None:
     bundle = open_bundle(paths.BUNDLE)
     given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
     of_bundle(bundle.manifest, parity_needed=True)
-    identity = open_run("register", run_id=read_json(paths.TRAIN / "run.json")["run_id"])
+    identity = open_run("register", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])
     uri, name, digest = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
     # Also the question whether the registry answers at all: without it nothing is begun.
     known = registry.find_version(uri, name, digest)
@@ -47,7 +47,7 @@ def main(params: Params) -> None:
 
 
 def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metrics: dict[str, float]) -> Version:
-    parity = read_json(paths.PARITY)["graphs"]
+    parity = read_fields(paths.PARITY, "graphs")["graphs"]
     return registry.create_version(
         identity,
         name,

@@ -60,7 +60,10 @@ def _reason(error: BaseException) -> str | None:
         if line and line not in said:
             said.append(line)
         link = link.__cause__
-    return first_line(": ".join(said).replace("failed to run: ", ""))
+    reason = first_line(": ".join(said).replace("failed to run: ", ""))
+    if "dvc.lock" in reason and not sentence_of(error):
+        reason += "; bring it back (git checkout dvc.lock), or remove it, and every stage runs again"
+    return reason
 
 
 if __name__ == "__main__":

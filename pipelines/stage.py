@@ -15,11 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.runtime.diagnosis import sentence_of
+from components.runtime.termination import TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
-from pipelines import paths
+from pipelines import loading, paths
 from pipelines.params import Params, ParamsError, load
 
-EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted."
+EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted; 143 terminated."
+TOLD_TO_END = "terminated; finished work is kept, run again to go on"
 OURS = "a fault of the program, not of what it was given; finished work is kept. Please report it with the lines above"
 
 
@@ -59,22 +61,35 @@ def execute(name: str, work: Callable[[], None]) -> int:
 
 def exit_code(prefix: str, work: Callable[[], None]) -> int:
     """Call `work`; what ends it becomes a sentence after `prefix` and the exit code. A fault of ours keeps its traceback."""
+    loading.unguard()
     try:
-        work()
-    except ParamsError as error:
-        return _say(f"{prefix}bad configuration: {error}", 2)
-    except GateRefused as error:
-        return _say(f"{prefix}refused: {error}", 1)
-    except BadInput as error:
-        return _say(f"{prefix}bad input: {error}", 1)
+        with termination_raised():
+            work()
     except KeyboardInterrupt:
-        return _say(f"{prefix}interrupted; finished work is kept, run again to go on", 130)
+        return _say(f"{prefix}interrupted; finished work is kept, run again to go on", loading.INTERRUPTED)
+    except SystemExit as error:
+        if error.code != TERMINATED:
+            raise
+        return _say(prefix + TOLD_TO_END, TERMINATED)
     except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None or os.environ.get("TRANSFUSION_TRACEBACK", "0") not in ("", "0"):
-            traceback.print_exc()
-        return _say(prefix + (f"failed: {sentence}" if sentence else OURS), 1)
+        # Told to end, whatever else goes wrong follows from that: the signal may have ended workers first.
+        return _say(prefix + TOLD_TO_END, TERMINATED) if asked() else _failed(prefix, error)
     return 0
+
+
+def _failed(prefix: str, error: Exception) -> int:
+    if isinstance(error, ParamsError):
+        return _say(f"{prefix}bad configuration: {error}", 2)
+    if isinstance(error, GateRefused):
+        return _say(f"{prefix}refused: {error}", 1)
+    if isinstance(error, BadInput):
+        return _say(f"{prefix}bad input: {error}", 1)
+    sentence = sentence_of(error)
+    if sentence and _is_of_output(error):
+        sentence = f"standard output: {sentence}"
+    if sentence is None or os.environ.get("TRANSFUSION_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    return _say(prefix + (f"failed: {sentence}" if sentence else OURS), 1)
 
 
 @contextmanager
@@ -101,6 +116,16 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
+def _is_of_output(error: Exception) -> bool:
+    """The system names no place where what was opened before cannot be written; of the output it can be tried again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as again:
+        return again.errno == getattr(error, "errno", None)
+    return False
+
+
 def _say(sentence: str, code: int) -> int:
     # Where stderr is full or closed too, the exit code must do.
     with suppress(OSError):
@@ -111,6 +136,8 @@ def _say(sentence: str, code: int) -> int:
 
 def _close_broken_output() -> None:
     """Python flushes stdout once more as it ends, and says so where that fails."""
+    if sys.stdout is None:  # closed before Python began
+        return
     try:
         sys.stdout.flush()
     except OSError:

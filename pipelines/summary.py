@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.metrics import table
-from core.files import read_json
+from core.files import read_fields, read_json
 from pipelines import paths, stage
 from pipelines.params import load
 
@@ -59,7 +59,7 @@ def places() -> Iterator[tuple[str, str]]:
             yield name, str(path)
     worst = max(_errors(read_json(paths.REPORTS / "export" / "parity.json")), default=0.0)
     yield "ONNX parity", f"largest error {worst:.1e}  (reports/export/parity.json)"
-    version = read_json(paths.REPORTS / "register" / "version.json")
+    version = read_fields(paths.REPORTS / "register" / "version.json", "name", "version", "aliases")
     yield "registered model", f"{version['name']} version {version['version']}, aliases: {', '.join(version['aliases'])}"
     yield "MLflow", "make ui, then http://127.0.0.1:5000" if Path("mlflow.db").exists() else "at MLFLOW_TRACKING_URI"
 

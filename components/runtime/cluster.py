@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.ray_address import check_address, refusal
+from components.runtime.termination import asked
 from core.errors import BadInput
 from core.leftovers import is_alive
 
@@ -35,6 +37,8 @@ START_TRIES = 3
 # Ray reads these while it is imported, so they are set before.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Its handler of SIGTERM and of crashes prints a stack of C++ and aborts, before any handler of ours.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_COLOR_PREFIX": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -108,8 +112,7 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
 
     min_cpus: logical CPUs of a cluster of our own at least; Ray Data hangs with fewer than four.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
-    address = "" if address == "local" else address
+    address = _address()
     _set_environment(own_cluster=not address)
     import ray
 
@@ -118,6 +121,38 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
         return
     with _joined(address) if address else _own_cluster(max(min_cpus, (os.cpu_count() or 1) + 2)):
         yield
+
+
+def check_cluster() -> None:
+    """BadInput where the cluster that RAY_ADDRESS names is not there: looked at before anything is begun that needs it."""
+    if address := _address():
+        _set_environment(own_cluster=False)
+        import ray
+
+        if not ray.is_initialized():
+            check_address(address)
+
+
+def _address() -> str:
+    """Of the cluster to join; "" for one of our own."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
+@contextmanager
+def _handler_kept() -> Iterator[None]:
+    """Ray puts handlers of its own in the place of ours for SIGTERM, which end the process with another code."""
+    import ray._private.utils as utils
+
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        yield
+        return
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
 
 
 def _set_environment(*, own_cluster: bool) -> None:
@@ -153,12 +188,13 @@ def _joined(address: str) -> Iterator[None]:
         environment["py_modules"] = [str(REPOSITORY / package) for package in PACKAGES]
     check_address(address)
     try:
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
-            runtime_env=environment,
-        )
+        with _handler_kept():
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
+                runtime_env=environment,
+            )
     except Exception as error:
         ray.shutdown()
         raise refusal(address, error) from None
@@ -177,7 +213,12 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
     search_path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
     variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}
     try:
-        _init_own(num_cpus, folder, variables)
+        try:
+            with _handler_kept():
+                _init_own(num_cpus, folder, variables)
+        except (KeyboardInterrupt, SystemExit):
+            _stop_half_started(folder)
+            raise
         _folder = folder
         yield
     finally:
@@ -193,7 +234,7 @@ def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
             return _init_once(num_cpus, folder, variables)
         except Exception as error:
             _stop_half_started(folder)
-            if not tries_left or "timed out during startup" not in str(error):
+            if not tries_left or asked() or "timed out during startup" not in str(error):
                 reason = sentence_of(error) or first_line(error)
                 raise BadInput(f"Ray does not start on this machine ({reason}); stop other programs, and run again") from None
 

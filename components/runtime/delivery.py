@@ -50,6 +50,8 @@ class Delivery:
         """
         from mlflow.exceptions import MlflowException
 
+        if values[0]["kind"] not in _KINDS:
+            raise Refused(f"nobody knows the kind of entry {values[0]['kind']!r}")
         if self._client is None:
             self._client = client_of(self.uri)
         try:

@@ -16,6 +16,9 @@ from components.runtime.os_errors import sentence_of_connection, sentence_of_err
 # Where a library raises while it handles another exception, the other one is the reason. In code of ours it need not be.
 LIBRARIES = ("mlflow", "ray", "requests", "urllib3", "sqlalchemy", "botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec")
 LONGEST = 300
+OURS = ("components", "core", "export", "model", "pipelines", "tests", "benchmarks")
+# The loader's, torch's and OpenBLAS's words for a lack of the machine's memory.
+NO_MEMORY = ("can't allocate memory", "out of memory", "failed to map segment", "cannot allocate memory")
 # The field of an exception from another process that holds what it was raised from there.
 RAISED_FROM = "raised_from"
 
@@ -98,7 +101,15 @@ def _storage_in_text(error: BaseException) -> str | None:
 
 def _memory_in_text(error: BaseException) -> str | None:
     """torch has a class for a GPU's memory and none for the machine's; it says so with RuntimeError."""
-    return _memory(error) if "can't allocate memory" in str(error) or "out of memory" in str(error) else None
+    return _memory(error) if any(mark in str(error) for mark in NO_MEMORY) else None
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """A package of others that is not installed; a module of ours that is missing is a fault of ours."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if not name or name in OURS:
+        return None
+    return f"the package {name} is not installed, or is damaged ({first_line(error)}); run `make setup`"
 
 
 def _memory(error: BaseException) -> str:
@@ -171,7 +182,8 @@ RULES = (
     Rule("safetensors", "SafetensorError", _storage_in_text),
     Rule("builtins", "MemoryError", _memory),
     Rule("torch", "OutOfMemoryError", _memory),
-    Rule("builtins", "RuntimeError", _memory_in_text),
+    Rule("builtins", "RuntimeError ImportError OSError", _memory_in_text),
+    Rule("builtins", "ModuleNotFoundError", _missing_package),
     Rule("builtins", "ImportError ValueError", _no_driver),
     Rule("sqlalchemy.exc", "DatabaseError", _in_words(STORE)),
     Rule("sqlite3", "DatabaseError", _in_words(SPILL)),

@@ -36,6 +36,8 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: BinaryIO | None = None
+        # Lane -> up to which byte the entries were delivered: a full disk takes no note of it.
+        self._marks: dict[str, int] = {}
 
     @property
     def entries(self) -> Path:
@@ -93,23 +95,28 @@ class Outbox:
             value = _parsed(line)
             if value is not None:
                 end = at
-            if value is not None and _lane(value) == lane:
+            if value is not None and lane_of(value) == lane:
                 found.append(Entry(value, at))
         return found, end
 
     def mark_delivered(self, entry: Entry) -> None:
         """Recorded only now, after the store took the entry: after a kill in between it is delivered again."""
-        self.mark(_lane(entry.value), entry.end)
+        self.mark(lane_of(entry.value), entry.end)
         if name := entry.value.get("file"):
             shutil.rmtree(self.files / name, ignore_errors=True)
 
     def mark(self, lane: str, end: int) -> None:
-        """What of the lane stands before `end`, in bytes, was delivered."""
+        """What of the lane stands before `end`, in bytes, was delivered.
+
+        Where the disk takes no note of it, this process remembers it, and another one would deliver it again.
+        """
         if end == self._delivered(lane):
             return
+        self._marks[lane] = end
         partial = self.folder / f"delivered.{os.getpid()}"
-        partial.write_text(str(end))
-        partial.replace(self.folder / f"delivered-{lane}")
+        with suppress(OSError):
+            partial.write_text(str(end))
+            partial.replace(self.folder / f"delivered-{lane}")
 
     def set_aside(self, entry: Entry, reason: str) -> None:
         """Keep an entry that the store will never take."""
@@ -122,7 +129,7 @@ class Outbox:
         for line in self.entries.read_bytes().splitlines() if self.entries.exists() else ():
             value = _parsed(line)
             if value is not None and value["kind"] == "status":
-                last = value["status"]
+                last = value.get("status", "")
         return last in ENDED
 
     def close(self) -> None:
@@ -133,9 +140,18 @@ class Outbox:
 
     @contextmanager
     def delivering(self) -> Iterator[bool]:
-        """Whether this process is the one that delivers inside the block; there must be a folder."""
-        with (self.folder / "delivering.lock").open("a") as lock:
-            yield _locked(lock.fileno(), fcntl.LOCK_EX)
+        """Whether this process is the one that delivers inside the block; there must be a folder.
+
+        Where no file can be made, on a disk that is full say, the folder itself is locked.
+        """
+        try:
+            lock = os.open(self.folder / "delivering.lock", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError:
+            lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            yield _locked(lock, fcntl.LOCK_EX)
+        finally:
+            os.close(lock)
 
     @contextmanager
     def without_writers(self) -> Iterator[bool]:
@@ -146,12 +162,16 @@ class Outbox:
         with self.entries.open("rb") as file:
             yield _locked(file.fileno(), fcntl.LOCK_EX)
 
-    def remove_if_done(self) -> bool:
-        """Delete the folder where the run has ended, everything is delivered and nobody appends."""
+    def remove_if_done(self, *, ended: bool = False) -> bool:
+        """Delete the folder where the run has ended, everything is delivered and nobody appends.
+
+        ended: the store knows of the run's end, whatever stands here.
+        """
         with self.without_writers() as alone:
-            if not alone or self.waiting() or not self.has_ended() or (self.folder / "refused.jsonl").exists():
+            if not alone or self.waiting() or not (ended or self.has_ended()) or (self.folder / "refused.jsonl").exists():
                 return False
             shutil.rmtree(self.folder, ignore_errors=True)
+            self._marks.clear()
             with suppress(OSError):  # other runs wait there
                 self.folder.parent.rmdir()
         return True
@@ -159,9 +179,10 @@ class Outbox:
     def _delivered(self, lane: str) -> int:
         """Up to which byte of the entries those of the lane were delivered."""
         try:
-            return int((self.folder / f"delivered-{lane}").read_text())
+            noted = int((self.folder / f"delivered-{lane}").read_text())
         except (FileNotFoundError, ValueError):
-            return 0
+            noted = 0
+        return max(noted, self._marks.get(lane, 0))
 
     def _opened(self) -> BinaryIO:
         """The file, locked for writers. One that was deleted between the two is opened anew."""
@@ -172,6 +193,8 @@ class Outbox:
             if os.fstat(file.fileno()).st_nlink == 0:
                 file.close()
                 continue
+            if not os.fstat(file.fileno()).st_size:
+                self._marks.clear()  # another process removed the folder that they speak of
             _end_line(self.entries, file)
             self._file = file
         return self._file
@@ -187,14 +210,15 @@ def _end_line(path: Path, file: BinaryIO) -> None:
                 file.write(b"\n")
 
 
-def _lane(value: Mapping[str, Any]) -> str:
+def lane_of(value: Mapping[str, Any]) -> str:
+    """Which of LANES an entry goes."""
     return "files" if "file" in value else "values"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and "kind" in value else None
 

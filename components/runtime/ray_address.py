@@ -19,8 +19,9 @@ def check_address(address: str) -> None:
     where = host if host in address else f"{host}, which Ray puts in the place of the host given,"
     try:
         socket.create_connection((host, port), timeout=CONNECT_S).close()
-    except OSError as error:
-        reason = error.strerror or "no answer"
+    except (OSError, UnicodeError) as error:
+        # A name that holds what none may (an empty part, one of over 63 letters) cannot be asked for.
+        reason = "no host has such a name" if isinstance(error, UnicodeError) else error.strerror or "no answer"
         raise BadInput(f"RAY_ADDRESS={address}: nothing answers at {where} port {port} ({reason}); {REMEDY}") from None
     if not _talks_as_ray(host, port):
         raise BadInput(f"RAY_ADDRESS={address}: what answers at {where} port {port} is no Ray; {REMEDY}")
@@ -45,12 +46,16 @@ def _host_and_port(address: str) -> tuple[str, int]:
             found = canonicalize_bootstrap_address(address)
     except ConnectionError:
         raise BadInput(f"RAY_ADDRESS={address}: no Ray runs on this machine; {REMEDY}") from None
-    except ValueError:
+    except (ValueError, OSError):
         found = None
     host, _, port = (found or "").rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    bracketed = host.startswith("[") and host.endswith("]")
+    name = host[1:-1] if bracketed else host
+    # A colon is inside brackets, and brackets are around colons.
+    well_formed = bool(name) and not set(name) & set("[]/") and (":" in name) == bracketed
+    if not well_formed or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
         raise BadInput(f"RAY_ADDRESS={address!r} must be host:port, ray://host:port or auto")
-    return host.strip("[]"), int(port)
+    return name, int(port)
 
 
 def _talks_as_ray(host: str, port: int) -> bool:
@@ -59,7 +64,9 @@ def _talks_as_ray(host: str, port: int) -> bool:
         return True
     import grpc
 
-    with grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}") as channel:
+    # As Ray itself connects: past http_proxy, which leads away from this machine and its network.
+    direct = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", options=direct) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=CONNECT_S)
         except grpc.FutureTimeoutError:

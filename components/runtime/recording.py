@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from components.runtime.credentials import without_secrets
+from components.runtime.diagnosis import first_line, sentence_of
+from components.runtime.outbox import ENTRIES
 from components.runtime.sender import HASTY, PATIENT, Patience, Sender
-from components.runtime.store_failures import failures_explained
-from components.runtime.tracking import RunIdentity, Tracker, identity_of, say_on_stderr
-from components.runtime.tracking_store import absolute_uri, client_of, experiment_id, is_known, tracking_uri
+from components.runtime.store_address import check_variables
+from components.runtime.store_failures import NO_MLFLOW, failures_explained
+from components.runtime.termination import asked, termination_raised
+from components.runtime.tracking import NOTE, RunIdentity, Tracker, identity_of, noted_run, say_on_stderr
+from components.runtime.tracking_store import client_of, experiment_id, has_ended, is_known, tracking_uri
+from core.errors import BadInput
 
 COMMAND = "python -m pipelines.sync"
 
@@ -28,13 +30,16 @@ def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = No
     Call it in the process the user started: git's state is read here. BadInput when the store for a new run does not answer.
     """
     uri = tracking_uri()
+    check_variables()
     if run_id:
         if is_known(uri, run_id) is not False:
             return identity_of(run_id)
         print(f"tracking: run {run_id} is not in {uri}; a new run is opened", flush=True)
-    client = client_of(uri)
+    client, every_tag = client_of(uri), git_tags() | dict(tags or {})
     with failures_explained(uri):
-        run = client.create_run(experiment_id(client, uri), run_name=name, tags=git_tags() | dict(tags or {}))
+        run = client.create_run(experiment_id(client, uri), run_name=name, tags=every_tag)
+    if not run.info.run_id:
+        raise BadInput(f"the tracking store {uri} {NO_MLFLOW}")
     return identity_of(run.info.run_id)
 
 
@@ -57,17 +62,21 @@ def recorded(identity: RunIdentity, *, say: Callable[[str], None] | None = None)
     sender = Sender(tracker.outbox, identity.tracking_uri, identity.run_id, say)
     sender.start()
     status, patience = "FAILED", PATIENT
-    try:
-        with _termination_raised():
+    with termination_raised():
+        try:
             yield tracker
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status, patience = "KILLED", HASTY
-        raise
-    finally:
-        tracker.status(status)
-        if _end(tracker, sender, say, patience) and status == "FINISHED":
-            send_pending(Path(identity.pending).parent, say, patience=HASTY)
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status, patience = "KILLED", HASTY
+            raise
+        except Exception:
+            if asked():
+                status, patience = "KILLED", HASTY
+            raise
+        finally:
+            tracker.status(status)
+            if _end(tracker, sender, say, patience) and status == "FINISHED":
+                send_pending(Path(identity.pending).parent, say, patience=HASTY)
 
 
 def send_pending(folder: Path, say: Callable[[str], None], *, patience: Patience = PATIENT, uri: str = "") -> Sent:
@@ -76,34 +85,47 @@ def send_pending(folder: Path, say: Callable[[str], None], *, patience: Patience
     A run whose processes are gone without an end is ended as KILLED. uri: of the store, where it is not the one noted.
     """
     done = left = 0
-    for note in sorted(folder.glob("*/run.json")):
-        known = json.loads(note.read_text())
-        identity = RunIdentity(absolute_uri(uri or known["tracking_uri"]), known["run_id"], str(note.parent))
-        tracker = Tracker(identity, say=say)
-        with tracker.outbox.without_writers() as alone:
-            if not alone or (tracker.outbox.has_ended() and not tracker.outbox.waiting()):
-                continue
-        if not tracker.outbox.has_ended():
-            tracker.status("KILLED")
-        sender = Sender(tracker.outbox, identity.tracking_uri, identity.run_id, say)
-        sender.start()
-        arrived = _end(tracker, sender, say, patience)
-        done, left = done + arrived, left + (not arrived)
+    for outbox in sorted({path.parent for name in (NOTE, ENTRIES) for path in folder.glob(f"*/{name}")}):
+        try:
+            arrived = _send_left(noted_run(outbox / NOTE, uri), say, patience)
+        except (BadInput, OSError) as error:
+            say(f"tracking: {sentence_of(error) or first_line(error)}; the others are sent")
+            arrived = False
+        if arrived is not None:
+            done, left = done + arrived, left + (not arrived)
     return Sent(done, left)
+
+
+def _send_left(identity: RunIdentity, say: Callable[[str], None], patience: Patience) -> bool | None:
+    """Whether one run's entries arrived; None where somebody writes them still, or none wait."""
+    tracker = Tracker(identity, say=say)
+    outbox = tracker.outbox
+    with outbox.without_writers() as alone:
+        ended = outbox.has_ended()
+        if not alone or (ended and not outbox.waiting()):
+            return None
+    if not ended and not outbox.waiting() and has_ended(identity.tracking_uri, identity.run_id):
+        outbox.remove_if_done(ended=True)  # its end went to the store past a disk that was full
+        return None
+    if not ended:
+        tracker.status("KILLED")
+    sender = Sender(outbox, identity.tracking_uri, identity.run_id, say)
+    sender.start()
+    return _end(tracker, sender, say, patience)
 
 
 def git_tags() -> dict[str, str]:
     """The commit, branch and cleanness of the working directory, and DVC's experiment name, where there are any."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+        return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
 
     name = without_secrets(" ".join(sys.orig_argv[1:]))[:500]
     tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
     try:
         commit = git("rev-parse", "HEAD")
-    except FileNotFoundError:
+    except OSError:  # git is missing, or may not be run
         commit = ""
     if commit:
         tags |= {
@@ -112,36 +134,28 @@ def git_tags() -> dict[str, str]:
         }
         tags["mlflow.source.git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
     dvc = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME"), "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV")}
-    return tags | {key: value for key, value in dvc.items() if value}
+    tags |= {key: value for key, value in dvc.items() if value}
+    # Arguments and variables that are no UTF-8 hold surrogates, which no store takes.
+    return {key: value.encode(errors="replace").decode() for key, value in tags.items()}
 
 
 def _end(tracker: Tracker, sender: Sender, say: Callable[[str], None], patience: Patience) -> bool:
     """Wait for the deliveries, say what is left, and tidy up where nothing is."""
-    tracker.close()
-    if sender.finish(patience):
-        tracker.outbox.remove_if_done()
-        return True
+    tracker.settle()
+    try:
+        arrived = sender.finish(patience)
+        # After what is on disk, so that the run's end comes last.
+        ended = tracker.send_held(patience.failing_s)
+        if arrived:
+            tracker.outbox.remove_if_done(ended=ended)
+            return True
+        waiting = f"{len(tracker.outbox.waiting())} entries"
+    except OSError:  # of the outbox's folder; the sender has said which
+        tracker.send_held(patience.failing_s)
+        waiting = "entries"
     say(
-        f"tracking: {len(tracker.outbox.waiting())} entries of run {tracker.run_id} have not reached {sender.uri} "
+        f"tracking: {waiting} of run {tracker.run_id} have not reached {sender.uri} "
         f"({sender.failure or 'it does not answer'}); they are kept in {tracker.outbox.folder}: "
         f"`{COMMAND}` sends them, and so does the next stage"
     )
     return False
-
-
-@contextmanager
-def _termination_raised() -> Iterator[None]:
-    """SIGTERM ends the block as an interrupt does, where nobody else handles it: its default leaves a run RUNNING."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from components.runtime.delivery import MAX_METRICS, Delivery, Refused
-from components.runtime.outbox import LANES, Entry, Outbox
+from components.runtime.diagnosis import first_line, sentence_of
+from components.runtime.outbox import LANES, Entry, Outbox, lane_of
 from components.runtime.store_failures import explained
 from core.errors import BadInput
 
@@ -28,6 +29,13 @@ class Patience(NamedTuple):
 
 
 PATIENT, HASTY = Patience(15.0, 120.0), Patience(3.0, 5.0)
+
+
+class Unsent(NamedTuple):
+    """How many entries the store did not take, and why it took none of the last of them."""
+
+    count: int
+    failure: str
 
 
 class Sender:
@@ -60,12 +68,21 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            while not self._ended.is_set() and not self.outbox.entries.exists():
-                self._wake.wait(LOOK_EVERY_S)
-            if self.outbox.entries.exists():
-                self._deliver_until_ended()
+            while not self._given_up.is_set():
+                try:
+                    self._deliver_what_comes()
+                    return
+                except OSError as error:  # of the outbox's folder; what the store raises is caught where it is called
+                    self._fail(f"{self.outbox.folder} cannot be read ({sentence_of(error) or first_line(error)})")
+                self._given_up.wait(RETRY_AFTER_S)
         finally:
             self._done.set()
+
+    def _deliver_what_comes(self) -> None:
+        while not self._ended.is_set() and not self.outbox.entries.exists():
+            self._wake.wait(LOOK_EVERY_S)
+        if self.outbox.entries.exists():
+            self._deliver_until_ended()
 
     def _deliver_until_ended(self) -> None:
         pause_s = RETRY_AFTER_S
@@ -99,8 +116,8 @@ class Sender:
 
     def _deliver_lane(self, lane: str) -> str:
         """The sentence of the failure that stopped it, or ""."""
+        waiting, end = self.outbox.look(lane)
         try:
-            waiting, end = self.outbox.look(lane)
             while waiting:
                 together = _together(waiting)
                 self._send(waiting[:together])
@@ -110,12 +127,16 @@ class Sender:
             self.outbox.mark(lane, end)
         except Exception as error:  # a thread beside the work must not end whatever the store, or its answer, is like
             self._delivery.forget()
-            failure = str(error) if isinstance(error, BadInput) else explained(error, self.uri)
-            if not self._said_failure:
-                self._said_failure = True
-                self._say(f"tracking: {failure}; meanwhile everything is kept in {self.outbox.folder} and sent later")
-            return failure
+            return self._fail(str(error) if isinstance(error, BadInput) else explained(error, self.uri))
         return ""
+
+    def _fail(self, failure: str) -> str:
+        """Say it, once until everything is well again."""
+        self.failure = failure
+        if not self._said_failure:
+            self._said_failure = True
+            self._say(f"tracking: {failure}; meanwhile everything is kept in {self.outbox.folder} and sent later")
+        return failure
 
     def _send(self, entries: Sequence[Entry]) -> None:
         try:
@@ -126,10 +147,38 @@ class Sender:
                 for entry in entries:
                     self._send([entry])
                 return
-            self.outbox.set_aside(entries[0], str(refusal))
-            self._say(f"tracking: the store refused an entry of run {self.run_id}, kept in {self.outbox.folder}: {refusal}")
+            kept = f"kept in {self.outbox.folder}"
+            try:
+                self.outbox.set_aside(entries[0], str(refusal))
+            except OSError as error:
+                kept = f"lost ({sentence_of(error) or first_line(error)})"
+            self._say(f"tracking: the store refused an entry of run {self.run_id}, {kept}: {refusal}")
         self.outbox.mark_delivered(entries[-1])
         self._delivered_s = time.monotonic()
+
+
+def send_at_once(outbox: Outbox, uri: str, run_id: str, values: Sequence[Mapping[str, Any]], *, for_s: float) -> Unsent:
+    """Deliver what never reached the disk, trying for about `for_s`; what then remains is lost."""
+    delivery, deadline_s, failure = Delivery(outbox.files, uri, run_id), time.monotonic() + for_s, ""
+    count = 0
+    for lane in LANES:
+        waiting = [Entry(value, 0) for value in values if lane_of(value) == lane]
+        while waiting:
+            together = _together(waiting)
+            try:
+                delivery.send([entry.value for entry in waiting[:together]])
+            except Exception as error:  # whatever the store is like, the run goes on to its end
+                delivery.forget()
+                failure = str(error) if isinstance(error, (BadInput, Refused)) else explained(error, uri)
+                if not isinstance(error, Refused):
+                    if time.monotonic() > deadline_s:
+                        break
+                    time.sleep(RETRY_AFTER_S)
+                    continue
+                together, count = 1, count + 1
+            waiting = waiting[together:]
+        count += len(waiting)
+    return Unsent(count, failure)
 
 
 def _together(waiting: Sequence[Entry]) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.runtime.credentials import without_secrets
 from core.errors import BadInput
 
+NO_MLFLOW = "answers, but not as an MLflow server does; check host, port and path of MLFLOW_TRACKING_URI"
+LONGEST = 300
 # Marks in the text of an error -> what they mean. MLflow has one class and few codes for all of these.
 _MEANINGS = (
     (
@@ -29,7 +33,7 @@ _MEANINGS = (
             "error code 404",
             "error code 405",
         ),
-        "answers, but not as an MLflow server does; check host, port and path of MLFLOW_TRACKING_URI",
+        NO_MLFLOW,
     ),
     (
         ("Connection refused", "Failed to establish", "Errno 111"),
@@ -73,17 +77,48 @@ def failures_explained(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except BadInput:
+        raise
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         raise BadInput(explained(error, uri)) from None
+    except Exception as error:
+        if not _in_a_library(error):
+            raise
+        # Of an answer that is no MLflow's its client makes what it can, until a field is missing or of another type.
+        raise BadInput(explained(error, uri, otherwise=NO_MLFLOW)) from None
 
 
-def explained(error: BaseException, uri: str) -> str:
-    """What happened to the store at `uri`, and what to do: one sentence without secrets."""
+def explained(error: BaseException, uri: str, *, otherwise: str = "") -> str:
+    """What happened to the store at `uri`, and what to do: one sentence without secrets.
+
+    otherwise: what is said of an error without any of the marks.
+    """
     text = without_secrets(" ".join(str(error).split()))
     for marks, meaning in _MEANINGS:
         if any(mark in text for mark in marks):
             return f"the tracking store {uri} {meaning}"
-    return f"the tracking store {uri} fails: {text[:200] or type(error).__name__}; put it right, or name another store"
+    if otherwise:
+        return f"the tracking store {uri} {otherwise}"
+    status = getattr(getattr(error, "response", None), "status_code", 0) or _status_in(text)
+    how = f"fails with HTTP status {status}" if status else "fails"
+    return f"the tracking store {uri} {how}: {_shortened(text) or type(error).__name__}; put it right, or name another store"
+
+
+def _status_in(text: str) -> int:
+    """The HTTP status in MLflow's words of it, 0 where there is none."""
+    found = re.search(r"\berror code (\d{3})\b|\btoo many (\d{3}) error", text)
+    return int(found[1] or found[2]) if found else 0
+
+
+def _shortened(text: str) -> str:
+    """Cut between two words."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rpartition(' ')[0] or text[:LONGEST]} ..."
+
+
+def _in_a_library(error: BaseException) -> bool:
+    """Whether it was raised in MLflow's code, or in code that MLflow called."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(name.startswith("mlflow.") for name in frames)
 
 
 def is_missing(error: Exception) -> bool:

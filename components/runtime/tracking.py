@@ -7,7 +7,6 @@ not get lies in `mlpending/` until `python -m pipelines.sync` or the next stage 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.runtime.credentials import without_secrets
+from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.outbox import Outbox
+from components.runtime.sender import PATIENT, send_at_once
 from components.runtime.tracking_store import absolute_uri, portable_uri, project_folder, tracking_uri
+from core.errors import BadInput
+from core.files import read_json, write_json
 from core.png import encode_png
 
 if TYPE_CHECKING:
     import numpy as np
 
-PENDING = "mlpending"
+PENDING, NOTE = "mlpending", "run.json"
 
 
 class RunIdentity(NamedTuple):
@@ -61,6 +64,7 @@ class Tracker:
         self.outbox = Outbox(Path(identity.pending))
         self._identity, self._say = identity, say or say_on_stderr
         self._held: list[Mapping[str, Any]] = []
+        self._said_held = False
 
     def params(self, tree: Mapping[str, Any]) -> None:
         """Log a configuration, nested keys joined by dots. MLflow's rule: a parameter keeps its first value."""
@@ -95,9 +99,31 @@ class Tracker:
         """RUNNING, FINISHED, FAILED or KILLED."""
         self._append("status", status=status, time_ms=_now_ms())
 
-    def close(self) -> None:
-        """Append no more."""
+    def settle(self) -> None:
+        """Append no more; what the disk did not take is tried once again."""
+        self._write_held()
         self.outbox.close()
+
+    def close(self) -> None:
+        """Append no more; what the disk never took goes to the store from memory."""
+        self.settle()
+        self.send_held()
+
+    def send_held(self, for_s: float = PATIENT.failing_s) -> bool:
+        """Send what the disk never took; whether there was any, and all of it went. What the store does not take is lost.
+
+        for_s: how long a store that fails is tried.
+        """
+        if not self._held:
+            return False
+        left = send_at_once(self.outbox, self._identity.tracking_uri, self.run_id, self._held, for_s=for_s)
+        self._held = []
+        if left.count:
+            self._say(
+                f"tracking: {left.count} entries of run {self.run_id} are lost: {self.outbox.folder} could not be written, "
+                f"and they could not be sent ({left.failure}); make room there, or make it writable, before the next run"
+            )
+        return not left.count
 
     def _append_file(self, keep: Callable[[], str], kind: str, **fields: Any) -> None:
         try:
@@ -114,25 +140,49 @@ class Tracker:
         if not self._held:
             self._note_run()
         self._held.append({"kind": kind, **fields})
+        self._write_held()
+
+    def _write_held(self) -> None:
         while self._held:
             try:
                 self.outbox.append(self._held[0])
             except OSError as error:
-                if len(self._held) == 1:
-                    self._say(f"tracking: {self.outbox.folder} cannot be written ({error}); numbers wait in memory")
+                if not self._said_held:
+                    self._said_held = True
+                    reason = sentence_of(error) or first_line(error)
+                    self._say(f"tracking: {self.outbox.folder} cannot be written ({reason}); what is logged waits in memory")
                 return
             self._held.pop(0)
+        self._said_held = False
 
     def _note_run(self) -> None:
         """What a command that comes later must know of the run."""
-        note = self.outbox.folder / "run.json"
-        if note.exists():
-            return
+        note = self.outbox.folder / NOTE
         try:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps(self._identity.facts()) + "\n")
+            if not note.exists():
+                write_json(note, self._identity.facts())
         except OSError:
             return  # said when the entry is appended
+
+
+def noted_run(note: Path, uri: str = "") -> RunIdentity:
+    """The run whose outbox the note stands in; BadInput that says what to do where it cannot be read.
+
+    uri: of its store, where it is not the one noted. Then a broken note is no hindrance: the folder has the run's name.
+    """
+    try:
+        known = read_json(note)
+        noted, run_id = str(known["tracking_uri"]), str(known["run_id"])
+        return RunIdentity(absolute_uri(uri or noted), run_id, str(note.parent))
+    except (BadInput, KeyError, TypeError, OSError) as error:
+        if uri:
+            return RunIdentity(absolute_uri(uri), note.parent.name, str(note.parent))
+        reason = "it does not say which run waits here"
+        if isinstance(error, OSError):
+            reason = sentence_of(error) or first_line(error)
+        raise BadInput(
+            f"{note}: {reason}; name the store that the run belongs to (`--uri ADDRESS`), or remove the folder"
+        ) from None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.runtime.credentials import with_credentials, without_secrets
 from components.runtime.relocation import relocate
-from components.runtime.store_failures import failures_explained, is_missing
+from components.runtime.store_address import check_address, check_variables
+from components.runtime.store_failures import NO_MLFLOW, failures_explained, is_missing
 from core.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
 
 EXPERIMENT = "transfusion"
 SQLITE = "sqlite:///"
@@ -45,13 +46,8 @@ def tracking_uri() -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """A relative path to a database is relative to the project's folder."""
-    if ("://" not in uri and uri != "databricks") or urlsplit(uri).scheme == "file":
-        raise BadInput(
-            f"MLFLOW_TRACKING_URI={without_secrets(uri)} is no address of a store; "
-            "name a database (sqlite:///mlflow.db) or a server (http://host:5000), or unset it for the project's mlflow.db "
-            "(MLflow keeps no runs in plain folders any more)"
-        )
+    """A relative path to a database is relative to the project's folder. BadInput for what can be no store."""
+    check_address(uri)
     path = uri.removeprefix(SQLITE)
     if uri.startswith(SQLITE) and path and not path.startswith(("/", ":", "file:")):
         return f"{SQLITE}{project_folder() / path}"
@@ -66,6 +62,7 @@ def portable_uri(uri: str) -> str:
 def client_of(uri: str) -> MlflowClient:
     """A client, its secrets taken from the environment. BadInput for a store that cannot be used as it stands."""
     _set_environment()
+    check_variables()
     check_database(uri)
     from mlflow import MlflowClient
     from mlflow.store.db import utils
@@ -101,6 +98,8 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         beside = database.with_name("mlartifacts").as_uri() if database else None
         return client.create_experiment(EXPERIMENT, artifact_location=beside)
     if found.lifecycle_stage != "active":
+        if not found.experiment_id:
+            raise BadInput(f"the tracking store {uri} {NO_MLFLOW}")
         raise BadInput(
             f"the experiment {EXPERIMENT} was deleted in the tracking store {uri}; bring it back with "
             f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {found.experiment_id}`, "
@@ -111,15 +110,31 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
 
 def is_known(uri: str, run_id: str) -> bool | None:
     """Whether the store has the run; None when the store does not answer, which is no reason to give a run up."""
+    info = _info(uri, run_id)
+    return info if info is None or isinstance(info, bool) else info.lifecycle_stage == "active"
+
+
+def has_ended(uri: str, run_id: str) -> bool:
+    """Whether the store has the run's end; not where it does not answer."""
+    return getattr(_info(uri, run_id), "status", "") in ("FINISHED", "FAILED", "KILLED")
+
+
+def _info(uri: str, run_id: str) -> RunInfo | Literal[False] | None:
+    """What the store says of the run; False where it has none, None where it does not answer as a store does."""
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return client_of(uri).get_run(run_id).info.lifecycle_stage == "active"
-    except MlflowException as error:
-        return False if is_missing(error) else None
-    except (BadInput, SQLAlchemyError, OSError):
+        client = client_of(uri)
+        with failures_explained(uri):
+            try:
+                info = client.get_run(run_id).info
+            except MlflowException as error:
+                if is_missing(error):
+                    return False
+                raise
+    except BadInput:
         return None
+    return info if info.run_id == run_id else None
 
 
 def database_of(uri: str) -> Path | None:
@@ -155,6 +170,8 @@ def _set_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     for name in ("alembic", "mlflow.tracking.fluent"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):  # what they report is raised as well

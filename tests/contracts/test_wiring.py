@@ -29,7 +29,7 @@ NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "r
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
     *("__init__", "ancestry", "clean", "combinations", "params", "paths"),
-    *("repro", "stage", "summary", "sync", "unfinished", "wiring"),
+    *("loading", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
 }
 
 
@@ -104,6 +104,8 @@ def test_every_path_of_the_pipeline_is_a_dvc_path() -> None:
 def test_package_faces_hold_only_a_docstring() -> None:
     for package in wiring.PACKAGES:
         for face in (ROOT / package).rglob("__init__.py"):
+            if face.parent == ROOT / "pipelines":
+                continue  # it is run before a command's modules are loaded, and watches over that
             body = ast.parse(face.read_text()).body
             assert len(body) == 1 and isinstance(body[0], ast.Expr), face
 

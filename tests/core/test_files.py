@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput
-from core.files import NO_LINKS, atomic_replace, atomic_write, link_or_copy, read_json, write_bytes, write_json
+from core.files import NO_LINKS, atomic_replace, atomic_write, link_or_copy, read_fields, read_json, write_bytes, write_json
 from core.manifest import read_manifest, write_manifest
 
 
@@ -37,6 +37,15 @@ with atomic_write(Path(sys.argv[1])) as partial:
     if sys.argv[2] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", "null", '{"name": 1}', '"version"'])
+def test_a_report_without_its_fields_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(BadInput, match=r"report\.json does not hold name and version; delete it"):
+        read_fields(tmp_path / "report.json", "name", "version")
+    (tmp_path / "report.json").write_text('{"name": 1, "version": 2, "more": 3}')
+    assert read_fields(tmp_path / "report.json", "name", "version") == {"name": 1, "version": 2, "more": 3}
 
 
 def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path: Path) -> None:

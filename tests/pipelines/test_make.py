@@ -96,6 +96,13 @@ def test_a_cache_that_cannot_be_used(project: Path) -> None:
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and ".dvc/cache" in ended.stderr, ended.stderr
 
 
+def test_a_damaged_lock_file_of_the_graph(project: Path) -> None:
+    (project / "dvc.lock").write_text("schema: '2.0'\nstages: [half")
+    ended = repro(project)
+    assert ended.returncode == 1 and ended.stderr.count("\n") == 1, ended.stderr
+    assert "dvc.lock" in ended.stderr and "git checkout dvc.lock" in ended.stderr
+
+
 def test_a_graph_that_runs_already(project: Path) -> None:
     (project / "waiting.py").write_text(WAITING)
     (project / "dvc.yaml").write_text("stages: {wait: {cmd: .venv/bin/python waiting.py, outs: [out]}}")

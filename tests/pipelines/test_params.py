@@ -19,6 +19,34 @@ def test_the_committed_parameters_are_valid() -> None:
     assert load(PARAMS).train.model.preset == "demo"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "2021-13-45",
+            "!!int x",
+            "!!bool maybe",
+            "!!float z",
+            "&a [*a]",
+            "&a {b: *a}",
+            "{[1]: 2}",
+            "9" * 5000,
+            "0x" + "f" * 5000,
+        ),
+        *("[" * depth + "]" * depth for depth in (200, 3000)),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_values_that_cannot_be_made(value: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(f"ingest: {value}\n")
+    for path, overrides in ((PARAMS, [f"train.seed={value}"]), (tmp_path / "params.yaml", [])):
+        with pytest.raises(ParamsError) as refusal:
+            load(path, overrides)
+        sentence = str(refusal.value)
+        assert "\n" not in sentence and "; write" in sentence and len(sentence) < 800
+        assert sentence.startswith("--set train.seed=" if overrides else str(path))
+
+
 CORPUS = (
     "name: a, format: jsonl, captions: each, caption_per_line: false, caption_first_share: 0.8, max_documents: 0, weight: 1.0"
 )

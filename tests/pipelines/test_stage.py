@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.errors import BadInput, GateRefused
@@ -48,6 +51,118 @@ def test_each_end_is_one_sentence(error: BaseException, code: int, words: str, c
     assert stage.exit_code("train: ", work) == code
     said = capfd.readouterr().err
     assert said.startswith(f"train: {words}") and said.count("\n") == 1
+
+
+def test_an_interrupt_while_modules_are_loaded(workspace: Path) -> None:
+    """At whatever moment it comes: `after` is one that is loaded early, late, or last."""
+    for after in ("argparse", "numpy", "pydantic"):
+        code = (
+            "import os, runpy, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {after!r}:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            "sys.argv, sys.orig_argv = ['-m'], [sys.executable, '-m', 'pipelines.validate']\n"
+            "import pipelines\n"
+            "runpy.run_module('pipelines.validate', run_name='__main__')\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        line = [sys.executable, "-c", code]
+        ended = subprocess.run(line, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert (ended.returncode, ended.stderr) == (130, "validate: interrupted before anything was begun\n"), after
+
+
+def test_a_package_that_cannot_be_loaded(workspace: Path) -> None:
+    (workspace / "pydantic.py").write_text("raise ImportError('libtorch.so: failed to map segment from shared object')\n")
+    ended = command(workspace, "pipelines.ingest")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.startswith("ingest: failed: memory ran out")
+    (workspace / "pydantic.py").write_text("import a_package_that_nobody_has\n")
+    ended = command(workspace, "pipelines.ingest")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert "a_package_that_nobody_has is not installed" in ended.stderr and "make setup" in ended.stderr
+
+
+def test_it_is_told_to_end(workspace: Path) -> None:
+    """Twice, as `timeout` does; what fails because of it is no failure of its own."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from pipelines import stage\n"
+        "def work():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(0.1)\n"
+        "        if sys.argv[1:]:\n"
+        "            raise ValueError('a worker is gone')\n"
+        "sys.exit(stage.exit_code('train: ', work))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    for more in ([], ["and a failure"]):
+        line = [sys.executable, "-c", code, *more]
+        ended = subprocess.run(line, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert (ended.returncode, ended.stderr) == (143, f"train: {stage.TOLD_TO_END}\n")
+
+
+# A stage with a run and a cluster, whose workers have something to do for as long as anyone waits.
+WORKING = """
+import sys, time
+from components.runtime.cluster import start_ray
+from components.runtime.recording import open_run, recorded
+from pipelines import stage
+def work():
+    with recorded(open_run("attempt")), start_ray():
+        import ray
+        print("started", flush=True)
+        ray.get([ray.remote(time.sleep).remote(1000)])
+sys.exit(stage.execute("attempt", work))
+"""
+
+
+@pytest.mark.parametrize("moment", ["gcs_server", "started"])
+def test_it_is_told_to_end_with_all_its_processes(moment: str, workspace: Path) -> None:
+    """While Ray starts, and at work: the whole group is told, so that Ray's own processes go too."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
+    output = workspace / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKING],
+            cwd=workspace,
+            env=kept | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+    def begun() -> bool:
+        names = [child.name() for child in psutil.Process(process.pid).children(recursive=True)]
+        return any(name.startswith(moment) for name in names) or moment in output.read_text()
+
+    while not begun():
+        assert process.poll() is None, output.read_text()
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for _ in range(2):  # as `timeout` does
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.05)
+    process.wait(timeout=300)
+    said = output.read_text().splitlines()
+    assert process.returncode == 143, said
+    assert said == ["--- attempt", *(["started"] if moment == "started" else []), f"attempt: {stage.TOLD_TO_END}"]
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as database:
+        assert database.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    assert not list(Path("/tmp").glob(f"trf-{process.pid}-*"))
+
+
+def test_an_output_that_was_closed_before(workspace: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    line = f"exec '{sys.executable}' -m pipelines.ingest --set=ingest.seed=x >&-"
+    ended = subprocess.run(["sh", "-c", line], cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +216,10 @@ def test_one_folder_runs_a_stage_once_at_a_time(workspace: Path) -> None:
     assert after.returncode == 2, after.stderr  # the lock went with its holder
 
 
-@pytest.mark.parametrize(("output", "words"), [("full", "the disk is full"), ("closed", "the program that read this output")])
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("full", "standard output: the disk is full"), ("closed", "standard output: the program that read this output")],
+)
 def test_an_output_that_takes_nothing(output: str, words: str, workspace: Path) -> None:
     if output == "full":
         descriptor = os.open("/dev/full", os.O_WRONLY)
@@ -112,4 +230,4 @@ def test_an_output_that_takes_nothing(output: str, words: str, workspace: Path) 
     process = subprocess.Popen(line, cwd=workspace, env=environment, stdout=descriptor, stderr=subprocess.PIPE, text=True)
     os.close(descriptor)
     _, said = process.communicate(timeout=300)
-    assert process.returncode == 1 and words in said and said.count("\n") == 1, said
+    assert process.returncode == 1 and f"standard output: {words}" in said and said.count("\n") == 1, said

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +149,13 @@ def test_a_run_that_fails_has_all_its_points_and_says_so(workspace: Path) -> Non
     journaled = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert journaled
     assert [entry.step for entry in client.get_metric_history(run_id, "train/loss")] == journaled
+
+
+def test_a_cluster_that_is_not_there_is_said_before_a_run_is_opened(workspace: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "RAY_ADDRESS": f"127.0.0.1:{nobody.getsockname()[1]}"}
+        line = [sys.executable, "-m", "pipelines.train", *(f"--set={setting}" for setting in SETTINGS)]
+        ended = subprocess.run(line, cwd=workspace, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 1 and "nothing answers" in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert "train: run" not in ended.stdout

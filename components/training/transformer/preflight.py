@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.runtime.cluster import check_cluster
 from components.training.transformer.config import TrainConfig
 from core.errors import BadInput
 from core.manifest import manifest_of
@@ -18,7 +19,8 @@ NUM_TOKENS_AROUND = 2
 
 
 def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_workers: int) -> None:
-    """Raise BadInput, in one sentence, where `config` does not go with the rows, the tokenizer or the machine.
+    """Raise BadInput, in one sentence, where `config` does not go with the rows, the tokenizer or the machine, or
+    where the cluster to join is not there.
 
     The rows' bytes are checked by the workers, which read them.
     """
@@ -38,6 +40,7 @@ def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_w
             raise BadInput(f"{latents} has no rows of the {split} split; give ingest documents for it and run `dvc repro`")
     _check_tokens(config, latents, facts, tokenizer)
     _check_compiler(config)
+    check_cluster()
 
 
 def _check_tokens(config: TrainConfig, latents: Path, facts: Mapping[str, Any], tokenizer: Path) -> None:

@@ -13,7 +13,8 @@ from components.runtime.recording import open_run
 from components.runtime.tracking import RunIdentity, Tracker
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
-from core.files import digest, read_json, read_json_lines, sha256, write_json
+from core.errors import BadInput
+from core.files import digest, read_fields, read_json_lines, sha256, write_json
 from core.manifest import MANIFEST
 
 # What decides the weights; what is logged, drawn and kept beside them stands elsewhere.
@@ -60,7 +61,7 @@ def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str
 def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]) -> RunIdentity:
     """The MLflow run that `folder` began with, or a new one that gets the parameters, the lineage and the digests."""
     known = folder / "run.json"
-    run_id = read_json(known)["run_id"] if known.exists() else ""
+    run_id = _noted(known) if known.exists() else ""
     note = "One trained model: `train` opened this run; `evaluate`, `export` and `register` add to it."
     tags = {f"{name}.digest": value for name, value in digests.items()} | {"mlflow.note.content": note}
     run = open_run("train", run_id=run_id, tags=tags)
@@ -70,6 +71,14 @@ def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path,
     short = ", ".join(f"{name} {value[:12]}" for name, value in digests.items())
     print(f"train: run {run.run_id} in {run.tracking_uri} ({short})", flush=True)
     return run
+
+
+def _noted(note: Path) -> str:
+    """The run's id; BadInput where the note is none."""
+    run_id = read_fields(note, "run_id")["run_id"]
+    if not isinstance(run_id, str) or not run_id:
+        raise BadInput(f"{note} does not say which run this training belongs to; delete it, and a new run is opened")
+    return run_id
 
 
 def _begin(tracker: Tracker, folder: Path, *, params: Mapping[str, Any], latents: Path, digest: str) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +127,120 @@ def test_the_next_stage_sends_what_a_killed_run_left(store: Path, capsys: pytest
         pass
     assert state_of(dead) == ("KILLED", list(range(1, 8)))
     assert not pending_folder().exists()
+
+
+def fill_disk(tracker: Tracker) -> None:
+    """Let the outbox, which is open, take nothing from now on."""
+    assert tracker.outbox._file is not None
+    tracker.outbox._file.close()
+    tracker.outbox._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+
+
+@pytest.mark.parametrize("how", ["a file", "a full disk"])
+@pytest.mark.parametrize("error", [None, BadInput("no")])
+def test_what_no_disk_takes_goes_to_the_store_from_memory(
+    how: str, error: Exception | None, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    identity = open_run("attempt")
+    if how == "a file":
+        pending_folder().touch()
+    with suppress(BadInput), recorded(identity) as tracker:
+        if how == "a full disk":
+            fill_disk(tracker)
+        for step in range(1, 8):
+            tracker.metrics({"loss": 1 / step}, step, once=True)
+        tracker.params({"seed": 1})
+        if error:
+            raise error
+    assert state_of(identity) == ("FAILED" if error else "FINISHED", list(range(1, 8)))
+    assert client_of(identity.tracking_uri).get_run(identity.run_id).data.params == {"seed": "1"}
+    text = capfd.readouterr().err
+    assert text.count("waits in memory") == 1 and str(pending_folder()) in text and "lost" not in text
+
+
+def test_a_worker_sends_what_no_disk_takes(store: Path) -> None:
+    identity = open_run("attempt")
+    pending_folder().touch()
+    tracker = Tracker(identity)
+    tracker.metrics({"loss": 1.0}, 3, once=True)
+    tracker.close()
+    assert state_of(identity)[1] == [3]
+
+
+def test_what_neither_disk_nor_store_takes_is_said_to_be_lost(
+    store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.runtime.recording.PATIENT", Patience(0.1, 60.0))
+    identity = open_run("attempt")
+    pending_folder().touch()
+    with recorded(identity) as tracker:
+        tracker.metrics({"loss": 1.0}, 1)
+        Path("mlflow.db").rename("elsewhere.db")
+        Path("mlflow.db").write_text("no database" * 100)
+    text = capfd.readouterr().err
+    assert f"3 entries of run {identity.run_id} are lost" in text and "SQLite" in text, text
+
+
+def test_a_disk_that_fills_up_hinders_no_delivery(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No new file can be made: neither the lock nor the note of what was delivered."""
+    identity = open_run("attempt")
+    folder = Path(identity.pending)
+    for name in ("delivering.lock", f"delivered.{os.getpid()}"):
+        (folder / name).mkdir(parents=True)
+    with recorded(identity) as tracker:
+        tracker.metrics({"loss": 1.0}, 1, once=True)
+        wait_until(lambda: state_of(identity)[1] == [1])
+        tracker.metrics({"loss": 1.0}, 2, once=True)
+    assert state_of(identity) == ("FINISHED", [1, 2])
+    assert capfd.readouterr().err == ""
+    assert not pending_folder().exists()
+
+
+def test_a_broken_note_of_one_run_hinders_no_other(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Empty, half, of other types, binary, a folder and none at all; told the store, the command sends those too."""
+    broken = [
+        b"",
+        b'{"run_id": "a',
+        b"[]",
+        b"{}",
+        b"3",
+        b'{"run_id": 1, "tracking_uri": "mlruns"}',
+        b"\xff\xfe\x00",
+        b"dir",
+        None,
+    ]
+    runs = [open_run("attempt") for _ in range(len(broken) + 1)]
+    for identity, content in zip(runs, [*broken, b"right"], strict=True):
+        tracker = Tracker(identity)
+        tracker.metrics({"loss": 1.0}, 5)
+        tracker.close()
+        note = Path(identity.pending) / "run.json"
+        if content != b"right":
+            note.unlink()
+        if content == b"dir":
+            note.mkdir()
+        elif content not in (None, b"right"):
+            note.write_bytes(content)
+    with recorded(open_run("another")) as tracker:
+        tracker.metrics({"loss": 1.0}, 1)
+    assert state_of(runs[0]._replace(run_id=tracker.run_id)) == ("FINISHED", [1])
+    assert state_of(runs[-1]) == ("KILLED", [5])
+    said = capfd.readouterr().err.splitlines()
+    for identity in runs[:-1]:
+        (line,) = [line for line in said if f"{identity.run_id}/run.json" in line]
+        assert "--uri" in line
+    with pytest.raises(GateRefused, match=f"{len(broken)} runs still wait"):
+        sync("")
+    sync("sqlite:///mlflow.db")
+    assert [state_of(identity) for identity in runs] == [("KILLED", [5])] * len(runs)
+    assert not pending_folder().exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '"a"', '{"run_id": 3}', "\0"])
+def test_a_training_whose_note_of_its_run_is_broken(content: str, store: Path) -> None:
+    (store / "run.json").write_text(content)
+    with pytest.raises(BadInput, match=r"run.json .*(delete|remove) it"):
+        open_training_run(store, params={}, latents=store, digests={"latents": "a" * 64})
 
 
 def test_a_run_that_the_store_lost_is_told_its_course_again(store: Path) -> None:

@@ -117,6 +117,84 @@ def test_a_kind_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not installed" in refused("mysql+mysqlconnector://anna:hunter2@host/runs", monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("uri", "wanted"),
+    [
+        *(
+            (uri, "in memory")
+            for uri in ("sqlite:///", "sqlite://", "sqlite:///:memory:", "sqlite:///file:a?mode=memory&uri=true")
+        ),
+        *((uri, "of no kind") for uri in ("ftp://host/a", "s3://bucket/key", "nosuchscheme://x", "postgres://host/db")),
+        *((uri, "names no host") for uri in ("http://", "https:///path")),
+        *((uri, "cannot be read") for uri in ("http://[::1:5000", "http://host:99999", "http://host:abc")),
+        ("sqlite://mlflow.db", "three"),
+    ],
+)
+def test_what_no_store_has_for_an_address(uri: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wanted in refused(uri, monkeypatch)
+    with pytest.raises(BadInput, match=wanted):
+        open_run("attempt", run_id="also not for a run that is known")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "abc", "whole number"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1.5", "whole number"),
+        ("MLFLOW_TRACKING_INSECURE_TLS", "maybe", "true or false"),
+    ],
+)
+def test_a_variable_that_is_no_value_of_its_kind(name: str, value: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    for run_id in ("", "kept"):
+        with pytest.raises(BadInput, match=f"{name}='{value}' must be {wanted}"):
+            open_run("attempt", run_id=run_id)
+
+
+class Answering(Refusing):
+    """A server that answers everything with the same JSON, or another status."""
+
+    status, content = 200, b"{}"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    do_POST = do_GET  # noqa: N815
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "3", '{"experiment": 5}', '{"experiment": {"experiment_id": []}}', '{"run": {}}']
+)
+def test_a_server_whose_answers_are_no_mlflows(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(type("Other", (Answering,), {"content": content.encode()})) as uri:
+        assert "not as an MLflow server does" in refused(uri, monkeypatch)
+        assert open_run("attempt", run_id="kept").run_id == "kept", "no such answer means that a run is gone"
+
+
+def test_a_server_that_fails_is_quoted_in_whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = " ".join(f"word{number}" for number in range(100))
+    with serving(type("Failing", (Answering,), {"status": 500, "content": words.encode()})) as uri:
+        sentence = refused(uri, monkeypatch)
+    assert "HTTP status 500" in sentence and "; put it right" in sentence
+    quoted = sentence.partition(" ...;")[0].split()[-1]
+    assert quoted in words.split()
+
+
+@pytest.mark.parametrize("how", ["may not be run", "is no UTF-8"])
+def test_a_git_that_is_of_no_use(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin/git"
+    program.parent.mkdir()
+    program.write_bytes(b"#!/bin/sh\nprintf 'caf\\351'\n")
+    program.chmod(0o644 if how == "may not be run" else 0o755)
+    monkeypatch.setenv("PATH", str(program.parent) if how == "may not be run" else f"{program.parent}:{os.environ['PATH']}")
+    run = open_run("attempt")
+    tags = client_of(run.tracking_uri).get_run(run.run_id).data.tags
+    assert tags.get("mlflow.source.git.branch") == (None if how == "may not be run" else "caf\ufffd")
+
+
 def test_an_experiment_that_was_deleted(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     run = open_run("attempt")
     client = client_of(run.tracking_uri)

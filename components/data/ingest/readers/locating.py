@@ -200,7 +200,10 @@ def _kind(system: Any, path: str) -> str | None:
     """ "file", "directory" or another word of fsspec's; None where nothing is."""
     try:
         return system.info(path)["type"]
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        # Of http, fsspec says that a file is missing where no server answers, or one refuses.
+        if error.__cause__ is not None and type(error.__cause__).__module__.startswith("aiohttp"):
+            raise error.__cause__ from None
         return None
 
 

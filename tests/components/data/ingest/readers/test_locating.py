@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,19 @@ def test_many_kinds_are_counted_together_and_a_path_of_this_machine_is_not_told(
         "100 files with another ending (.csv) (bad\\udcff.csv, bad\\udcff.csv, bad\\udcff.csv, ...)",
         "61 more of other kinds (a.0, a.1, a.10, ...)",
     ]
+
+
+@pytest.mark.parametrize("status", [0, 403, 500])
+def test_a_server_of_files_that_does_not_answer_has_not_said_that_nothing_is_there(status: int) -> None:
+    handler = type("Refusing", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None})
+    handler.do_GET = handler.do_HEAD = lambda request: request.send_error(status)  # pyright: ignore[reportAttributeAccessIssue]
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = f"http://127.0.0.1:{server.server_address[1]}/rows.jsonl"
+        if status:
+            with pytest.raises(BadInput, match=rf"cannot be listed at .*{status}"):
+                locate(corpus_of("jsonl", path), SUFFIXES)
+        server.shutdown()
+    if not status:
+        with pytest.raises(BadInput, match=r"cannot be listed at .*Cannot connect"):
+            locate(corpus_of("jsonl", path), SUFFIXES)

@@ -1,0 +1,44 @@
+"""SIGTERM as an exception, so that runs are ended, workers stopped and temporary folders removed on that way out too."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What a shell shows of a process that the signal ended.
+TERMINATED = 128 + signal.SIGTERM
+# `timeout` and others send it twice, to the process and to its group: the second must not cut the way out short.
+SAME_S = 10.0
+_asked_s = -math.inf  # when it came
+
+
+def asked() -> bool:
+    """Whether the signal came, inside `termination_raised`: other failures then follow from it, in processes that it ended."""
+    return _asked_s > -math.inf
+
+
+@contextmanager
+def termination_raised() -> Iterator[None]:
+    """SIGTERM raises SystemExit(TERMINATED) in the block, where nobody else handles it."""
+    global _asked_s
+
+    def leave(number: int, frame: object) -> None:
+        global _asked_s
+        if time.monotonic() - _asked_s > SAME_S:
+            _asked_s = time.monotonic()
+            raise SystemExit(TERMINATED)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    _asked_s = -math.inf
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
