@@ -202,8 +202,9 @@ def _kind(system: Any, path: str) -> str | None:
         return system.info(path)["type"]
     except (FileNotFoundError, NotADirectoryError) as error:
         # Of http, fsspec says that a file is missing where no server answers, or one refuses.
-        if error.__cause__ is not None and type(error.__cause__).__module__.startswith("aiohttp"):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if type(cause).__module__.startswith("aiohttp") and cause and getattr(cause, "status", 0) not in (404, 410):
+            raise cause from None
         return None
 
 

@@ -172,7 +172,7 @@ def test_many_kinds_are_counted_together_and_a_path_of_this_machine_is_not_told(
     ]
 
 
-@pytest.mark.parametrize("status", [0, 403, 500])
+@pytest.mark.parametrize("status", [0, 403, 404, 500])
 def test_a_server_of_files_that_does_not_answer_has_not_said_that_nothing_is_there(status: int) -> None:
     handler = type("Refusing", (BaseHTTPRequestHandler,), {"log_message": lambda *_: None})
     handler.do_GET = handler.do_HEAD = lambda request: request.send_error(status)  # pyright: ignore[reportAttributeAccessIssue]
@@ -180,7 +180,8 @@ def test_a_server_of_files_that_does_not_answer_has_not_said_that_nothing_is_the
         threading.Thread(target=server.serve_forever, daemon=True).start()
         path = f"http://127.0.0.1:{server.server_address[1]}/rows.jsonl"
         if status:
-            with pytest.raises(BadInput, match=rf"cannot be listed at .*{status}"):
+            wanted = r"has no \.jsonl files" if status == 404 else rf"cannot be listed at .*{status}"
+            with pytest.raises(BadInput, match=wanted):
                 locate(corpus_of("jsonl", path), SUFFIXES)
         server.shutdown()
     if not status:
