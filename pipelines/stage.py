@@ -85,8 +85,6 @@ def _failed(prefix: str, error: Exception) -> int:
     if isinstance(error, BadInput):
         return _say(f"{prefix}bad input: {error}", 1)
     sentence = sentence_of(error)
-    if sentence and _is_of_output(error):
-        sentence = f"standard output: {sentence}"
     if sentence is None or os.environ.get("TRANSFUSION_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
     return _say(prefix + (f"failed: {sentence}" if sentence else OURS), 1)
@@ -114,16 +112,6 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
-
-
-def _is_of_output(error: Exception) -> bool:
-    """The system names no place where what was opened before cannot be written; of the output it can be tried again."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as again:
-        return again.errno == getattr(error, "errno", None)
-    return False
 
 
 def _say(sentence: str, code: int) -> int:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ PACKAGES = ("components", "core", "export", "model", "pipelines")
 # The object store carries names of files and JSON, never tensors.
 OBJECT_STORE_BYTES = 512 * 2**20
 START_TRIES = 3
+REMOVAL_TRIES = 20
 # Ray reads these while it is imported, so they are set before.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -223,8 +225,10 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         _folder = None
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            ray.shutdown()  # raises where the signal that ends this process has ended Ray's before
+        finally:
+            _remove(folder)
 
 
 def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
@@ -293,6 +297,15 @@ def _loopback_variables() -> dict[str, str]:
     """Where gloo and NCCL listen for the other workers of this machine."""
     name = "lo" if sys.platform == "linux" else "lo0"
     return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+
+
+def _remove(folder: Path) -> None:
+    """Of a cluster that was stopped; what ends a moment later may still have written there."""
+    for _ in range(REMOVAL_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _temporary_folder() -> Path:

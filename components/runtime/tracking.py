@@ -172,7 +172,9 @@ def noted_run(note: Path, uri: str = "") -> RunIdentity:
     """
     try:
         known = read_json(note)
-        noted, run_id = str(known["tracking_uri"]), str(known["run_id"])
+        noted, run_id = known["tracking_uri"], known["run_id"]
+        if run_id != note.parent.name or not isinstance(noted, str):
+            raise KeyError(run_id)
         return RunIdentity(absolute_uri(uri or noted), run_id, str(note.parent))
     except (BadInput, KeyError, TypeError, OSError) as error:
         if uri:
