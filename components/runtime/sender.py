@@ -34,7 +34,7 @@ PATIENT, HASTY = Patience(15.0, 120.0), Patience(3.0, 5.0)
 class Unsent(NamedTuple):
     """How many entries the store did not take, and why it took none of the last of them."""
 
-    count: int
+    number: int
     failure: str
 
 
@@ -162,7 +162,7 @@ def send_at_once(outbox: Outbox, uri: str, run_id: str, values: Sequence[Mapping
     delivery, deadline_s, failure = Delivery(outbox.files, uri, run_id), time.monotonic() + for_s, ""
     count = 0
     for lane in LANES:
-        waiting = [Entry(value, 0) for value in values if lane_of(value) == lane]
+        waiting = [Entry(dict(value), 0) for value in values if lane_of(value) == lane]
         while waiting:
             together = _together(waiting)
             try:

@@ -15,6 +15,8 @@ REMEDY = (
     "(MLflow keeps no runs in plain folders any more)"
 )
 
+KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
 
 def check_address(uri: str) -> None:
     """BadInput where `uri` cannot be the address of a store that keeps anything."""
@@ -37,9 +39,7 @@ def check_variables() -> None:
             if variable is not None:
                 variable.get()
         except ValueError:
-            kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(
-                variable.type.__name__, "another"
-            )
+            kind = KINDS.get(getattr(variable, "type", None), "another value")
             raise BadInput(f"{name}={without_secrets(os.environ[name])!r} must be {kind}; correct or unset it") from None
 
 

@@ -118,12 +118,12 @@ class Tracker:
             return False
         left = send_at_once(self.outbox, self._identity.tracking_uri, self.run_id, self._held, for_s=for_s)
         self._held = []
-        if left.count:
+        if left.number:
             self._say(
-                f"tracking: {left.count} entries of run {self.run_id} are lost: {self.outbox.folder} could not be written, "
+                f"tracking: {left.number} entries of run {self.run_id} are lost: {self.outbox.folder} could not be written, "
                 f"and they could not be sent ({left.failure}); make room there, or make it writable, before the next run"
             )
-        return not left.count
+        return not left.number
 
     def _append_file(self, keep: Callable[[], str], kind: str, **fields: Any) -> None:
         try:
