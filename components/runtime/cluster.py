@@ -10,21 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.ray_address import check_address, refusal
 from components.runtime.termination import asked
 from core.errors import BadInput
-from core.leftovers import is_alive
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +32,6 @@ PACKAGES = ("components", "core", "export", "model", "pipelines")
 # The object store carries names of files and JSON, never tensors.
 OBJECT_STORE_BYTES = 512 * 2**20
 START_TRIES = 3
-REMOVAL_TRIES = 20
 # Ray reads these while it is imported, so they are set before.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -211,7 +207,7 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
     import ray
 
     global _folder
-    folder = _temporary_folder()
+    folder = temporary_folder()
     search_path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
     variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}
     try:
@@ -228,7 +224,7 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
         try:
             ray.shutdown()  # raises where the signal that ends this process has ended Ray's before
         finally:
-            _remove(folder)
+            remove_folder(folder)
 
 
 def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
@@ -297,22 +293,3 @@ def _loopback_variables() -> dict[str, str]:
     """Where gloo and NCCL listen for the other workers of this machine."""
     name = "lo" if sys.platform == "linux" else "lo0"
     return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
-
-
-def _remove(folder: Path) -> None:
-    """Of a cluster that was stopped; what ends a moment later may still have written there."""
-    for _ in range(REMOVAL_TRIES):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.1)
-
-
-def _temporary_folder() -> Path:
-    """A short path, for Unix sockets may not be longer than about 100 bytes; leftovers of killed runs are removed."""
-    parent = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
-    for left in parent.glob("trf-*"):
-        owner = left.name.split("-")[1]
-        if owner.isdecimal() and not is_alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"trf-{os.getpid()}-", dir=parent))

@@ -17,7 +17,10 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # Where each heavyweight may be imported; nothing else may.
 HOMES = {
     "mlflow": {
-        *(f"components/runtime/{name}.py" for name in ("tracking_store", "store_failures", "delivery", "registry")),
+        *(
+            f"components/runtime/{name}.py"
+            for name in ("tracking_store", "store_address", "store_failures", "delivery", "registry")
+        ),
         "export/pyfunc.py",
     },
     "ray": {
