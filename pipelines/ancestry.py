@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.data.quarantine import read_verdict
+from components.data.quarantine import read_validation
 from components.runtime.ancestors import check_ancestors, check_report
 from core.errors import BadInput
 from core.images import Preparation
@@ -64,7 +64,7 @@ def of_bundle(bundle: Mapping[str, Any], *, parity_needed: bool = False) -> dict
 
 def _manifest(kind: str, under: str | None) -> dict[str, Any]:
     if gate := _gate(kind):
-        return read_verdict(gate, _place(kind), paths.QUARANTINE / f"{gate}.jsonl")
+        return read_validation(gate, _place(kind), paths.QUARANTINE / f"{gate}.jsonl")
     folder = FOLDERS[kind]
     return manifest_of(folder, kind=kind) if under is None else read_manifest(folder, kind=kind, under=under)
 

@@ -10,7 +10,7 @@ from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out
 from components.evaluation.metrics import table
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, page
-from components.evaluation.suite import Findings, Subject, measure
+from components.evaluation.suite import EvaluationTarget, Results, measure
 from components.runtime.cluster import device
 from components.runtime.recording import open_run, recorded
 from core.files import read_fields, write_bytes, write_json, write_text
@@ -29,26 +29,26 @@ REPORT = paths.EVALUATION
 def main(params: Params) -> None:
     verdicts = ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
-    subject, (held_out, training) = load_subject(), read_data(params)
+    target, (held_out, training) = load_target(), read_data(params)
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
-    findings = measure(subject, held_out, training, kept_out, params.evaluate)
-    samples = sample_grid(findings.drawings)
+    results = measure(target, held_out, training, kept_out, params.evaluate)
+    samples = sample_grid(results.generated)
     write_bytes(REPORT / "samples.png", samples)
-    write_text(REPORT / "index.html", page(findings, samples, paths.TRAIN / "history.csv"))
-    write_json(REPORT / "diffusion.json", diffusion_rows(findings))
-    write_json(REPORT / "metrics.json", findings.metrics)
+    write_text(REPORT / "index.html", page(results, samples, paths.TRAIN / "history.csv"))
+    write_json(REPORT / "diffusion.json", diffusion_rows(results))
+    write_json(REPORT / "metrics.json", results.metrics)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors)
-    log(findings, samples, manifests["train"]["step"])
-    for key, value, metric in table(findings.metrics):
+    log(results, samples, manifests["train"]["step"])
+    for key, value, metric in table(results.metrics):
         print(f"{key:38} {value:7.4f}  {metric.meaning}")
-    for note in findings.notes:
+    for note in results.notes:
         print(f"not measured: {note}")
     print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)
 
 
-def load_subject() -> Subject:
+def load_target() -> EvaluationTarget:
     model, autoencoder = Transfusion.from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
-    return Subject(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
+    return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
 
 
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
@@ -57,16 +57,16 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
         paths.DOCUMENTS,
         paths.LATENTS,
         "test",
-        left_out=bad_documents | bad_latents,
+        quarantined=bad_documents | bad_latents,
         max_images=max(params.evaluate.num_loss_images, params.evaluate.num_captions),
         max_text_bytes=params.evaluate.max_text_bytes,
     )
-    return held_out, read_training_facts(paths.DOCUMENTS, left_out=bad_documents)
+    return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
 
 
-def log(findings: Findings, samples: bytes, step: int) -> None:
+def log(results: Results, samples: bytes, step: int) -> None:
     with recorded(open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])) as tracker:
-        tracker.metrics(findings.metrics, step)
+        tracker.metrics(results.metrics, step)
         tracker.image(decode_png(samples), "evaluate/samples", step)
         tracker.artifact(REPORT, "evaluate")
 

@@ -31,7 +31,7 @@ def main(params: Params) -> None:
     write_json(REPORT, report)
     for name, counts in report["corpora"].items():
         print(
-            f"{name}: {counts['rows']} rows = {counts['documents']} documents + {counts['quarantined']} set aside"
+            f"{name}: {counts['candidates']} candidates = {counts['documents']} documents + {counts['rejected']} rejected"
             f" + {counts['duplicates_dropped']} duplicates dropped",
             flush=True,
         )
@@ -45,7 +45,7 @@ def main(params: Params) -> None:
             )
     print(
         f"documents in {paths.DOCUMENTS}, tokenizer of {tokenizer.vocab_size} in {paths.TOKENIZER},"
-        f" {num_requests} requests in {paths.REQUESTS}, rows set aside in {REJECTED}, counts in {REPORT}",
+        f" {num_requests} requests in {paths.REQUESTS}, rejected records in {REJECTED}, counts in {REPORT}",
         flush=True,
     )
 

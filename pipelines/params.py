@@ -25,6 +25,8 @@ from pipelines.combinations import contradictions
 
 # Keys that had another name, and the one that they have now.
 RENAMED = {
+    "ingest.max_quarantined_share": "ingest.max_rejected_share",
+    "evaluate.judge": "evaluate.digit_classifier",
     "train.model.codec": "train.model.patch_layers",
     "train.model.objective": "train.model.prediction_type",
 }
@@ -100,7 +102,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for key in parents:
         node = node.get(key) if isinstance(node, dict) else None
     if not isinstance(node, dict) or leaf not in node:
-        renamed = f"; it is now called {RENAMED[dotted]}" if dotted in RENAMED else ""
+        old = next((name for name in RENAMED if f"{dotted}.".startswith(f"{name}.")), None)
+        renamed = f"; it is now called {RENAMED[old]}{dotted.removeprefix(old)}" if old else ""
         raise ParamsError(f"--set {override}: params.yaml has no key {dotted}{renamed}")
     try:
         node[leaf] = YAML(typ="safe").load(text)

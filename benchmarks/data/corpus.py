@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, write_documents
-from components.data.quarantine import verdict_facts
+from components.data.quarantine import validation_facts
 from core.files import write_json, write_text
 from core.manifest import write_manifest
 from core.png import encode_png
@@ -54,7 +54,7 @@ def write_corpus(folder: Path, corpus: Corpus) -> None:
     train_tokenizer([" ".join(WORDS)] * 3, 512).save(folder / paths.TOKENIZER)
     quarantine = folder / paths.QUARANTINE / "documents.jsonl"
     write_text(quarantine, "")
-    write_json(folder / paths.REPORTS / "validate/documents.json", verdict_facts("documents", quarantine, {}))
+    write_json(folder / paths.REPORTS / "validate/documents.json", validation_facts("documents", quarantine, {}))
     torch.manual_seed(corpus.seed)
     autoencoder = Autoencoder.create(**PRESETS["demo"]._asdict(), sample_side_px=corpus.side_px)
     autoencoder.save_pretrained(folder / paths.AUTOENCODER)

@@ -23,7 +23,7 @@ Members = Sequence[tuple[str, bytes]]
 
 SMALL = (
     *("ingest.image_side_px=16", "ingest.vocab_size=300", "ingest.documents_per_file=16"),
-    *("ingest.split_shares={validation: 0.2, test: 0.2}", "ingest.max_quarantined_share=0.9"),
+    *("ingest.split_shares={validation: 0.2, test: 0.2}", "ingest.max_rejected_share=0.9"),
     *("validate.documents.min_documents=3", "validate.documents.min_images=3", "validate.documents.min_unique_share=0.5"),
     *("validate.latents.min_rows=1", "validate.latents.min_packing_fill=0", "validate.latents.max_quarantined_share=0.05"),
     *("encode.row_length=128", "encode.batch_size=8", "train.model.patch_side=2"),
@@ -38,9 +38,9 @@ class Read(NamedTuple):
     collected: Collected
 
     def is_whole(self) -> bool:
-        """rows in = documents + set aside + dropped, by what lies on disk."""
+        """candidates = documents + rejected + dropped, by what lies on disk."""
         counts = [corpus.report() for corpus in self.collected.corpora.values()]
-        rows, dropped = (sum(entry[name] for entry in counts) for name in ("rows", "duplicates_dropped"))
+        rows, dropped = (sum(entry[name] for entry in counts) for name in ("candidates", "duplicates_dropped"))
         return rows == len(self.documents) + len(self.rejected) + dropped
 
 
@@ -113,7 +113,7 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     import torch
 
     from components.data.documents_table import document_row, write_table
-    from components.data.quarantine import verdict_facts, write_quarantine
+    from components.data.quarantine import validation_facts, write_quarantine
     from core.tokenizer import train_tokenizer
     from model.latents.autoencoder import Autoencoder
 
@@ -126,7 +126,7 @@ def write_inputs(work: Path, number: int, *, side_px: int = 16, per_file: int = 
     write_manifest(work / "data/documents", kind="documents", preparation=preparation)
     quarantine = work / "data/quarantine/documents.jsonl"
     write_quarantine(quarantine, [])
-    write_json(work / "reports/validate/documents.json", verdict_facts("documents", quarantine, {}))
+    write_json(work / "reports/validate/documents.json", validation_facts("documents", quarantine, {}))
     torch.manual_seed(4)
     made = Autoencoder.create(
         block_channels=channels, layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=side_px

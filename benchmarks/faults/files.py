@@ -1,4 +1,4 @@
-"""Hostile rows, to be set aside alone. D4: corrupt images; D5: bombs; D8: captions."""
+"""Hostile records, to be rejected alone. D4: corrupt images; D5: bombs; D8: captions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def corrupt_images(setting: Setting) -> Found:
         stopped = by_default(lambda path=path: _webdataset(path), lambda _: Trial("no error", wrong_bytes=1))
         plain.append(Counts(number, 0 if stopped.missed else number))
         try:
-            found = read_in(out, corpus, overrides=(f"ingest.max_quarantined_share={share}",))
+            found = read_in(out, corpus, overrides=(f"ingest.max_rejected_share={share}",))
         except GateRefused:
             lines = (out / "quarantine.jsonl").read_text().splitlines()
             caught += len(lines)
@@ -50,7 +50,7 @@ def corrupt_images(setting: Setting) -> Found:
             continue
         positions = [row["position"].rpartition(":")[2] for row in found.rejected]
         right = positions == [f"{n:06d}" for n in bad] and found.is_whole() and number <= 2
-        missed += [] if right else [f"{number} corrupt of {num_rows}: set aside {len(positions)}"]
+        missed += [] if right else [f"{number} corrupt of {num_rows}: rejected {len(positions)}"]
         caught += len(positions)
         lost += num_rows - number - len(found.documents) if len(found.documents) < num_rows - number else 0
         doubled += len(found.documents) - len({document.key for document in found.documents})
@@ -112,7 +112,7 @@ def hostile_captions(setting: Setting) -> Found:
         for text in document.texts
     )
     checks = {
-        "unusable captions set aside": [f"bad{n:03d}" in row["position"] for n, row in enumerate(found.rejected)] == [True] * 5,
+        "unusable captions rejected": [f"bad{n:03d}" in row["position"] for n, row in enumerate(found.rejected)] == [True] * 5,
         "a huge caption truncated": len(texts.get("bad005", "x" * 9999).encode()) <= 4096,
         "notes counted": notes.total() == 2 + len(spelled),
         "every other row kept": len(texts) == 5 + len(kept) and found.is_whole(),

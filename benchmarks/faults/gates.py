@@ -51,8 +51,8 @@ def empty_corpora(setting: Setting) -> Found:
     """D11: corpora without a row, a table without rows, and columns that are null throughout."""
     import pandas as pd
 
-    from components.data.validate.expectations import Check, judge, row_rule
-    from components.data.validate.suites import judge_documents
+    from components.data.validate.expectations import Check, row_rule, validate_table
+    from components.data.validate.suites import validate_documents
 
     trials, plain = [], []
     for what, format, name, data in (
@@ -67,19 +67,21 @@ def empty_corpora(setting: Setting) -> Found:
     write_inputs(setting.folder / "work", NUM_DOCUMENTS)
     whole = pd.read_parquet(setting.folder / "work/data/documents/table.parquet")
     checks = params_for().validate.documents
-    assert judge_documents(whole, checks, image_side_px=16, docs=None).passed
+    assert validate_documents(whole, checks, image_side_px=16, docs=None).passed
     columns = ("key", "split", "source", "num_tokens", "num_images", "width_px", "std_pixel", "sha256")
     chosen = columns[::4] if setting.quick else columns
     tables = {"no rows": whole.iloc[:0]} | {name: whole.assign(**{name: None}) for name in chosen}
     for what, table in tables.items():
-        passed = judge_documents(table, checks, image_side_px=16, docs=None).passed
+        passed = validate_documents(table, checks, image_side_px=16, docs=None).passed
         trials.append(Trial(f"{what}: passed" if passed else "", wrong_bytes=int(passed)))
-        # Great Expectations itself: the same kinds of rules on values, and no floors or rules against nulls.
+        # Great Expectations itself: the same kinds of rules on values, and no minimums or rules against nulls.
         values = "ExpectColumnValuesToBeBetween"
         rules = [row_rule(values, "a bound", column=name, min_value=0) for name in ("num_tokens", "width_px", "std_pixel")]
-        alone = judge(Check("alone", table.assign(key=range(len(table))), rules), [], max_quarantined_share=0, docs=None)
+        alone = validate_table(
+            Check("alone", table.assign(key=range(len(table))), rules), [], max_quarantined_share=0, docs=None
+        )
         plain.append(Trial("passed" if alone.passed else "", wrong_bytes=int(alone.passed)))
-    return Found(counted(trials), {"great_expectations without floors": counted(plain)}, misses(trials))
+    return Found(counted(trials), {"great_expectations without minimums": counted(plain)}, misses(trials))
 
 
 def _first_shard(folder: Path) -> Path:

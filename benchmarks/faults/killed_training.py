@@ -20,7 +20,7 @@ import psutil
 
 from benchmarks.faults.corpora import encode_here, params_for, write_inputs
 from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses
-from components.data.quarantine import verdict_facts
+from components.data.quarantine import validation_facts
 from core.files import write_json
 
 NUM_KILLS, NUM_STEPS = 20, 500
@@ -45,7 +45,7 @@ def killed_training(setting: Setting) -> Found:
     write_inputs(work, 60)
     quarantine = work / "data/quarantine/latents.jsonl"
     quarantine.touch()
-    write_json(work / "reports/validate/latents.json", verdict_facts("latents", quarantine, {}))
+    write_json(work / "reports/validate/latents.json", validation_facts("latents", quarantine, {}))
     with chdir(work):
         encode_here(work / "parts", params_for(overrides=SETTINGS[:2]), work / "data/latents")
     for _ in range(kills):

@@ -135,7 +135,7 @@ def _ingested(folder: Path, path: Path, poisoned: _Poisoned, marker: Path) -> Tr
         marker.unlink()
         return Trial(f"{poisoned.what}: code ran", wrong_bytes=1)
     if result.returncode == 0 and poisoned.is_harmless:
-        kept = f"mine: {poisoned.num_rows} rows = {poisoned.num_rows} documents + 0 set aside" in result.stdout
+        kept = f"mine: {poisoned.num_rows} candidates = {poisoned.num_rows} documents + 0 rejected" in result.stdout
         return Trial("" if kept else f"{poisoned.what}: {result.stdout.splitlines()[1:2]}", rows_lost=int(not kept))
     clean = result.returncode == 1 and "Traceback" not in result.stderr
     if result.returncode == -signal.SIGSEGV:

@@ -1,9 +1,8 @@
 """A GPU's work: packed rows of mixed documents, text to images one to one; the same documents for the peer.
 
-Torch and the standard library alone, like all of benchmarks/gpu*.py, so that a bare machine with a GPU can run them.
+Torch and numpy alone beside the standard library, like all of benchmarks/gpu, so that a bare machine with a GPU can run them.
 
-Legend: B rows, L row length, n positions of a document, P patches, Y/X patches along the axes of an image, W numbers in a
-patch.
+Legend: n text ids, Y/X patches along the axes of an image, W numbers in a patch.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.batch import Batch, Latents
+from benchmarks.rows import batch_of
+from model.batch import Batch
 from model.config import ModelConfig, image_modality, model_config
 
 # Ids below are markers; words begin behind them.
@@ -167,65 +167,5 @@ def make_batch(work: Work, num_rows: int, seed: int) -> tuple[Batch, int]:
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     plans = [plan_row(rng, work.row_length, work.grid) for _ in range(num_rows)]
     rows = [[make_document(plan, work.vocab_size, generator) for plan in row] for row in plans]
-    return lay_out(rows, work.row_length), sum(num_tokens(plan) for row in plans for plan in row)
-
-
-def lay_out(rows: list[list[list[Tensor]]], length: int) -> Batch:
-    """The documents of each row, one after the other, between their markers."""
-    num_rows = len(rows)
-    ids = torch.full((num_rows, length), SPECIAL_IDS["pad"])
-    position = torch.zeros_like(ids)
-    first = torch.arange(length).repeat(num_rows, 1)
-    last = first.clone()
-    is_patch, predicts, after_image = torch.zeros(3, num_rows, length, dtype=torch.bool)
-    images: list[Tensor] = []
-    for row, documents in enumerate(rows):
-        start = 0
-        for document in documents:
-            flat, blocks = _stream(document)
-            end = start + len(flat)
-            ids[row, start:end], position[row, start:end], first[row, start:end] = flat, torch.arange(len(flat)), start
-            for begin, stop in blocks:
-                last[row, start + begin : start + stop] = start + stop - 1
-                is_patch[row, start + begin : start + stop] = True
-                after_image[row, start + stop : end] = True
-            # No text is predicted where a patch or the beginning of an image is read, nor at the end.
-            predicts[row, start : end - 1] = (flat[:-1] != BEGIN_IMAGE) & ~is_patch[row, start : end - 1]
-            images += [part for part in document if part.is_floating_point()]
-            start = end
-    loss_positions = predicts.flatten().nonzero().squeeze(1)
-    return Batch(
-        input_ids=ids,
-        position_ids=position,
-        kv_start=first.int(),
-        kv_end=last.int(),
-        latents=(_latents(images, is_patch.flatten().nonzero().squeeze(1)),),
-        loss_positions=loss_positions,
-        labels=ids.flatten()[loss_positions + 1],
-        after_image=after_image.flatten()[loss_positions],
-    )
-
-
-def _stream(document: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """int64 [n], pad where a patch stands, and where each image's patches begin and end."""
-    parts, blocks, length = [torch.tensor([SPECIAL_IDS["bos"]])], [], 1
-    for part in document:
-        if part.is_floating_point():
-            size = part.shape[0] * part.shape[1]
-            blocks.append((length + 1, length + 1 + size))
-            part = torch.tensor([BEGIN_IMAGE, *[SPECIAL_IDS["pad"]] * size, END_IMAGE])
-        parts.append(part)
-        length += len(part)
-    return torch.cat([*parts, torch.tensor([SPECIAL_IDS["eos"]])]), blocks
-
-
-def _latents(images: list[Tensor], patch_positions: Tensor) -> Latents:
-    sizes = torch.tensor([image.shape[0] * image.shape[1] for image in images], dtype=torch.long)
-    return Latents(
-        patches=torch.cat([torch.zeros(0, CHANNELS * PATCH_SIDE**2), *(image.flatten(0, 1) for image in images)]),
-        patch_positions=patch_positions,
-        latent_index=torch.arange(len(images)).repeat_interleave(sizes),
-        sample_index=torch.arange(len(images)),
-        time_limit=torch.ones(len(images)),
-        grids=tuple((image.shape[0], image.shape[1]) for image in images),
-    )
+    config = configuration(work, work.presets[0])
+    return batch_of(rows, config, work.row_length), sum(num_tokens(plan) for row in plans for plan in row)

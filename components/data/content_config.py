@@ -1,4 +1,4 @@
-"""What can be set about the pictures and texts of a corpus? Every field with its unit; params.yaml has all values."""
+"""Settings of the pictures and texts of a corpus: every field with its unit; params.yaml has all values."""
 
 from __future__ import annotations
 
@@ -42,14 +42,12 @@ class ImagesConfig(ImageRules):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """What becomes of a corpus's texts. Invalid UTF-8, an unpaired surrogate and NUL are refused whatever stands here.
-
-    max_caption_bytes: of one caption in UTF-8. A text without a picture has no limit: it is cut into rows later.
-    long_captions: truncate after the last word that fits, or refuse the row.
-    """
+    """What becomes of a corpus's texts. Invalid UTF-8, an unpaired surrogate and NUL are refused whatever stands here."""
 
     max_caption_bytes: int
+    """Of one caption in UTF-8. A text without a picture has no limit: it is cut into rows later."""
     long_captions: Literal["truncate", "refuse"]
+    """Truncate after the last word that fits, or refuse the record."""
 
     def __post_init__(self) -> None:
         require(self.max_caption_bytes >= 16, "max_caption_bytes", self.max_caption_bytes, "must be at least 16")
@@ -57,24 +55,22 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesConfig:
-    """What becomes of a document that was met before, in any corpus and any split; the first one is always kept.
-
-    exact: the same words and pictures in the same order. near: similar text and look-alike pictures. Either is counted,
-    or counted and dropped; near "off" saves the work.
-    near_threshold: Jaccard similarity of two texts' shingles from which on they are near, between 0 and 1.
-    permutations: of a MinHash signature, 4 bytes each; with more of them the similarity is estimated better.
-    shingle_chars: characters of one shingle.
-    image_distance: bits of the 64 of a picture's hash in which two look-alikes differ at most.
-    max_remembered: documents, the newest, that a later one is compared with for nearness; bounds the memory.
-    """
+    """What becomes of a document that was met before, in any corpus and any split; the first one is always kept."""
 
     exact: Literal["count", "drop"]
+    """The same words and pictures in the same order."""
     near: Literal["off", "count", "drop"]
+    """Similar text and look-alike pictures; "off" saves the work."""
     near_threshold: float
+    """Jaccard similarity of two texts' shingles from which on they are near, between 0 and 1."""
     permutations: int
+    """Of a MinHash signature, 4 bytes each; with more of them the similarity is estimated better."""
     shingle_chars: int
+    """Characters of one shingle."""
     image_distance: int
+    """Bits of the 64 of a picture's hash in which two look-alikes differ at most."""
     max_remembered: int
+    """Documents, the newest, that a later one is compared with for nearness; bounds the memory."""
 
     def __post_init__(self) -> None:
         require(

@@ -37,9 +37,10 @@ class TextSegment(NamedTuple):
 
 
 class ImageSegment(NamedTuple):
-    """data: the bytes of an encoded image file; PNG of image_side_px square RGB once ingest has written it."""
+    """An image of a document."""
 
     data: bytes
+    """The bytes of an encoded image file; PNG of image_side_px square RGB once ingest has written it."""
 
 
 Segment = TextSegment | ImageSegment
@@ -47,24 +48,26 @@ Segment = TextSegment | ImageSegment
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """One document.
-
-    key: unique within its source. source: the corpus's name. meta: JSON-able facts that training does not read.
-    split is None until one is chosen; only documents with a split can be written.
-    """
+    """One document."""
 
     key: str
+    """Unique within its source."""
     source: str
+    """The corpus's name."""
     segments: tuple[Segment, ...]
     split: str | None = None
+    """None until one is chosen; only documents with a split can be written."""
     meta: dict[str, Any] = field(default_factory=dict)
+    """JSON-able facts that training does not read."""
 
     @property
     def texts(self) -> tuple[str, ...]:
+        """Of its text segments, in order."""
         return tuple(segment.text for segment in self.segments if isinstance(segment, TextSegment))
 
     @property
     def images(self) -> tuple[bytes, ...]:
+        """The encoded files of its image segments, in order."""
         return tuple(segment.data for segment in self.segments if isinstance(segment, ImageSegment))
 
 

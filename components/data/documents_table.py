@@ -1,4 +1,4 @@
-"""What is known of each document without opening it? One row of facts a document, for the gate and for the counts."""
+"""The table of what is known of each document without opening it, for the gate and for the counts."""
 
 from __future__ import annotations
 
@@ -70,10 +70,11 @@ def document_row(document: Document, tokenizer: TextTokenizer) -> dict[str, Any]
 
 
 class Summary(NamedTuple):
-    """counts: split -> source -> documents, images, tokens, longest_tokens, text_bytes, image_bytes."""
+    """What the table holds."""
 
     num_rows: int
     counts: dict[str, dict[str, dict[str, int]]]
+    """Split -> source -> documents, images, tokens, longest_tokens, text_bytes, image_bytes."""
 
 
 def write_table(folder: Path, rows: Iterable[dict[str, Any]]) -> Summary:

@@ -1,4 +1,4 @@
-"""Which rows does a training step see, and how do they become a Batch? Memory-mapped shards, keyed by (seed, step).
+"""The rows that a training step sees, as a batch: from memory-mapped shards, keyed by (seed, step).
 
 The order of the rows, the dropped captions and the view and draw of every latent are pure functions of (seed, step, index):
 resuming takes the step alone.
@@ -25,7 +25,7 @@ from components.data.shard_cache import SplitFiles, open_split
 from components.data.shards import Shard, check_shard, open_shard, shard_keys
 from core.errors import BadInput
 from core.random import generator, seed_of, uniform
-from model.batch import Batch, Latents
+from model.batch import Batch
 from model.latents.patches import patchify
 
 # Streams of their own beside the one that drops captions and those of the noise.
@@ -33,12 +33,14 @@ VIEW_STREAM, LATENT_STREAM = 0x76696577, 0x6C6174656E74
 
 
 class Documents(NamedTuple):
-    """Where each document of a split lies, all int64 [N]: its shard, and its slices of that shard's ids and images."""
+    """Where each document of a split lies, all int64 [N]."""
 
     shard: np.ndarray
     token_start: np.ndarray
+    """Where its slice of the shard's ids begins."""
     token_end: np.ndarray
     image_start: np.ndarray
+    """Where its slice of the shard's images begins."""
     image_end: np.ndarray
 
 
@@ -47,6 +49,7 @@ def rows_of_step(seed: int, step: int, batch_rows: int, num_rows: int) -> np.nda
 
     Rows come in epochs, each a permutation of its own; a step may end one epoch and begin the next.
     """
+    # By the number of the sample and not of the worker: any number of workers sees the same rows.
     sample = np.arange(step * batch_rows, (step + 1) * batch_rows)
     rows = np.empty(batch_rows, np.int64)
     for epoch in range(int(sample[0]) // num_rows, int(sample[-1]) // num_rows + 1):
@@ -65,7 +68,7 @@ class PackedRows:
     def __init__(self, folder: Path | str, split: str, quarantine: Path | None) -> None:
         """folder: may be a URL, and the environment may name one to read instead (shard_cache.py).
 
-        quarantine: what the gate of the latents set aside (data/quarantine/latents.jsonl); None reads everything.
+        quarantine: what the gate of the latents quarantined (data/quarantine/latents.jsonl); None reads everything.
         """
         # Kept, because the cache may remove files whose locks are closed.
         self._found = open_split(folder, split)
@@ -106,6 +109,7 @@ class PackedRows:
         """
         if patch_side != self.patch_side:
             raise BadInput(f"rows were packed for patch_side {self.patch_side}, not {patch_side}; run `dvc repro encode`")
+        # All documents of the batch at once from here on, in arrays: there may be thousands of them in a step.
         start, chosen = self._documents_of(np.asarray(rows, np.int64))
         tokens, document_at = self._tokens(chosen)
         sample, shard, in_shard = self._images(chosen)
@@ -118,15 +122,12 @@ class PackedRows:
             hidden_captions=uniform(seed, step, sample) < caption_dropout,
             num_rows=len(rows),
         )
-        images = Latents(
-            patches=latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2),
-            patch_positions=torch.from_numpy(layout.patch_positions),
-            latent_index=torch.arange(len(sample)).repeat_interleave(self.patches_per_image),
+        return layout.batch(
+            latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2),
+            self.grid,
             sample_index=torch.from_numpy(sample),
             time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
-            grids=(self.grid,) * len(sample),
         )
-        return layout.batch(images)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -136,6 +137,7 @@ class PackedRows:
 
     @property
     def patches_per_image(self) -> int:
+        """Row positions of an image without its markers."""
         return self.grid[0] * self.grid[1]
 
     def _documents_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +145,7 @@ class PackedRows:
         at, document, start, _ = self._packing
         entry = _ranges(at[rows], at[rows + 1])
         entry_row = np.repeat(np.arange(len(rows)), at[rows + 1] - at[rows])
+        # A quarantined document leaves its place empty: to pack anew would change every other row.
         kept = self._kept[document[entry]]
         entry, entry_row = entry[kept], entry_row[kept]
         return entry_row * self.row_length + start[entry], document[entry]
@@ -153,6 +156,7 @@ class PackedRows:
             self._documents.token_start[chosen],
             self._documents.token_end[chosen],
         )
+        # Slices of mapped files: only the pages of these documents are read.
         parts = [self._shards[s].ids[a:b] for s, a, b in zip(shard.tolist(), start.tolist(), end.tolist(), strict=True)]
         tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
         return tokens, np.concatenate([[0], np.cumsum(end - start)])
@@ -167,6 +171,7 @@ class PackedRows:
         self, sample: np.ndarray, shard: np.ndarray, in_shard: np.ndarray, seed: int, step: int, resample: bool
     ) -> tuple[torch.Tensor, np.ndarray]:
         """Latents float32 [M, C * Y * X] and image_first bool [M] of images as `_images` finds them."""
+        # A batch's images lie in few shards: one indexed read each, instead of one an image.
         mean = np.empty((len(sample), *self.latent_shape), np.float16)
         std = np.empty_like(mean) if resample else None
         image_first = np.empty(len(sample), np.bool_)
@@ -211,6 +216,7 @@ def _index(shards: Sequence[Shard]) -> tuple[Documents, np.ndarray]:
     per_shard = []
     for number, shard in enumerate(shards):
         num_documents = len(shard.document_at) - 1
+        # image_document ascends, so that a document's images are one slice.
         images = np.searchsorted(shard.image_document, np.arange(num_documents + 1))
         owner = np.full(num_documents, number)
         per_shard.append(Documents(owner, shard.document_at[:-1], shard.document_at[1:], images[:-1], images[1:]))
@@ -243,6 +249,7 @@ def _viewed(whole: np.ndarray, others: np.ndarray | None, image: np.ndarray, vie
 def _normal(seed: int, step: int, sample: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
     """Normal numbers float32 [M, *shape], a stream of its own for each image in each step."""
     noise = torch.empty(len(sample), *shape)
+    # A generator for each image, so that its noise does not depend on who else is in the batch.
     for into, number in zip(noise, sample.tolist(), strict=True):
         into.normal_(generator=torch.Generator().manual_seed(seed_of(seed, step, number, LATENT_STREAM)))
     return noise

@@ -1,4 +1,4 @@
-"""The documents that a gate has set aside: a JSONL file of keys and reasons, which every later stage leaves out."""
+"""The documents that a gate has quarantined: a JSONL file of keys and reasons, which every later stage leaves out."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from core.files import read_json, sha256, write_text
 
 
 class Quarantined(NamedTuple):
-    """key: the document's name (source/key, with #n for a piece of a long text). reason: the rules it breaks."""
+    """A document that later stages leave out."""
 
     key: str
+    """The document's name (source/key, with #n for a piece of a long text)."""
     reason: str
+    """The rules it breaks."""
 
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
-    """One JSON object a line: key, reason; an empty file when nothing was set aside."""
+    """One JSON object a line: key, reason; an empty file when nothing was quarantined."""
     write_text(path, "".join(json.dumps(entry._asdict(), ensure_ascii=False) + "\n" for entry in quarantined))
 
 
-def verdict_facts(which: str, quarantine: Path, ancestors: Mapping[str, str]) -> dict[str, Any]:
+def validation_facts(which: str, quarantine: Path, ancestors: Mapping[str, str]) -> dict[str, Any]:
     """What a gate's report says of its origin. which: "documents" or "latents". ancestors: of what was judged."""
     return {"kind": f"{which} verdict", "quarantine_sha256": sha256(quarantine), ANCESTORS: dict(ancestors)}
 
 
-def read_verdict(which: str, report: Path, quarantine: Path) -> dict[str, Any]:
-    """The facts that `verdict_facts` put into a gate's report; BadInput unless it was written with `quarantine`."""
+def read_validation(which: str, report: Path, quarantine: Path) -> dict[str, Any]:
+    """The facts that `validation_facts` put into a gate's report; BadInput unless it was written with `quarantine`."""
     said, stage = read_json(report), f"validate {which}"
     names = ("kind", "quarantine_sha256", ANCESTORS)
     if not isinstance(said, dict) or not set(names) <= set(said) or said["kind"] != f"{which} verdict":

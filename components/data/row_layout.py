@@ -1,49 +1,79 @@
-"""Packed rows: documents laid out one behind the other, each position with the interval that it sees.
+"""The layout of documents in a batch's rows: one behind the other, each position with the interval that it sees.
 
-No position sees another document: what it sees is one interval of its row, [kv_start, kv_end].
+No position sees another document: what it sees is one interval of its row, [kv_start, kv_end]. Whoever feeds the model lays its
+rows out here: training's loader, the evaluation, the benchmarks.
 
 Legend: B rows, L row length, D documents in the batch, T stored ids of all of them, M images, n patches an image,
-P = M * n patches, N predicted tokens.
+P = M * n patches, W numbers in a patch, N predicted tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.batch import Batch, Latents
 
 
 class RowForm(NamedTuple):
-    """What all rows have in common. length: positions. boi, pad: ids of begin-of-image and of unused positions."""
+    """What all rows have in common."""
 
     length: int
+    """Positions of a row."""
     patches_per_image: int
     boi: int
+    """The id of begin-of-image, behind which the image's patches stand."""
     pad: int
+    """The id of unused positions."""
 
 
 class Layout(NamedTuple):
-    """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays.
-
-    input_ids, position_ids: int64 [B, L]. kv_start, kv_end: int32 [B, L]. patch_positions: int64 [P].
-    loss_positions, labels: int64 [N].
-    after_image: bool [N].
-    """
+    """Rows of a batch, as model.batch.Batch describes them, and as numpy arrays."""
 
     input_ids: np.ndarray
+    """int64 [B, L]."""
     position_ids: np.ndarray
+    """int64 [B, L]."""
     kv_start: np.ndarray
+    """int32 [B, L]."""
     kv_end: np.ndarray
+    """int32 [B, L]."""
     patch_positions: np.ndarray
+    """int64 [P]."""
     loss_positions: np.ndarray
+    """int64 [N]."""
     labels: np.ndarray
+    """int64 [N]."""
     after_image: np.ndarray
+    """bool [N]."""
 
-    def batch(self, images: Latents) -> Batch:
-        """The rows with what stands at their patches; shares memory with the arrays."""
+    def batch(
+        self,
+        patches: Tensor,
+        grid: tuple[int, int],
+        *,
+        sample_index: Tensor | None = None,
+        time_limit: Tensor | None = None,
+    ) -> Batch:
+        """The rows with the images' patches [P, W] in their places; shares memory with the arrays.
+
+        grid: patches down and across an image. sample_index: int64 [M], which noise each gets; None counts them from 0.
+        time_limit: float32 [M], the largest noise level of each; None is 1.
+        """
+        patches_per_image = grid[0] * grid[1]
+        num_images = len(patches) // patches_per_image if patches_per_image else 0
+        images = Latents(
+            patches=patches,
+            patch_positions=torch.from_numpy(self.patch_positions),
+            latent_index=torch.arange(num_images).repeat_interleave(patches_per_image),
+            sample_index=torch.arange(num_images) if sample_index is None else sample_index,
+            time_limit=torch.ones(num_images) if time_limit is None else time_limit,
+            grids=(grid,) * num_images,
+        )
         return Batch(
             input_ids=torch.from_numpy(self.input_ids),
             position_ids=torch.from_numpy(self.position_ids),
@@ -99,6 +129,23 @@ def lay_out(
     # begin-of-image (paper, Sec. 3) or after the last token of a document.
     predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
     return Layout(*rows, patch_positions, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
+
+
+def lay_out_streams(form: RowForm, streams: Sequence[np.ndarray], stream_row: np.ndarray) -> Layout:
+    """Whole documents, those of a row one behind the other from its start; no caption is hidden.
+
+    streams: the stored ids of each document. stream_row: int64 [D], the row of each, ascending from 0 without a gap.
+    """
+    tokens = np.concatenate(streams)
+    document_at = np.cumsum([0, *map(len, streams)])
+    return lay_out(
+        form,
+        tokens,
+        document_at,
+        places(form, tokens, document_at, stream_row),
+        hidden_captions=np.zeros(np.count_nonzero(tokens == form.boi), np.bool_),
+        num_rows=int(stream_row[-1]) + 1,
+    )
 
 
 def places(form: RowForm, tokens: np.ndarray, document_at: np.ndarray, document_row: np.ndarray) -> np.ndarray:

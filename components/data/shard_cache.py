@@ -1,4 +1,4 @@
-"""Where does a reader find the files of a split? In a local folder, or fetched from a URL into a cache, checked either way.
+"""The files of a split, in a local folder or fetched from a URL into a cache, checked either way.
 
 TRANSFUSION_LATENTS names a URL (any that fsspec opens, s3://bucket/latents say) that holds a copy of data/latents: training
 then reads the copy, and data/latents needs its manifest alone. TRANSFUSION_CACHE is the cache's folder and

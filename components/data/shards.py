@@ -1,4 +1,4 @@
-"""How do encoded documents lie on disk? Safetensors files of many documents each, memory-mapped and read by slices.
+"""Encoded documents on disk: safetensors files of many documents each, memory-mapped and read by slices.
 
 Legend: N documents, T stored token ids and M images of all of them, V variants of an image (flipped, cropped), the first of
 which is the image as it is, C latent channels, Y/X latent height/width.
@@ -34,27 +34,30 @@ _DTYPES = {
 
 
 class Shard(NamedTuple):
-    """Documents in the order of the corpus.
-
-    ids: int32 [T], the stored streams one after the other. document_at: int64 [N + 1], where each begins in ids.
-    latents, latent_std: float16 [M, C, Y, X], mean and deviation of the normalised posterior.
-    image_document: int32 [M], ascending. image_at: int64 [M], index in ids of each image's boi.
-    image_first: bool [M], True where text follows the image and none precedes it.
-    keys: uint8 [K], the UTF-8 of all names. key_at: int64 [N + 1], where each begins in keys.
-    variants, variant_std: float16 [M, V - 1, C, Y, X], mean and deviation of the other variants, None where there are none.
-    """
+    """Documents in the order of the corpus."""
 
     ids: np.ndarray
+    """int32 [T], the stored streams one after the other."""
     document_at: np.ndarray
+    """int64 [N + 1], where each begins in ids."""
     latents: np.ndarray
+    """float16 [M, C, Y, X], mean of the normalised posterior."""
     latent_std: np.ndarray
+    """float16 [M, C, Y, X], its deviation."""
     image_document: np.ndarray
+    """int32 [M], ascending: the document of each image."""
     image_at: np.ndarray
+    """int64 [M], index in ids of each image's boi."""
     image_first: np.ndarray
+    """bool [M], True where text follows the image and none precedes it."""
     keys: np.ndarray
+    """uint8 [K], the UTF-8 of all names."""
     key_at: np.ndarray
+    """int64 [N + 1], where each begins in keys."""
     variants: np.ndarray | None = None
+    """float16 [M, V - 1, C, Y, X], means of the other variants; None where there are none."""
     variant_std: np.ndarray | None = None
+    """Their deviations."""
 
 
 OPTIONAL = frozenset({"variants", "variant_std"})

@@ -1,4 +1,4 @@
-"""Does a generated caption name what a picture shows? Captions of held-out pictures, parsed exactly and scored."""
+"""Captions of held-out pictures, generated, parsed exactly and scored by what the pictures show."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from model.step import Engine
 
 
 class CaptionScores(NamedTuple):
-    """Shares in 0..1. objects: named in digit, colour and place; an object too many counts as a wrong one.
-
-    scenes: captions that name exactly the objects. readable: captions in one of the corpus's phrasings.
-    """
+    """Shares in 0..1."""
 
     objects: float
+    """Named in digit, colour and place; an object too many counts as a wrong one."""
     scenes: float
+    """Captions that name exactly the objects."""
     readable: float
+    """Captions in one of the corpus's phrasings."""
 
 
 def caption_images(

@@ -15,8 +15,8 @@ Times = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
-    """Training of the independent classifier that judges generated scenes."""
+class DigitClassifierConfig:
+    """Training of the independent digit classifier that reads generated scenes."""
 
     max_steps: AtLeastTwo
     batch_size: AtLeastTwo
@@ -25,12 +25,12 @@ class JudgeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """The evaluation."""
+    """What the model is evaluated on, and how its pictures are generated."""
 
     seed: Seed
     """Of prompts and of every noise drawn."""
     num_seen_scenes: Positive[int]
-    """Generated scenes judged, of pairs seen in training."""
+    """Generated scenes that are scored, of pairs seen in training."""
     num_kept_out_scenes: NotNegative[int]
     """The same of pairs kept out of training."""
     num_captions: Positive[int]
@@ -47,4 +47,4 @@ class EvaluateConfig:
     """Noise levels in 0..1 at which the held-out diffusion loss is measured."""
     batch_size: Positive[int]
     """Requests generated together."""
-    judge: JudgeConfig
+    digit_classifier: DigitClassifierConfig

@@ -1,4 +1,4 @@
-"""How well are held-out images' targets predicted, and does the caption help? Losses at fixed noise levels.
+"""Diffusion losses of held-out images at fixed noise levels, under their own captions and under others.
 
 The gap between the loss under a wrong and under the right caption shows a model that ignores its captions before any
 picture does. Both losses see the same noise. An image with a caption is laid out after it, whatever the corpus' order.
@@ -26,16 +26,15 @@ from model.transfusion import Transfusion
 
 
 class DiffusionLosses(NamedTuple):
-    """Mean squared errors of what the network predicts, one for each time.
-
-    all: of every image. right, wrong: of the captioned images, under their own and under another image's caption;
-    None where there are no two different captions.
-    """
+    """Mean squared errors of what the network predicts, one for each time."""
 
     times: tuple[float, ...]
     all: list[float]
+    """Of every image."""
     right: list[float] | None
     wrong: list[float] | None
+    """Of the captioned images, under their own and under another image's caption; None where there are no two different
+    captions."""
 
 
 def measure_diffusion(

@@ -1,7 +1,7 @@
-"""What is the model evaluated on? Documents of a split as they were encoded, with what they looked like and said.
+"""What the model is evaluated on: documents of a split as they were encoded, with what they looked like and said.
 
 Ids and latents come from the shards, so that evaluation sees what training would have; texts, pictures and labels come
-from the documents. What a gate set aside is left out.
+from the documents. Documents that a gate quarantined are left out.
 
 Legend: m images of one document, n ids of it, C latent channels, Y/X latent height/width.
 """
@@ -23,33 +23,36 @@ MAX_TRAINING_BYTES = 16_000_000
 
 
 class Stored(NamedTuple):
-    """A document, or a piece of a long text, as encoded. ids: int64 [n], its stream. latents: float32 [m, C, Y, X]."""
+    """A document, or a piece of a long text, as encoded."""
 
     ids: np.ndarray
+    """int64 [n], its stream."""
     latents: np.ndarray
+    """float32 [m, C, Y, X]."""
 
 
 class TextDocument(NamedTuple):
-    """A document without images. pieces: its streams; a text longer than a row is cut into several."""
+    """A document without images."""
 
     text: str
     pieces: tuple[Stored, ...]
+    """Its streams; a text longer than a row is cut into several."""
 
 
 class ImageDocument(NamedTuple):
-    """A document with images.
-
-    name: source/key. caption: its text where it holds exactly one image and some text, else None.
-    pictures: its PNG files. objects, scans: what the picture shows and the scans it was made of, where it is one of the
-    demonstration's scenes; else None and nothing.
-    """
+    """A document with images."""
 
     name: str
+    """source/key, unique in all corpora."""
     stored: Stored
     caption: str | None
+    """Its text where it holds exactly one image and some text, else None."""
     pictures: tuple[bytes, ...]
+    """Its PNG files."""
     objects: frozenset[SceneObject] | None
     scans: tuple[int, ...]
+    """What the picture shows and the scans it was made of, where it is one of the demonstration's scenes; else None and
+    nothing."""
 
 
 class HeldOut(NamedTuple):
@@ -70,11 +73,11 @@ class TrainingFacts(NamedTuple):
 
 
 def read_held_out(
-    documents: Path, latents: Path, split: str, *, left_out: frozenset[str], max_images: int, max_text_bytes: int
+    documents: Path, latents: Path, split: str, *, quarantined: frozenset[str], max_images: int, max_text_bytes: int
 ) -> HeldOut:
     """The first documents of a split up to max_images with images and max_text_bytes of text without.
 
-    left_out: names of documents and of pieces that a gate quarantined. Check the folders' manifests before.
+    quarantined: names of documents and of pieces that a gate quarantined. Check the folders' manifests before.
     """
     pieces = _pieces(latents, split)
     texts, images = [], []
@@ -82,7 +85,7 @@ def read_held_out(
     for document in read_documents(documents, split):
         name = document_name(document.source, document.key)
         stored = pieces.get(name, {})
-        if not stored or left_out & {name, *stored}:
+        if not stored or quarantined & {name, *stored}:
             continue
         if document.images and num_images < max_images:
             images.append(_image_document(name, document, next(iter(stored.values()))))
@@ -95,7 +98,7 @@ def read_held_out(
 
 
 def read_training_facts(
-    documents: Path, *, left_out: frozenset[str], max_text_bytes: int = MAX_TRAINING_BYTES
+    documents: Path, *, quarantined: frozenset[str], max_text_bytes: int = MAX_TRAINING_BYTES
 ) -> TrainingFacts:
     """Prose of the training split (up to max_text_bytes) and the scans behind the training and validation scenes."""
     texts: list[str] = []
@@ -103,7 +106,7 @@ def read_training_facts(
     num_bytes = 0
     for split in ("train", "validation"):
         for document in read_documents(documents, split):
-            if document_name(document.source, document.key) in left_out:
+            if document_name(document.source, document.key) in quarantined:
                 continue
             if document.images:
                 scans.update(document.meta["scans"] if scene_objects(document.meta) else ())

@@ -1,4 +1,4 @@
-"""Does a generated picture show what was asked for? Pictures drawn from prompts, and scored object by object.
+"""Pictures generated from prompts, and scored by what was asked for, object by object.
 
 Legend: N prompts; images are uint8 [N, side, side, 3].
 """
@@ -25,19 +25,20 @@ Objects = frozenset[SceneObject]
 
 
 class SceneScores(NamedTuple):
-    """Shares in 0..1. objects: digit, colour and place together. scenes: exactly the asked objects and nothing more.
-
-    digit, colour: that of the object found at the asked place. place: anything found there.
-    """
+    """Shares in 0..1."""
 
     objects: float
+    """Digit, colour and place together."""
     scenes: float
+    """Exactly the asked objects and nothing more."""
     digit: float
     colour: float
+    """That of the object found at the asked place."""
     place: float
+    """Anything found there."""
 
 
-def draw_images(
+def generate_images(
     engine: Engine,
     autoencoder: Autoencoder,
     tokenizer: TextTokenizer,

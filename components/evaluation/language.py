@@ -1,4 +1,4 @@
-"""How well does the model predict held-out text? Bits per byte, beside a compressor's and a 5-gram's on the same text.
+"""Bits per byte of held-out text, beside a compressor's and a 5-gram's on the same text.
 
 Bits per byte does not depend on the tokenizer, so models with other vocabularies, compressors and byte models compare.
 - The model codes each document alone: [bos] text [eos]. Every text token and the eos are counted, the bos is given;

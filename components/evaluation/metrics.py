@@ -1,4 +1,4 @@
-"""What does each figure of the evaluation mean? Its key in metrics.json, its meaning, and which way is better."""
+"""The figures of the evaluation: of each its key in metrics.json, its meaning, and which way is better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Metric(NamedTuple):
 # A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json.
 METRICS: dict[str, Metric] = {
     "text_to_image/objects_right": Metric(
-        "share of prompted objects drawn in the right digit, colour and place, as the judge reads them; seen pairs",
+        "share of prompted objects generated in the right digit, colour and place, as the classifier reads them; seen pairs",
         "higher",
     ),
     "text_to_image/scenes_right": Metric(
@@ -28,11 +28,13 @@ METRICS: dict[str, Metric] = {
     ),
     "text_to_image/scenes_right_kept_out": Metric("share of scenes right among those that hold a kept-out pair", "higher"),
     "text_to_image/judge_on_real": Metric(
-        "share of objects of real held-out scenes that the judge reads rightly: its own accuracy", "higher"
+        "share of objects of real held-out scenes that the classifier reads rightly: its own accuracy", "higher"
     ),
-    "text_to_image/judge_scenes_on_real": Metric("share of real held-out scenes that the judge reads wholly rightly", "higher"),
+    "text_to_image/judge_scenes_on_real": Metric(
+        "share of real held-out scenes that the classifier reads wholly rightly", "higher"
+    ),
     "text_to_image/judge_on_reconstructed": Metric(
-        "the judge's objects right on the same scenes after the autoencoder: the best generation could reach",
+        "the classifier's objects right on the same scenes after the autoencoder: the best generation could reach",
         "higher",
     ),
     "image_to_text/objects_right": Metric(

@@ -1,4 +1,4 @@
-"""Findings as pictures: the sample grid with its prompts, and the curves of training.
+"""Results as pictures: the sample grid with its prompts, and the curves of training.
 
 Legend: images are uint8 [side, side, 3].
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from components.evaluation.suite import Drawing
+from components.evaluation.suite import GeneratedImage
 from core.png import encode_png
 from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged
 
@@ -25,17 +25,17 @@ CHARACTERS_PER_LINE = 30
 LOSSES = ("loss", "text", "image")
 
 
-def sample_grid(drawings: Sequence[Drawing]) -> bytes:
-    """PNG of all drawings under their groups' headings, each with its prompt and what the judge read."""
-    groups: dict[str, list[Drawing]] = {} if drawings else {"the corpora hold no captioned images to draw": []}
-    for drawing in drawings:
-        groups.setdefault(drawing.group, []).append(drawing)
+def sample_grid(generated: Sequence[GeneratedImage]) -> bytes:
+    """PNG of all generated images under their groups' headings, each with its prompt and what the classifier read."""
+    groups: dict[str, list[GeneratedImage]] = {} if generated else {"the corpora hold no captioned images to generate from": []}
+    for entry in generated:
+        groups.setdefault(entry.group, []).append(entry)
     heights = {group: HEADING_PX - (-len(members) // LAYOUT.columns) * LAYOUT.tile[1] for group, members in groups.items()}
     sheet = blank_sheet(LAYOUT.columns * LAYOUT.tile[0], max(1, sum(heights.values())))
     top = 0
     for group, members in groups.items():
         ImageDraw.Draw(sheet).text((8, top + 7), group, fill="black", font=ImageFont.load_default(HEADING_FONT_PX))
-        draw_tiles(sheet, [_tile(drawing) for drawing in members], LAYOUT, top + HEADING_PX)
+        draw_tiles(sheet, [_tile(entry) for entry in members], LAYOUT, top + HEADING_PX)
         top += heights[group]
     return encode_png(np.asarray(sheet), smallest=True)
 
@@ -75,11 +75,11 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
     return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
 
 
-def _tile(drawing: Drawing) -> Tile:
-    shown = Image.fromarray(enlarged(drawing.image, LAYOUT.picture))
+def _tile(entry: GeneratedImage) -> Tile:
+    shown = Image.fromarray(enlarged(entry.image, LAYOUT.picture))
     shown.thumbnail((LAYOUT.picture, LAYOUT.picture))
-    lines = [(line, "black") for line in textwrap.wrap(drawing.prompt, CHARACTERS_PER_LINE)[:4]]
-    if drawing.right is not None:
-        verdict, colour = ("as asked", "green") if drawing.right else (f"read: {drawing.read}", "firebrick")
-        lines += [(line, colour) for line in textwrap.wrap(verdict, CHARACTERS_PER_LINE)]
+    lines = [(line, "black") for line in textwrap.wrap(entry.prompt, CHARACTERS_PER_LINE)[:4]]
+    if entry.right is not None:
+        outcome, colour = ("as asked", "green") if entry.right else (f"read: {entry.read}", "firebrick")
+        lines += [(line, colour) for line in textwrap.wrap(outcome, CHARACTERS_PER_LINE)]
     return Tile(shown, lines[:8])

@@ -1,4 +1,4 @@
-"""Which scenes are asked for? Seeded prompts of pairs that training showed, and of pairs it never did."""
+"""The scenes that are asked for: seeded prompts of pairs that training showed, and of pairs it never did."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from core.random import generator
 
 
 class Prompt(NamedTuple):
-    """text: the caption. objects: what it asks for."""
+    """What is asked of the model."""
 
     text: str
+    """The caption."""
     objects: frozenset[SceneObject]
+    """What it asks for."""
 
 
 def seen_prompts(num: int, kept_out: Sequence[Pair], seed: int) -> list[Prompt]:

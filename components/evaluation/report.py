@@ -1,4 +1,4 @@
-"""How does a person look at the evaluation? One HTML page that needs nothing but itself."""
+"""The evaluation as one HTML page that needs nothing but itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
-from components.evaluation.suite import Captioned, Findings
+from components.evaluation.suite import Captioned, Results
 from core.png import encode_png
 from core.sheets import enlarged
 
@@ -27,22 +27,22 @@ figure { margin: 0; } figcaption { font-size: .85rem; }
 """
 
 
-def page(findings: Findings, samples_png: bytes, history: Path) -> str:
+def page(results: Results, samples_png: bytes, history: Path) -> str:
     """The whole page. samples_png: the sample grid. history: history.csv of the training, shown if it is there."""
-    parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in findings.notes)]
-    parts += ["<h2>Figures</h2>", _metrics(findings)]
-    if findings.drawings:
-        how = "The first ones, not the best ones; under each its prompt and, where a judge reads them, its verdict."
-        parts += ["<h2>Pictures drawn from prompts</h2>", f"<p>{how}</p>", _image(samples_png, "sample grid")]
-    if findings.captions:
+    parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in results.notes)]
+    parts += ["<h2>Figures</h2>", _metrics(results)]
+    if results.generated:
+        how = "The first ones, not the best ones; under each its prompt and, where a classifier reads them, what it saw."
+        parts += ["<h2>Pictures generated from prompts</h2>", f"<p>{how}</p>", _image(samples_png, "sample grid")]
+    if results.captions:
         parts += [
             "<h2>Captions of held-out pictures</h2>",
             '<div class="figures">',
-            *map(_caption, findings.captions),
+            *map(_caption, results.captions),
             "</div>",
         ]
-    if findings.diffusion is not None:
-        parts += ["<h2>Held-out diffusion loss by noise level</h2>", _losses(findings)]
+    if results.diffusion is not None:
+        parts += ["<h2>Held-out diffusion loss by noise level</h2>", _losses(results)]
     if (png := curves(history)) is not None:
         parts += ["<h2>Training</h2>", _image(png, "losses over training steps")]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -51,9 +51,9 @@ def page(findings: Findings, samples_png: bytes, history: Path) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def diffusion_rows(findings: Findings) -> list[dict[str, float]]:
+def diffusion_rows(results: Results) -> list[dict[str, float]]:
     """One row a noise level, for a DVC plot: time, loss and, where measured, right_caption and wrong_caption."""
-    losses = findings.diffusion
+    losses = results.diffusion
     if losses is None:
         return []
     rows: list[dict[str, float]] = [{"time": time, "loss": loss} for time, loss in zip(losses.times, losses.all, strict=True)]
@@ -63,17 +63,17 @@ def diffusion_rows(findings: Findings) -> list[dict[str, float]]:
     return rows
 
 
-def _metrics(findings: Findings) -> str:
+def _metrics(results: Results) -> str:
     rows = [
         f'<tr><td><code>{escape(key)}</code></td><td class="number">{value:.4f}</td>'
         f"<td>{escape(metric.meaning)} ({metric.better} is better)</td></tr>"
-        for key, value, metric in table(findings.metrics)
+        for key, value, metric in table(results.metrics)
     ]
     return "\n".join(["<table>", "<tr><th>figure</th><th>value</th><th>meaning</th></tr>", *rows, "</table>"])
 
 
-def _losses(findings: Findings) -> str:
-    rows = diffusion_rows(findings)
+def _losses(results: Results) -> str:
+    rows = diffusion_rows(results)
     names = {
         "time": "noise level",
         "loss": "all images",
@@ -86,9 +86,9 @@ def _losses(findings: Findings) -> str:
 
 
 def _caption(entry: Captioned) -> str:
-    verdict = {True: "right", False: "wrong", None: ""}[entry.right]
+    outcome = {True: "right", False: "wrong", None: ""}[entry.right]
     picture = _image(encode_png(enlarged(entry.image, 96), smallest=True), entry.caption, "pixels")
-    generated = f'<span class="{verdict}">{escape(entry.generated) or "(nothing)"}</span>'
+    generated = f'<span class="{outcome}">{escape(entry.generated) or "(nothing)"}</span>'
     truth = "" if entry.right else f"<br>in the corpus: {escape(entry.caption)}"
     return f"<figure>{picture}<figcaption>{generated}{truth}</figcaption></figure>"
 

@@ -1,6 +1,6 @@
-"""What is measured of a trained model? Prose, diffusion losses, pictures from prompts and captions of pictures.
+"""All that is measured of a trained model: prose, diffusion losses, pictures from prompts and captions of pictures.
 
-What does not apply to the corpora (no scenes, so nothing a judge could read; no prose; no images) is left out, aloud.
+What does not apply to the corpora (no scenes, so nothing a classifier could read; no prose; no images) is left out, aloud.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from components.evaluation import language
 from components.evaluation.captions import caption_images, score_captions
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.diffusion import DiffusionLosses, measure_diffusion
+from components.evaluation.digit_classifier import DigitClassifier, score_classifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
-from components.evaluation.images import draw_images, reconstruct, score_scenes
-from components.evaluation.judge import Judge, score_judge, train_judge
+from components.evaluation.images import generate_images, reconstruct, score_scenes
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from core.png import decode_png
 from core.tokenizer import TextTokenizer
@@ -33,111 +33,117 @@ NUM_SHOWN = 12
 CAPTION_MARGIN_TOKENS = 8
 
 
-class Subject(NamedTuple):
-    """Who is evaluated."""
+class EvaluationTarget(NamedTuple):
+    """What is evaluated."""
 
     model: Transfusion
     autoencoder: Autoencoder
     tokenizer: TextTokenizer
 
 
-class Drawing(NamedTuple):
-    """A picture drawn from a prompt. group: a heading. read: what the judge saw, or "". right: the whole scene."""
+class GeneratedImage(NamedTuple):
+    """A picture generated from a prompt."""
 
     group: str
+    """A heading."""
     image: np.ndarray
     prompt: str
     read: str
+    """What the classifier saw, or ""."""
     right: bool | None
+    """Whether the whole scene is; None where not scored."""
 
 
 class Captioned(NamedTuple):
-    """A held-out picture, its caption in the corpus, and the generated one. right: None where not scored."""
+    """A held-out picture, its caption in the corpus, and the generated one."""
 
     image: np.ndarray
     caption: str
     generated: str
     right: bool | None
+    """None where not scored."""
 
 
 @dataclass
-class Findings:
-    """metrics: keys of METRICS. notes: what was not measured, and why. The rest is to be shown."""
+class Results:
+    """The figures, and what is to be shown beside them."""
 
     metrics: dict[str, float] = field(default_factory=dict)
+    """By the keys of METRICS."""
     notes: list[str] = field(default_factory=list)
-    drawings: list[Drawing] = field(default_factory=list)
+    """What was not measured, and why."""
+    generated: list[GeneratedImage] = field(default_factory=list)
     captions: list[Captioned] = field(default_factory=list)
     diffusion: DiffusionLosses | None = None
 
 
 def measure(
-    subject: Subject, held_out: HeldOut, training: TrainingFacts, kept_out: Sequence[Pair], config: EvaluateConfig
-) -> Findings:
+    target: EvaluationTarget, held_out: HeldOut, training: TrainingFacts, kept_out: Sequence[Pair], config: EvaluateConfig
+) -> Results:
     """Everything that applies to the corpora. kept_out: digit-colour pairs that no scene shows."""
-    findings = Findings()
-    measure_language(findings, subject.model, held_out, training)
+    results = Results()
+    measure_language(results, target.model, held_out, training)
     if not held_out.images:
-        findings.notes.append("no held-out document has an image: pictures, captions and diffusion losses are not measured")
-        return findings
-    measure_losses(findings, subject.model, held_out, config)
+        results.notes.append("no held-out document has an image: pictures, captions and diffusion losses are not measured")
+        return results
+    measure_losses(results, target.model, held_out, config)
     if held_out.scenes:
-        judge = measure_judge(findings, subject, held_out, training, config)
-        measure_drawing(findings, subject, held_out, judge, kept_out, config)
+        classifier = measure_classifier(results, target, held_out, training, config)
+        measure_generation(results, target, held_out, classifier, kept_out, config)
     else:
-        findings.notes.append("the corpora hold no digit scenes: pictures and captions are shown and not scored")
-        show_drawings(findings, subject, held_out, config)
-    measure_captions(findings, subject, held_out, config)
-    return findings
+        results.notes.append("the corpora hold no digit scenes: pictures and captions are shown and not scored")
+        show_generated(results, target, held_out, config)
+    measure_captions(results, target, held_out, config)
+    return results
 
 
-def measure_language(findings: Findings, model: Transfusion, held_out: HeldOut, training: TrainingFacts) -> None:
+def measure_language(results: Results, model: Transfusion, held_out: HeldOut, training: TrainingFacts) -> None:
     """Bits per byte of the model, of xz -9 and of a byte 5-gram."""
     if not held_out.texts:
-        findings.notes.append("no held-out document is text alone: bits per byte are not measured")
+        results.notes.append("no held-out document is text alone: bits per byte are not measured")
         return
     data = language.joined_bytes([document.text for document in held_out.texts])
-    findings.metrics["text/bits_per_byte"] = language.model_bits_per_byte(model, held_out.texts)
-    findings.metrics["text/xz_bits_per_byte"] = language.xz_bits_per_byte(data)
+    results.metrics["text/bits_per_byte"] = language.model_bits_per_byte(model, held_out.texts)
+    results.metrics["text/xz_bits_per_byte"] = language.xz_bits_per_byte(data)
     train = language.joined_bytes(training.texts)
     if len(train) >= language.ORDER:
-        findings.metrics["text/ngram_bits_per_byte"] = language.ngram_bits_per_byte(train, data)
+        results.metrics["text/ngram_bits_per_byte"] = language.ngram_bits_per_byte(train, data)
 
 
-def measure_losses(findings: Findings, model: Transfusion, held_out: HeldOut, config: EvaluateConfig) -> None:
+def measure_losses(results: Results, model: Transfusion, held_out: HeldOut, config: EvaluateConfig) -> None:
     """Held-out diffusion loss, and the gap a wrong caption makes."""
     losses = measure_diffusion(model, held_out.images[: config.num_loss_images], config.loss_times, seed=config.seed)
-    findings.diffusion = losses
-    findings.metrics["image/diffusion_loss"] = float(np.mean(losses.all))
+    results.diffusion = losses
+    results.metrics["image/diffusion_loss"] = float(np.mean(losses.all))
     if losses.right is not None and losses.wrong is not None:
-        findings.metrics["conditioning/wrong_caption_gap"] = float(np.mean(losses.wrong) - np.mean(losses.right))
+        results.metrics["conditioning/wrong_caption_gap"] = float(np.mean(losses.wrong) - np.mean(losses.right))
     else:
-        findings.notes.append("held-out images lack differing captions: the wrong-caption gap is not measured")
+        results.notes.append("held-out images lack differing captions: the wrong-caption gap is not measured")
 
 
-def measure_judge(
-    findings: Findings, subject: Subject, held_out: HeldOut, training: TrainingFacts, config: EvaluateConfig
-) -> Judge:
-    """Train the judge on scans of no held-out scene; see how well it reads those, before and after the autoencoder."""
+def measure_classifier(
+    results: Results, target: EvaluationTarget, held_out: HeldOut, training: TrainingFacts, config: EvaluateConfig
+) -> DigitClassifier:
+    """Train the classifier on scans of no held-out scene; see how well it reads those, before and after the autoencoder."""
     scenes = held_out.scenes[: config.num_captions]
     shared = {scan for document in scenes for scan in document.scans} & set(training.scans)
     assert not shared, f"scans {sorted(shared)} are in held-out and in other scenes"
-    judge = train_judge(training.scans, config.judge, config.seed)
+    classifier = train_classifier(training.scans, config.digit_classifier, config.seed)
     real = np.stack([decode_png(document.pictures[0]) for document in scenes])
     truth = [document.objects or frozenset() for document in scenes]
-    scores = score_judge(judge, real, truth)
-    findings.metrics["text_to_image/judge_on_real"] = scores.objects_right
-    findings.metrics["text_to_image/judge_scenes_on_real"] = scores.scenes_right
-    reconstructed = score_judge(judge, reconstruct(subject.autoencoder, real), truth)
-    findings.metrics["text_to_image/judge_on_reconstructed"] = reconstructed.objects_right
-    return judge
+    scores = score_classifier(classifier, real, truth)
+    results.metrics["text_to_image/judge_on_real"] = scores.objects_right
+    results.metrics["text_to_image/judge_scenes_on_real"] = scores.scenes_right
+    reconstructed = score_classifier(classifier, reconstruct(target.autoencoder, real), truth)
+    results.metrics["text_to_image/judge_on_reconstructed"] = reconstructed.objects_right
+    return classifier
 
 
-def measure_drawing(
-    findings: Findings,
-    subject: Subject,
+def measure_generation(
+    results: Results,
+    target: EvaluationTarget,
     held_out: HeldOut,
-    judge: Judge,
+    classifier: DigitClassifier,
     kept_out: Sequence[Pair],
     config: EvaluateConfig,
 ) -> None:
@@ -145,48 +151,48 @@ def measure_drawing(
     seen = seen_prompts(config.num_seen_scenes, kept_out, config.seed)
     unseen = kept_out_prompts(config.num_kept_out_scenes, kept_out, config.seed)
     prompts = [*seen, *unseen]
-    images = draw(subject, held_out, [prompt.text for prompt in prompts], config)
-    read, asked = judge.read(images), [prompt.objects for prompt in prompts]
+    images = images_of(target, held_out, [prompt.text for prompt in prompts], config)
+    read, asked = classifier.read(images), [prompt.objects for prompt in prompts]
     scores = score_scenes(asked[: len(seen)], read[: len(seen)])
     for name in ("objects", "scenes", "digit", "colour", "place"):
-        findings.metrics[f"text_to_image/{name}_right"] = getattr(scores, name)
+        results.metrics[f"text_to_image/{name}_right"] = getattr(scores, name)
     if unseen:
         counted = [only_pairs(objects, kept_out) for objects in asked[len(seen) :]]
         scores = score_scenes(asked[len(seen) :], read[len(seen) :], counted)
-        findings.metrics["text_to_image/objects_right_kept_out"] = scores.objects
-        findings.metrics["text_to_image/scenes_right_kept_out"] = scores.scenes
+        results.metrics["text_to_image/objects_right_kept_out"] = scores.objects
+        results.metrics["text_to_image/scenes_right_kept_out"] = scores.scenes
     else:
-        findings.notes.append("no digit-colour pair was kept out of training: drawing such pairs is not measured")
+        results.notes.append("no digit-colour pair was kept out of training: generating such pairs is not measured")
     for group, start, chosen in (
         ("pairs seen in training", 0, seen),
         ("with a pair kept out of training", len(seen), unseen),
     ):
-        findings.drawings += [
-            _drawing(group, images[start + i], prompt, read[start + i]) for i, prompt in enumerate(chosen[:NUM_SHOWN])
+        results.generated += [
+            _generated_image(group, images[start + i], prompt, read[start + i]) for i, prompt in enumerate(chosen[:NUM_SHOWN])
         ]
 
 
-def show_drawings(findings: Findings, subject: Subject, held_out: HeldOut, config: EvaluateConfig) -> None:
-    """Pictures from held-out captions, where nothing can judge them."""
+def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> None:
+    """Pictures from held-out captions, where nothing can score them."""
     prompts = [document.caption for document in held_out.images if document.caption is not None][:NUM_SHOWN]
     if prompts:
-        images = draw(subject, held_out, prompts, config)
-        findings.drawings = [
-            Drawing("held-out captions", image, text, "", None) for image, text in zip(images, prompts, strict=True)
+        images = images_of(target, held_out, prompts, config)
+        results.generated = [
+            GeneratedImage("held-out captions", image, text, "", None) for image, text in zip(images, prompts, strict=True)
         ]
 
 
-def measure_captions(findings: Findings, subject: Subject, held_out: HeldOut, config: EvaluateConfig) -> None:
+def measure_captions(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> None:
     """Image -> text over held-out pictures; scored where their objects are known."""
     documents = (
         held_out.scenes[: config.num_captions] or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
     )
     if not documents:
         return
-    room = max(len(subject.tokenizer.encode(document.caption or "")) for document in documents) + CAPTION_MARGIN_TOKENS
+    room = max(len(target.tokenizer.encode(document.caption or "")) for document in documents) + CAPTION_MARGIN_TOKENS
     generated = caption_images(
-        TorchEngine(subject.model),
-        subject.tokenizer,
+        TorchEngine(target.model),
+        target.tokenizer,
         [document.stored.latents[0] for document in documents],
         max_new_tokens=room,
         seed=config.seed,
@@ -196,20 +202,20 @@ def measure_captions(findings: Findings, subject: Subject, held_out: HeldOut, co
     if held_out.scenes:
         truth = [document.objects or frozenset() for document in documents]
         scores = score_captions(generated, truth)
-        findings.metrics["image_to_text/objects_right"] = scores.objects
-        findings.metrics["image_to_text/scenes_right"] = scores.scenes
-        findings.metrics["image_to_text/captions_readable"] = scores.readable
+        results.metrics["image_to_text/objects_right"] = scores.objects
+        results.metrics["image_to_text/scenes_right"] = scores.scenes
+        results.metrics["image_to_text/captions_readable"] = scores.readable
         right = [score_captions([text], [objects]).scenes == 1 for text, objects in zip(generated, truth, strict=True)]
-    findings.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
+    results.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
 
 
-def draw(subject: Subject, held_out: HeldOut, prompts: Sequence[str], config: EvaluateConfig) -> np.ndarray:
+def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str], config: EvaluateConfig) -> np.ndarray:
     """One picture a prompt, of the held-out pictures' size: uint8 [N, side, side, 3]."""
     _, height, width = held_out.images[0].stored.latents.shape[1:]
-    return draw_images(
-        TorchEngine(subject.model),
-        subject.autoencoder,
-        subject.tokenizer,
+    return generate_images(
+        TorchEngine(target.model),
+        target.autoencoder,
+        target.tokenizer,
         prompts,
         SamplingOptions(num_steps=config.num_solver_steps, guidance_scale=config.guidance_scale),
         image_shape=(height, width),
@@ -218,8 +224,8 @@ def draw(subject: Subject, held_out: HeldOut, prompts: Sequence[str], config: Ev
     )
 
 
-def _drawing(group: str, image: np.ndarray, prompt: Prompt, read: frozenset[SceneObject]) -> Drawing:
-    return Drawing(group, image, prompt.text, describe(tuple(read), 1) if read else "nothing", read == prompt.objects)
+def _generated_image(group: str, image: np.ndarray, prompt: Prompt, read: frozenset[SceneObject]) -> GeneratedImage:
+    return GeneratedImage(group, image, prompt.text, describe(tuple(read), 1) if read else "nothing", read == prompt.objects)
 
 
 def _captioned(document: ImageDocument, generated: str, right: bool | None) -> Captioned:

@@ -20,16 +20,18 @@ from benchmarks.gpu.work import (
     FULL,
     TOY,
     configuration,
-    lay_out,
     make_document,
     num_positions,
     num_tokens,
     plan_row,
 )
 from benchmarks.packed_batch import packed_batch
+from benchmarks.rows import batch_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "benchmarks" / "gpu").glob("*.py"))
+# The two beside it lay its rows out.
+SHARED = ("benchmarks/rows.py", "components/data/row_layout.py")
+FILES = [*sorted((ROOT / "benchmarks" / "gpu").glob("*.py")), *(ROOT / path for path in SHARED)]
 
 
 @pytest.fixture
@@ -59,14 +61,16 @@ def test_the_whole_command_at_toy_size(tmp_path: Path) -> None:
     assert train["compiled"]["losses"] == pytest.approx(train["eager"]["losses"], rel=0.02)
 
 
-def test_only_torch_is_needed() -> None:
-    allowed = {*sys.stdlib_module_names, "torch", "model"}
+def test_only_torch_and_numpy_are_needed() -> None:
+    allowed = {*sys.stdlib_module_names, "torch", "numpy", "model"}
+    shared = {path.removesuffix(".py").replace("/", ".") for path in SHARED}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] in allowed or name.startswith("benchmarks.gpu."), f"{path.name} imports {name}"
+                is_allowed = name.split(".")[0] in allowed or name.startswith("benchmarks.gpu.") or name in shared
+                assert is_allowed, f"{path.name} imports {name}"
 
 
 def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:
@@ -74,7 +78,7 @@ def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:
     config = configuration(TOY, "tiny")
     documents = [make_document(each, TOY.vocab_size, generator) for each in plan_row(rng, TOY.row_length, TOY.grid)]
     for document in documents:
-        found, wanted = lay_out([[document]], TOY.row_length), packed_batch([document], config, TOY.row_length)
+        found, wanted = batch_of([[document]], config, TOY.row_length), packed_batch([document], config, TOY.row_length)
         assert found.latents[0].grids == wanted.latents[0].grids
         for one, other in zip(
             (*found[:4], *found[5:], *found.latents[0][:5]), (*wanted[:4], *wanted[5:], *wanted.latents[0][:5]), strict=True
@@ -82,16 +86,33 @@ def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_a_document_has_its_texts_and_images_between_its_markers(seed: int) -> None:
+    """By the definition, one position at a time."""
+    generator, config = torch.Generator().manual_seed(seed), configuration(TOY, "tiny")
+    text, image, more = make_document((5, TOY.grid, 3), TOY.vocab_size, generator)
+    batch = batch_of([[[text, image, more]]], config, TOY.row_length)
+    size, bos, eos = image.shape[0] * image.shape[1], config.bos_token_id, config.eos_token_id
+    begin, pad = 6, [config.pad_token_id]
+    ids = [bos, *text.tolist(), config.image.begin_token_id, *pad * size, config.image.end_token_id, *more.tolist(), eos]
+    assert batch.input_ids[0].tolist() == ids + pad * (TOY.row_length - len(ids))
+    assert batch.latents[0].patch_positions.tolist() == list(range(begin + 1, begin + 1 + size))
+    torch.testing.assert_close(batch.latents[0].patches, image.flatten(0, 1), rtol=0, atol=0)
+    # Every id is predicted but the first, the begin of the image's patches and what follows an image's begin.
+    assert batch.labels.tolist() == [*text.tolist(), config.image.begin_token_id, *more.tolist(), eos]
+    assert num_positions((5, TOY.grid, 3)) == len(ids)
+
+
 def test_a_row_is_its_documents_one_after_the_other(seed: int) -> None:
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    config = configuration(TOY, "tiny")
     rows = [
         [make_document(each, TOY.vocab_size, generator) for each in plan_row(rng, TOY.row_length, TOY.grid)] for _ in range(3)
     ]
-    batch = lay_out(rows, TOY.row_length)
+    batch = batch_of(rows, config, TOY.row_length)
     for row, documents in enumerate(rows):
         start = 0
         for document in documents:
-            alone = lay_out([[document]], TOY.row_length)
+            alone = batch_of([[document]], config, TOY.row_length)
             size = int((alone.position_ids.argmax() + 1).item())
             here = slice(start, start + size)
             torch.testing.assert_close(batch.input_ids[row, here], alone.input_ids[0, :size])
@@ -100,7 +121,7 @@ def test_a_row_is_its_documents_one_after_the_other(seed: int) -> None:
             torch.testing.assert_close(batch.kv_end[row, here] - start, alone.kv_end[0, :size])
             start += size
         assert TOY.row_length - start < 3
-    singles = [lay_out([[document]], TOY.row_length) for documents in rows for document in documents]
+    singles = [batch_of([[document]], config, TOY.row_length) for documents in rows for document in documents]
     torch.testing.assert_close(batch.labels, torch.cat([each.labels for each in singles]))
     torch.testing.assert_close(batch.after_image, torch.cat([each.after_image for each in singles]))
 

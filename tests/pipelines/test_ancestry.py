@@ -13,7 +13,7 @@ from typing import NamedTuple
 import onnx
 import pytest
 
-from components.data.quarantine import verdict_facts
+from components.data.quarantine import validation_facts
 from core.errors import BadInput
 from core.files import sha256, write_bytes, write_json, write_text
 from core.manifest import write_manifest
@@ -92,7 +92,7 @@ def make(kind: str, content: str) -> None:
     if is_verdict:
         quarantine = paths.QUARANTINE / f"{gate}.jsonl"
         write_text(quarantine, json.dumps({"key": content, "reason": "none"}) + "\n")
-        write_json(paths.REPORTS / f"validate/{gate}.json", verdict_facts(gate, quarantine, ancestors))
+        write_json(paths.REPORTS / f"validate/{gate}.json", validation_facts(gate, quarantine, ancestors))
     elif kind == "train":
         write_bytes(paths.TRAIN / "model.safetensors", content.encode())
         write_json(paths.TRAIN / "run.json", {"run_id": content})

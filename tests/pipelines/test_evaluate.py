@@ -27,7 +27,7 @@ from components.data.documents import (
     write_documents,
 )
 from components.data.encode.latents import EncodeSettings, encode_part
-from components.data.quarantine import verdict_facts
+from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
 from components.evaluation.metrics import METRICS
 from components.evaluation.pictures import curves
@@ -62,7 +62,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         num_loss_images=6,
         num_solver_steps=2,
         loss_times=(0.3, 0.7),
-        judge=dataclasses.replace(full.evaluate.judge, max_steps=4),
+        classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
     )
     return dataclasses.replace(full, evaluate=small)
 
@@ -114,7 +114,7 @@ def write_world(documents: Sequence[Document]) -> str:
     for gate in ("documents", "latents"):
         quarantine = paths.QUARANTINE / f"{gate}.jsonl"
         write_text(quarantine, "")
-        write_json(paths.REPORTS / "validate" / f"{gate}.json", verdict_facts(gate, quarantine, {}))
+        write_json(paths.REPORTS / "validate" / f"{gate}.json", validation_facts(gate, quarantine, {}))
     markers = {"begin_token_id": tokenizer.special_ids["boi"], "end_token_id": tokenizer.special_ids["eoi"]}
     images = image_modality(channels=4, patch_side=2, patch_layers="linear", unet_channels=(), **markers)
     config = model_config(

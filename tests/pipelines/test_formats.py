@@ -32,7 +32,7 @@ NAMES = [f"{number:03d}.png" for number in range(NUMBER)]
 # Small, and with room: what is checked here is the way, not the demonstration's figures.
 OVERRIDES = (
     *("ingest.image_side_px=16", "ingest.vocab_size=300", "ingest.documents_per_file=16"),
-    *("ingest.split_shares={validation: 0.25, test: 0.25}", "ingest.max_quarantined_share=0.1"),
+    *("ingest.split_shares={validation: 0.25, test: 0.25}", "ingest.max_rejected_share=0.1"),
     "ingest.scenes={num_train: 20, num_validation: 10, num_test: 10, num_kept_out_pairs: 3}",
     "ingest.prose={max_train_bytes: 9000, max_held_out_bytes: 3000, passage_bytes: 300}",
     *("validate.documents.min_documents=3", "validate.latents.min_rows=1", "validate.latents.min_packing_fill=0"),
@@ -42,7 +42,7 @@ OVERRIDES = (
 
 
 class Corpus(NamedTuple):
-    """fields: of CorpusConfig. num_bad: rows that must be set aside. is_text: without any image."""
+    """fields: of CorpusConfig. num_bad: records that must be rejected. is_text: without any image."""
 
     fields: dict[str, Any]
     num_bad: int
@@ -176,9 +176,9 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
 def test_from_files_to_verified_latents(way: Way, name: str) -> None:
     corpus, counts = way.corpora[name], way.counts[name]
     documents = [document for document in way.documents if document.source == name]
-    assert len(documents) == counts["documents"] == counts["rows"] - corpus.num_bad
+    assert len(documents) == counts["documents"] == counts["candidates"] - corpus.num_bad
     assert len(documents) == NUMBER or name == "python_prose"
-    assert sum(row["source"] == name for row in way.rejected) == counts["quarantined"] == corpus.num_bad
+    assert sum(row["source"] == name for row in way.rejected) == counts["rejected"] == corpus.num_bad
     assert all(("<image>" in outline(document)) != corpus.is_text for document in documents)
     by_text = {found.text: found.images for found in way.stored}
     for document in documents:

@@ -73,7 +73,7 @@ def test_demonstration_corpora_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     assert manifest["weights"] == {corpus.name: corpus.weight for corpus in params().ingest.corpora}
     for name, counts in report["corpora"].items():
         of_corpus = sum(document.source == name for document in documents)
-        assert (counts["rows"], counts["documents"], counts["quarantined"]) == (of_corpus, of_corpus, 0)
+        assert (counts["candidates"], counts["documents"], counts["rejected"]) == (of_corpus, of_corpus, 0)
     assert manifest["kept_out_pairs"] == report["kept_out_pairs"]
     assert len(report["kept_out_pairs"]) == 3
     learnt = read_manifest(one / "data/tokenizer", kind="tokenizer")
@@ -124,14 +124,14 @@ def shard(num_good: int, num_bad: int) -> bytes:
 def test_own_pictures_with_some_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(shard(40, 2))
     own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar"})
-    run(tmp_path / "one", monkeypatch, own, "ingest.max_quarantined_share=0.05")
+    run(tmp_path / "one", monkeypatch, own, "ingest.max_rejected_share=0.05")
     documents = documents_of(tmp_path / "one")
     assert len(documents) == 40
     assert {decode_png(document.images[0]).shape for document in documents} == {(32, 32, 3)}
     report = read_json(tmp_path / "one/reports/ingest/counts.json")
     web = report["corpora"]["web"]
     assert web["reasons"] == {"image is not PNG, JPEG, WEBP": 2}
-    assert (web["samples"], web["rows"], web["documents"], web["quarantined"]) == (42, 42, 40, 2)
+    assert (web["records"], web["candidates"], web["documents"], web["rejected"]) == (42, 42, 40, 2)
     assert report["kept_out_pairs"] == []
     lines = [json.loads(line) for line in (tmp_path / "one/data/quarantine/ingest.jsonl").read_text().splitlines()]
     assert [line["position"].rpartition(":")[2] for line in lines] == ["0040", "0041"]
@@ -143,8 +143,8 @@ def test_own_pictures_with_some_bad_rows(tmp_path: Path, monkeypatch: pytest.Mon
 def test_too_many_bad_rows_refuse_and_list_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tar").write_bytes(shard(40, 3))
     own = corpora({"name": "web", "format": "webdataset", "path": f"{tmp_path}/a.tar"})
-    with pytest.raises(GateRefused, match=r"3 of 43 rows of the corpus 'web' .* image is not PNG, JPEG, WEBP \(3\)"):
-        run(tmp_path / "one", monkeypatch, own, "ingest.max_quarantined_share=0.05")
+    with pytest.raises(GateRefused, match=r"3 of 43 records of the corpus 'web' .* image is not PNG, JPEG, WEBP \(3\)"):
+        run(tmp_path / "one", monkeypatch, own, "ingest.max_rejected_share=0.05")
     assert len((tmp_path / "one/data/quarantine/ingest.jsonl").read_text().splitlines()) == 3
     # What was written has no manifest, so no reader takes it for documents.
     with pytest.raises(BadInput, match="manifest"):
@@ -175,7 +175,7 @@ def test_every_row_is_counted_where_it_ends(tmp_path: Path, monkeypatch: pytest.
         {"name": "a", "format": "jsonl", "path": f"{tmp_path}/a.jsonl", "weight": 3.0},
         {"name": "b", "format": "jsonl", "path": f"{tmp_path}/b.jsonl", "max_documents": 12},
     )
-    lenient = "ingest.max_quarantined_share=0.1"
+    lenient = "ingest.max_rejected_share=0.1"
     run(tmp_path / "counted", monkeypatch, own, lenient)
     run(tmp_path / "dropped", monkeypatch, own, lenient, "ingest.duplicates.exact=drop")
     counted, dropped = (read_json(tmp_path / name / "reports/ingest/counts.json")["corpora"] for name in ("counted", "dropped"))
@@ -188,8 +188,8 @@ def test_every_row_is_counted_where_it_ends(tmp_path: Path, monkeypatch: pytest.
     for name, report in (("counted", counted), ("dropped", dropped)):
         for source, numbers in expected[name].items():
             counts = report[source]
-            assert numbers == tuple(counts[key] for key in ("rows", "documents", "quarantined", "duplicates_dropped"))
-            assert counts["rows"] == counts["documents"] + counts["quarantined"] + counts["duplicates_dropped"]
+            assert numbers == tuple(counts[key] for key in ("candidates", "documents", "rejected", "duplicates_dropped"))
+            assert counts["candidates"] == counts["documents"] + counts["rejected"] + counts["duplicates_dropped"]
             of_corpus = [document for document in documents_of(tmp_path / name) if document.source == source]
             assert len(of_corpus) == counts["documents"]
         assert report["b"]["stopped_at_max_documents"] and not report["a"]["stopped_at_max_documents"]
@@ -207,4 +207,4 @@ def test_a_cap_in_the_midst_of_an_image_s_captions(tmp_path: Path, monkeypatch: 
     run(tmp_path / "one", monkeypatch, own)
     assert sorted(document.texts[0] for document in documents_of(tmp_path / "one")) == ["a", "b", "c"]
     counts = read_json(tmp_path / "one/reports/ingest/counts.json")["corpora"]["web"]
-    assert (counts["samples"], counts["rows"], counts["documents"]) == (1, 3, 3)
+    assert (counts["records"], counts["candidates"], counts["documents"]) == (1, 3, 3)

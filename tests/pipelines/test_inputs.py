@@ -320,4 +320,4 @@ def test_dvc_runs_a_stage_again_whose_files_changed(tmp_path: Path) -> None:
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs"]
     (work / "photos/3.txt").write_bytes(b"caption 8")
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs", "ingest"]
-    assert json.loads((work / "reports/ingest/counts.json").read_text())["corpora"]["photos"]["rows"] == 12
+    assert json.loads((work / "reports/ingest/counts.json").read_text())["corpora"]["photos"]["candidates"] == 12

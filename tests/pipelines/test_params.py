@@ -65,6 +65,9 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.max_steps=-1", ["train.max_steps", "-1", "greater than 0"]),
         ("train.warmup_steps=999999", ["train.warmup_steps", "999999"]),
         ("train.model.preset=huge", ["train.model.preset", "'huge'", "'demo'"]),
+        ("ingest.max_quarantined_share=0.1", ["max_quarantined_share", "now called ingest.max_rejected_share"]),
+        ("evaluate.judge.max_steps=5", ["evaluate.judge.max_steps", "now called evaluate.digit_classifier.max_steps"]),
+        ("evaluate.judge={max_steps: 5, batch_size: 64}", ["evaluate.judge", "now called evaluate.digit_classifier"]),
         ("train.model.objective=flow", ["train.model.objective", "now called train.model.prediction_type"]),
         ("train.model={preset: demo, codec: linear}", ["train.model.codec = 'linear'", "now called train.model.patch_layers"]),
         ("train.learning_rate=.nan", ["train.learning_rate", "nan"]),
@@ -104,6 +107,20 @@ def test_an_impossible_value_is_named(override: str, parts: list[str]) -> None:
         load(PARAMS, [override.replace("UNET", UNET)])
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "dotted"),
+    [
+        ("  max_rejected_share:", "  max_quarantined_share:", "ingest.max_rejected_share"),
+        ("  digit_classifier:", "  judge:", "evaluate.digit_classifier"),
+    ],
+)
+def test_a_key_of_an_earlier_name_in_the_file_names_the_new_one(tmp_path: Path, new: str, old: str, dotted: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace(new, old))
+    with pytest.raises(ParamsError, match=rf"{old.strip(' :')} = .* is not a known key; it is now called {dotted}"):
+        load(path)
 
 
 def test_an_unknown_key_in_the_file_suggests_the_known_one(tmp_path: Path) -> None:

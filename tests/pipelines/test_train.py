@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.data.quarantine import verdict_facts
+from components.data.quarantine import validation_facts
 from components.training.run_folder import RunFolder, checkpoints
 from core.files import write_json
 from core.manifest import read_manifest
@@ -49,7 +49,7 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "data/quarantine").mkdir()
     quarantine = tmp_path / "data/quarantine/latents.jsonl"
     quarantine.touch()
-    write_json(tmp_path / "reports/validate/latents.json", verdict_facts("latents", quarantine, {}))
+    write_json(tmp_path / "reports/validate/latents.json", validation_facts("latents", quarantine, {}))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as other_disk:
         assert Path(other_disk).stat().st_dev != tmp_path.stat().st_dev

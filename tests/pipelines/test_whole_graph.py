@@ -38,7 +38,7 @@ SMALL = TINY | {
     "evaluate.num_captions": 8,
     "evaluate.num_loss_images": 8,
     "evaluate.num_solver_steps": 2,
-    "evaluate.judge.max_steps": 10,
+    "evaluate.digit_classifier.max_steps": 10,
     "infer.num_solver_steps": 2,
     "infer.max_new_tokens": 8,
 }

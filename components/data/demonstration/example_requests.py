@@ -1,4 +1,4 @@
-"""Which requests does the demonstration's batch inference answer? Prompts, held-out pictures, beginnings of text."""
+"""The requests that the demonstration's batch inference answers: prompts, held-out pictures, beginnings of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which text does the demonstration read? The Python reference and the library's docstrings, cut into passages.
+"""The text that the demonstration reads: the Python reference and the library's docstrings, cut into passages.
 
 Both come with the interpreter. The reference repeats whole sections, so every paragraph is kept once only, where it is
 met first: no paragraph of the held-out text occurs in the training text.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from components.data.config import ProseConfig, SplitShares
 from components.data.documents import Document, TextSegment
-from components.data.ingest.splits import split_of
+from components.data.splits import split_of
 from core.errors import BadInput
 from core.random import rank_of
 
@@ -32,10 +32,12 @@ LOWER_CASE = re.compile("[a-z ]")
 
 
 class Passage(NamedTuple):
-    """key: where it comes from and its number there. text: whole paragraphs of about passage_bytes."""
+    """A passage of the prose."""
 
     key: str
+    """Where it comes from and its number there."""
     text: str
+    """Whole paragraphs of about passage_bytes."""
 
 
 def read_prose(config: ProseConfig, shares: SplitShares, *, seed: int, source: str) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""How is a captioned scene of real handwritten digits made, and how is its caption read back?
+"""Captioned scenes of real handwritten digits, made, and their captions read back.
 
 A scene is 32 x 32 px, black, a 2 x 2 grid of 16 px cells; 1 to 4 cells hold one scan of scikit-learn's digits set,
 14 px high, in one of six colours (intensity of the scan times the colour). Labels are known, so pictures and captions
@@ -37,12 +37,16 @@ PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 class Phrasing(NamedTuple):
-    """prefix: opens the caption. item: one object. between: joins two items. before_last: joins the last two."""
+    """One way to say what a scene shows."""
 
     prefix: str
+    """Opens the caption."""
     item: str
+    """One object."""
     between: str
+    """Joins two items."""
     before_last: str
+    """Joins the last two."""
 
 
 PHRASINGS = (
@@ -54,18 +58,23 @@ PHRASINGS = (
 
 
 class SceneObject(NamedTuple):
-    """digit: 0..9. colour: a key of COLOURS. place: one of PLACES."""
+    """One digit of a scene."""
 
     digit: int
+    """0..9."""
     colour: str
+    """A key of COLOURS."""
     place: str
+    """One of PLACES."""
 
 
 class Scans(NamedTuple):
-    """N scans. intensity: float32 [N, 14, 14] in 0..1, upscaled. digit: int64 [N] what each shows."""
+    """N scans."""
 
     intensity: np.ndarray
+    """float32 [N, 14, 14] in 0..1, upscaled."""
     digit: np.ndarray
+    """int64 [N] what each shows."""
 
 
 Pair = tuple[int, str]

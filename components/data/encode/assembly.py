@@ -11,10 +11,9 @@ import numpy as np
 from components.data.documents import SPLITS
 from components.data.encode.encoding import Sources
 from components.data.encode.latents import EncodeSettings
-from components.data.encode.mixture import Population, copies, report
+from components.data.encode.mixture import MixtureStatistics, repeats, report
 from components.data.encode.packing import PACKING, fill, pack, write_packing
-from components.data.encode.shard_merge import join, neighbours
-from components.data.shards import KIND, open_shard, shard_path, shard_paths, write_shard
+from components.data.shards import KIND, Shard, open_shard, shard_path, shard_paths, write_shard
 from components.runtime.ancestors import ANCESTORS
 from components.runtime.progress import Progress
 from core import files
@@ -27,16 +26,17 @@ IMAGES_AT_A_TIME = 4096
 
 
 class Assembly(NamedTuple):
-    """weights: source -> how often its documents stand in an epoch, 1 where it is not named.
-
-    text_to_image_ratio: positions of text for each of an image, 0 for what there is. Both act on the training split alone:
-    what is measured stays whole. shard_bytes: parts are joined up to this size. ancestors: of the latents, for their manifest.
-    """
+    """How parts become the folder that training reads."""
 
     weights: Mapping[str, float]
+    """Source -> how often its documents stand in an epoch, 1 where it is not named."""
     text_to_image_ratio: float
+    """Positions of text for each of an image, 0 for what there is. Both act on the training split alone: what is measured
+    stays whole."""
     shard_bytes: int
+    """Parts are joined up to this size."""
     ancestors: Mapping[str, str]
+    """Of the latents, for their manifest."""
 
 
 def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, work: Path, target: Path) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
         for split in SPLITS:
             (out / split).mkdir()
             parts = shard_paths(work, split)
-            population = _gather(parts, table, set_aside)
-            records |= _join_parts(parts, out, split, assembly.shard_bytes)
-            splits[split] = _pack_split(out / split, population, settings.row_length, assembly if split == "train" else None)
+            statistics = _gather(parts, table, set_aside)
+            records |= _merge_parts(parts, out, split, assembly.shard_bytes)
+            splits[split] = _pack_split(out / split, statistics, settings.row_length, assembly if split == "train" else None)
     facts: dict[str, Any] = _facts(out, sources, settings, splits, len(set_aside)) | {ANCESTORS: dict(assembly.ancestors)}
     write_manifest(out, kind=KIND, records=records, **facts)
     whole = facts | {"set_aside": set_aside[:NUM_SET_ASIDE_SHOWN], "latents": _statistics(out)}
@@ -61,12 +61,51 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
     return whole
 
 
-def _gather(parts: Sequence[Path], table: Any, set_aside: list[dict[str, str]]) -> Population:
+def group_by_size(sizes: Sequence[int], most: int) -> list[slice]:
+    """Neighbours to merge: as many as stay within `most` together, and one alone where it is larger by itself."""
+    groups: list[slice] = []
+    start, total = 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > most:
+            groups.append(slice(start, index))
+            start, total = index, 0
+        total += size
+    return [*groups, slice(start, len(sizes))] if sizes else []
+
+
+def merge_shards(shards: Sequence[Shard]) -> Shard:
+    """One shard of the documents of all, in order; all have variants, or none has."""
+    whole = {
+        name: np.concatenate([getattr(shard, name) for shard in shards])
+        for name, value in zip(Shard._fields, shards[0], strict=True)
+        if value is not None
+    }
+    num_documents = [len(shard.document_at) - 1 for shard in shards]
+    num_tokens = [len(shard.ids) for shard in shards]
+    whole["document_at"] = _chained([shard.document_at for shard in shards])
+    whole["key_at"] = _chained([shard.key_at for shard in shards])
+    whole["image_document"] = _shifted([shard.image_document for shard in shards], num_documents)
+    whole["image_at"] = _shifted([shard.image_at for shard in shards], num_tokens)
+    return Shard(**whole)
+
+
+def _chained(bounds: Sequence[np.ndarray]) -> np.ndarray:
+    """Bounds 0, ..., end of several arrays as those of the arrays one after the other."""
+    return np.cumsum(np.concatenate([[0], *(np.diff(bound) for bound in bounds)]), dtype=np.int64)
+
+
+def _shifted(indices: Sequence[np.ndarray], lengths: Sequence[int]) -> np.ndarray:
+    """Indices into several arrays as indices into the arrays one after the other; the type stays."""
+    before = np.cumsum([0, *lengths[:-1]])
+    return np.concatenate([index + index.dtype.type(shift) for index, shift in zip(indices, before, strict=True)])
+
+
+def _gather(parts: Sequence[Path], table: Any, set_aside: list[dict[str, str]]) -> MixtureStatistics:
     """The documents of a split from its parts' notes, one part in memory at a time; their rows go into the table."""
     import pyarrow as pa
 
     sources: dict[str, int] = {}
-    numbers, drawn = [np.empty((3, 0), np.int64)], [np.empty(0, np.uint64)]
+    numbers, keys = [np.empty((3, 0), np.int64)], [np.empty(0, np.uint64)]
     for path in parts:
         note = files.read_json(path.with_suffix(".json"))
         rows = note["rows"]
@@ -76,40 +115,40 @@ def _gather(parts: Sequence[Path], table: Any, set_aside: list[dict[str, str]]) 
         source = [sources.setdefault(row["source"], len(sources)) for row in rows]
         text, positions = ([row[name] for row in rows] for name in ("num_tokens", "num_positions"))
         numbers.append(np.array([source, text, positions], np.int64))
-        drawn.append(words_of(row["key"] for row in rows))
+        keys.append(words_of(row["key"] for row in rows))
     source, text, positions = np.concatenate(numbers, axis=1)
-    return Population(tuple(sources), source, text, positions - text, np.concatenate(drawn))
+    return MixtureStatistics(tuple(sources), source, text, positions - text, np.concatenate(keys))
 
 
-def _join_parts(parts: Sequence[Path], out: Path, split: str, shard_bytes: int) -> dict[str, int]:
+def _merge_parts(parts: Sequence[Path], out: Path, split: str, shard_bytes: int) -> dict[str, int]:
     """Write the split's shards; returns the number of documents in each file."""
     records = {}
-    groups = neighbours([path.stat().st_size for path in parts], shard_bytes)
+    groups = group_by_size([path.stat().st_size for path in parts], shard_bytes)
     with Progress(f"encode: {split} shards", unit="shards", total=len(groups)) as progress:
         for number, group in enumerate(progress.over(groups)):
             path = shard_path(out, split, number)
             if len(parts[group]) == 1:
                 files.link_or_copy(parts[group][0], path)
             else:
-                write_shard(path, join([open_shard(part) for part in parts[group]]))
+                write_shard(path, merge_shards([open_shard(part) for part in parts[group]]))
             records[str(path.relative_to(out))] = len(open_shard(path).document_at) - 1
     return records
 
 
-def _pack_split(folder: Path, population: Population, row_length: int, assembly: Assembly | None) -> dict[str, Any]:
+def _pack_split(folder: Path, statistics: MixtureStatistics, row_length: int, assembly: Assembly | None) -> dict[str, Any]:
     """Write the split's rows and return what they hold. assembly: None leaves every document as often as it is."""
-    lengths = population.text + population.image
+    lengths = statistics.text + statistics.image
     times = np.ones(len(lengths), np.int64)
     if assembly:
-        times = copies(population, assembly.weights, assembly.text_to_image_ratio)
+        times = repeats(statistics, assembly.weights, assembly.text_to_image_ratio)
     packing = pack(lengths, row_length, times)
     write_packing(folder / PACKING, packing)
     return {
         "num_documents": len(lengths),
-        "num_tokens": int(population.text.sum()),
+        "num_tokens": int(statistics.text.sum()),
         "num_rows": len(packing.row_at) - 1,
         "packing_fill": round(fill(packing, row_length), 6),
-        "mixture": report(population, times),
+        "mixture": report(statistics, times),
     }
 
 

@@ -32,12 +32,13 @@ CODE = "components.data.encode.latents"
 
 
 class Sources(NamedTuple):
-    """Folders of documents, tokenizer and autoencoder. quarantine: names the gate of the documents set aside."""
+    """Folders of documents, tokenizer and autoencoder."""
 
     documents: Path
     tokenizer: Path
     autoencoder: Path
     quarantine: frozenset[str]
+    """Names of documents that their gate quarantined."""
 
 
 class PartEncoder:
@@ -50,7 +51,7 @@ class PartEncoder:
         torch.set_num_threads(1)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        self.left_out, self.settings, self.device = sources.quarantine, settings, device()
+        self.quarantined, self.settings, self.device = sources.quarantine, settings, device()
         # A GPU waits for pictures that one core decodes; on a CPU the other cores have their own workers.
         self.decoders = min(16, os.cpu_count() or 1) if self.device.type == "cuda" else 1
         self.tokenizer = load_tokenizer(sources.tokenizer)
@@ -67,7 +68,7 @@ class PartEncoder:
             self.autoencoder,
             settings,
             device=self.device,
-            left_out=self.left_out,
+            quarantined=self.quarantined,
             decoders=self.decoders,
         )
         write_shard(shard, encoded.shard)

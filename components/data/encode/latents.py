@@ -1,4 +1,4 @@
-"""How does a part of documents become a shard? Token streams by the tokenizer, latents by the autoencoder.
+"""A part of documents as a shard: token streams by the tokenizer, latents by the autoencoder.
 
 Equal documents give equal bytes, whoever encodes them: images pass the autoencoder in batches of one size, which follows from
 their number of pixels alone, and the last batch of a part is filled up.
@@ -30,33 +30,39 @@ PIXELS_A_PASS, MOST_A_PASS = 2**20, 64
 
 
 class EncodeSettings(NamedTuple):
-    """batch_size: images decoded and held at a time. row_length: positions of a packed row, a document's most.
-
-    patch_side: latent pixels along a patch. image_side_px: of every image. views: what is encoded of each.
-    """
+    """What decides the bytes of a shard, and how much is held meanwhile."""
 
     batch_size: int
+    """Images decoded and held at a time; changes no byte."""
     row_length: int
+    """Positions of a packed row, and of a document at most."""
     patch_side: int
+    """Latent pixels along a patch."""
     image_side_px: int
     views: Views = WHOLE
+    """What is encoded of each image."""
 
 
 class EncodedPart(NamedTuple):
-    """shard: the documents kept. rows: one dict a document of it, for the gate. set_aside: {"key", "reason"} each."""
+    """One part of documents, encoded."""
 
     shard: Shard
+    """The documents kept."""
     rows: list[dict[str, Any]]
+    """Of the latents' table, one for each document of the shard."""
     set_aside: list[dict[str, str]]
+    """{"key", "reason"} of each document that is too long for a row."""
 
 
 class Piece(NamedTuple):
-    """A document, or a cut of a long text. name: unique in the split. image_at: index in ids of each image's boi."""
+    """A document, or a cut of a long text."""
 
     name: str
+    """Unique in the split."""
     document: Document
     ids: list[int]
     image_at: list[int]
+    """Index in ids of each image's boi."""
 
 
 def latent_shape(autoencoder: Autoencoder, settings: EncodeSettings) -> tuple[int, int, int]:
@@ -81,10 +87,10 @@ def encode_part(
     settings: EncodeSettings,
     *,
     device: torch.device,
-    left_out: frozenset[str] = frozenset(),
+    quarantined: frozenset[str] = frozenset(),
     decoders: int = 1,
 ) -> EncodedPart:
-    """Encode documents in order. left_out: names that a gate quarantined. decoders: threads that decode images.
+    """Encode documents in order. quarantined: names that a gate quarantined. decoders: threads that decode images.
 
     A text longer than a row is cut into pieces that fit, each beginning with the last token of the one before, so that
     every token is predicted once; a document with images that is longer is set aside, as it cannot be cut.
@@ -94,7 +100,7 @@ def encode_part(
     pieces, set_aside = [], []
     for document in documents:
         name = document_name(document.source, document.key)
-        if name in left_out:
+        if name in quarantined:
             continue
         stream = token_stream(tokenizer, document)
         num_positions = len(stream.ids) + len(stream.image_positions) * patches_per_image

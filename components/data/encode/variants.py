@@ -1,4 +1,4 @@
-"""Which other views of an image are encoded beside it? Cropped and mirrored ones, for training to choose from.
+"""Views of an image that are encoded beside it, cropped and mirrored, for training to choose from.
 
 Where the crops lie depends on the image's content alone, so neither order nor number of workers changes a byte.
 """
@@ -12,13 +12,12 @@ import numpy as np
 
 
 class Views(NamedTuple):
-    """flip: every view also mirrored left to right, which is wrong where images show text, digits or named sides.
-
-    crops: squares cut out beside the whole image, each crop_share of its side, scaled back to its size.
-    """
+    """What is encoded of each image."""
 
     flip: bool
+    """Every view also mirrored left to right, which is wrong where images show text, digits or named sides."""
     crops: int
+    """Squares cut out beside the whole image, each crop_share of its side, scaled back to its size."""
     crop_share: float
 
     @property

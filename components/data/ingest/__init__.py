@@ -1,1 +1,1 @@
-"""How raw rows become documents: checked, decoded within limits, told apart, split, or set aside with a reason."""
+"""How raw records become documents: checked, decoded within limits, told apart, split, or rejected with a reason."""

@@ -1,7 +1,8 @@
 """All corpora as one folder of documents and a tokenizer, without one of them held in memory.
 
-Every row that is read becomes a document, or is set aside, or is dropped as a duplicate: the three are counted where they
-end up, and their sum is checked against the rows. What lies in a corpus and is no row is counted beside them.
+A record stands for one document or more (an image with five captions: five). Each of these candidates becomes a document, or is
+rejected, or is dropped as a duplicate: the three are counted where they end up, and their sum is checked against the
+candidates. What lies in a corpus and is no record is counted beside them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from components.data.config import CorpusConfig, IngestConfig
 from components.data.demonstration.scenes import Pair, kept_out_pairs
 from components.data.documents import SPLITS, Document, DocumentWriter, read_documents
 from components.data.documents_table import document_row, write_table
-from components.data.ingest.corpus import check_paths, read_samples
+from components.data.ingest.corpus import check_paths, read_records
 from components.data.ingest.duplicates import DuplicateFinder
 from components.data.ingest.readers.corpus_files import Reading
 from components.data.ingest.readers.passed_over import PassedOver
-from components.data.ingest.rejected import Quarantine, Rejected, refuse_above
+from components.data.ingest.rejected import Rejected, RejectedFile, refuse_above
 from components.runtime.progress import Progress
 from core.files import fresh_folder
 from core.images import Preparation
@@ -36,33 +37,36 @@ KIND = "documents"
 
 @dataclass
 class CorpusCounts:
-    """What became of one corpus.
+    """What became of one corpus."""
 
-    samples: rows as they lie in its files. rows: documents that those stand for (an image with five captions: five).
-    documents: kept. reasons: rows set aside, by reason. dropped: rows left out as duplicates. duplicates: met before, by
-    kind, dropped or not. notes: what was passed over in rows that were kept. passed_over: files, members and lines that are
-    no rows. is_capped: stopped at max_documents.
-    """
-
-    samples: int = 0
-    rows: int = 0
+    records: int = 0
+    """As they lie in its files."""
+    candidates: int = 0
+    """Documents that the records stand for."""
     documents: int = 0
+    """Kept."""
     dropped: int = 0
+    """Left out as duplicates."""
     reasons: Counter[str] = field(default_factory=Counter)
+    """Rejected candidates, by reason."""
     duplicates: Counter[str] = field(default_factory=Counter)
+    """Met before, by kind, dropped or not."""
     notes: Counter[str] = field(default_factory=Counter)
+    """What was passed over in records that were kept."""
     passed_over: PassedOver = field(default_factory=PassedOver)
+    """Files, members and lines that are no records."""
     is_capped: bool = False
+    """Stopped at max_documents."""
 
     def report(self) -> dict[str, Any]:
-        """For counts.json; rows = documents + quarantined + duplicates_dropped."""
-        quarantined = self.reasons.total()
-        assert self.rows == self.documents + quarantined + self.dropped, f"rows were lost or doubled: {self}"
+        """For counts.json; candidates = documents + rejected + duplicates_dropped."""
+        rejected = self.reasons.total()
+        assert self.candidates == self.documents + rejected + self.dropped, f"candidates were lost or doubled: {self}"
         return {
-            "samples": self.samples,
-            "rows": self.rows,
+            "records": self.records,
+            "candidates": self.candidates,
             "documents": self.documents,
-            "quarantined": quarantined,
+            "rejected": rejected,
             "duplicates_dropped": self.dropped,
             "reasons": dict(sorted(self.reasons.items())),
             "duplicates": dict(sorted(self.duplicates.items())),
@@ -73,54 +77,59 @@ class CorpusCounts:
 
 
 class Collected(NamedTuple):
-    """records: part file -> documents in it. corpora: corpus name -> what became of it."""
+    """What lies in the folder of documents."""
 
-    records: dict[str, int]
+    num_in_file: dict[str, int]
+    """Part file -> documents in it."""
     corpora: dict[str, CorpusCounts]
+    """Corpus name -> what became of it."""
 
     @property
     def num_documents(self) -> int:
-        return sum(self.records.values())
+        """In all part files."""
+        return sum(self.num_in_file.values())
 
     @property
     def num_train(self) -> int:
-        return sum(number for name, number in self.records.items() if name.startswith("train/"))
+        """Of the training split."""
+        return sum(number for name, number in self.num_in_file.items() if name.startswith("train/"))
 
 
 class Sinks(NamedTuple):
-    """Where rows end up. writers: one a split."""
+    """Where candidates end up."""
 
     writers: Mapping[str, DocumentWriter]
-    quarantine: Quarantine
+    """One a split."""
+    rejected: RejectedFile
     duplicates: DuplicateFinder
 
 
-def collect(config: IngestConfig, folder: Path, quarantine: Path) -> Collected:
-    """Read every corpus into `folder`'s part files, one set a split; rejected rows go into the file `quarantine`.
+def collect(config: IngestConfig, folder: Path, rejected: Path) -> Collected:
+    """Read every corpus into `folder`'s part files, one set a split; rejected records go into the file `rejected`.
 
-    GateRefused when too large a share of one corpus is rejected; the quarantine file is written before.
+    GateRefused when too large a share of one corpus is rejected; that file is written before.
     """
     for corpus in config.corpora:
         check_paths(corpus)
-    # Arrow's own allocator keeps what is given back to it, 15 MiB more with every ten times as many rows.
+    # Arrow's own allocator keeps what is given back to it, 15 MiB more with every ten times as many records.
     pa.set_memory_pool(pa.system_memory_pool())
     fresh_folder(folder)
     corpora: dict[str, CorpusCounts] = {}
     with ExitStack() as stack:
         writers = {split: stack.enter_context(DocumentWriter(folder, split, config.documents_per_file)) for split in SPLITS}
-        sinks = Sinks(writers, stack.enter_context(Quarantine(quarantine)), DuplicateFinder(config.duplicates))
+        sinks = Sinks(writers, stack.enter_context(RejectedFile(rejected)), DuplicateFinder(config.duplicates))
         for corpus in config.corpora:
             corpora[corpus.name] = counts = _take(corpus, config, sinks)
             refuse_above(
-                config.max_quarantined_share,
+                config.max_rejected_share,
                 counts.reasons,
-                counts.rows,
+                counts.candidates,
                 what=f"the corpus {corpus.name!r}",
-                quarantine=quarantine,
-                key="ingest.max_quarantined_share",
+                file=rejected,
+                key="ingest.max_rejected_share",
             )
-    records = {name: number for writer in writers.values() for name, number in writer.records.items()}
-    collected = Collected(records, corpora)
+    num_in_file = {name: number for writer in writers.values() for name, number in writer.records.items()}
+    collected = Collected(num_in_file, corpora)
     written, counted = collected.num_documents, sum(counts.documents for counts in corpora.values())
     assert written == counted, f"{counted} documents were kept and {written} written"
     return collected
@@ -150,7 +159,7 @@ def finish(
     write_manifest(
         folder,
         kind=KIND,
-        records={**collected.records, "table.parquet": table.num_rows},
+        records={**collected.num_in_file, "table.parquet": table.num_rows},
         num_documents=per_split,
         kept_out_pairs=pairs,
         preparation=asdict(preparation_of(config)),
@@ -177,6 +186,7 @@ def kept_out(config: IngestConfig) -> tuple[Pair, ...]:
 
 
 def has_scenes(config: IngestConfig) -> bool:
+    """Whether one of the corpora is of the demonstration's scenes."""
     return any(corpus.format == "digit_scenes" for corpus in config.corpora)
 
 
@@ -185,13 +195,16 @@ def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCou
     reading = Reading()
     counts = CorpusCounts(passed_over=reading.passed_over)
     before = Counter(sinks.duplicates.counts)
-    with Progress(f"ingest {corpus.name}", unit="rows") as progress, closing(read_samples(corpus, config, reading)) as samples:
-        for sample in samples:
-            counts.samples += 1
-            for outcome in sample:
-                counts.rows += 1
+    with (
+        Progress(f"ingest {corpus.name}", unit="records") as progress,
+        closing(read_records(corpus, config, reading)) as records,
+    ):
+        for outcomes in records:
+            counts.records += 1
+            for outcome in outcomes:
+                counts.candidates += 1
                 if isinstance(outcome, Rejected):
-                    sinks.quarantine.add(outcome)
+                    sinks.rejected.add(outcome)
                 elif _keep(outcome.document, sinks):
                     counts.documents += 1
                     counts.notes.update(outcome.notes)
@@ -200,10 +213,12 @@ def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCou
                 counts.is_capped = counts.documents == corpus.max_documents > 0
                 if counts.is_capped:
                     break
-            progress.at(counts.rows, share=lambda: max(reading.share(), counts.documents / (corpus.max_documents or math.inf)))
+            progress.at(
+                counts.records, share=lambda: max(reading.share(), counts.documents / (corpus.max_documents or math.inf))
+            )
             if counts.is_capped:
                 break
-    counts.reasons = sinks.quarantine.reasons.get(corpus.name, Counter())
+    counts.reasons = sinks.rejected.reasons.get(corpus.name, Counter())
     counts.duplicates = sinks.duplicates.counts - before
     return counts
 

@@ -1,4 +1,4 @@
-"""Any corpus as documents: a bad row is rejected alone, a file that cannot be read stops the stage."""
+"""Any corpus as documents: a bad record is rejected alone, a file that cannot be read stops the stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from components.data.ingest.readers.jsonl import read_jsonl
 from components.data.ingest.readers.locating import locate, locate_folders
 from components.data.ingest.readers.parquet import SUFFIXES as PARQUET_SUFFIXES
 from components.data.ingest.readers.parquet import read_parquet
-from components.data.ingest.readers.records import Row, printable
+from components.data.ingest.readers.records import Record, printable
 from components.data.ingest.readers.references import read_ahead
 from components.data.ingest.readers.webdataset import SUFFIXES as TAR_SUFFIXES
 from components.data.ingest.readers.webdataset import read_webdataset
@@ -31,8 +31,8 @@ from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
 from core.images import to_square_png
 
-# image_folder is the one format whose rows are not inside files.
-FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Row | Rejected]], tuple[str, ...]]] = {
+# image_folder is the one format whose records are not inside files.
+FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Record | Rejected]], tuple[str, ...]]] = {
     "webdataset": (read_webdataset, TAR_SUFFIXES),
     "parquet": (read_parquet, PARQUET_SUFFIXES),
     "coco": (read_coco, COCO_SUFFIXES),
@@ -43,28 +43,28 @@ FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Row | Rejected]], 
 
 
 def read_corpus(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document | Rejected]:
-    """The documents and rejected rows of `read_samples`, one after another."""
-    for sample in read_samples(corpus, config, Reading()):
-        for outcome in sample:
+    """The documents and rejected records of `read_records`, one after another."""
+    for outcomes_of_record in read_records(corpus, config, Reading()):
+        for outcome in outcomes_of_record:
             yield outcome.document if isinstance(outcome, Made) else outcome
 
 
-def read_samples(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Generator[list[Outcome], None, None]:
-    """Every row of the corpus's files in order, as an outcome for each document it stands for, never none.
+def read_records(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Generator[list[Outcome], None, None]:
+    """Every record of the corpus's files in order, as an outcome for each document it stands for, never none.
 
     Documents have a split, and images as PNG of image_side_px; of those with the same key the first is kept. `reading`
     says how far it is. BadInput for a missing path, an unreadable file or an empty corpus.
     """
     number = 0
-    for sample in (_built_in if corpus.format in BUILT_IN else _from_files)(corpus, config, reading):
+    for made in (_built_in if corpus.format in BUILT_IN else _from_files)(corpus, config, reading):
         number += 1
-        assert sample, f"row {number} of {corpus.name} became nothing"
-        yield sample
+        assert made, f"record {number} of {corpus.name} became nothing"
+        yield made
     if not number:
         beside = "".join(f", beside {sentence}" for sentence in reading.passed_over.sentences())
         place = corpus.path or corpus.format
         raise BadInput(f"the corpus {corpus.name!r} is empty{beside}; put data at {place} or take it out of ingest.corpora")
-    assert number == reading.num_rows, f"{reading.num_rows} rows of {corpus.name} were read and {number} came out"
+    assert number == reading.num_records, f"{reading.num_records} records of {corpus.name} were read and {number} came out"
 
 
 def check_paths(corpus: CorpusConfig) -> None:
@@ -86,16 +86,16 @@ def num_decoders() -> int:
 
 def _from_files(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Iterator[list[Outcome]]:
     kept = DigestSet()
-    rows = read_ahead(_counted(_rows(corpus, reading, listed_endings(config.images.formats)), reading))
-    decoded = decode_many(rows, image_data, side_px=config.image_side_px, rules=config.images, num_workers=num_decoders())
-    for row, images in decoded:
-        if isinstance(row, Rejected):
-            yield [row._replace(position=printable(row.position))]
+    records = read_ahead(_counted(_records(corpus, reading, listed_endings(config.images.formats)), reading))
+    decoded = decode_many(records, image_data, side_px=config.image_side_px, rules=config.images, num_workers=num_decoders())
+    for record, images in decoded:
+        if isinstance(record, Rejected):
+            yield [record._replace(position=printable(record.position))]
         else:
-            yield [_first_of_its_key(found, kept) for found in outcomes(row, images, corpus, config)]
+            yield [_first_of_its_key(found, kept) for found in outcomes(record, images, corpus, config)]
 
 
-def _rows(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Row | Rejected]:
+def _records(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Record | Rejected]:
     if corpus.format == "image_folder":
         yield from read_image_folder(corpus, reading, listed_pictures)
         return
@@ -104,10 +104,10 @@ def _rows(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str
         yield from read(file)
 
 
-def _counted(rows: Iterable[Row | Rejected], reading: Reading) -> Iterator[Row | Rejected]:
-    for row in rows:
-        reading.num_rows += 1
-        yield row
+def _counted(records: Iterable[Record | Rejected], reading: Reading) -> Iterator[Record | Rejected]:
+    for record in records:
+        reading.num_records += 1
+        yield record
 
 
 def _first_of_its_key(outcome: Outcome, kept: DigestSet) -> Outcome:
@@ -117,7 +117,7 @@ def _first_of_its_key(outcome: Outcome, kept: DigestSet) -> Outcome:
 
 
 def _built_in(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Iterator[list[Outcome]]:
-    """The demonstration's documents, which need no checks; every one of them counts as a row."""
+    """The demonstration's documents, which need no checks; every one of them counts as a record."""
     shares, seed = config.split_shares, config.seed
     if corpus.format == "python_prose":
         documents = read_prose(config.prose, shares, seed=seed, source=corpus.name)
@@ -125,9 +125,9 @@ def _built_in(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> I
         share = corpus.caption_first_share
         scenes = make_scenes(config.scenes, shares, seed=seed, caption_first_share=share, source=corpus.name)
         documents = (_resized(scene, config.image_side_px) for scene in scenes)
-        reading.total_rows = sum((config.scenes.num_train, config.scenes.num_validation, config.scenes.num_test))
+        reading.total_records = sum((config.scenes.num_train, config.scenes.num_validation, config.scenes.num_test))
     for document in documents:
-        reading.num_rows += 1
+        reading.num_records += 1
         yield [Made(document.key, document, ())]
 
 

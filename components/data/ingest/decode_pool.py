@@ -1,7 +1,7 @@
-"""How are a corpus's images decoded where a hostile one does no harm? In a few long-lived processes with limits.
+"""Decoding of a corpus's images in a few long-lived processes with limits, where a hostile one does no harm.
 
 The processes run decode_worker.py. A picture that exceeds the memory or the time, or ends its process, is tried once
-more in a fresh process (another program may have been the cause) and then set aside alone.
+more in a fresh process (another program may have been the cause) and then rejected alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does a decoding process do? `python -m components.data.ingest.decode_worker`, fed and read through pipes by decode_pool.
+"""A decoding process: `python -m components.data.ingest.decode_worker`, fed and read through pipes by decode_pool.
 
 It imports Pillow and numpy alone, so that it starts in a fraction of a second, and sends bytes and JSON, so that what has
 gone wrong in it cannot reach its parent. Every message is its length in 8 bytes and then its bytes. It gets the settings;
@@ -23,9 +23,10 @@ MAX_MESSAGE_BYTES = 2**31
 
 
 class DecodeFailure(NamedTuple):
-    """reason: why this image cannot be used, in the words of ImageError or decode_pool."""
+    """An image that cannot be used."""
 
     reason: str
+    """Why this image cannot be used, in the words of ImageError or decode_pool."""
 
 
 Decoded = PreparedImage | DecodeFailure

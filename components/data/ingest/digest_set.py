@@ -1,4 +1,4 @@
-"""How are the keys of a million documents remembered in little memory? By 16-byte digests, side by side in one array.
+"""A set of keys in little memory: 16-byte digests, side by side in one array.
 
 A Python set of strings takes 150 bytes a key and more; this takes 20 to 40. Two different keys share a digest once in
 10^20 corpora of a billion documents.

@@ -1,4 +1,4 @@
-"""Which document was met before? Exactly, by a digest of words and pictures; nearly, by MinHash and a picture hash.
+"""Duplicates: exact ones by a digest of words and pictures, near ones by MinHash and a hash of each picture.
 
 Exact: sha256 of every segment in order. A text counts by its words: NFKC, case folded, any white space as one space. A
 picture counts by its bytes, which are the PNG that ingest made of it, so equal pixels have equal bytes.
@@ -43,10 +43,12 @@ MIXER = 0x9E3779B97F4A7C15
 
 
 class Seen(NamedTuple):
-    """kind: how the document was met before, None where it was not. drop: whether the configuration leaves it out."""
+    """Whether a document was met before."""
 
     kind: Kind | None
+    """How the document was met before, None where it was not."""
     drop: bool
+    """Whether the configuration leaves it out."""
 
 
 def normalised(text: str) -> str:
@@ -166,27 +168,27 @@ class _NearIndex:
     def _is_near(self, signature: np.ndarray, pictures: tuple[int, ...], candidates: list[int]) -> bool:
         if not candidates:
             return False
-        rows = [number % self._size for number in candidates]
-        similarity = (self._signatures[rows] == signature).mean(axis=1)
-        near = [row for row, value in zip(rows, similarity, strict=True) if value >= self._config.near_threshold]
-        return any(self._look_alike(pictures, self._pictures[row]) for row in near)
+        places = [number % self._size for number in candidates]
+        similarity = (self._signatures[places] == signature).mean(axis=1)
+        near = [place for place, value in zip(places, similarity, strict=True) if value >= self._config.near_threshold]
+        return any(self._look_alike(pictures, self._pictures[place]) for place in near)
 
     def _look_alike(self, ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
         distances = ((one ^ other).bit_count() for one, other in zip(ours, theirs, strict=False))
         return len(ours) == len(theirs) and all(distance <= self._config.image_distance for distance in distances)
 
     def _remember(self, signature: np.ndarray, pictures: tuple[int, ...]) -> None:
-        row = self._num_added % self._size
-        self._signatures[row] = signature
-        if row == len(self._pictures):
+        place = self._num_added % self._size
+        self._signatures[place] = signature
+        if place == len(self._pictures):
             self._pictures.append(pictures)
         else:
-            self._pictures[row] = pictures
+            self._pictures[place] = pictures
         self._num_added += 1
 
 
 class _Buckets:
-    """Which of the last `size` documents share a key with this one? Chains from newer to older, of fixed memory.
+    """The last `size` documents by the keys that they share: chains from newer to older, of fixed memory.
 
     A document is its number, counted from 0; the arrays hold it plus 1, and 0 for none. Keys that fall into one slot share
     a chain, so that what is found is a candidate.

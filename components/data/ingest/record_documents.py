@@ -1,4 +1,4 @@
-"""Which documents does one raw row give? Checked texts, prepared images, a split and a layout, or a reason for each."""
+"""The documents of one raw record: checked texts, prepared images, a split and a layout, or a reason for each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from components.data.config import CorpusConfig, IngestConfig
 from components.data.content_config import TextConfig
 from components.data.documents import Document, ImageSegment, Segment, TextSegment
 from components.data.ingest.decode_pool import Decoded, DecodeFailure
-from components.data.ingest.readers.caption_lists import captions_in
-from components.data.ingest.readers.records import Fault, RawImage, RawText, Row, UnusableError, printable
+from components.data.ingest.readers.captions import captions_in
+from components.data.ingest.readers.records import Fault, RawImage, RawText, Record, UnusableError, printable
 from components.data.ingest.rejected import Rejected
-from components.data.ingest.splits import split_of
 from components.data.ingest.text_rules import CheckedText, TextError, check_caption, check_text, without_utf16
+from components.data.splits import split_of
 from core.images import PreparedImage
 from core.random import uniform_of
 
@@ -24,37 +24,39 @@ Piece = RawText | PreparedImage | Fault
 
 
 class Made(NamedTuple):
-    """position: where its row stands. notes: what was passed over in the row and is only counted."""
+    """A document made of a record."""
 
     position: str
+    """Where its record stands."""
     document: Document
     notes: tuple[str, ...]
+    """What was passed over in the record and is only counted."""
 
 
 Outcome = Made | Rejected
 
 
-def image_data(row: Row | Rejected) -> list[bytes]:
-    """The encoded images that the row has, in order."""
-    pieces = row.pieces if isinstance(row, Row) else ()
+def image_data(record: Record | Rejected) -> list[bytes]:
+    """The encoded images that the record has, in order."""
+    pieces = record.pieces if isinstance(record, Record) else ()
     return [piece.value for piece in pieces if isinstance(piece, RawImage) and isinstance(piece.value, bytes) and piece.value]
 
 
-def outcomes(row: Row, decoded: Sequence[Decoded], corpus: CorpusConfig, config: IngestConfig) -> list[Outcome]:
-    """One outcome a document that the row stands for: with several captions, one each or one in all.
+def outcomes(record: Record, decoded: Sequence[Decoded], corpus: CorpusConfig, config: IngestConfig) -> list[Outcome]:
+    """One outcome a document that the record stands for: with several captions, one each or one in all.
 
-    decoded: what became of image_data(row).
+    decoded: what became of image_data(record).
     """
-    pieces = list(_with_images(row, decoded))
+    pieces = list(_with_images(record, decoded))
     return [
-        _outcome(position, key, chosen, row, corpus, config)
-        for position, key, chosen in _documents(row, pieces, corpus, config)
+        _outcome(position, key, chosen, record, corpus, config)
+        for position, key, chosen in _documents(record, pieces, corpus, config)
     ]
 
 
-def _with_images(row: Row, decoded: Sequence[Decoded]) -> Iterator[Piece]:
+def _with_images(record: Record, decoded: Sequence[Decoded]) -> Iterator[Piece]:
     results = iter(decoded)
-    for piece in row.pieces:
+    for piece in record.pieces:
         if isinstance(piece, RawText):
             yield piece
         elif isinstance(piece.value, Fault):
@@ -67,19 +69,19 @@ def _with_images(row: Row, decoded: Sequence[Decoded]) -> Iterator[Piece]:
 
 
 def _documents(
-    row: Row, pieces: Sequence[Piece], corpus: CorpusConfig, config: IngestConfig
+    record: Record, pieces: Sequence[Piece], corpus: CorpusConfig, config: IngestConfig
 ) -> Iterator[tuple[str, str, Sequence[Piece]]]:
     """Position, key and pieces of each document; a caption comes before its image here."""
-    if not row.is_pair:
-        yield row.position, row.key, pieces
+    if not record.is_pair:
+        yield record.position, record.key, pieces
         return
     captions = [caption for piece in pieces if isinstance(piece, RawText) for caption in _captions(piece, corpus)]
     images = [piece for piece in pieces if not isinstance(piece, RawText)]
     if len(captions) == 1 or corpus.captions == "one":
-        yield row.position, row.key, [_chosen(captions, row.key, config), *images]
+        yield record.position, record.key, [_chosen(captions, record.key, config), *images]
         return
     for number, caption in enumerate(captions):
-        yield f"{row.position} caption {number}", f"{row.key}#{number}", [caption, *images]
+        yield f"{record.position} caption {number}", f"{record.key}#{number}", [caption, *images]
 
 
 def _captions(piece: RawText, corpus: CorpusConfig) -> list[RawText]:
@@ -114,9 +116,11 @@ def _is_usable(caption: RawText, rules: TextConfig) -> bool:
     return True
 
 
-def _outcome(position: str, key: str, pieces: Sequence[Piece], row: Row, corpus: CorpusConfig, config: IngestConfig) -> Outcome:
+def _outcome(
+    position: str, key: str, pieces: Sequence[Piece], record: Record, corpus: CorpusConfig, config: IngestConfig
+) -> Outcome:
     segments: list[Segment] = []
-    notes = list(row.notes)
+    notes = list(record.notes)
     try:
         check_text(key, "key")
         for piece in pieces:
@@ -124,17 +128,17 @@ def _outcome(position: str, key: str, pieces: Sequence[Piece], row: Row, corpus:
                 segments.append(ImageSegment(piece.png))
                 notes += piece.notes
             else:
-                checked = _text(piece, row.is_pair, config.text)
+                checked = _text(piece, record.is_pair, config.text)
                 segments.append(TextSegment(checked.text))
                 notes += checked.notes
         if not segments:
             raise UnusableError("missing text")
     except (UnusableError, TextError) as error:
         return Rejected(corpus.name, printable(position), str(error))
-    if row.is_pair and uniform_of("layout", key, config.seed) >= corpus.caption_first_share:
+    if record.is_pair and uniform_of("layout", key, config.seed) >= corpus.caption_first_share:
         segments = [*segments[1:], segments[0]]
-    # By the row's key: one image with several captions must not stand in two splits.
-    split = split_of(row.key, config.split_shares, config.seed)
+    # By the record's key: one image with several captions must not stand in two splits.
+    split = split_of(record.key, config.split_shares, config.seed)
     document = Document(key=key, source=corpus.name, split=split, segments=tuple(segments))
     return Made(position, document, tuple(notes))
 

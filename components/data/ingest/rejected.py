@@ -1,4 +1,4 @@
-"""Rows that cannot be used: each is set aside with its reason, and too many of them stop the stage."""
+"""Records that cannot be used: each is rejected with its reason, and too many of them stop the stage."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ REMEDIES = {
     "missing caption": "a caption must have the name of its picture; captions listed in a metadata.jsonl are of format jsonl",
     "caption is a JSON object, and not the text in it": "bring the text into a column of its own, called caption",
     "text is an encoded picture": "bring pictures into a column of their own, called image",
-    "duplicate key": "keys must be unique within a corpus; list files that number their rows alike as corpora of their own",
+    "duplicate key": "keys must be unique within a corpus; list files that number their records alike as corpora of their own",
 }
 
 
 class Rejected(NamedTuple):
-    """source: the corpus's name. position: file and row, line or key. reason: the same words for the same fault."""
+    """One record, or one of the documents that it stands for, that cannot be used."""
 
     source: str
+    """The corpus's name."""
     position: str
+    """File and record, line or key."""
     reason: str
+    """The same words for the same fault."""
 
 
-class Quarantine:
-    """Writes rejected rows as they come, one JSON object a line, so that none has to be held in memory.
+class RejectedFile:
+    """Writes rejected records as they come, one JSON object a line, so that none has to be held in memory.
 
-    reasons: corpus name -> reason -> rows. The file takes its name when the context ends, by an exception too, because
-    the rows explain it; it is empty when nothing was rejected.
+    reasons: corpus name -> reason -> records. The file takes its name when the context ends, by an exception too, because
+    the records explain it; it is empty when nothing was rejected.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,22 +60,22 @@ class Quarantine:
         self._partial.replace(self.path)
 
     def add(self, rejected: Rejected) -> None:
-        """Set one row aside."""
+        """Write one down."""
         self._file.write(json.dumps(rejected._asdict()) + "\n")
         self.reasons.setdefault(rejected.source, Counter())[rejected.reason] += 1
 
 
-def refuse_above(max_share: float, reasons: Mapping[str, int], num_rows: int, *, what: str, quarantine: Path, key: str) -> None:
-    """Raise GateRefused when rejected rows are more than `max_share` of num_rows; key: the parameter that sets the share."""
+def refuse_above(max_share: float, reasons: Mapping[str, int], num_records: int, *, what: str, file: Path, key: str) -> None:
+    """GateRefused where rejected records are more than `max_share` of num_records; key: the parameter that sets the share."""
     num_rejected = sum(reasons.values())
-    if num_rejected <= max_share * num_rows:
+    if num_rejected <= max_share * num_records:
         return
     most = ", ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(MOST_FREQUENT))
     others = len(reasons) - MOST_FREQUENT
     more = f", and {others} more reasons" if others > 0 else ""
     remedy = next((f"; {REMEDIES[reason]}" for reason, _ in Counter(reasons).most_common(1) if reason in REMEDIES), "")
     raise GateRefused(
-        f"{num_rejected} of {num_rows} rows of {what} cannot be used"
-        f" ({num_rejected / num_rows:.2%}, at most {max_share:.2%} are allowed): {most}{more};"
-        f" {quarantine} lists them; mend the corpus or raise {key}{remedy}"
+        f"{num_rejected} of {num_records} records of {what} cannot be used"
+        f" ({num_rejected / num_records:.2%}, at most {max_share:.2%} are allowed): {most}{more};"
+        f" {file} lists them; mend the corpus or raise {key}{remedy}"
     )

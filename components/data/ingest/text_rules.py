@@ -1,4 +1,4 @@
-"""Which texts of a corpus are used: valid UTF-8 without NUL, and captions up to a length.
+"""The texts of a corpus that are used: valid UTF-8 without NUL, and captions up to a length.
 
 What is odd and harmless is let through with a note, so that it can be counted: control characters of the reading
 direction (a reader may see another order than the model), and the spelling of control tokens (the tokenizer encodes it
@@ -13,7 +13,7 @@ import unicodedata
 from typing import NamedTuple
 
 from components.data.content_config import TextConfig
-from components.data.ingest.readers.picture_signs import is_encoded
+from components.data.ingest.readers.picture_values import is_encoded
 
 BIDI_NOTE, TOKEN_NOTE, TRUNCATED = "text has bidi controls", "text spells a control token", "caption truncated"
 
@@ -33,10 +33,11 @@ class TextError(ValueError):
 
 
 class CheckedText(NamedTuple):
-    """notes: what was done to the text or is odd about it, each one of the constants above."""
+    """A text that can be used."""
 
     text: str
     notes: tuple[str, ...]
+    """What was done to the text or is odd about it, each one of the constants above."""
 
 
 def check_text(value: object, what: str) -> CheckedText:

@@ -19,7 +19,7 @@ from core.errors import BadInput
 
 
 def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()) -> dict[str, Fingerprint]:
-    """Of the corpus's files, and of the pictures that its rows may name; empty for what is built in.
+    """Of the corpus's files, and of the pictures that its records may name; empty for what is built in.
 
     not_below: folders whose pictures are no corpus, though they lie beside one. BadInput where nothing is there, as the
     reader says it, or where a store does not answer.
@@ -37,7 +37,7 @@ def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()
         if images.system is not None:
             found["images"] = fingerprint(_below(images.system, [images.path]))
         elif corpus.format in MAYBE_WITH_IMAGES_FOLDER and not corpus.images:
-            # Rows may name pictures that lie beside their file.
+            # Records may name pictures that lie beside their file.
             found["beside"] = fingerprint(_beside(system, files, not_below))
     except BadInput:
         raise

@@ -1,1 +1,1 @@
-"""What must hold of documents and latents, who decides it, and how the verdict is read."""
+"""What must hold of documents and latents, who decides it, and how the result is read."""

@@ -1,4 +1,4 @@
-"""How do Data Docs read without a network, and show any value? Great Expectations' pages made safe, and an index of ours.
+"""Data Docs that read without a network and show any value: Great Expectations' pages made safe, and an index of ours.
 
 Its pages take styles, icons and scripts from nine public servers, and fill the index by script, so that offline most of it
 would be blank. Here every script and every remote style goes, a small style of ours takes their place in each page, and
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.data.validate.verdict import Finding, Verdict
+from components.data.validate.results import ExpectationResult, ValidationResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ ol.breadcrumb > li + li::before { content: " / "; }
 """
 
 
-def make_offline(docs: Path, verdict: Verdict) -> None:
+def make_offline(docs: Path, validation: ValidationResult) -> None:
     """Strip every page of what it would fetch, drop files that none needs, and write `docs`/index.html."""
     for page in docs.rglob("*.html"):
         page.write_text(_stripped(page.read_text(), os.path.relpath(docs / LOGO, page.parent)))
@@ -63,7 +63,7 @@ def make_offline(docs: Path, verdict: Verdict) -> None:
             file.unlink()
     for folder in ("fonts", "styles"):
         shutil.rmtree(docs / "static" / folder, ignore_errors=True)
-    (docs / "index.html").write_text(_index(docs, verdict))
+    (docs / "index.html").write_text(_index(docs, validation))
 
 
 def as_html(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,18 +89,19 @@ def _stripped(page: str, logo: str) -> str:
     return page.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
 
 
-def _index(docs: Path, verdict: Verdict) -> str:
-    tables = list(dict.fromkeys(finding.table for finding in verdict.findings))
-    outcome = ("holds", "Passed") if verdict.passed else ("fails", "Refused")
+def _index(docs: Path, validation: ValidationResult) -> str:
+    tables = list(dict.fromkeys(result.table for result in validation.results))
+    outcome = ("holds", "Passed") if validation.passed else ("fails", "Refused")
     body = [
         f'<h1>{html.escape(docs.name)}: <span class="{outcome[0]}">{outcome[1]}</span></h1>',
-        f"<p>{len(verdict.findings)} expectations over {len(tables)} tables; {len(verdict.quarantined)} rows set aside.</p>",
-        *_sentences("Refusals", verdict.refusals),
-        *_sentences("Warnings", verdict.warnings),
+        f"<p>{len(validation.results)} expectations over {len(tables)} tables;"
+        f" {len(validation.quarantined)} rows quarantined.</p>",
+        *_sentences("Refusals", validation.refusals),
+        *_sentences("Warnings", validation.warnings),
     ]
     for table in tables:
-        findings = [finding for finding in verdict.findings if finding.table == table]
-        body += [f"<h2>{html.escape(table)}</h2>", f"<p>{_links(docs, table)}</p>", _table(findings)]
+        results = [result for result in validation.results if result.table == table]
+        body += [f"<h2>{html.escape(table)}</h2>", f"<p>{_links(docs, table)}</p>", _table(results)]
     title = f"<title>Data Docs: {html.escape(docs.name)}</title>"
     head = f'<meta charset="utf-8">{title}<link rel="icon" href="static/images/favicon.ico"><style>{STYLE}</style>'
     lines = "\n".join(body)
@@ -121,19 +122,19 @@ def _links(docs: Path, table: str) -> str:
     )
 
 
-def _table(findings: Iterable[Finding]) -> str:
+def _table(results: Iterable[ExpectationResult]) -> str:
     names = ("", "severity", "expectation", "why", "observed", "failing rows")
     heads = "".join(f"<th>{name}</th>" for name in names)
-    return f"<table><tr>{heads}</tr>{''.join(map(_row, findings))}</table>"
+    return f"<table><tr>{heads}</tr>{''.join(map(_row, results))}</table>"
 
 
-def _row(finding: Finding) -> str:
-    kind, sign = ("holds", "&#10003;") if finding.success else ("fails", "&#10007;")
-    if not finding.success and finding.severity != "critical":
+def _row(result: ExpectationResult) -> str:
+    kind, sign = ("holds", "&#10003;") if result.success else ("fails", "&#10007;")
+    if not result.success and result.severity != "critical":
         kind = "warns"
-    arguments = ", ".join(f"{name} {value}" for name, value in finding.arguments.items())
-    keys = ", ".join(str(row["key"]) for row in finding.rows[:NUM_KEYS_SHOWN] if "key" in row)
-    failing = f"{finding.num_failing}: {keys}" if keys else str(finding.num_failing or "")
-    severity = "row" if finding.level == "row" else finding.severity
-    cells = [severity, f"{finding.expectation} ({arguments})", finding.reason, finding.error or finding.observed, failing]
+    arguments = ", ".join(f"{name} {value}" for name, value in result.arguments.items())
+    keys = ", ".join(str(row["key"]) for row in result.rows[:NUM_KEYS_SHOWN] if "key" in row)
+    failing = f"{result.num_failing}: {keys}" if keys else str(result.num_failing or "")
+    severity = "row" if result.level == "row" else result.severity
+    cells = [severity, f"{result.expectation} ({arguments})", result.reason, result.error or result.observed, failing]
     return f'<tr><td class="{kind}">{sign}</td>' + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"

@@ -1,4 +1,4 @@
-"""Gates that decide about a table: Great Expectations, a quarantine for rows, an equal verdict for equal tables.
+"""Gates that decide about a table: Great Expectations, a quarantine for rows, an equal result for equal tables.
 
 A row that breaks a row expectation is quarantined with the reason, and the gate passes while the share of such rows is
 small. An expectation about a whole table refuses at once where its severity is critical, and is only told where it is a
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from components.data.quarantine import Quarantined
 from components.data.validate.data_docs import as_html, from_html, make_offline
-from components.data.validate.verdict import NUM_ROWS_SHOWN, Finding, Verdict
+from components.data.validate.results import NUM_ROWS_SHOWN, ExpectationResult, ValidationResult
 from core.files import fresh_folder
 
 if TYPE_CHECKING:
@@ -28,32 +28,34 @@ SITE = "data_docs"
 
 
 class Rule(NamedTuple):
-    """One expectation. kind: a class of great_expectations.expectations. reason: why it must hold.
-
-    level "row": a failing row is quarantined, and does not stop by itself. "table": a failure refuses where the severity
-    (Great Expectations' own) is critical, and is told where it is warning.
-    """
+    """One expectation."""
 
     level: Literal["row", "table"]
+    """ "row": a failing row is quarantined, and does not stop by itself. "table": a failure refuses, or warns."""
     severity: Literal["critical", "warning"]
+    """Great Expectations' own: a table that breaks a critical rule is refused."""
     kind: str
+    """A class of great_expectations.expectations."""
     arguments: dict[str, Any]
     reason: str
+    """Why it must hold."""
 
 
 class Check(NamedTuple):
-    """Rules over one table. name: of the table, in the report and in Data Docs."""
+    """Rules over one table."""
 
     name: str
+    """Of the table, in the report and in Data Docs."""
     table: pd.DataFrame
     rules: Sequence[Rule]
 
 
-class Floor(NamedTuple):
-    """Rules over a part of the checked table, once bad rows are out. selection: column -> the value its rows have."""
+class Minimum(NamedTuple):
+    """Rules over a part of the checked table, once bad rows are out."""
 
     name: str
     selection: Mapping[str, Any]
+    """Column -> the value that the part's rows have."""
     rules: Sequence[Rule]
 
 
@@ -72,42 +74,42 @@ def warning_rule(kind: str, reason: str, **arguments: Any) -> Rule:
     return Rule("table", "warning", kind, arguments, reason)
 
 
-def judge(
+def validate_table(
     rows: Check,
-    floors: Iterable[Floor],
+    minimums: Iterable[Minimum],
     others: Iterable[Check] = (),
     *,
     max_quarantined_share: float,
     docs: Path | None,
-) -> Verdict:
-    """Check the rows, set aside the bad ones, check the floors on what is left, and then the other tables.
+) -> ValidationResult:
+    """Check the rows, quarantine the bad ones, check the minimums on what is left, and then the other tables.
 
     docs: folder that Data Docs are written to, anew, None for none; index.html is the page to open.
     """
     context = _context()
-    findings, broken = _run(context, rows)
-    quarantined, kept = _set_aside(rows.table, broken)
-    parts = [Check(floor.name, _part(kept, floor.selection), floor.rules) for floor in floors]
+    results, broken = _run(context, rows)
+    quarantined, kept = _quarantine(rows.table, broken)
+    parts = [Check(minimum.name, _part(kept, minimum.selection), minimum.rules) for minimum in minimums]
     for check in (*parts, *others):
-        findings += _run(context, check)[0]
+        results += _run(context, check)[0]
     share = len(quarantined) / max(1, len(rows.table))
-    refusals = [_sentence(finding) for finding in findings if _refuses(finding)]
-    warnings = [_sentence(finding) for finding in findings if _warns(finding)]
+    refusals = [_sentence(result) for result in results if _refuses(result)]
+    warnings = [_sentence(result) for result in results if _warns(result)]
     if share > max_quarantined_share:
         first = ", ".join(f"{entry.key} ({entry.reason})" for entry in quarantined[:3])
         refusals.append(
             f"{len(quarantined)} of {len(rows.table)} rows of {rows.name} break row expectations, a share of"
             f" {share:.4f} over the {max_quarantined_share} of max_quarantined_share: {first}"
         )
-    verdict = Verdict(findings, quarantined, share, refusals, warnings)
+    result = ValidationResult(results, quarantined, share, refusals, warnings)
     if docs:
         _write_docs(context, docs)
-        make_offline(docs, verdict)
-    return verdict
+        make_offline(docs, result)
+    return result
 
 
-def _set_aside(table: pd.DataFrame, broken: Mapping[Any, list[str]]) -> tuple[list[Quarantined], pd.DataFrame]:
-    """The rows to set aside in the table's order, each once, and the table without them."""
+def _quarantine(table: pd.DataFrame, broken: Mapping[Any, list[str]]) -> tuple[list[Quarantined], pd.DataFrame]:
+    """The rows to quarantine in the table's order, each once, and the table without them."""
     if not broken:
         return [], table
     is_broken = table[KEY].isin(list(broken))
@@ -122,14 +124,14 @@ def _part(table: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
     return table
 
 
-def _refuses(finding: Finding) -> bool:
-    if finding.level == "row":
-        return bool(finding.error)
-    return finding.severity == "critical" and not finding.success
+def _refuses(result: ExpectationResult) -> bool:
+    if result.level == "row":
+        return bool(result.error)
+    return result.severity == "critical" and not result.success
 
 
-def _warns(finding: Finding) -> bool:
-    return finding.level == "table" and finding.severity != "critical" and not finding.success
+def _warns(result: ExpectationResult) -> bool:
+    return result.level == "table" and result.severity != "critical" and not result.success
 
 
 def _context() -> EphemeralDataContext:
@@ -146,7 +148,7 @@ def _context() -> EphemeralDataContext:
     return context
 
 
-def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], dict[Any, list[str]]]:
+def _run(context: EphemeralDataContext, check: Check) -> tuple[list[ExpectationResult], dict[Any, list[str]]]:
     """What came of each rule, in order, and the keys that break row rules with their reasons."""
     import great_expectations as gx
 
@@ -163,20 +165,20 @@ def _run(context: EphemeralDataContext, check: Check) -> tuple[list[Finding], di
             "unexpected_index_column_names": [KEY] if KEY in check.table else [],
         },
     )
-    result = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": as_html(check.table)})
-    (run,) = result.run_results.values()
+    answer = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": as_html(check.table)})
+    (run,) = answer.run_results.values()
     # The results come in an order of their own.
     answers: list[dict[str, Any]] = [dict(item.to_json_dict()) for item in run.results]
-    results = {answer["expectation_config"]["meta"]["position"]: answer for answer in answers}
-    findings, broken = [], {}
+    by_position = {answer["expectation_config"]["meta"]["position"]: answer for answer in answers}
+    results, broken = [], {}
     for position, rule in enumerate(check.rules):
-        finding, failing = _finding(check.name, rule, results[position])
-        findings.append(finding)
+        result, failing = _expectation_result(check.name, rule, by_position[position])
+        results.append(result)
         if rule.level == "row":
             for row in failing:
                 value = "; ".join(f"{name} = {row[name]}" for name in row if name != KEY)
                 broken.setdefault(row[KEY], []).append(f"{value}: {rule.reason}")
-    return findings, broken
+    return results, broken
 
 
 def _expectation(rule: Rule, position: int) -> Any:
@@ -186,25 +188,25 @@ def _expectation(rule: Rule, position: int) -> Any:
     return getattr(gx.expectations, rule.kind)(**rule.arguments, severity=rule.severity, meta=meta, notes=rule.reason)
 
 
-def _finding(table: str, rule: Rule, result: dict[str, Any]) -> tuple[Finding, list[dict[str, Any]]]:
-    """The finding, and all failing rows."""
-    details = result["result"]
+def _expectation_result(table: str, rule: Rule, answer: dict[str, Any]) -> tuple[ExpectationResult, list[dict[str, Any]]]:
+    """The result, and all failing rows."""
+    details = answer["result"]
     # Without a column of keys they are bare numbers.
     failing = [from_html(row) for row in details.get("unexpected_index_list") or [] if isinstance(row, Mapping)]
-    finding = Finding(
+    result = ExpectationResult(
         table=table,
         level=rule.level,
-        severity=str(result["expectation_config"]["severity"]),
+        severity=str(answer["expectation_config"]["severity"]),
         expectation=re.sub(r"(?<!^)([A-Z])", r"_\1", rule.kind).lower(),
         arguments=rule.arguments,
         reason=rule.reason,
-        success=bool(result["success"]),
+        success=bool(answer["success"]),
         observed=details.get("observed_value", details.get("element_count")),
         num_failing=int(details.get("unexpected_count", 0)),
         rows=failing[:NUM_ROWS_SHOWN],
-        error=_error(result.get("exception_info") or {}),
+        error=_error(answer.get("exception_info") or {}),
     )
-    return finding, failing
+    return result, failing
 
 
 def _error(exception_info: Mapping[str, Any]) -> str:
@@ -215,14 +217,14 @@ def _error(exception_info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _sentence(finding: Finding) -> str:
-    shown = ", ".join(f"{name} {value}" for name, value in finding.arguments.items())
-    what = f"{finding.table}: {finding.expectation} ({shown}) "
-    if finding.error:
-        return what + f"could not be evaluated: {finding.error}"
-    keys = ", ".join(str(row[KEY]) for row in finding.rows[:5])
-    seen = f"failed on {finding.num_failing} rows ({keys})" if keys else f"failed, observed {finding.observed}"
-    return f"{what}{seen}: {finding.reason}"
+def _sentence(result: ExpectationResult) -> str:
+    shown = ", ".join(f"{name} {value}" for name, value in result.arguments.items())
+    what = f"{result.table}: {result.expectation} ({shown}) "
+    if result.error:
+        return what + f"could not be evaluated: {result.error}"
+    keys = ", ".join(str(row[KEY]) for row in result.rows[:5])
+    seen = f"failed on {result.num_failing} rows ({keys})" if keys else f"failed, observed {result.observed}"
+    return f"{what}{seen}: {result.reason}"
 
 
 def _write_docs(context: EphemeralDataContext, docs: Path) -> None:

@@ -2,7 +2,7 @@
 
 A column that is null (a picture's size where there is no picture) is not looked at by a rule on its values; not-null
 rules stand apart, those about pictures over the documents with pictures alone. Great Expectations calls an empty table a
-success, so every split has a floor on its rows.
+success, so every split has a minimum on its rows.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS
 from components.data.shards import open_shard, shard_paths
-from components.data.validate.expectations import Check, Floor, Rule, judge, row_rule, table_rule, warning_rule
-from components.data.validate.verdict import Verdict
+from components.data.validate.expectations import Check, Minimum, Rule, row_rule, table_rule, validate_table, warning_rule
+from components.data.validate.results import ValidationResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,24 +47,26 @@ LATENT_COLUMNS = (
 )
 
 
-def judge_documents(table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path | None) -> Verdict:
-    """The verdict on the documents' table (components/data/documents_table.py)."""
+def validate_documents(
+    table: pd.DataFrame, checks: DocumentChecks, *, image_side_px: int, docs: Path | None
+) -> ValidationResult:
+    """The result on the documents' table (components/data/documents_table.py)."""
     rows = Check("documents", _with_content_splits(_with_uncut_tokens(table)), _document_rules(checks, image_side_px))
-    floors = [Floor(f"documents-{split}", {"split": split}, _document_floors(split, checks)) for split in SPLITS]
+    minimums = [Minimum(f"documents-{split}", {"split": split}, _document_minimums(split, checks)) for split in SPLITS]
     measured = ("width_px", "height_px", "std_pixel")
     pictures = Check("documents-with-pictures", _with_pictures(table), _not_null(measured, "a picture was not measured"))
-    return judge(rows, floors, [pictures], max_quarantined_share=checks.max_quarantined_share, docs=docs)
+    return validate_table(rows, minimums, [pictures], max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
-def judge_latents(
+def validate_latents(
     folder: Path, table: pd.DataFrame, manifest: Mapping[str, Any], checks: LatentChecks, *, autoencoder: str, docs: Path | None
-) -> Verdict:
-    """The verdict on the table of encoded documents, on the shards and on what the manifest says of the packed rows.
+) -> ValidationResult:
+    """The result on the table of encoded documents, on the shards and on what the manifest says of the packed rows.
 
     folder: of the shards. autoencoder: content digest of the autoencoder that later stages decode with.
     """
     rows = Check("latents", _with_expected_positions(table, manifest), _latent_rules(checks, manifest["row_length"]))
-    floors = [Floor(f"latents-{split}", {"split": split}, _row_floors(1, split)) for split in SPLITS]
+    minimums = [Minimum(f"latents-{split}", {"split": split}, _num_documents(1, split)) for split in SPLITS]
     finite = _with_pictures(table)
     finite = finite.loc[finite["latent_finite"].eq(True)] if "latent_finite" in finite else finite
     others = [
@@ -74,7 +76,7 @@ def judge_latents(
         Check("shards", _shard_table(folder, manifest), _shard_rules()),
         *(Check(f"packing-{split}", _packing_table(manifest, split), _packing_rules(split, checks)) for split in SPLITS),
     ]
-    return judge(rows, floors, others, max_quarantined_share=checks.max_quarantined_share, docs=docs)
+    return validate_table(rows, minimums, others, max_quarantined_share=checks.max_quarantined_share, docs=docs)
 
 
 def _with_pictures(table: pd.DataFrame) -> pd.DataFrame:
@@ -124,14 +126,14 @@ def _document_rules(checks: DocumentChecks, image_side_px: int) -> Sequence[Rule
     ]
 
 
-def _document_floors(split: str, checks: DocumentChecks) -> Sequence[Rule]:
-    floor = (
+def _document_minimums(split: str, checks: DocumentChecks) -> Sequence[Rule]:
+    minimum = (
         f"too few images in the {split} split: the autoencoder is trained and measured on them; add a corpus with images to"
         " ingest.corpora, or, where there are some, lower validate.documents.min_images or raise ingest.split_shares"
     )
     return [
-        *_row_floors(checks.min_documents, split),
-        table_rule(SUM, floor, column="num_images", min_value=checks.min_images),
+        *_num_documents(checks.min_documents, split),
+        table_rule(SUM, minimum, column="num_images", min_value=checks.min_images),
     ]
 
 
@@ -247,5 +249,5 @@ def _not_null(columns: Sequence[str], reason: str) -> list[Rule]:
     return [table_rule(NOT_NULL, reason, column=column) for column in columns]
 
 
-def _row_floors(min_rows: int, split: str) -> Sequence[Rule]:
+def _num_documents(min_rows: int, split: str) -> Sequence[Rule]:
     return [table_rule(ROWS, f"too few documents in the {split} split", min_value=min_rows)]

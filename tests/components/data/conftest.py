@@ -42,7 +42,7 @@ def image(generator: np.random.Generator) -> ImageSegment:
 
 
 def make_documents(split: str, number: int, seed: int) -> list[Document]:
-    """Caption first, image first, text alone (some longer than a row), interleaved, and one with too many images."""
+    """Caption first, image first, text alone (some longer than a record), interleaved, and one with too many images."""
     print(f"seed {seed}")
     generator = np.random.default_rng(seed)
     documents = []

@@ -60,8 +60,8 @@ def write_images(folder: Path, names: Sequence[str]) -> None:
         (folder / name).write_bytes(picture(number))
 
 
-def write_jsonl(path: Path, rows: Sequence[Any]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_jsonl(path: Path, records: Sequence[Any]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def corpus_of(format: CorpusFormat, path: Path | str, **changes: Any) -> CorpusConfig:
@@ -74,7 +74,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
     return IngestConfig(
         seed=3,
         image_side_px=image_side_px,
-        max_quarantined_share=0.5,
+        max_rejected_share=0.5,
         documents_per_file=16,
         vocab_size=300,
         split_shares=SplitShares(validation=0.2, test=0.2),
@@ -98,7 +98,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
 def read(
     format: CorpusFormat, path: Path | str, image_side_px: int = 16, max_caption_bytes: int = 4096, **changes: Any
 ) -> tuple[dict[str, Document], list[Rejected]]:
-    """The corpus's documents by key, and its rejected rows; changes: fields of CorpusConfig."""
+    """The corpus's documents by key, and its rejected records; changes: fields of CorpusConfig."""
     corpus = corpus_of(format, path, **changes)
     config = config_for(corpus, image_side_px=image_side_px, max_caption_bytes=max_caption_bytes)
     with pytest.MonkeyPatch.context() as here:
@@ -108,12 +108,12 @@ def read(
     documents = [document for document in found if isinstance(document, Document)]
     by_key = {document.key: document for document in documents}
     assert len(by_key) == len(documents)
-    return by_key, [row for row in found if isinstance(row, Rejected)]
+    return by_key, [record for record in found if isinstance(record, Rejected)]
 
 
 def reasons(rejected: list[Rejected]) -> list[tuple[str, str]]:
-    """Position, without its folder, and reason of each rejected row."""
-    return [(Path(row.position).name, row.reason) for row in rejected]
+    """Position, without its folder, and reason of each rejected record."""
+    return [(Path(record.position).name, record.reason) for record in rejected]
 
 
 def outline(document: Document) -> list[str]:

@@ -24,7 +24,7 @@ class Case:
     images: int = 0
     rejected: int = 0
     says: str = ""
-    """A pattern of one rejected row's reason, or of a note that the stage counts; "" where nothing is said."""
+    """A pattern of one rejected record's reason, or of a note that the stage counts; "" where nothing is said."""
     texts: str = ""
     """A pattern of every document's text, where the words themselves could be misread."""
     refused: str = ""

@@ -23,11 +23,11 @@ NUMBERS = range(NUMBER)
 WORDS = [words(number) for number in NUMBERS]
 ROWS = [{"text": sentence} for sentence in WORDS]
 OTHER_LINES = [json.dumps({"text": f"line {number}"}) for number in range(400)]
-LINES = [json.dumps(row) for row in ROWS]
+LINES = [json.dumps(record) for record in ROWS]
 
 
 def lines_beside(content: str | bytes, name: str = "b.jsonl", format: str = "jsonl") -> Callable[[Path], Entry]:
-    """A file of lines as they should be, and another file, which would be one bad row among many."""
+    """A file of lines as they should be, and another file, which would be one bad record among many."""
 
     def make(folder: Path) -> Entry:
         (folder / "a.jsonl").write_text("\n".join(OTHER_LINES))
@@ -55,7 +55,7 @@ def wrapped(**beside: Any) -> dict[str, Any]:
 
 
 def wrapped_but_a_line_each() -> str:
-    return '{"rows": [' + ",\n".join(LINES) + "]}\n"
+    return '{"records": [' + ",\n".join(LINES) + "]}\n"
 
 
 def documents_in_one_object(folder: Path) -> Entry:
@@ -67,14 +67,14 @@ COLUMNS = {"text": dict(enumerate(WORDS)), "id": dict(enumerate(NUMBERS))}
 JSON = (
     Case("lines that end in returns", lines_beside(old_mac_lines()), documents=400 + 2 * NUMBER, says="^1 blank lines"),
     Case("lines that end in returns alone", json_file("\r".join(LINES)), documents=NUMBER),
-    Case("an object around the rows", lines_beside(json.dumps(wrapped())), refused=r"b\.jsonl is one object.*'data'.*jq"),
+    Case("an object around the records", lines_beside(json.dumps(wrapped())), refused=r"b\.jsonl is one object.*'data'.*jq"),
     Case(
-        "an indented object around the rows",
+        "an indented object around the records",
         lines_beside(json.dumps(wrapped(), indent=1)),
         refused=r"b\.jsonl is one object over many lines.*'data'.*jq -c '.*data.*b\.jsonl",
     ),
-    Case("a description beside the rows", json_file(json.dumps(wrapped(description="mine"))), refused="the list 'data'"),
-    Case("an object around a line each", json_file(wrapped_but_a_line_each()), refused=r"all\.json is one object.*'rows'"),
+    Case("a description beside the records", json_file(json.dumps(wrapped(description="mine"))), refused="the list 'data'"),
+    Case("an object around a line each", json_file(wrapped_but_a_line_each()), refused=r"all\.json is one object.*'records'"),
     Case("objects over several lines", json_file("\n".join(json.dumps(r, indent=2) for r in ROWS)), refused=r"jq -c \. .*all"),
     Case("a list of texts", lines_beside(json.dumps(WORDS)), refused=r"b\.jsonl is one list"),
     Case("an object around texts", json_file(json.dumps({"id": 1, "data": WORDS})), refused="the list 'data'"),
@@ -109,8 +109,8 @@ def tables(*made: dict[str, Any]) -> Callable[[Path], Entry]:
     return make
 
 
-def lines_of(rows: Sequence[dict[str, Any]]) -> Callable[[Path], Entry]:
-    return json_file("\n".join(map(json.dumps, rows)), "a.jsonl")
+def lines_of(records: Sequence[dict[str, Any]]) -> Callable[[Path], Entry]:
+    return json_file("\n".join(map(json.dumps, records)), "a.jsonl")
 
 
 def files_of(files: Sequence[tuple[str | bytes, bytes]]) -> Callable[[Path], Entry]:
@@ -154,7 +154,7 @@ TABLES = (
         "an empty table without the column",
         tables({"caption": pa.nulls(0, pa.string())}, WITH),
         *(NUMBER, NUMBER),
-        says="no row",
+        says="no record",
     ),
     Case(
         "a table whose pictures are missing", tables(WITH, EMPTY), 2 * NUMBER, NUMBER, says="10 a column for pictures is empty"
@@ -224,7 +224,7 @@ TEXTS = (
         "lines without pictures among others",
         lines_of([*({"image": uri, "text": text} for uri, text in zip(URIS, WORDS, strict=True)), *ROWS_OF_TEXT]),
         *(NUMBER + 3, NUMBER),
-        says="3 text without a picture among rows that have one",
+        says="3 text without a picture among records that have one",
     ),
     Case("lists as text", lines_of([{"text": one} for one in JSON_LISTS]), documents=NUMBER),
 )
@@ -261,13 +261,13 @@ LATE = (
         says="1 text is an encoded picture",
     ),
     Case(
-        "two pictures a row that begin late",
+        "two pictures a record that begin late",
         lines_of([*({"img": u, "text": "a"} for u in URIS * 5), {"img": URIS[0], "text": "a", "content": URIS[1]}]),
         refused="column content",
     ),
     Case(
         "parts in a table",
-        tables({"text": [row["text"] for row in EARLY], "content": [None] * 399 + PARTS[:1]}),
+        tables({"text": [record["text"] for record in EARLY], "content": [None] * 399 + PARTS[:1]}),
         refused=r"column content\.image_url\.url",
     ),
     Case(

@@ -155,23 +155,25 @@ def coco_names(folder: Path) -> Entry:
     return coco(folder, [{"id": number, "file_name": name} for number, name in enumerate(spelled)], captions())
 
 
-def pages(folder: Path, rows: list[Any], format: str, images: str = "pics") -> Entry:
-    (folder / "pages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def pages(folder: Path, records: list[Any], format: str, images: str = "pics") -> Entry:
+    (folder / "pages.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return {"format": format, "path": str(folder / "pages.jsonl"), "images": images and str(folder / images)}
 
 
 def pages_with_gaps(folder: Path) -> Entry:
     """A download in which some pictures failed leaves nothing at their place."""
     names = [name.removeprefix("pics/") for name in files(folder)]
-    rows = [
+    records = [
         {"images": [None, name, None], "texts": [sentence, None, None]} for name, sentence in zip(names, WORDS, strict=True)
     ]
-    return pages(folder, rows, "obelics")
+    return pages(folder, records, "obelics")
 
 
 def pages_that_link_elsewhere(folder: Path) -> Entry:
-    rows = [{"images": [None], "texts": [sentence], "image_urls": [link]} for sentence, link in zip(WORDS, LINKS, strict=True)]
-    return pages(folder, rows, "obelics", "")
+    records = [
+        {"images": [None], "texts": [sentence], "image_urls": [link]} for sentence, link in zip(WORDS, LINKS, strict=True)
+    ]
+    return pages(folder, records, "obelics", "")
 
 
 def interleaved_table(folder: Path) -> Entry:
@@ -182,17 +184,17 @@ def interleaved_table(folder: Path) -> Entry:
 
 def matched_lines(folder: Path) -> Entry:
     names = [name.removeprefix("pics/") for name in files(folder)]
-    rows = [
+    records = [
         {"text_list": [sentence], "image_info": [{"image_name": name, "raw_url": "https://x/1.jpg", "matched_text_index": 0}]}
         for name, sentence in zip(names, WORDS, strict=True)
     ]
-    return pages(folder, rows, "mmc4")
+    return pages(folder, records, "mmc4")
 
 
 def matched_lines_with_more(folder: Path) -> Entry:
     files(folder)
-    rows = [{"text_list": [sentence], "image_info": [], "image": link} for sentence, link in zip(WORDS, LINKS, strict=True)]
-    return pages(folder, rows, "mmc4")
+    records = [{"text_list": [sentence], "image_info": [], "image": link} for sentence, link in zip(WORDS, LINKS, strict=True)]
+    return pages(folder, records, "mmc4")
 
 
 def lines(images: str = "", **columns: Any) -> Callable[[Path], Entry]:
@@ -201,11 +203,11 @@ def lines(images: str = "", **columns: Any) -> Callable[[Path], Entry]:
     def make(folder: Path) -> Entry:
         files(folder)
         names = list(columns)
-        rows = [
-            {name: value for name, value in zip(names, row, strict=True) if value is not ...}
-            for row in zip(*columns.values(), strict=True)
+        records = [
+            {name: value for name, value in zip(names, record, strict=True) if value is not ...}
+            for record in zip(*columns.values(), strict=True)
         ]
-        (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         return {"format": "jsonl", "path": str(folder / "a.jsonl"), "images": images}
 
     return make
@@ -256,9 +258,9 @@ BYTES = (
     all_read("text and content in lines", lines(text=WORDS, content=base64s("data:image/jpeg;base64,"))),
     all_read("text and alt_text", table(text=base64s(), alt_text=WORDS)),
     all_read("pages of another ending", pages_of_another_ending),
-    Case("several a row", table(images=LISTED, caption=WORDS), documents=8, images=16),
+    Case("several a record", table(images=LISTED, caption=WORDS), documents=8, images=16),
     Case("Hub features", hub_table, documents=8, images=8, rejected=2, says="2 missing image"),
-    Case("no picture in some rows", table(jpg=[*blobs()[:6], None, b""], caption=WORDS), 6, 6, 2, says="2 missing image"),
+    Case("no picture in some records", table(jpg=[*blobs()[:6], None, b""], caption=WORDS), 6, 6, 2, says="2 missing image"),
     Case("not a picture in some", table(jpg=[*blobs()[:6], b"a.jpg", b"junk"], caption=WORDS), 6, 6, 2, says="1 image is not"),
 )
 REFUSED = (
@@ -291,7 +293,7 @@ REFUSED = (
     Case("two captions", table(img=structs(), caption_en=WORDS, caption_de=WORDS), refused="captions: caption_en, caption_de"),
     Case("a line's link", lines(text=WORDS, image=LINKS), refused="column image"),
     Case("a late line's link", lines(text=WORDS * 9, image=[None] * 71 + LINKS[:1]), refused="column image"),
-    Case("a late line's name", lines(text=WORDS * 9, image=[None] * 71 + NAMES[:1]), refused="behind rows that have none"),
+    Case("a late line's name", lines(text=WORDS * 9, image=[None] * 71 + NAMES[:1]), refused="behind records that have none"),
     Case("a line's nested link", lines(text=WORDS, meta=[{"image_url": u} for u in LINKS]), refused="column meta.image_url"),
     Case("pages that link elsewhere", pages_that_link_elsewhere, refused="column image_urls"),
     Case("bytes beside pages", interleaved_table, refused="column thumbs"),

@@ -60,8 +60,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "documents", tmp_path / "latents"
 
 
-def read(folders: tuple[Path, Path], *left_out: str, max_images: int = 99, max_text_bytes: int = 999) -> HeldOut:
-    return read_held_out(*folders, "test", left_out=frozenset(left_out), max_images=max_images, max_text_bytes=max_text_bytes)
+def read(folders: tuple[Path, Path], *bad: str, max_images: int = 99, max_text_bytes: int = 999) -> HeldOut:
+    return read_held_out(*folders, "test", quarantined=frozenset(bad), max_images=max_images, max_text_bytes=max_text_bytes)
 
 
 def test_documents_are_joined_with_what_was_encoded(folders: tuple[Path, Path]) -> None:
@@ -90,7 +90,7 @@ def test_limits_keep_the_first_documents(folders: tuple[Path, Path]) -> None:
 
 
 def test_training_facts_are_prose_and_scans_of_training_and_validation(folders: tuple[Path, Path]) -> None:
-    facts = read_training_facts(folders[0], left_out=frozenset({"c/bad"}))
+    facts = read_training_facts(folders[0], quarantined=frozenset({"c/bad"}))
     assert facts == (["train prose"], [5, 7, 9])
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.data.demonstration.scenes import SceneObject
-from components.evaluation.images import draw_images, reconstruct, score_scenes
+from components.evaluation.images import generate_images, reconstruct, score_scenes
 from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions
@@ -61,7 +61,9 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(
     def draw(prompts: list[str], *, seed: int = 4, num_slots: int = 2) -> np.ndarray:
         options = SamplingOptions(num_steps=3, guidance_scale=2.0)
         engine = TorchEngine(model)
-        return draw_images(engine, autoencoder, tokenizer, prompts, options, image_shape=(4, 4), seed=seed, num_slots=num_slots)
+        return generate_images(
+            engine, autoencoder, tokenizer, prompts, options, image_shape=(4, 4), seed=seed, num_slots=num_slots
+        )
 
     prompts = ["a red three top left", "there is a blue one in the top right", "top left: green six"]
     images = draw(prompts)

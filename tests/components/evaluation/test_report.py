@@ -14,7 +14,7 @@ from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import METRICS, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
 from components.evaluation.report import diffusion_rows, page
-from components.evaluation.suite import Captioned, Drawing, Findings
+from components.evaluation.suite import Captioned, GeneratedImage, Results
 from core.sheets import enlarged
 
 # Issue 2, "Done when" 8.
@@ -37,12 +37,14 @@ def picture(number: int) -> np.ndarray:
 
 
 @pytest.fixture
-def findings() -> Findings:
-    return Findings(
+def results() -> Results:
+    return Results(
         metrics={"text/bits_per_byte": 2.25, "text_to_image/objects_right": 0.5},
         notes=["no <scenes> here"],
-        drawings=[Drawing("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(LAYOUT.columns + 1)]
-        + [Drawing("kept out", picture(200), "a red three top left", "", None)],
+        generated=[
+            GeneratedImage("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(LAYOUT.columns + 1)
+        ]
+        + [GeneratedImage("kept out", picture(200), "a red three top left", "", None)],
         captions=[Captioned(picture(9), "the <b>truth</b>", '<script>alert("x")</script>', False)],
         diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
     )
@@ -53,8 +55,8 @@ def test_every_promised_figure_has_a_meaning() -> None:
     assert [key for key, _, _ in table(dict.fromkeys(reversed(METRICS), 1.0))] == list(METRICS)
 
 
-def test_the_page_stands_alone_and_shows_what_was_found(findings: Findings, tmp_path: Path) -> None:
-    html = page(findings, sample_grid(findings.drawings), tmp_path / "history.csv")
+def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_path: Path) -> None:
+    html = page(results, sample_grid(results.generated), tmp_path / "history.csv")
     for shown in (
         "text/bits_per_byte",
         "2.2500",
@@ -70,12 +72,12 @@ def test_the_page_stands_alone_and_shows_what_was_found(findings: Findings, tmp_
     assert not re.findall(r"https?://", html)
 
 
-def test_the_grid_shows_every_drawing_enlarged(findings: Findings) -> None:
-    sheet = np.asarray(Image.open(io.BytesIO(sample_grid(findings.drawings))))
+def test_the_grid_shows_every_drawing_enlarged(results: Results) -> None:
+    sheet = np.asarray(Image.open(io.BytesIO(sample_grid(results.generated))))
     assert sheet.shape[1] == LAYOUT.columns * LAYOUT.tile[0]
     assert sheet.shape[0] > 3 * LAYOUT.tile[1]
-    for drawing in findings.drawings:
-        assert (sheet == drawing.image[0, 0]).all(-1).sum() >= 128 * 128
+    for entry in results.generated:
+        assert (sheet == entry.image[0, 0]).all(-1).sum() >= 128 * 128
     empty = np.asarray(Image.open(io.BytesIO(sample_grid([]))))
     assert (empty != 255).any()
 
@@ -97,6 +99,6 @@ def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:
     assert curves(path) is None
 
 
-def test_the_plot_has_one_row_a_noise_level(findings: Findings) -> None:
-    assert diffusion_rows(findings)[1] == {"time": 0.9, "loss": 2.0, "right_caption": 0.75, "wrong_caption": 0.875}
-    assert diffusion_rows(Findings()) == []
+def test_the_plot_has_one_row_a_noise_level(results: Results) -> None:
+    assert diffusion_rows(results)[1] == {"time": 0.9, "loss": 2.0, "right_caption": 0.75, "wrong_caption": 0.875}
+    assert diffusion_rows(Results()) == []

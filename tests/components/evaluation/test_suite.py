@@ -1,4 +1,4 @@
-"""The figures that the suite makes of its parts: the caption gap's sign and size, and whose scans the judge has seen."""
+"""The figures that the suite makes of its parts: the caption gap's sign and size, and whose scans the classifier has seen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.evaluation import judge as judge_module
-from components.evaluation.config import EvaluateConfig, JudgeConfig
+from components.evaluation import digit_classifier as classifier_module
+from components.evaluation.config import DigitClassifierConfig, EvaluateConfig
+from components.evaluation.digit_classifier import DigitClassifier, score_classifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
-from components.evaluation.judge import Judge, score_judge, train_judge
-from components.evaluation.suite import Findings, Subject, measure_judge, measure_losses
+from components.evaluation.suite import EvaluationTarget, Results, measure_classifier, measure_losses
 from core.png import encode_png
 from core.random import seed_of
 from core.tokenizer import TextTokenizer
@@ -35,7 +35,7 @@ CONFIG = EvaluateConfig(
     num_solver_steps=2,
     loss_times=(0.35, 0.8),
     batch_size=2,
-    judge=JudgeConfig(max_steps=6, batch_size=16),
+    classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
 )
 # At least one scan of every digit is in each split.
 SCANS = split_scans(SplitShares(validation=0.3, test=0.4), 3)
@@ -46,8 +46,8 @@ def test_the_caption_gap_is_the_loss_under_another_caption_less_that_under_the_o
 ) -> None:
     texts = [[20, 21], [30, 31, 32, 33], [40, 41], [20, 21], [50]]
     documents = [document(config, number, text, str(text)) for number, text in enumerate(texts)]
-    findings = Findings()
-    measure_losses(findings, model, HeldOut([], documents), CONFIG)
+    results = Results()
+    measure_losses(results, model, HeldOut([], documents), CONFIG)
 
     # The next caption that differs, round about, among the first num_loss_images.
     own, others = documents[:4], [documents[other] for other in (1, 2, 3, 1)]
@@ -68,8 +68,8 @@ def test_the_caption_gap_is_the_loss_under_another_caption_less_that_under_the_o
 
     gap = loss(others) - loss(own)
     assert abs(gap) > 1e-3
-    assert findings.metrics["conditioning/wrong_caption_gap"] == pytest.approx(gap, rel=1e-3)
-    assert findings.metrics["image/diffusion_loss"] == pytest.approx(loss(own), rel=1e-4)
+    assert results.metrics["conditioning/wrong_caption_gap"] == pytest.approx(gap, rel=1e-3)
+    assert results.metrics["image/diffusion_loss"] == pytest.approx(loss(own), rel=1e-4)
 
 
 def shown(scan: int) -> SceneObject:
@@ -89,10 +89,10 @@ def scene(number: int, scan: int) -> ImageDocument:
 
 
 @pytest.fixture
-def subject(model: Transfusion, tokenizer: TextTokenizer) -> Subject:
+def target(model: Transfusion, tokenizer: TextTokenizer) -> EvaluationTarget:
     torch.manual_seed(2)
     shape = {"layers_per_block": 1, "latent_channels": 4, "norm_groups": 4, "sample_side_px": 32}
-    return Subject(model, Autoencoder.create(block_channels=(8, 8), **shape).eval(), tokenizer)
+    return EvaluationTarget(model, Autoencoder.create(block_channels=(8, 8), **shape).eval(), tokenizer)
 
 
 def without_other_scans(monkeypatch: pytest.MonkeyPatch, kept: list[int]) -> None:
@@ -100,41 +100,41 @@ def without_other_scans(monkeypatch: pytest.MonkeyPatch, kept: list[int]) -> Non
     scans = load_scans()
     intensity = np.full_like(scans.intensity, np.nan)
     intensity[kept] = scans.intensity[kept]
-    monkeypatch.setattr(judge_module, "load_scans", lambda: scans._replace(intensity=intensity))
+    monkeypatch.setattr(classifier_module, "load_scans", lambda: scans._replace(intensity=intensity))
 
 
-def assert_same_weights(one: Judge, other: Judge) -> None:
+def assert_same_weights(one: DigitClassifier, other: DigitClassifier) -> None:
     for (name, value), (_, wanted) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
         assert torch.equal(value, wanted), name
 
 
-def test_the_judge_has_seen_the_training_scans_alone(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judge_has_seen_the_training_scans_alone(target: EvaluationTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     held_out = HeldOut([], [scene(number, int(scan)) for number, scan in enumerate(SCANS["test"][::40])])
     seen = SCANS["train"].tolist()
-    wanted = train_judge(seen, CONFIG.judge, SEED)
+    wanted = train_classifier(seen, CONFIG.classifier, SEED)
     without_other_scans(monkeypatch, seen)
-    findings = Findings()
-    judge = measure_judge(findings, subject, held_out, TrainingFacts([], seen), CONFIG)
-    assert all(bool(value.isfinite().all()) for value in judge.state_dict().values())
-    assert_same_weights(judge, wanted)
+    results = Results()
+    classifier = measure_classifier(results, target, held_out, TrainingFacts([], seen), CONFIG)
+    assert all(bool(value.isfinite().all()) for value in classifier.state_dict().values())
+    assert_same_weights(classifier, wanted)
 
 
-def test_the_judges_own_accuracy_is_measured_on_the_held_out_scenes_that_are_captioned(subject: Subject) -> None:
+def test_the_judges_own_accuracy_is_measured_on_the_held_out_scenes_that_are_captioned(target: EvaluationTarget) -> None:
     documents = [scene(number, int(scan)) for number, scan in enumerate(SCANS["test"][:200:20])]
-    # A judge that can read, so that a picture's truth matters.
-    config = dataclasses.replace(CONFIG, judge=JudgeConfig(max_steps=60, batch_size=64))
-    findings = Findings()
-    judge = measure_judge(findings, subject, HeldOut([], documents), TrainingFacts([], SCANS["train"].tolist()), config)
+    # A classifier that can read, so that a picture's truth matters.
+    config = dataclasses.replace(CONFIG, digit_classifier=DigitClassifierConfig(max_steps=60, batch_size=64))
+    results = Results()
+    classifier = measure_classifier(results, target, HeldOut([], documents), TrainingFacts([], SCANS["train"].tolist()), config)
     chosen = documents[: config.num_captions]
     images = np.stack([picture(number, one.scans[0]) for number, one in enumerate(chosen)])
-    scores = score_judge(judge, images, [one.objects or frozenset() for one in chosen])
+    scores = score_classifier(classifier, images, [one.objects or frozenset() for one in chosen])
     assert scores.objects_right >= 0.4
-    assert findings.metrics["text_to_image/judge_on_real"] == scores.objects_right
-    assert findings.metrics["text_to_image/judge_scenes_on_real"] == scores.scenes_right
+    assert results.metrics["text_to_image/judge_on_real"] == scores.objects_right
+    assert results.metrics["text_to_image/judge_scenes_on_real"] == scores.scenes_right
 
 
-def test_a_scan_of_training_in_a_held_out_scene_is_a_fault(subject: Subject) -> None:
+def test_a_scan_of_training_in_a_held_out_scene_is_a_fault(target: EvaluationTarget) -> None:
     scans = SCANS["train"].tolist()
     held_out = HeldOut([], [scene(0, int(SCANS["test"][0])), scene(1, scans[7])])
     with pytest.raises(AssertionError, match=rf"\[{scans[7]}\]"):
-        measure_judge(Findings(), subject, held_out, TrainingFacts([], scans), CONFIG)
+        measure_classifier(Results(), target, held_out, TrainingFacts([], scans), CONFIG)

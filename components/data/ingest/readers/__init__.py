@@ -1,1 +1,1 @@
-"""How a corpus of any format is read: one file a format, each handing on raw rows."""
+"""How a corpus of any format is read: one file a format, each handing on raw records."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.json_sections import json_sections
-from components.data.ingest.readers.records import Row, pair_row
+from components.data.ingest.readers.records import Record, pair_record
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
 
@@ -26,7 +26,7 @@ CREATE TABLE images (id TEXT PRIMARY KEY, number INTEGER, name TEXT);
 CREATE TABLE boxed (image_id TEXT PRIMARY KEY);
 CREATE TABLE captions (image_id TEXT, number INTEGER, caption TEXT);
 """
-# Every image in the file's order with its captions in theirs; an image without one has a single row of nulls.
+# Every image in the file's order with its captions in theirs; an image without one has a single line of nulls.
 PAIRS = """
 SELECT images.id, images.name, boxed.image_id IS NOT NULL, captions.caption
 FROM images LEFT JOIN captions ON captions.image_id = images.id LEFT JOIN boxed ON boxed.image_id = images.id
@@ -41,8 +41,8 @@ OTHER_ANNOTATIONS = frozenset({"bbox", "segmentation", "keypoints", "segments_in
 BOXES_IGNORED = "boxes ignored"
 
 
-def read_coco(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """A row an image with all its captions, keyed by the image's id; file names are looked up in the images folder."""
+def read_coco(file: CorpusFile) -> Iterator[Record | Rejected]:
+    """A record an image with all its captions, keyed by the image's id; file names are looked up in the images folder."""
     # An empty name is a temporary database that SQLite keeps on disk, beyond a few MB, and removes.
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         database.executescript(TABLES)
@@ -50,11 +50,11 @@ def read_coco(file: CorpusFile) -> Iterator[Row | Rejected]:
         yield from _fill(database, file)
         database.execute("CREATE INDEX by_image ON captions (image_id, number)")
         _check(database, file)
-        for (id, name, is_boxed), found in itertools.groupby(database.execute(PAIRS), key=lambda row: row[:3]):
+        for (id, name, is_boxed), found in itertools.groupby(database.execute(PAIRS), key=lambda pair: pair[:3]):
             captions = [json.loads(caption) for *_, caption in found if caption is not None]
             key = str(json.loads(id))
             image = file.images.image(json.loads(name)) if file.takes_images else []
-            yield pair_row(f"{file.name} id {key}", key, captions, image, (BOXES_IGNORED,) if is_boxed else ())
+            yield pair_record(f"{file.name} id {key}", key, captions, image, (BOXES_IGNORED,) if is_boxed else ())
         for (number,) in database.execute(ORPHANS):
             yield Rejected(file.source, f"{file.name} annotation {number}", "caption of an unknown image")
 

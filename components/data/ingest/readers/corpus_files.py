@@ -17,30 +17,30 @@ from components.data.ingest.readers.unpacking import Unpacked, unpack
 from components.data.ingest.readers.walking import is_local
 from core.errors import BadInput
 
-EMPTY_FILE = "files that hold no row"
+EMPTY_FILE = "files that hold no record"
 
 
 class Reading:
-    """How far the reading of one corpus is.
-
-    num_rows: handed on so far. total_rows: in all, where a reader knows it. in_file: share of the open file in 0..1, where
-    a reader knows it better than by the bytes that were read in their order. passed_over: what of it is no row. pictured:
-    the first of its tables that has pictures (True), and the first that has none (False).
-    """
+    """How far the reading of one corpus is."""
 
     def __init__(self) -> None:
-        self.num_rows = 0
-        self.total_rows: int | None = None
+        self.num_records = 0
+        """Handed on so far."""
+        self.total_records: int | None = None
+        """In all, where a reader knows it."""
         self.in_file: float | None = None
+        """Share of the open file in 0..1, where a reader knows it better than by the bytes that were read in their order."""
         self.passed_over = PassedOver()
+        """What of the corpus is no record."""
         self.pictured: dict[bool, str] = {}
+        """The first of its files that has pictures (True), and the first that has none (False)."""
         self._total_bytes = self._finished_bytes = self._file_bytes = 0
         self._open: IO[bytes] | None = None
 
     def share(self) -> float:
-        """Of the whole corpus in 0..1, by rows where their number is known, else by bytes; 0 where neither is."""
-        if self.total_rows:
-            return self.num_rows / self.total_rows
+        """Of the whole corpus in 0..1, by records where their number is known, else by bytes; 0 where neither is."""
+        if self.total_records:
+            return self.num_records / self.total_records
         return min(1.0, (self._finished_bytes + self._at() * self._file_bytes) / max(1, self._total_bytes))
 
     def _at(self) -> float:
@@ -65,23 +65,24 @@ class Reading:
 
 
 class CorpusFile(NamedTuple):
-    """One open file of a corpus.
-
-    bytes: the file, decompressed. name: for positions and errors, without a path of this machine. source: the corpus's
-    name. images: the folder where file names inside the file are looked up, the file's own where the corpus names none.
-    is_local: small reads cost nothing. reading: what a reader tells how far it is in the file, where the bytes do not tell,
-    and what it passes over. is_plain: the file was not compressed. listed_pictures: endings of the pictures whose formats
-    are in ingest.images.formats.
-    """
+    """One open file of a corpus."""
 
     bytes: IO[bytes]
+    """The file, decompressed."""
     name: str
+    """For positions and errors, without a path of this machine."""
     source: str
+    """The corpus's name."""
     images: Folder
+    """Where file names inside the file are looked up: the file's own folder where the corpus names none."""
     is_local: bool
+    """Small reads cost nothing."""
     reading: Reading
+    """What a reader tells how far it is, where the bytes do not tell, and what it passes over."""
     is_plain: bool = True
+    """The file was not compressed."""
     listed_pictures: frozenset[str] = frozenset()
+    """Endings of the pictures whose formats are in ingest.images.formats."""
 
     @property
     def takes_images(self) -> bool:
@@ -98,8 +99,8 @@ def open_files(
     reading.expect(sum(sizes))
     images = images_folder(corpus)
     for path, num_bytes in zip(paths, sizes, strict=True):
-        # A file's name need not be UTF-8, and becomes a part of its rows' keys.
-        name, rows_before = printable(name_of(path)), reading.num_rows
+        # A file's name need not be UTF-8, and becomes a part of its records' keys.
+        name, records_before = printable(name_of(path)), reading.num_records
         try:
             raw = system.open(path, "rb")
         except ANY_STORAGE_ERROR as error:
@@ -107,7 +108,7 @@ def open_files(
         folder = images if corpus.images else Folder(system, path.rpartition("/")[0])
         with raw, _unpacked(raw, name) as (unpacked, is_plain), reading.file(raw, num_bytes):
             yield CorpusFile(unpacked, name, corpus.name, folder, is_local(system), reading, is_plain, listed_pictures)
-        if reading.num_rows == rows_before:
+        if reading.num_records == records_before:
             reading.passed_over.add(EMPTY_FILE, name)
 
 

@@ -15,7 +15,7 @@ PICTURE_ENDINGS: dict[ImageFormat, tuple[str, ...]] = {
     "GIF": ("gif",),
     "BMP": ("bmp", "dib"),
 }
-# Pictures as well, though none of these formats can be listed: a row that has one must not be said to miss its picture.
+# Pictures as well, though none of these formats can be listed: a record that has one must not be said to miss its picture.
 OTHER_PICTURES = frozenset({"tif", "tiff", "heic", "heif", "jp2", "jxl", "ico", "ppm", "pgm", "psd", "svg"})
 ALL_PICTURES = OTHER_PICTURES | {ending for endings in PICTURE_ENDINGS.values() for ending in endings}
 

@@ -1,4 +1,4 @@
-"""Folders of pictures whose captions lie beside them: name.jpg and name.txt are a row, folders within included."""
+"""Folders of pictures whose captions lie beside them: name.jpg and name.txt are a record, folders within included."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.data.ingest.readers.corpus_files import Reading
 from components.data.ingest.readers.locating import ANY_STORAGE_ERROR, locate_folders, not_listed
 from components.data.ingest.readers.pairing import BESIDE, Group, Part, captions_of, grouped, part_of, pictures_of, why_several
 from components.data.ingest.readers.passed_over import PassedOver, another_ending, name_of
-from components.data.ingest.readers.records import FileReference, Row, pair_row, printable
+from components.data.ingest.readers.records import FileReference, Record, pair_record, printable
 from components.data.ingest.readers.walking import Walk
 from components.data.ingest.rejected import Rejected
 
@@ -22,18 +22,20 @@ TABLE = 'CREATE TABLE files (folder INTEGER, "outer" BLOB, key BLOB, ending TEXT
 
 
 class _Folder(NamedTuple):
-    """name: tells it from the corpus's other folders, "" where it is the only one. listed: endings of formats that are read."""
+    """One folder of pictures."""
 
     system: Any
     path: str
     name: str
+    """Tells it from the corpus's other folders, "" where it is the only one."""
     source: str
     listed: frozenset[str]
+    """Endings of formats that are read."""
     passed_over: PassedOver
 
 
-def read_image_folder(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Row | Rejected]:
-    """The rows of every folder that corpus.path names, in the order of their names; a key is the path inside it."""
+def read_image_folder(corpus: CorpusConfig, reading: Reading, listed_pictures: frozenset[str]) -> Iterator[Record | Rejected]:
+    """The records of every folder that corpus.path names, in the order of their names; a key is the path inside it."""
     system, found = locate_folders(corpus, reading.passed_over)
     folders = [_Folder(system, *item, corpus.name, listed_pictures, reading.passed_over) for item in found.items()]
     # Listing a million files takes as many strings; the temporary database sorts them on disk.
@@ -44,10 +46,10 @@ def read_image_folder(corpus: CorpusConfig, reading: Reading, listed_pictures: f
             database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?)", _files(Walk(system, reading.passed_over), folders))
         except ANY_STORAGE_ERROR as error:
             raise not_listed(corpus.name, corpus.path, error) from None
-        reading.total_rows = database.execute("SELECT count(*) FROM (SELECT DISTINCT folder, key FROM files)").fetchone()[0]
+        reading.total_records = database.execute("SELECT count(*) FROM (SELECT DISTINCT folder, key FROM files)").fetchone()[0]
         ordered = database.execute('SELECT folder, "outer", key, ending, path FROM files ORDER BY folder, "outer", key, path')
         for (number, _), files in itertools.groupby(ordered, key=lambda file: file[:2]):
-            yield from _rows(folders[number], [_part(*file[1:]) for file in files])
+            yield from _records(folders[number], [_part(*file[1:]) for file in files])
 
 
 def _files(walk: Walk, folders: Iterable[_Folder]) -> Iterator[tuple[int, bytes, bytes, str, bytes]]:
@@ -66,15 +68,15 @@ def _part(outer: bytes, key: bytes, ending: str, path: bytes) -> Part:
     return Part(os.fsdecode(outer), os.fsdecode(key), ending, os.fsdecode(path))
 
 
-def _rows(folder: _Folder, parts: list[Part]) -> Iterator[Row | Rejected]:
+def _records(folder: _Folder, parts: list[Part]) -> Iterator[Record | Rejected]:
     groups, beside = grouped(parts, outer_is_whole=False)
     for part in beside:
         folder.passed_over.add(BESIDE, part.value)
     for group in groups:
-        yield _row(folder, group)
+        yield _record(folder, group)
 
 
-def _row(folder: _Folder, group: Group) -> Row | Rejected:
+def _record(folder: _Folder, group: Group) -> Record | Rejected:
     position = f"{name_of(folder.path)}/{group.key}"
     pictures, others = pictures_of(group, folder.listed)
     captions = captions_of(group)
@@ -86,4 +88,4 @@ def _row(folder: _Folder, group: Group) -> Row | Rejected:
         FileReference(folder.system, found[0].value, what) if found else None
         for found, what in ((captions, "caption"), (pictures, "image"))
     )
-    return pair_row(position, printable(f"{folder.name}/{group.key}" if folder.name else group.key), caption, image)
+    return pair_record(position, printable(f"{folder.name}/{group.key}" if folder.name else group.key), caption, image)

@@ -10,10 +10,10 @@ from typing import Any
 
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.jsonl import json_lines
-from components.data.ingest.readers.parquet import first_values, open_table, require_columns, table_rows
+from components.data.ingest.readers.parquet import first_values, open_table, require_columns, table_records
 from components.data.ingest.readers.parquet_types import as_stored
 from components.data.ingest.readers.picture_columns import Watch, picture, refuse_others
-from components.data.ingest.readers.records import KEY_FIELDS, RawImage, RawText, Row, UnusableError, key_of
+from components.data.ingest.readers.records import KEY_FIELDS, RawImage, RawText, Record, UnusableError, key_of
 from components.data.ingest.rejected import Rejected
 
 OBELICS_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
@@ -26,8 +26,8 @@ NOTHING_THERE = "a place has neither text nor image"
 Piece = RawText | RawImage
 
 
-def read_obelics(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """Rows with the equally long lists `images` and `texts`, exactly one of the two set at each index.
+def read_obelics(file: CorpusFile) -> Iterator[Record | Rejected]:
+    """Records with the equally long lists `images` and `texts`, exactly one of the two set at each index.
 
     An image is a file name, and in Parquet may also be struct{bytes, path} or bytes.
     """
@@ -37,12 +37,12 @@ def read_obelics(file: CorpusFile) -> Iterator[Row | Rejected]:
             continue
         try:
             pieces, more = _taking_turns(values, file)
-            yield Row(position, key, pieces, is_pair=False, notes=(*notes, *more))
+            yield Record(position, key, pieces, is_pair=False, notes=(*notes, *more))
         except UnusableError as error:
             yield Rejected(file.source, position, str(error))
 
 
-def read_mmc4(file: CorpusFile) -> Iterator[Row | Rejected]:
+def read_mmc4(file: CorpusFile) -> Iterator[Record | Rejected]:
     """Lines with text_list (sentences) and image_info (image_name and matched_text_index); an image goes before the
     sentence that it matches."""
     watch = Watch(file, of_captions=False)
@@ -52,7 +52,7 @@ def read_mmc4(file: CorpusFile) -> Iterator[Row | Rejected]:
             continue
         notes = watch.notes(_others(line.values, ("text_list", "image_info")), has_own=bool(line.values.get("image_info")))
         try:
-            yield Row(line.position, line.key, _matched(line.values, file), is_pair=False, notes=notes)
+            yield Record(line.position, line.key, _matched(line.values, file), is_pair=False, notes=notes)
         except UnusableError as error:
             yield Rejected(file.source, line.position, str(error))
 
@@ -74,9 +74,9 @@ def _parquet(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]
             refuse_others(file, others, has_own=any(not all(map(_is_empty, images)) for images in own.values))
         wanted = [name for name in schema.names if name in (*KEY_FIELDS, "images", "texts")]
         # A document may hold dozens of images.
-        for number, values in enumerate(table_rows(file, table, wanted, batch_size=8)):
+        for number, values in enumerate(table_records(file, table, wanted, batch_size=8)):
             values["images"] = as_stored(values["images"], schema.field("images").type)
-            yield f"{file.name} row {number}", key_of(values, f"{file.name}#{number}"), values, ()
+            yield f"{file.name} record {number}", key_of(values, f"{file.name}#{number}"), values, ()
 
 
 def _json(file: CorpusFile) -> Iterator[tuple[str, str, Any, tuple[str, ...]]]:

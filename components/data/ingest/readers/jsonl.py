@@ -1,21 +1,23 @@
-"""JSONL corpora: one object a line, and a line that is none is one bad row. A file that is one array of objects is read too.
+"""JSONL corpora: one object a line, and a line that is none is one bad record. A file that is one array of objects is read too.
 
 Lines end as on any system: with a line feed, with a carriage return before it, or with a carriage return alone, which
-cannot stand inside a JSON string.
+cannot stand inside a JSON string. One object around all records is refused with the way out.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Collection, Iterator
-from typing import IO
+import shlex
+from collections.abc import Collection, Iterable, Iterator
+from typing import IO, Any
 
+from components.data.ingest.readers.captions import says_text
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.json_sections import json_entries
-from components.data.ingest.readers.json_shapes import START_BYTES, is_array, refuse_one_value
-from components.data.ingest.readers.line_pictures import line_rows
-from components.data.ingest.readers.records import Line, Row, key_of
+from components.data.ingest.readers.line_pictures import line_records
+from components.data.ingest.readers.records import CAPTION_FIELDS, Line, Record, key_of
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
@@ -25,26 +27,29 @@ MAX_LINE_BYTES = 64 * 2**20
 # Returns before a line feed belong to it, and the last one of a block may do so.
 RETURN = re.compile(rb"\r(?!\r*(?:\n|\Z))")
 BLANK_LINE = "blank lines"
+# Of a file's beginning, to tell an array of objects from lines, and to find the list that an object begins with.
+START_BYTES = 4096
+FIRST_LIST = re.compile(rb'"((?:[^"\\]|\\.){1,200})"\s*:\s*\[')
 
 
-def read_jsonl(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """Rows of one JSONL file: objects with `text` or `content`, UTF-8, blank lines skipped; see `line_rows` for pictures."""
-    return line_rows(file, json_lines(file))
+def read_jsonl(file: CorpusFile) -> Iterator[Record | Rejected]:
+    """Records of one JSONL file: objects with `text` or `content`, in UTF-8; `line_records` tells which have pictures."""
+    return line_records(file, json_lines(file))
 
 
 def json_lines(file: CorpusFile, own: Collection[str] = ()) -> Iterator[Line | Rejected]:
-    """The objects of one JSONL file; BadInput where its bytes end too early, or one object holds all rows.
+    """The objects of one JSONL file; BadInput where its bytes end too early, or one object holds all records.
 
-    own: fields of the format whose lists belong to one row.
+    own: fields of the format whose lists belong to one record.
     """
     try:
         content = as_utf8(file.bytes)
         start = content.read(START_BYTES)
         content.seek(0)
-        if is_array(start):
+        if _is_array(start):
             yield from _entries(content, file)
             return
-        refuse_one_value(file.name, start, _lines(content), own)
+        _refuse_one_value(file.name, start, _lines(content), own)
         content.seek(0)
         yield from _objects(content, file)
     except UNREADABLE as error:
@@ -99,3 +104,85 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
                 held, is_too_long = b"", False
     if held or is_too_long:
         yield None if is_too_long else held
+
+
+def _is_array(start: bytes) -> bool:
+    """Whether a file that begins so is one array of objects: a bracket, and then the first object or the end of the line."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return text[:1] == b"[" and (text[1:].lstrip()[:1] in (b"{", b"") or text[1:].lstrip(b" \t")[:1] in (b"\r", b"\n"))
+
+
+def _refuse_one_value(name: str, start: bytes, lines: Iterable[bytes | None], own: Collection[str]) -> None:
+    """BadInput where the file is no lines but one object, or one list, around all records: it would pass for one record.
+
+    start: START_BYTES of the file. lines: those of the file, None for one that is too long to hold. own: fields of the
+    format whose lists belong to one record.
+    """
+    found = list(itertools.islice((line for line in lines if line is None or line.strip()), 2))
+    if not found:
+        return
+    first, *others = found
+    if first is None:
+        is_open = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    else:
+        is_open = bool(others) and _goes_on(first) and not isinstance(_value_of(others[0]), dict)
+    if is_open:
+        section = FIRST_LIST.search(start)
+        raise _wrapped(name, "is one object over many lines", section[1].decode(errors="replace") if section else "")
+    if first is not None and not others:
+        _refuse_only_line(name, _value_of(first), own)
+
+
+def _refuse_only_line(name: str, value: object, own: Collection[str]) -> None:
+    if isinstance(value, list) and value:
+        raise BadInput(f'{name} is one list of values that are no objects; write one object a line, {{"text": ...}}')
+    if not isinstance(value, dict) or not set(own).isdisjoint(value):
+        return
+    inner = {field: entry for field, entry in value.items() if isinstance(entry, (list, dict)) and entry}
+    texts = [value[field] for field in CAPTION_FIELDS if field in value]
+    if any(isinstance(text, str) for text in texts) or (len(inner) < len(value) and any(map(_are_strings, texts))):
+        return
+    records = [field for field, entry in inner.items() if isinstance(entry, list) and isinstance(entry[0], (dict, list))]
+    if not records and not any(map(says_text, value)):
+        records = [field for field, entry in inner.items() if isinstance(entry, list)]
+    if records:
+        raise _wrapped(name, "is one object", records[0])
+    if inner and len(inner) == len(value):
+        as_lines = 'pandas writes it by to_json(path, orient="records", lines=True)'
+        raise BadInput(
+            f"{name} is one object with all records in its fields {_first_fields(value)}; write an object a line ({as_lines})"
+        )
+
+
+def _wrapped(name: str, what: str, section: str) -> BadInput:
+    """section: the field with the records, "" where it is not known."""
+    holds = f", which holds its records in the list {section!r}" if section else ""
+    command = f"jq -c {shlex.quote(f'.[{json.dumps(section)}][]') if section else '.'} {shlex.quote(name)}"
+    return BadInput(f"{name} {what}{holds}; write one object a line ({command} > records.jsonl)")
+
+
+def _goes_on(line: bytes) -> bool:
+    """Whether the line begins an object that it does not end, and breaks off between two values."""
+    text = line.decode("utf-8-sig", errors="replace").strip()
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return text[:1] == "{" and error.pos >= len(text)
+    except RecursionError:
+        pass
+    return False
+
+
+def _value_of(line: bytes | None) -> object:
+    try:
+        return json.loads((line or b"").decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _first_fields(value: dict[str, Any]) -> str:
+    return ", ".join(list(value)[:5]) + (", ..." if len(value) > 5 else "")

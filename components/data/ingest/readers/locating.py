@@ -1,4 +1,4 @@
-"""Where the files of a corpus lie: a file, a folder, a glob or a brace pattern, local or by any URL.
+"""The files of a corpus, located: a file, a folder, a glob or a brace pattern, local or by any URL.
 
 A path that exists is what it says, whatever characters are in it. Of any other, the parts that exist are taken as they
 stand, and the rest may hold braces ({00000..00009}, {a,b}), as webdataset has them, and *, ? and [...].
@@ -26,26 +26,28 @@ from core.errors import BadInput
 GLOB_CHARACTERS = "*?["
 MAX_EXPANDED = 1_000_000
 RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
-NAMED_PICTURES = "pictures beside the files, which are read where a row names them"
+NAMED_PICTURES = "pictures beside the files, which are read where a record names them"
 BESIDE_FOLDERS = "files beside the folders that the path names"
 # fsspec's file systems raise their libraries' own errors (botocore's are no OSError), so these places catch all of them.
 ANY_STORAGE_ERROR = Exception
 
 
 class Pattern(NamedTuple):
-    """One path, or glob, that a corpus's path stands for. base: of a glob, the folder above its first special part."""
+    """One path, or glob, that a corpus's path stands for."""
 
     path: str
     is_glob: bool
     base: str
+    """Of a glob, the folder above its first special part."""
 
 
 class Found(NamedTuple):
-    """What a corpus's path stands for. base: the folder above its first special part."""
+    """What a corpus's path stands for."""
 
     system: Any
     patterns: list[Pattern]
     base: str
+    """The folder above its first special part."""
 
 
 def locate(corpus: CorpusConfig, suffixes: tuple[str, ...], passed_over: PassedOver | None = None) -> tuple[Any, list[str]]:

@@ -1,4 +1,4 @@
-"""Parquet tables: a row a document, its columns told by the names in common use, by their types and their first values."""
+"""Parquet tables: a record a document, its columns told by the names in common use, by their types and their first values."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.ingest.readers import parquet_types as types
-from components.data.ingest.readers.caption_columns import are_captions, caption_columns
-from components.data.ingest.readers.caption_lists import spells_list
+from components.data.ingest.readers.captions import are_captions, caption_columns, pictured_texts, spare_texts, spells_list
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.picture_columns import (
     EMPTY,
     NUM_FIRST_VALUES,
     Column,
     Watch,
+    check_files_agree,
     picture_column,
-    refusal,
 )
 from components.data.ingest.readers.picture_signs import says_picture
-from components.data.ingest.readers.pictured_texts import pictured_texts, spare_texts
-from components.data.ingest.readers.records import KEY_FIELDS, Row, first_text, key_of, pair_row, text_row
+from components.data.ingest.readers.records import KEY_FIELDS, Record, first_text, key_of, pair_record, text_record
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
 
@@ -34,8 +32,8 @@ LOCAL_BUFFER_BYTES = 2**20
 BATCH_ROWS = 64
 
 
-def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """Rows of one Parquet file: pictures (bytes, base64, or names of files; one or a list) with captions, or text alone."""
+def read_parquet(file: CorpusFile) -> Iterator[Record | Rejected]:
+    """Records of one Parquet file: pictures (bytes, base64, or names of files; one or a list) with captions, or text alone."""
     with open_table(file) as table:
         schema = table.schema_arrow
         require_columns(file, schema, ())
@@ -51,20 +49,20 @@ def read_parquet(file: CorpusFile) -> Iterator[Row | Rejected]:
             others += keys
         empty = (EMPTY,) if any(says_picture(column.name) and column.is_empty for column in columns) else ()
         if file.takes_images and table.metadata.num_rows and not empty:
-            _check_others_agree(file, has_pictures=pictures is not None)
+            check_files_agree(file, has_pictures=pictures is not None)
         watch = Watch(file, of_captions=of_captions)
         unread = [name for name in others if _may_tell(schema.field(name))] if pictures is None else [pictures.name]
-        for number, values in enumerate(table_rows(file, table, list(dict.fromkeys([*keys, *texts, *unread])), BATCH_ROWS)):
-            position, key = f"{file.name} row {number}", key_of(values, f"{file.name}#{number}")
+        for number, values in enumerate(table_records(file, table, list(dict.fromkeys([*keys, *texts, *unread])), BATCH_ROWS)):
+            position, key = f"{file.name} record {number}", key_of(values, f"{file.name}#{number}")
             text = first_text(values, texts)
             stored = {name: types.as_stored(values[name], schema.field(name).type) for name in (*unread, *texts)}
             rest, spare = {name: stored[name] for name in unread}, spare_texts(stored, texts)
             if pictures is not None:
-                yield pair_row(position, key, text, pictures.read(rest), watch.notes(spare, has_own=True))
+                yield pair_record(position, key, text, pictures.read(rest), watch.notes(spare, has_own=True))
             elif isinstance(text, list) or (of_captions and spells_list(text)):
-                yield pair_row(position, key, text, [], (*empty, *watch.notes({**rest, **spare})))
+                yield pair_record(position, key, text, [], (*empty, *watch.notes({**rest, **spare})))
             else:
-                yield text_row(position, key, text, (*empty, *watch.notes({**rest, **spare})))
+                yield text_record(position, key, text, (*empty, *watch.notes({**rest, **spare})))
 
 
 def _text_columns(file: CorpusFile, table: pq.ParquetFile) -> list[str]:
@@ -77,15 +75,6 @@ def _text_columns(file: CorpusFile, table: pq.ParquetFile) -> list[str]:
     # Refuses what is no picture that could be read.
     picture_column(file, first_values(file, table, sorted(pictured)), of_captions=False)
     return caption_columns(file, {name: is_text for name, is_text in columns.items() if name not in pictured})
-
-
-def _check_others_agree(file: CorpusFile, *, has_pictures: bool) -> None:
-    """BadInput where an earlier table of the corpus has pictures and this one has none, or the other way round."""
-    tables = file.reading.pictured
-    tables.setdefault(has_pictures, file.name)
-    if len(tables) == 2:
-        what, others = ("has pictures", "has none") if has_pictures else ("has no column of pictures", "has one")
-        raise refusal(file, f"{what}, and {tables[not has_pictures]} {others}", "list the two kinds as corpora of their own")
 
 
 @contextmanager
@@ -115,17 +104,17 @@ def require_columns(file: CorpusFile, schema: pa.Schema, all_of: Sequence[str]) 
         raise BadInput(f"{file.name} has two columns of one name among {', '.join(schema.names)}; rename one")
 
 
-def table_rows(file: CorpusFile, table: pq.ParquetFile, columns: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
-    """Rows as dictionaries, strings as bytes: Parquet does not check that they are UTF-8, and one that is not is a bad row."""
-    num_read, num_rows = 0, table.metadata.num_rows
-    # So few rows at a time are decoded as fast by one thread, and every other one keeps memory of its own.
+def table_records(file: CorpusFile, table: pq.ParquetFile, columns: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
+    """Records as dictionaries, strings as bytes: Parquet does not check that they are UTF-8, and a bad one costs one record."""
+    num_read, num_records = 0, table.metadata.num_rows
+    # So few records at a time are decoded as fast by one thread, and every other one keeps memory of its own.
     for batch in table.iter_batches(batch_size=batch_size, columns=list(columns), use_threads=False):
         num_read += len(batch)
-        file.reading.in_file = min(1.0, num_read / max(num_rows, 1))
-        yield from _rows(batch)
-    if num_read != num_rows:
+        file.reading.in_file = min(1.0, num_read / max(num_records, 1))
+        yield from _records(batch)
+    if num_read != num_records:
         # Arrow believes the pages; what the footer says of them is not checked by anyone else.
-        raise pa.ArrowInvalid(f"its footer says {num_rows} rows and its pages hold {num_read}")
+        raise pa.ArrowInvalid(f"its footer says {num_records} records and its pages hold {num_read}")
 
 
 def first_values(file: CorpusFile, table: pq.ParquetFile, names: Sequence[str]) -> list[Column]:
@@ -148,14 +137,14 @@ def _column(table: pq.ParquetFile, field: pa.Field, images: set[str]) -> Column:
 def _first_values(table: pq.ParquetFile, field: pa.Field) -> list[Any]:
     found: list[Any] = []
     for batch in table.iter_batches(batch_size=NUM_FIRST_VALUES, columns=[field.name], use_threads=False):
-        values = (types.as_stored(row[field.name], field.type) for row in _rows(batch))
+        values = (types.as_stored(record[field.name], field.type) for record in _records(batch))
         found += [value for value in values if value is not None]
         if len(found) >= NUM_FIRST_VALUES:
             break
     return found
 
 
-def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def _records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     arrays = [types.strings_as_bytes(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(arrays, batch.schema.names).to_pylist()
 

@@ -22,10 +22,12 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_string(kind: pa.DataType) -> bool:
+    """A string of any of the layouts that Arrow has."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_binary(kind: pa.DataType) -> bool:
+    """Bytes of any of the layouts that Arrow has."""
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     return any(test(kind) for test in tests)
 

@@ -1,4 +1,4 @@
-"""What lies in a corpus and is no row of it: files of systems and tools, told by their names, and a count of all of it."""
+"""What lies in a corpus and is no record of it: files of systems and tools, told by their names, and a count of all of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def name_of(path: str) -> str:
 
 
 class PassedOver:
-    """Counts what is no row, by kind, with the first names of each in alphabetical order.
+    """Counts what is no record, by kind, with the first names of each in alphabetical order.
 
     numbers: kind -> how many. examples: kind -> up to NUM_EXAMPLES names.
     """

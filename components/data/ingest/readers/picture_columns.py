@@ -1,7 +1,7 @@
-"""The rule for pictures in rows: the column that has them is read, or the corpus is refused; none is passed over in silence.
+"""The rule for pictures in records: the column that has them is read, or the corpus is refused; none is passed over in silence.
 
 A reader shows the first values of the columns that it would not read, and is told which of them has the pictures. What
-it still does not read it shows row by row.
+it still does not read it shows record by record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from components.data.ingest.readers.corpus_files import CorpusFile, name_of
-from components.data.ingest.readers.picture_signs import URL_SAFE, Kind, Sign, kind_of, signs_in
+from components.data.ingest.readers.picture_signs import Sign, signs_in
+from components.data.ingest.readers.picture_values import URL_SAFE, Kind, kind_of
 from components.data.ingest.readers.records import Fault, FileReference, Picture
 from components.data.ingest.readers.references import Folder
 from core.errors import BadInput
@@ -26,21 +27,21 @@ NUM_LOOKED_FOR = 8
 # Pictures that stand in the column itself.
 HERE = (Kind.BYTES, Kind.DATA)
 NOT_READ, EMPTY = "names a picture in a field that is not read", "a column for pictures is empty"
-NO_PICTURE = "text without a picture among rows that have one"
+NO_PICTURE = "text without a picture among records that have one"
 DATA_URI_HEAD = re.compile(r"\s*data:image/[^,]{0,200},", re.IGNORECASE)
 
 
 class Column(NamedTuple):
-    """A column that is not read as text.
-
-    values: its first ones, none of them null. is_picture: its type says it is one. is_empty: it was looked through.
-    """
+    """A column that is not read as text."""
 
     name: str
     values: Sequence[Any]
+    """Its first ones, none of them null."""
     is_picture: bool = False
+    """Its type says it is one."""
     are_pixels: bool = False
     is_empty: bool = False
+    """It was looked through."""
 
 
 class PictureColumn(NamedTuple):
@@ -50,7 +51,7 @@ class PictureColumn(NamedTuple):
     folder: Folder
 
     def read(self, values: Mapping[str, Any]) -> list[Picture]:
-        """The pictures of one row: bytes, files, or why there is none; never empty."""
+        """The pictures of one record: bytes, files, or why there is none; never empty."""
         found = values.get(self.name)
         several = found if isinstance(found, (list, tuple)) and found else [found]
         return [picture(value or None, self.folder) for value in several]
@@ -95,6 +96,15 @@ def picture_column(file: CorpusFile, columns: Sequence[Column], *, of_captions: 
     return PictureColumn(chosen[0], file.images)
 
 
+def check_files_agree(file: CorpusFile, *, has_pictures: bool) -> None:
+    """BadInput where an earlier file of the corpus has pictures and this one has none, or the other way round."""
+    files = file.reading.pictured
+    files.setdefault(has_pictures, file.name)
+    if len(files) == 2:
+        what, others = ("has pictures", "has none") if has_pictures else ("has no column of pictures", "has one")
+        raise refusal(file, f"{what}, and {files[not has_pictures]} {others}", "list the two kinds as corpora of their own")
+
+
 def refuse_others(file: CorpusFile, columns: Sequence[Column], *, has_own: bool) -> None:
     """BadInput where columns beside those that a format defines have pictures.
 
@@ -120,14 +130,14 @@ def column_sign(column: Column, *, of_captions: bool) -> Sign | None:
 
 
 class Watch:
-    """Looks at what a reader leaves of each row. BadInput for a sure sign, and where weak ones become frequent."""
+    """Looks at what a reader leaves of each record. BadInput for a sure sign, and where weak ones become frequent."""
 
     def __init__(self, file: CorpusFile, *, of_captions: bool) -> None:
         self._file, self._of_captions = file, of_captions
         self._num_values, self._num_weak = Counter[str](), Counter[str]()
 
     def notes(self, unread: Mapping[str, Any], *, has_own: bool = False) -> tuple[str, ...]:
-        """What to count about the row; has_own as in `refuse_others`."""
+        """What to count about the record; has_own as in `refuse_others`."""
         found = False
         for name, value in unread.items() if self._file.takes_images else ():
             signs = list(signs_in(name, value, of_captions=self._of_captions))
@@ -156,7 +166,9 @@ def refuse_sign(file: CorpusFile, sign: Sign, *, is_late: bool = False) -> BadIn
     if sign.kind is Kind.PIXELS:
         return refusal(file, f"has pictures as numbers {column}", "store them as PNG or JPEG files' bytes")
     if is_late:
-        return refusal(file, f"has pictures {column} behind rows that have none", f"put one among the first {NUM_FIRST_VALUES}")
+        return refusal(
+            file, f"has pictures {column} behind records that have none", f"put one among the first {NUM_FIRST_VALUES}"
+        )
     return refusal(
         file, f"has pictures {column} where they are not read", "bring them into a column of their own, called image"
     )

@@ -7,34 +7,15 @@ that ends as pictures do is a weak sign: web pages are named like that too, now 
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterator
-from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-ENDINGS = "jpg|jpeg|jpe|jfif|png|apng|gif|bmp|dib|webp|avif|heic|heif|tif|tiff|jxl|jp2|ico|svgz?"
-FIRST_BYTES = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|\xff\x0a|\0\0\0\x0c(?:JXL |jP  )"
-    rb"|.{4}ftyp(?:avi[fs]|hei[cx]|mif1|msf1)",
-    re.DOTALL,
-)
-DATA_URI = re.compile(r"\s*data:image/", re.IGNORECASE)
-# JPEG, PNG, GIF and WebP in base64: what their first bytes become.
-BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/_=\s-]{40}")
-# Those of all other formats are told by what they decode to; two bytes, as a JXL may begin, can be chance.
-BASE64_WORD = re.compile(r"\s*([A-Za-z0-9+/_-]{60})")
-URL_SAFE = str.maketrans("-_", "+/")
-# What a text's first word is where it is data: sentences have shorter ones.
-ENCODED_WORD = re.compile(r"\s*\S{60}")
-SVG = re.compile(r"\ufeff?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE\s+svg[^>]*>\s*)*<svg[\s>]", re.IGNORECASE | re.DOTALL)
-LINK = re.compile(r"\s*(?:[a-z][a-z0-9+.-]{1,15}:)?//\S+\s*$", re.IGNORECASE)
-PICTURE_LINK = re.compile(rf"\S*\.(?:{ENDINGS})(?![a-z0-9])", re.IGNORECASE)
-PICTURE_NAME = re.compile(rf"[^\r\n]{{1,1000}}\.(?:{ENDINGS})\s*$", re.IGNORECASE)
-# Longer strings are texts; data is told by its beginning.
-LONGEST_NAME, LONGEST_JSON = 4096, 2**20
+from components.data.ingest.readers.picture_values import LONGEST_NAME, Kind, is_link, kind_of
+
+LONGEST_JSON = 2**20
 
 PICTURES = (
     "images?|imgs?|pictures?|pics?|photos?|photographs?|pixels?|thumbnails?|thumb|jpe?gs?|pngs?|webp|gif|bmp|avif|tiff?"
@@ -57,24 +38,14 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 OTHER_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,6}\s*$")
 
 
-class Kind(Enum):
-    """In what form a picture stands in a column."""
-
-    BYTES = "bytes"
-    DATA = "base64"
-    SVG = "svg"
-    NAME = "name"
-    LINK = "link"
-    PIXELS = "pixels"
-    ID = "id"
-
-
 class Sign(NamedTuple):
-    """One sign of a picture. path: of the column and the fields within. is_sure: one of them is enough."""
+    """One sign of a picture."""
 
     path: str
+    """Of the column and the fields within."""
     kind: Kind
     is_sure: bool
+    """One of them is enough."""
     example: str
 
 
@@ -87,7 +58,7 @@ def says_picture(name: str) -> bool:
 def signs_in(name: str, value: Any, *, of_captions: bool) -> Iterator[Sign]:
     """The signs that one value of the column bears, in its fields and entries too.
 
-    of_captions: the rows' texts are captions, so that a link or file beside one is its picture's.
+    of_captions: the records' texts are captions, so that a link or file beside one is its picture's.
     """
     if isinstance(value, dict):
         for field, inner in value.items():
@@ -104,42 +75,6 @@ def signs_in(name: str, value: Any, *, of_captions: bool) -> Iterator[Sign]:
         sign = _sign(name, value, of_captions)
         if sign:
             yield sign
-
-
-def kind_of(value: str | bytes) -> Kind | None:
-    """What the value is by itself: a picture's bytes, its base64, a file's name, or a link to one."""
-    if isinstance(value, bytes):
-        if FIRST_BYTES.match(value):
-            return Kind.BYTES
-        # Some writers know no strings.
-        value = value[:LONGEST_NAME].decode(errors="replace")
-    if DATA_URI.match(value) or BASE64.match(value) or _is_base64(value):
-        return Kind.DATA
-    if SVG.match(value, 0, LONGEST_NAME):
-        return Kind.SVG
-    if len(value) >= LONGEST_NAME:
-        return None
-    if LINK.match(value):
-        return Kind.LINK if PICTURE_LINK.match(value) else None
-    return Kind.NAME if PICTURE_NAME.match(value) else None
-
-
-def is_encoded(text: str) -> bool:
-    """Whether a text is a picture in base64 or a data URI, and no sentence about one."""
-    return ENCODED_WORD.match(text) is not None and kind_of(text) is Kind.DATA
-
-
-def _is_base64(value: str) -> bool:
-    """Whether the value begins as the base64 of a picture does."""
-    word = BASE64_WORD.match(value)
-    start = base64.b64decode(word[1].translate(URL_SAFE)) if word else b""
-    return FIRST_BYTES.match(start) is not None and not start.startswith(b"\xff\x0a")
-
-
-def is_link(value: str | bytes) -> bool:
-    """Whether the value is a URL, to whatever."""
-    text = value[:LONGEST_NAME].decode(errors="replace") if isinstance(value, bytes) else value
-    return len(text) < LONGEST_NAME and LINK.match(text) is not None
 
 
 def _json(value: Any) -> dict[str, Any] | list[Any] | None:
@@ -193,7 +128,7 @@ def _last_word(name: str) -> str:
     return (_words(name) or ("",))[-1]
 
 
-@lru_cache(maxsize=4096)  # A corpus has few names of columns, and they come with every row.
+@lru_cache(maxsize=4096)  # A corpus has few names of columns, and they come with every record.
 def _words(name: str) -> tuple[str, ...]:
     """The lower-case words of a name; `imageurl` is two."""
     found: list[str] = []
@@ -208,7 +143,7 @@ def _are_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
 
 
 def _are_pixels(values: list[Any] | tuple[Any, ...]) -> bool:
-    """Rows of numbers, or so many numbers that they are no list of sizes."""
+    """Lists of numbers, or so many numbers that they are no list of sizes."""
     if values and isinstance(values[0], (list, tuple)):
         return _are_numbers(values[0]) or _are_pixels(values[0])
     return _are_numbers(values) and len(values) >= 16

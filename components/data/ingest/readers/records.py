@@ -1,4 +1,4 @@
-"""What a file reader hands on: raw rows of text and images as found, checked and converted later in one place."""
+"""What a file reader hands on: raw records of text and images as found, checked and converted later in one place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class UnusableError(ValueError):
-    """One row cannot be used; the message is the reason, in the same words for the same fault, without its position."""
+    """One record cannot be used; the message is the reason, in the same words for the same fault, without its position."""
 
 
 class Fault(NamedTuple):
@@ -31,15 +31,15 @@ class Fault(NamedTuple):
 
 
 class FileReference(NamedTuple):
-    """A file that is read when its row's turn comes.
-
-    system: of fsspec. what: "image" or "caption", for reasons. otherwise: the paths to try where there is no file at `path`.
-    """
+    """A file that is read when its record's turn comes."""
 
     system: Any
+    """Of fsspec."""
     path: str
     what: str
+    """ "image" or "caption", for reasons."""
     otherwise: tuple[str, ...] = ()
+    """The paths to try where there is no file at `path`."""
 
     def read(self) -> bytes:
         """All bytes; UnusableError where no file of a sane size is there, BadInput where the storage fails."""
@@ -70,7 +70,7 @@ class FileReference(NamedTuple):
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> BadInput:
-        # A store that does not answer says nothing about the row, and must not cost it; its errors are of any kind.
+        # A store that does not answer says nothing about the record, and must not cost it; its errors are of any kind.
         return BadInput(f"the {self.what} {self.path} cannot be read ({error}); make it readable and run again")
 
 
@@ -79,35 +79,39 @@ Picture = bytes | FileReference | Fault | None
 
 
 class RawText(NamedTuple):
-    """value: str, UTF-8 bytes, a FileReference, a Fault, None where it is missing, or whatever stood there."""
+    """A text as it was found."""
 
     value: object
+    """str, UTF-8 bytes, a FileReference, a Fault, None where it is missing, or whatever stood there."""
 
 
 class RawImage(NamedTuple):
+    """An image as it was found."""
+
     value: Picture
 
 
-class Row(NamedTuple):
-    """One row of a corpus, unchecked.
-
-    position: where it stands, for messages. key: names the document. is_pair: images and their captions, whose layout
-    is still to be drawn; else the pieces are one document in their order. notes: what a reader passed over, to be counted.
-    """
+class Record(NamedTuple):
+    """One record of a corpus, unchecked."""
 
     position: str
+    """Where it stands, for messages."""
     key: str
+    """Names the document."""
     pieces: tuple[RawText | RawImage, ...]
     is_pair: bool
+    """Images and their captions, whose layout is still to be chosen; else the pieces are one document in their order."""
     notes: tuple[str, ...] = ()
+    """What a reader passed over, to be counted."""
 
 
 class Line(NamedTuple):
-    """One JSON object of a file of lines. values: the object. position, key: of the line, where it holds no key of its own."""
+    """One JSON object of a file of lines."""
 
     values: dict[str, Any]
     position: str
     key: str
+    """Its own, or that of the line."""
 
 
 def printable(text: str) -> str:
@@ -115,22 +119,22 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def text_row(position: str, key: str, text: object, notes: tuple[str, ...] = ()) -> Row:
-    """A row that is one text."""
-    return Row(position, key, (RawText(text),), is_pair=False, notes=notes)
+def text_record(position: str, key: str, text: object, notes: tuple[str, ...] = ()) -> Record:
+    """A record that is one text."""
+    return Record(position, key, (RawText(text),), is_pair=False, notes=notes)
 
 
-def pair_row(
+def pair_record(
     position: str,
     key: str,
     captions: object,
     image: Picture | list[Picture],
     notes: tuple[str, ...] = (),
-) -> Row:
-    """A row that is one image, or a list of them, with one caption, or with a list of captions; [] is a missing one."""
+) -> Record:
+    """A record that is one image, or a list of them, with one caption, or with a list of captions; [] is a missing one."""
     texts = (captions or [None]) if isinstance(captions, list) else [captions]
     images = image if isinstance(image, list) else [image]
-    return Row(position, key, (*map(RawImage, images), *map(RawText, texts)), is_pair=True, notes=notes)
+    return Record(position, key, (*map(RawImage, images), *map(RawText, texts)), is_pair=True, notes=notes)
 
 
 def first_text(values: Any, fields: Sequence[str]) -> object:
@@ -141,7 +145,7 @@ def first_text(values: Any, fields: Sequence[str]) -> object:
 
 
 def key_of(values: dict[str, Any], otherwise: str) -> str:
-    """The row's own key where a field holds one, else `otherwise`: a string, a number, a UUID, or bytes."""
+    """The record's own key where a field holds one, else `otherwise`: a string, a number, a UUID, or bytes."""
     return next((key for field in KEY_FIELDS if (key := _key(values.get(field))) is not None), otherwise)
 
 

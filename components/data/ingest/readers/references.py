@@ -1,4 +1,4 @@
-"""Files that a row only names: read a few rows ahead of their turn, and never from outside their folder."""
+"""Files that a record only names: read a few records ahead of their turn, and never from outside their folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from components.data.ingest.readers.records import Fault, FileReference, Row, UnusableError
+from components.data.ingest.readers.records import Fault, FileReference, Record, UnusableError
 from components.data.ingest.rejected import Rejected
 
 # Object stores answer in tens of milliseconds, so several requests must be under way; local disks need none of it.
@@ -17,9 +17,10 @@ NUM_AHEAD = 16
 
 
 class Folder(NamedTuple):
-    """Where names inside a corpus are looked up. system: None for a corpus whose pictures are left out."""
+    """Where names inside a corpus are looked up."""
 
     system: Any
+    """None for a corpus whose pictures are left out."""
     path: str
 
     def image(self, name: object) -> FileReference | Fault | None:
@@ -58,13 +59,13 @@ class Folder(NamedTuple):
         return path if path.startswith("/") else path.removeprefix(root) if path.startswith(root) else name
 
 
-def read_ahead(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
-    """The same rows in the same order, each FileReference replaced by the file's bytes, or by a Fault."""
-    waiting: deque[Row | Rejected | Future[Row]] = deque()
+def read_ahead(records: Iterable[Record | Rejected]) -> Iterator[Record | Rejected]:
+    """The same records in the same order, each FileReference replaced by the file's bytes, or by a Fault."""
+    waiting: deque[Record | Rejected | Future[Record]] = deque()
     pool = ThreadPoolExecutor(NUM_AHEAD, thread_name_prefix="read-ahead")
     try:
-        for row in rows:
-            waiting.append(pool.submit(_read, row) if isinstance(row, Row) and _names_files(row) else row)
+        for record in records:
+            waiting.append(pool.submit(_read, record) if isinstance(record, Record) and _names_files(record) else record)
             if len(waiting) > NUM_AHEAD:
                 yield _result(waiting.popleft())
         while waiting:
@@ -73,16 +74,16 @@ def read_ahead(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _names_files(row: Row) -> bool:
-    return any(isinstance(piece.value, FileReference) for piece in row.pieces)
+def _names_files(record: Record) -> bool:
+    return any(isinstance(piece.value, FileReference) for piece in record.pieces)
 
 
-def _result(row: Row | Rejected | Future[Row]) -> Row | Rejected:
-    return row.result() if isinstance(row, Future) else row
+def _result(record: Record | Rejected | Future[Record]) -> Record | Rejected:
+    return record.result() if isinstance(record, Future) else record
 
 
-def _read(row: Row) -> Row:
-    return row._replace(pieces=tuple(piece._replace(value=_content(piece.value)) for piece in row.pieces))
+def _read(record: Record) -> Record:
+    return record._replace(pieces=tuple(piece._replace(value=_content(piece.value)) for piece in record.pieces))
 
 
 def _content(value: object) -> Any:

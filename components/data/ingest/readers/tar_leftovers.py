@@ -1,4 +1,4 @@
-"""Members of a tar that do not stand beside the rest of their row: remembered by their places, and brought together last."""
+"""Members of a tar that do not stand beside the rest of their record: remembered by their places, and brought together last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE = """
 CREATE TABLE parts (number INTEGER PRIMARY KEY, "outer" BLOB, key BLOB, ending TEXT, offset INTEGER, size INTEGER, link BLOB);
 CREATE TABLE targets (name BLOB PRIMARY KEY, offset INTEGER, size INTEGER);
 """
-# Rows in the order of their first parts; the rows of one outer key stand together.
+# Records in the order of their first parts; the records of one outer key stand together.
 IN_ORDER = """
 SELECT "outer", key, ending, parts.offset, parts.size, link, targets.offset, targets.size
 FROM parts LEFT JOIN targets ON targets.name = parts.link
@@ -24,16 +24,17 @@ ORDER BY min(number) OVER (PARTITION BY "outer"), number
 
 
 class Slot(NamedTuple):
-    """Where a member's data lies. data: the bytes, once they are read. link: the member that it stands for, else "".
-
-    offset, size: bytes in the tar; offset -1 where nothing can be read there. fault: why the member cannot be used, else "".
-    """
+    """Where a member's data lies."""
 
     data: bytes | None
+    """The bytes, once they are read."""
     offset: int
     size: int
+    """Bytes in the tar; offset -1 where nothing can be read there."""
     link: str = ""
+    """The member that it stands for, else ""."""
     fault: str = ""
+    """Why the member cannot be used, else ""."""
 
 
 class Leftovers:
@@ -46,6 +47,7 @@ class Leftovers:
         self._has_links = False
 
     def close(self) -> None:
+        """Remove the database."""
         self._database.close()
 
     def add(self, parts: Iterable[Part]) -> None:
@@ -76,9 +78,9 @@ class Leftovers:
 
     def by_outer(self) -> Iterator[list[Part]]:
         """All parts, those of one outer key at a time."""
-        rows: Iterable[Any] = self._database.execute(IN_ORDER)
-        for outer, found in itertools.groupby(rows, key=lambda row: row[0]):
-            yield [_part(_text(outer), *row[1:]) for row in found]
+        parts: Iterable[Any] = self._database.execute(IN_ORDER)
+        for outer, found in itertools.groupby(parts, key=lambda part: part[0]):
+            yield [_part(_text(outer), *part[1:]) for part in found]
 
 
 def plain_name(name: str) -> str:

@@ -22,10 +22,12 @@ BLOCK_BYTES = 2**16
 
 
 class Unpacked(NamedTuple):
-    """bytes: of the file as it was before it was compressed. is_plain: whether it was not, and so can be read anywhere."""
+    """A file as it is read."""
 
     bytes: IO[bytes]
+    """Of the file as it was before it was compressed."""
     is_plain: bool
+    """Whether it was not, and so can be read anywhere."""
 
 
 def unpack(raw: IO[bytes]) -> Unpacked:

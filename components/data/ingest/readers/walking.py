@@ -92,7 +92,7 @@ def is_local(system: Any) -> bool:
 
 
 def without_second_links(paths: Iterable[str], passed_over: PassedOver) -> list[str]:
-    """Local files, sorted, without those that are links to another of them or to nothing: a file of rows is read once."""
+    """Local files, sorted, without those that are links to another of them or to nothing: a file of records is read once."""
     files, links = list[str](), list[str]()
     for path in sorted(set(paths)):
         (links if Path(path).is_symlink() else files).append(path)

@@ -1,9 +1,9 @@
-"""WebDataset tars: a picture and its caption (key.jpg, key.txt, key.json) are a row, read in place; nothing is unpacked.
+"""WebDataset tars: a picture and its caption (key.jpg, key.txt, key.json) are a record, read in place; nothing is unpacked.
 
-img2dataset writes such tars. Every member is a part of a row, or is counted as something else. The parts of a row stand side
-by side as a rule, and are held in memory until they are complete; those that do not are brought together at the end of the
-tar, where it can be read out of order. tarfile ends silently at a cut or at a damaged header, so each tar must also show the
-end mark of two zero blocks.
+img2dataset writes such tars. Every member is a part of a record, or is counted as something else. The parts of a record stand
+side by side as a rule, and are held in memory until they are complete; those that do not are brought together at the end of
+the tar, where it can be read out of order. tarfile ends silently at a cut or at a damaged header, so each tar must also show
+the end mark of two zero blocks.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from components.data.ingest.readers.pairing import (
     why_several,
 )
 from components.data.ingest.readers.passed_over import SYSTEM, another_ending, is_system_path
-from components.data.ingest.readers.records import CAPTION_FIELDS, MAX_FILE_BYTES, Row, first_text, pair_row, printable
+from components.data.ingest.readers.records import CAPTION_FIELDS, MAX_FILE_BYTES, Record, first_text, pair_record, printable
 from components.data.ingest.readers.tar_leftovers import Leftovers, Slot, plain_name
 from components.data.ingest.readers.unpacking import UNREADABLE
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
-# Parts under one outer key that are looked at together; of more of them, those of the first rows are handed on.
+# Parts under one outer key that are looked at together; of more of them, those of the first records are handed on.
 WINDOW_PARTS, WINDOW_BYTES = 64, 64 * 2**20
 # WebDataset's entries about the shard itself.
 SHARD_FACTS = re.compile(r"__[^/]*__($|/)")
@@ -48,11 +48,12 @@ NO_FILE = f"member is no plain file, or over {MAX_FILE_BYTES // 2**20} MiB"
 
 
 class _Tar(NamedTuple):
-    """whole: digests of the outer keys that are the key of a whole row."""
+    """One tar that is being read."""
 
     file: CorpusFile
     leftovers: Leftovers
     whole: DigestSet
+    """Digests of the outer keys that are the key of a whole record."""
 
     @property
     def can_go_back(self) -> bool:
@@ -67,15 +68,15 @@ class _Tar(NamedTuple):
             self.file.reading.passed_over.add(BESIDE, f"{self.file.name}:{part.key}.{part.ending}")
 
 
-def read_webdataset(file: CorpusFile) -> Iterator[Row | Rejected]:
-    """The rows of one tar. BadInput when it is damaged or cut short."""
+def read_webdataset(file: CorpusFile) -> Iterator[Record | Rejected]:
+    """The records of one tar. BadInput when it is damaged or cut short."""
     try:
         with closing(Leftovers()) as leftovers, tarfile.open(fileobj=file.bytes, mode="r:") as members:
             tar = _Tar(file, leftovers, DigestSet())
             for parts in _windows(_parts(members, file)):
-                yield from _rows(parts, tar)
+                yield from _records(parts, tar)
             _check_end(file.bytes, members.offset, file.name)
-            yield from _late_rows(tar)
+            yield from _late_records(tar)
     except (tarfile.TarError, *UNREADABLE) as error:
         raise BadInput(f"{file.name} is not a whole tar file ({error}); fetch it again") from None
 
@@ -123,8 +124,8 @@ def _windows(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield held
 
 
-def _rows(parts: list[Part], tar: _Tar) -> Iterator[Row | Rejected]:
-    """The rows that are whole; what is not, or is a link, waits for the end of the tar."""
+def _records(parts: list[Part], tar: _Tar) -> Iterator[Record | Rejected]:
+    """The records that are whole; what is not, or is a link, waits for the end of the tar."""
     outer = digest(parts[0].outer)
     groups, beside = grouped(parts, outer_is_whole=outer in tar.whole)
     tar.pass_over(beside)
@@ -136,20 +137,20 @@ def _rows(parts: list[Part], tar: _Tar) -> Iterator[Row | Rejected]:
         else:
             if group.key == group.parts[0].outer:
                 tar.whole.add(outer)
-            yield _row(group, tar)
+            yield _record(group, tar)
 
 
-def _late_rows(tar: _Tar) -> Iterator[Row | Rejected]:
+def _late_records(tar: _Tar) -> Iterator[Record | Rejected]:
     if tar.can_go_back:
         tar.leftovers.find_targets(tar.file.bytes)
     for parts in tar.leftovers.by_outer():
         groups, beside = grouped(parts, outer_is_whole=digest(parts[0].outer) in tar.whole)
         tar.pass_over(beside)
         for group in groups:
-            yield _late_row(group, tar)
+            yield _late_record(group, tar)
 
 
-def _late_row(group: Group, tar: _Tar) -> Row | Rejected:
+def _late_record(group: Group, tar: _Tar) -> Record | Rejected:
     slots: list[Slot] = [part.value for part in group.parts]
     if any(slot.link for slot in slots):
         return tar.rejected(group, NO_TARGET if tar.can_go_back else FAR_LINK)
@@ -160,7 +161,7 @@ def _late_row(group: Group, tar: _Tar) -> Row | Rejected:
     if not tar.can_go_back or any(slot.offset < 0 for slot in slots):
         return tar.rejected(group, APART)
     read = [part._replace(value=part.value._replace(data=_at(tar.file.bytes, part.value))) for part in group.parts]
-    return _row(group._replace(parts=tuple(read)), tar)
+    return _record(group._replace(parts=tuple(read)), tar)
 
 
 def _at(file: IO[bytes], slot: Slot) -> bytes:
@@ -168,7 +169,7 @@ def _at(file: IO[bytes], slot: Slot) -> bytes:
     return file.read(slot.size)
 
 
-def _row(group: Group, tar: _Tar) -> Row | Rejected:
+def _record(group: Group, tar: _Tar) -> Record | Rejected:
     images, others = pictures_of(group, tar.file.listed_pictures)
     texts, sidecars = captions_of(group), captions_of(group, SIDECAR_ENDINGS)
     if max(map(len, (images, texts, sidecars))) > 1:
@@ -180,7 +181,7 @@ def _row(group: Group, tar: _Tar) -> Row | Rejected:
             captions = first_text(json.loads(sidecars[0].value.data), CAPTION_FIELDS)
         except (ValueError, RecursionError):
             return tar.rejected(group, "broken JSON")
-    return pair_row(f"{tar.file.name}:{group.key}", printable(group.key), captions, images[0].value.data if images else None)
+    return pair_record(f"{tar.file.name}:{group.key}", printable(group.key), captions, images[0].value.data if images else None)
 
 
 def _check_end(file: IO[bytes], offset: int, name: str) -> None:

@@ -46,7 +46,7 @@ def parts(encoded):
 
 def encode(parts, documents: list[Document], settings: EncodeSettings = SETTINGS, left_out: frozenset[str] = frozenset()):
     tokenizer, autoencoder = parts
-    return encode_part(documents, tokenizer, autoencoder, settings, device=CPU, left_out=left_out)
+    return encode_part(documents, tokenizer, autoencoder, settings, device=CPU, quarantined=left_out)
 
 
 def test_the_stored_stream_says_the_document(parts, encoded) -> None:
@@ -89,7 +89,7 @@ def test_a_document_with_images_too_long_is_set_aside_and_text_is_cut(parts) -> 
         Document(key="both", source="s", segments=(long_text, picture), split="test"),
         Document(key="text", source="s", segments=(long_text,), split="test"),
     ]
-    result = encode(parts, documents, left_out=frozenset({"s/gone"}))
+    result = encode(parts, documents, quarantined=frozenset({"s/gone"}))
     assert [entry["key"] for entry in result.set_aside] == ["s/both"]
     assert "over the 80 of a row" in result.set_aside[0]["reason"]
     lengths = np.diff(result.shard.document_at)

@@ -39,13 +39,13 @@ def assert_intervals_tile(packing: Packing, lengths: np.ndarray) -> None:
 def test_copies_stand_as_often_as_asked_for() -> None:
     print("seed 9")
     generator = np.random.default_rng(9)
-    lengths, copies = generator.integers(1, 33, 300), generator.integers(0, 4, 300)
-    packing = pack(lengths, 64, copies)
-    assert np.bincount(packing.document, minlength=300).tolist() == copies.tolist()
+    lengths, repeats = generator.integers(1, 33, 300), generator.integers(0, 4, 300)
+    packing = pack(lengths, 64, repeats)
+    assert np.bincount(packing.document, minlength=300).tolist() == repeats.tolist()
     assert_intervals_tile(packing, lengths)
     for first, end in zip(packing.row_at[:-1], packing.row_at[1:], strict=True):
         assert len(set(packing.document[first:end].tolist())) == end - first
-    assert fill(packing, 64) == pytest.approx((lengths * copies).sum() / (64 * (len(packing.row_at) - 1)))
+    assert fill(packing, 64) == pytest.approx((lengths * repeats).sum() / (64 * (len(packing.row_at) - 1)))
     assert len(pack(lengths, 64, np.zeros(300, np.int64)).row_at) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from components.data.config import CorpusFormat
 from components.data.documents import ImageSegment, TextSegment
-from components.data.ingest.corpus import read_corpus, read_samples
+from components.data.ingest.corpus import read_corpus, read_records
 from components.data.ingest.readers.corpus_files import Reading
 from core.errors import BadInput
 from core.png import decode_png
@@ -99,7 +99,7 @@ def test_caption_first_share_is_the_corpus_s_own(tmp_path: Path) -> None:
 def test_captions_have_a_limit_and_texts_have_none(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes([("a.png", picture(0)), ("a.txt", b"x" * 100), *pairs(range(1))]))
     documents, rejected = read("webdataset", tmp_path / "a.tar", max_caption_bytes=50)
-    assert list(documents) == ["000000"] and [row.reason for row in rejected] == ["caption is too long"]
+    assert list(documents) == ["000000"] and [record.reason for record in rejected] == ["caption is too long"]
     write_jsonl(tmp_path / "a.jsonl", [{"text": "x" * 100}])
     assert len(read("jsonl", tmp_path / "a.jsonl", max_caption_bytes=50)[0]) == 1
 
@@ -125,15 +125,15 @@ def test_reading_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with gzip.open(tmp_path / "c.jsonl.gz", "wb") as file:
         file.write((tmp_path / "a.jsonl").read_bytes())
     corpus, reading = corpus_of("jsonl", tmp_path), Reading()
-    shares = [reading.share() for _ in read_samples(corpus, config_for(corpus), reading)]
-    assert len(shares) == reading.num_rows == 6000
+    shares = [reading.share() for _ in read_records(corpus, config_for(corpus), reading)]
+    assert len(shares) == reading.num_records == 6000
     assert shares == sorted(shares) and shares[1000] < 0.5 < shares[-1] <= 1
     assert 0.3 < shares[2000] < 0.7
-    pq.write_table(pa.table({"text": [f"row {n}" for n in range(1000)]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": [f"record {n}" for n in range(1000)]}), tmp_path / "a.parquet")
     corpus, reading = corpus_of("parquet", tmp_path), Reading()
-    shares = [reading.share() for _ in read_samples(corpus, config_for(corpus), reading)]
+    shares = [reading.share() for _ in read_records(corpus, config_for(corpus), reading)]
     assert shares == sorted(shares) and shares[0] < 0.1 and 0.4 < shares[500] < 0.6 and shares[-1] == 1
     write_images(tmp_path / "photos", [f"{n}.png" for n in range(40)])
     corpus, reading = corpus_of("image_folder", tmp_path / "photos"), Reading()
-    shares = [reading.share() for _ in read_samples(corpus, config_for(corpus), reading)]
+    shares = [reading.share() for _ in read_records(corpus, config_for(corpus), reading)]
     assert shares == sorted(shares) and shares[0] < 0.6 and shares[-1] == 1

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from components.data.ingest.rejected import Quarantine, Rejected, refuse_above
+from components.data.ingest.rejected import Rejected, RejectedFile, refuse_above
 from core.errors import GateRefused
 
-PATH = Path("quarantine.jsonl")
+PATH = Path("file.jsonl")
 
 
 def refuse(max_share: float, reasons: dict[str, int], num_kept: int) -> None:
-    num_rows = sum(reasons.values()) + num_kept
-    refuse_above(max_share, reasons, num_rows, what="the corpus 'web'", quarantine=PATH, key="ingest.max_quarantined_share")
+    num_records = sum(reasons.values()) + num_kept
+    refuse_above(max_share, reasons, num_records, what="the corpus 'web'", file=PATH, key="ingest.max_rejected_share")
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_the_refusal_names_corpus_reasons_file_and_parameter() -> None:
         "8 of 10",
         "'web'",
         "missing caption (5), broken JSON (3)",
-        "quarantine.jsonl",
-        "ingest.max_quarantined_share",
+        "file.jsonl",
+        "ingest.max_rejected_share",
     ):
         assert part in sentence
 
@@ -62,27 +62,27 @@ def test_the_refusal_names_the_ten_most_frequent_reasons() -> None:
     assert sentence.index("reason m (14)") < sentence.index("reason d (5)")
 
 
-def test_the_file_lists_each_row_and_is_empty_without_any(tmp_path: Path) -> None:
+def test_the_file_lists_each_record_and_is_empty_without_any(tmp_path: Path) -> None:
     some, none = tmp_path / "new folder/some.jsonl", tmp_path / "none.jsonl"
-    with Quarantine(some) as quarantine:
+    with RejectedFile(some) as file:
         for index in range(3):
-            quarantine.add(Rejected("web", f"a.jsonl line {index}", "broken JSON" if index else "invalid UTF-8"))
+            file.add(Rejected("web", f"a.jsonl line {index}", "broken JSON" if index else "invalid UTF-8"))
         assert not some.exists()
-    assert quarantine.reasons == {"web": Counter({"broken JSON": 2, "invalid UTF-8": 1})}
+    assert file.reasons == {"web": Counter({"broken JSON": 2, "invalid UTF-8": 1})}
     lines = [json.loads(line) for line in some.read_text().splitlines()]
     assert [line["position"] for line in lines] == [f"a.jsonl line {index}" for index in range(3)]
     assert lines[0] == {"source": "web", "position": "a.jsonl line 0", "reason": "invalid UTF-8"}
-    with Quarantine(none):
+    with RejectedFile(none):
         pass
     assert none.read_bytes() == b""
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["none.jsonl", "some.jsonl"]
 
 
-def test_rows_are_listed_when_the_stage_fails(tmp_path: Path) -> None:
+def test_records_are_listed_when_the_stage_fails(tmp_path: Path) -> None:
     def fail() -> None:
-        with Quarantine(tmp_path / "some.jsonl") as quarantine:
-            quarantine.add(Rejected("web", "here", "broken JSON"))
-            refuse(0.5, dict(quarantine.reasons["web"]), 0)
+        with RejectedFile(tmp_path / "some.jsonl") as file:
+            file.add(Rejected("web", "here", "broken JSON"))
+            refuse(0.5, dict(file.reasons["web"]), 0)
 
     with pytest.raises(GateRefused):
         fail()

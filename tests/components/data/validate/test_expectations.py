@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from components.data.validate.expectations import Check, Floor, judge, row_rule, table_rule, warning_rule
-from components.data.validate.verdict import Verdict
+from components.data.validate.expectations import Check, Minimum, row_rule, table_rule, validate_table, warning_rule
+from components.data.validate.results import ValidationResult
 
 
 def table(**columns: list[Any]) -> pd.DataFrame:
@@ -26,24 +26,24 @@ MANY = warning_rule("ExpectTableRowCountToBeBetween", "few rows teach little", m
 
 
 def decide(
-    frame: pd.DataFrame, *rules: Any, share: float = 0.5, floors: tuple[Floor, ...] = (), docs: Path | None = None
-) -> Verdict:
-    return judge(Check("things", frame, rules), floors, max_quarantined_share=share, docs=docs)
+    frame: pd.DataFrame, *rules: Any, share: float = 0.5, minimums: tuple[Minimum, ...] = (), docs: Path | None = None
+) -> ValidationResult:
+    return validate_table(Check("things", frame, rules), minimums, max_quarantined_share=share, docs=docs)
 
 
 def test_a_good_table_passes() -> None:
-    verdict = decide(table(size=[1, 2, 9], name=["a", "b", "c"]), SMALL, ROWS, NOT_NULL)
-    assert verdict.passed
-    assert not verdict.quarantined
-    assert [finding.success for finding in verdict.findings] == [True] * 3
+    result = decide(table(size=[1, 2, 9], name=["a", "b", "c"]), SMALL, ROWS, NOT_NULL)
+    assert result.passed
+    assert not result.quarantined
+    assert [result.success for result in result.results] == [True] * 3
 
 
 def test_bad_rows_are_set_aside_each_once_with_value_and_reason() -> None:
     again = row_rule("ExpectColumnValuesToBeInSet", "only known names are read", column="name", value_set=["a", "b"])
-    verdict = decide(table(size=[1, 12, 3, 4], name=["a", "x", "b", "y"]), SMALL, again)
-    assert verdict.passed
-    assert verdict.quarantined_share == 0.5
-    assert [tuple(entry) for entry in verdict.quarantined] == [
+    result = decide(table(size=[1, 12, 3, 4], name=["a", "x", "b", "y"]), SMALL, again)
+    assert result.passed
+    assert result.quarantined_share == 0.5
+    assert [tuple(entry) for entry in result.quarantined] == [
         ("k1", "size = 12: sizes above 9 do not fit; name = x: only known names are read"),
         ("k3", "name = y: only known names are read"),
     ]
@@ -51,39 +51,39 @@ def test_bad_rows_are_set_aside_each_once_with_value_and_reason() -> None:
 
 def test_bad_rows_stand_in_the_order_of_the_table() -> None:
     small = row_rule("ExpectColumnValuesToBeBetween", "sizes below 0 are no sizes", column="size", min_value=0)
-    verdict = decide(table(size=[1, -1, 30, -2, 12]), SMALL, small, share=1.0)
-    assert [entry.key for entry in verdict.quarantined] == ["k1", "k2", "k3", "k4"]
+    result = decide(table(size=[1, -1, 30, -2, 12]), SMALL, small, share=1.0)
+    assert [entry.key for entry in result.quarantined] == ["k1", "k2", "k3", "k4"]
 
 
 def test_a_table_without_keys_is_refused_and_names_no_row() -> None:
     frame = pd.DataFrame({"size": [1, 12]})
     columns = table_rule("ExpectTableColumnsToMatchSet", "rows need names", column_set=["key"], exact_match=False)
-    verdict = decide(frame, columns, SMALL, share=1.0)
-    assert "rows need names" in verdict.refusals[0]
-    assert not verdict.quarantined
+    result = decide(frame, columns, SMALL, share=1.0)
+    assert "rows need names" in result.refusals[0]
+    assert not result.quarantined
 
 
 def test_too_many_bad_rows_refuse_and_are_named() -> None:
-    verdict = decide(table(size=[1, 12, 3, 40]), SMALL, share=0.49)
-    (sentence,) = verdict.refusals
+    result = decide(table(size=[1, 12, 3, 40]), SMALL, share=0.49)
+    (sentence,) = result.refusals
     assert "2 of 4 rows" in sentence
     assert "0.49" in sentence
     assert "k1 (size = 12: sizes above 9 do not fit)" in sentence
 
 
 def test_a_table_rule_refuses_at_once_and_names_the_rows() -> None:
-    verdict = decide(table(name=["a", None, "c"]), NOT_NULL, share=1.0)
-    (sentence,) = verdict.refusals
+    result = decide(table(name=["a", None, "c"]), NOT_NULL, share=1.0)
+    (sentence,) = result.refusals
     assert "expect_column_values_to_not_be_null (column name) failed on 1 rows (k1): needed by name" in sentence
 
 
 def test_a_warning_is_told_and_does_not_stop() -> None:
-    verdict = decide(table(size=[1, 2]), SMALL, ROWS, MANY)
-    assert verdict.passed
-    (sentence,) = verdict.warnings
+    result = decide(table(size=[1, 2]), SMALL, ROWS, MANY)
+    assert result.passed
+    (sentence,) = result.warnings
     assert sentence == "things: expect_table_row_count_to_be_between (min_value 5) failed, observed 2: few rows teach little"
-    assert [finding.severity for finding in verdict.findings] == ["warning", "critical", "warning"]
-    assert verdict.to_dict()["warnings"] == [sentence]
+    assert [result.severity for result in result.results] == ["warning", "critical", "warning"]
+    assert result.to_dict()["warnings"] == [sentence]
     both = decide(table(size=[1]), ROWS, MANY)
     assert (len(both.refusals), len(both.warnings)) == (1, 1)
     assert not decide(table(size=[1] * 5), MANY).warnings
@@ -91,31 +91,31 @@ def test_a_warning_is_told_and_does_not_stop() -> None:
 
 def test_a_warning_that_cannot_be_evaluated_is_a_warning() -> None:
     rule = warning_rule("ExpectColumnMeanToBeBetween", "rows of another kind", column="weight", min_value=1)
-    verdict = decide(table(size=[1]), rule)
-    assert verdict.passed
-    assert "could not be evaluated" in verdict.warnings[0]
+    result = decide(table(size=[1]), rule)
+    assert result.passed
+    assert "could not be evaluated" in result.warnings[0]
 
 
 def test_an_empty_table_fails_its_floor_though_every_other_rule_holds() -> None:
-    verdict = decide(table(size=[], name=[]), SMALL, NOT_NULL, ROWS, share=1.0)
-    assert [finding.success for finding in verdict.findings] == [True, True, False]
-    assert "expect_table_row_count_to_be_between (min_value 2) failed, observed 0" in verdict.refusals[0]
+    result = decide(table(size=[], name=[]), SMALL, NOT_NULL, ROWS, share=1.0)
+    assert [result.success for result in result.results] == [True, True, False]
+    assert "expect_table_row_count_to_be_between (min_value 2) failed, observed 0" in result.refusals[0]
 
 
 def test_a_rule_that_cannot_be_evaluated_refuses_even_for_rows() -> None:
-    verdict = decide(table(name=["a"]), SMALL, share=1.0)
-    (sentence,) = verdict.refusals
+    result = decide(table(name=["a"]), SMALL, share=1.0)
+    (sentence,) = result.refusals
     assert "could not be evaluated" in sentence
     assert "size" in sentence
-    assert not verdict.quarantined
+    assert not result.quarantined
 
 
 def test_floors_count_what_is_left_of_each_part() -> None:
     frame = table(size=[1, 1, 1, 12], split=["a", "a", "b", "b"])
-    floors = tuple(Floor(f"things-{split}", {"split": split}, [ROWS]) for split in ("a", "b", "none"))
-    verdict = decide(frame, SMALL, floors=floors)
-    assert [finding.observed for finding in verdict.findings[1:]] == [2, 1, 0]
-    assert [sentence.split(":")[0] for sentence in verdict.refusals] == ["things-b", "things-none"]
+    minimums = tuple(Minimum(f"things-{split}", {"split": split}, [ROWS]) for split in ("a", "b", "none"))
+    result = decide(frame, SMALL, minimums=minimums)
+    assert [result.observed for result in result.results[1:]] == [2, 1, 0]
+    assert [sentence.split(":")[0] for sentence in result.refusals] == ["things-b", "things-none"]
 
 
 def test_the_report_is_the_same_for_the_same_table() -> None:
@@ -128,8 +128,8 @@ def test_the_report_is_the_same_for_the_same_table() -> None:
         {"size": 12, "key": "k1"},
         {"size": 30, "key": "k2"},
     ]
-    assert [finding["severity"] for finding in report["findings"]] == ["warning", "critical", "critical"]
-    assert [finding["reason"] for finding in report["findings"]] == [rule.reason for rule in (SMALL, NOT_NULL, ROWS)]
+    assert [result["severity"] for result in report["findings"]] == ["warning", "critical", "critical"]
+    assert [result["reason"] for result in report["findings"]] == [rule.reason for rule in (SMALL, NOT_NULL, ROWS)]
     assert report["passed"] is False
     assert len(report["refusals"]) == 2
 
@@ -158,7 +158,7 @@ def test_data_docs_tell_rules_and_reasons_without_a_network(tmp_path: Path, size
     docs = tmp_path / "a folder's $name #1 ${x} é" / "docs"
     docs.mkdir(parents=True)
     (docs / "left-over.html").write_text("from an earlier run")
-    decide(table(size=[size, 1]), SMALL, ROWS, MANY, docs=docs, floors=(Floor("part", {"size": 1}, [ROWS]),))
+    decide(table(size=[size, 1]), SMALL, ROWS, MANY, docs=docs, minimums=(Minimum("part", {"size": 1}, [ROWS]),))
     pages = {page: Loads(page.read_text()) for page in docs.rglob("*.html")}
     assert docs / "left-over.html" not in pages
     for page, loads in pages.items():
@@ -191,9 +191,9 @@ def test_no_name_in_a_corpus_becomes_a_part_of_the_pages(tmp_path: Path) -> None
     ]
     frame = pd.DataFrame({"key": hostile, "name": hostile, "size": [50] * 5})
     known = row_rule("ExpectColumnValuesToBeInSet", "only known names are read", column="name", value_set=["a"])
-    verdict = decide(frame, SMALL, known, share=0.1, docs=tmp_path / "docs")
-    assert [entry.key for entry in verdict.quarantined] == hostile
-    assert [row["name"] for row in verdict.findings[1].rows] == hostile
+    result = decide(frame, SMALL, known, share=0.1, docs=tmp_path / "docs")
+    assert [entry.key for entry in result.quarantined] == hostile
+    assert [row["name"] for row in result.results[1].rows] == hostile
     for page in (tmp_path / "docs").rglob("*.html"):
         loads = Loads(page.read_text())
         assert not {"script", "iframe"} & loads.tags, page

@@ -16,8 +16,8 @@ from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS, read_documents
 from components.data.documents_table import document_row, write_table
 from components.data.shards import open_shard, shard_paths, write_shard
-from components.data.validate.suites import judge_documents, judge_latents
-from components.data.validate.verdict import Verdict
+from components.data.validate.results import ValidationResult
+from components.data.validate.suites import validate_documents, validate_latents
 from core.manifest import read_manifest
 from core.tokenizer import load_tokenizer
 
@@ -49,8 +49,8 @@ def documents(encoded, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame
     return pd.read_parquet(folder / "table.parquet")
 
 
-def judge_them(frame: pd.DataFrame) -> Verdict:
-    return judge_documents(frame, DOCUMENT_CHECKS, image_side_px=16, docs=None)
+def judge_them(frame: pd.DataFrame) -> ValidationResult:
+    return validate_documents(frame, DOCUMENT_CHECKS, image_side_px=16, docs=None)
 
 
 def changed(frame: pd.DataFrame, column: str | list[str], value: Any, row: Any = 0) -> pd.DataFrame:
@@ -60,10 +60,10 @@ def changed(frame: pd.DataFrame, column: str | list[str], value: Any, row: Any =
 
 
 def test_good_documents_pass(documents: pd.DataFrame) -> None:
-    verdict = judge_them(documents)
-    assert verdict.passed, verdict.refusals
-    assert not verdict.quarantined
-    assert all(finding.reason for finding in verdict.findings)
+    result = judge_them(documents)
+    assert result.passed, result.refusals
+    assert not result.quarantined
+    assert all(result.reason for result in result.results)
 
 
 def test_bad_documents_are_set_aside_each_with_its_reason(documents: pd.DataFrame) -> None:
@@ -78,9 +78,9 @@ def test_bad_documents_are_set_aside_each_with_its_reason(documents: pd.DataFram
     frame = changed(documents, "num_tokens", HUGE, row=len(documents) - 1)
     for row, (column, (value, _)) in zip(rows, faults.items(), strict=True):
         frame = changed(frame, column, value, row=row)
-    verdict = judge_documents(frame, LENIENT, image_side_px=16, docs=None)
-    assert verdict.passed
-    *entries, last = verdict.quarantined
+    result = validate_documents(frame, LENIENT, image_side_px=16, docs=None)
+    assert result.passed
+    *entries, last = result.quarantined
     assert last.key == documents["key"].iloc[-1]
     assert last.reason.startswith(f"num_uncut_tokens = {HUGE}") and "longer than max_tokens" in last.reason
     for entry, row, (column, (value, reason)) in zip(entries, rows, faults.items(), strict=True):
@@ -91,31 +91,31 @@ def test_bad_documents_are_set_aside_each_with_its_reason(documents: pd.DataFram
 def test_texts_are_cut_later_and_may_be_long(documents: pd.DataFrame) -> None:
     """As encode_part does: only a document with images cannot be cut."""
     texts = np.flatnonzero(documents["num_images"] == 0)[:2]
-    verdict = judge_them(changed(documents, "num_tokens", HUGE, row=texts))
-    assert verdict.passed and not verdict.quarantined
+    result = judge_them(changed(documents, "num_tokens", HUGE, row=texts))
+    assert result.passed and not result.quarantined
     at_the_limit = np.flatnonzero(documents["num_images"])[0]
     for number, num_quarantined in ((DOCUMENT_CHECKS.max_tokens, 0), (DOCUMENT_CHECKS.max_tokens + 1, 1)):
-        verdict = judge_them(changed(documents, "num_tokens", number, row=at_the_limit))
-        assert len(verdict.quarantined) == num_quarantined
+        result = judge_them(changed(documents, "num_tokens", number, row=at_the_limit))
+        assert len(result.quarantined) == num_quarantined
 
 
 def test_text_alone_is_refused_with_what_to_do(documents: pd.DataFrame) -> None:
     """The autoencoder would refuse it a stage later; and no parameter says otherwise."""
-    verdict = judge_documents(
+    result = validate_documents(
         documents.loc[documents["num_images"] == 0],
         dataclasses.replace(DOCUMENT_CHECKS, min_documents=1, min_images=1),
         image_side_px=16,
         docs=None,
     )
-    assert any("add a corpus with images to ingest.corpora" in sentence for sentence in verdict.refusals), verdict.refusals
+    assert any("add a corpus with images to ingest.corpora" in sentence for sentence in result.refusals), result.refusals
     with pytest.raises(ValueError, match="min_images: 0 must be at least 1: the autoencoder"):
         dataclasses.replace(DOCUMENT_CHECKS, min_images=0)
 
 
 def test_content_in_two_splits_is_set_aside_in_both(documents: pd.DataFrame) -> None:
     held_out = documents["split"].tolist().index("test")
-    verdict = judge_them(changed(documents, "sha256", documents.loc[held_out, "sha256"]))
-    assert [entry.key for entry in verdict.quarantined] == ["made/train-0", "made/test-0"]
+    result = judge_them(changed(documents, "sha256", documents.loc[held_out, "sha256"]))
+    assert [entry.key for entry in result.quarantined] == ["made/train-0", "made/test-0"]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_content_in_two_splits_is_set_aside_in_both(documents: pd.DataFrame) -> 
     ],
 )
 def test_a_broken_table_of_documents_is_refused(documents: pd.DataFrame, column: str, value: Any, words: str) -> None:
-    verdict = judge_them(changed(documents, column, value))
-    assert any(words in sentence and f"column {column}" in sentence for sentence in verdict.refusals), verdict.refusals
+    result = judge_them(changed(documents, column, value))
+    assert any(words in sentence and f"column {column}" in sentence for sentence in result.refusals), result.refusals
 
 
 def test_a_split_without_documents_or_images_is_refused(documents: pd.DataFrame) -> None:
@@ -147,40 +147,40 @@ def test_a_split_without_documents_or_images_is_refused(documents: pd.DataFrame)
 def test_columns_of_nulls_are_refused(documents: pd.DataFrame) -> None:
     """Great Expectations by itself calls every rule about the values of such a column a success."""
     for columns in (["key"], ["split", "source", "num_segments", "num_tokens", "num_images", "sha256"]):
-        verdict = judge_them(documents.assign(**dict.fromkeys(columns)))
+        result = judge_them(documents.assign(**dict.fromkeys(columns)))
         for column in columns:
-            assert any("to_not_be_null" in text and f"column {column}" in text for text in verdict.refusals), column
+            assert any("to_not_be_null" in text and f"column {column}" in text for text in result.refusals), column
 
 
 def test_pictures_that_were_not_measured_are_refused(documents: pd.DataFrame) -> None:
     columns = ["width_px", "height_px", "std_pixel"]
     for rows in (slice(None), 0):
-        verdict = judge_them(changed(documents, columns, np.nan, row=rows))
-        starts = [text.split(")")[0] for text in verdict.refusals]
+        result = judge_them(changed(documents, columns, np.nan, row=rows))
+        starts = [text.split(")")[0] for text in result.refusals]
         rule = "documents-with-pictures: expect_column_values_to_not_be_null (column "
         assert starts == [rule + column for column in columns]
 
 
 def test_an_empty_corpus_is_refused(documents: pd.DataFrame) -> None:
-    verdict = judge_them(documents.iloc[:0])
+    result = judge_them(documents.iloc[:0])
     for split in SPLITS:
-        assert any(text.startswith(f"documents-{split}: expect_table_row_count") for text in verdict.refusals)
+        assert any(text.startswith(f"documents-{split}: expect_table_row_count") for text in result.refusals)
 
 
 def test_documents_that_come_again_are_told_and_kept(documents: pd.DataFrame) -> None:
     train = documents["split"] == "train"
     repeated = documents.assign(sha256=documents["sha256"].where(~train, documents.loc[train, "sha256"].iloc[0]))
-    verdict = judge_them(repeated)
-    assert verdict.passed and not verdict.quarantined
-    (sentence,) = verdict.warnings
+    result = judge_them(repeated)
+    assert result.passed and not result.quarantined
+    (sentence,) = result.warnings
     assert "column sha256, min_value 0.9" in sentence and "learnt by heart" in sentence
     assert not judge_them(documents).warnings
 
 
 @pytest.mark.parametrize("column", ["key", "split", "num_tokens", "std_pixel"])
 def test_a_missing_column_is_refused(documents: pd.DataFrame, column: str) -> None:
-    verdict = judge_them(documents.drop(columns=column))
-    assert "expect_table_columns_to_match_set" in verdict.refusals[0]
+    result = judge_them(documents.drop(columns=column))
+    assert "expect_table_columns_to_match_set" in result.refusals[0]
 
 
 class Latents:
@@ -192,8 +192,8 @@ class Latents:
         self.manifest: dict[str, Any] = read_manifest(self.folder, kind="latents")
         self.autoencoder: str = self.manifest["ancestors"]["autoencoder"]
 
-    def judge(self, checks: LatentChecks = LATENT_CHECKS) -> Verdict:
-        return judge_latents(self.folder, self.table, self.manifest, checks, autoencoder=self.autoencoder, docs=None)
+    def validate_table(self, checks: LatentChecks = LATENT_CHECKS) -> ValidationResult:
+        return validate_latents(self.folder, self.table, self.manifest, checks, autoencoder=self.autoencoder, docs=None)
 
 
 @pytest.fixture
@@ -202,10 +202,10 @@ def latents(encoded) -> Latents:
 
 
 def test_good_latents_pass(latents: Latents) -> None:
-    verdict = latents.judge()
-    assert verdict.passed, verdict.refusals
-    assert not verdict.quarantined
-    assert all(finding.reason for finding in verdict.findings)
+    result = latents.validate_table()
+    assert result.passed, result.refusals
+    assert not result.quarantined
+    assert all(result.reason for result in result.results)
 
 
 def test_bad_latents_are_set_aside_each_with_its_reason(latents: Latents) -> None:
@@ -213,9 +213,9 @@ def test_bad_latents_are_set_aside_each_with_its_reason(latents: Latents) -> Non
     rows = np.flatnonzero(latents.table["num_images"])[: len(faults)].tolist()
     for row, (column, value) in zip(rows, faults.items(), strict=True):
         latents.table = changed(latents.table, column, value, row=row)
-    verdict = latents.judge()
-    assert verdict.passed
-    for entry, row, (column, value) in zip(verdict.quarantined, rows, faults.items(), strict=True):
+    result = latents.validate_table()
+    assert result.passed
+    for entry, row, (column, value) in zip(result.quarantined, rows, faults.items(), strict=True):
         assert entry.key == latents.table.loc[row, "key"]
         assert entry.reason.startswith(f"{column} = {value}")
 
@@ -232,7 +232,7 @@ def test_what_the_manifest_says_of_the_rows_is_checked(latents: Latents, change:
     latents.manifest |= {
         name: latents.manifest[name] | {"train": value} if name != "num_set_aside" else value for name, value in change.items()
     }
-    (sentence,) = latents.judge().refusals
+    (sentence,) = latents.validate_table().refusals
     assert words in sentence
 
 
@@ -243,14 +243,14 @@ def test_a_broken_table_of_latents_is_refused(latents: Latents, column: str, val
     if value is None:
         latents.table[column] = latents.table[column].astype(object)
     latents.table = changed(latents.table, column, value)
-    verdict = latents.judge()
-    assert any(f"column {column}" in sentence for sentence in verdict.refusals), verdict.refusals
+    result = latents.validate_table()
+    assert any(f"column {column}" in sentence for sentence in result.refusals), result.refusals
 
 
 def test_latents_that_were_not_measured_are_refused(latents: Latents) -> None:
     columns = ["latent_mean", "latent_std_min", "latent_std_max"]
     latents.table = latents.table.assign(**dict.fromkeys(columns, np.nan))
-    refusals = latents.judge().refusals
+    refusals = latents.validate_table().refusals
     for column in columns:
         rule = f"latents-with-pictures: expect_column_values_to_not_be_null (column {column})"
         assert any(text.startswith(rule) for text in refusals), column
@@ -262,17 +262,17 @@ def test_latents_of_another_scale_are_refused_though_no_single_one_strays(latent
     stds = latents.table[["latent_std_min", "latent_std_max"]] / latents.table["latent_std_max"].mean()
     latents.table[["latent_std_min", "latent_std_max"]] = stds
     checks = dataclasses.replace(LATENT_CHECKS, min_overall_std=0.3, max_overall_std=2.0)
-    assert latents.judge(checks).passed
+    assert latents.validate_table(checks).passed
     latents.table[["latent_std_min", "latent_std_max"]] = stds * factor
-    verdict = latents.judge(checks)
-    (sentence,) = verdict.refusals
+    result = latents.validate_table(checks)
+    (sentence,) = result.refusals
     assert sentence.startswith("latents-with-pictures: expect_column_mean_to_be_between (column latent_std_max")
-    assert not verdict.quarantined
+    assert not result.quarantined
 
 
 def test_latents_of_another_autoencoder_are_refused(latents: Latents) -> None:
     latents.autoencoder = "0" * 64
-    (sentence,) = latents.judge().refusals
+    (sentence,) = latents.validate_table().refusals
     assert sentence.startswith("origin: expect_column_pair_values_to_be_equal")
     assert "another autoencoder" in sentence
 
@@ -282,12 +282,12 @@ def test_latents_of_another_shape_are_refused(latents: Latents, tmp_path: Path) 
     path = shard_paths(latents.folder, "train")[0]
     shard = open_shard(path)
     write_shard(path, shard._replace(latents=shard.latents[:, :, :2].copy()))
-    (sentence,) = latents.judge().refusals
+    (sentence,) = latents.validate_table().refusals
     assert sentence.startswith("shards: expect_column_pair_values_to_be_equal")
     assert str(path.relative_to(latents.folder)) in sentence
 
 
 def test_positions_that_do_not_fit_the_shape_are_refused(latents: Latents) -> None:
     latents.manifest["patch_side"] = 1
-    (sentence,) = latents.judge().refusals
+    (sentence,) = latents.validate_table().refusals
     assert "column_A num_positions, column_B num_positions_expected" in sentence

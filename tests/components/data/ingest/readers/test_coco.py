@@ -1,4 +1,4 @@
-"""COCO's captions become documents, with bad entries set aside one by one and a broken file refused by name."""
+"""COCO's captions become documents, with bad entries rejected one by one and a broken file refused by name."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_bad_entries_are_rejected_alone(tmp_path: Path) -> None:
         (f"{name} id nocaption", "missing caption"),
         (f"{name} annotation 9", "caption of an unknown image"),
     ]
-    # Rows out and set aside are the annotations and the images without any: nothing is lost, nothing doubled.
+    # Records out and rejected are the annotations and the images without any: nothing is lost, nothing doubled.
     assert len(documents) + len(rejected) == len(annotations) + 3 + 1
 
 

@@ -1,4 +1,4 @@
-"""Folders of pictures with captions beside them become documents, and bad pairs are set aside one by one."""
+"""Folders of pictures with captions beside them become documents, and bad pairs are rejected one by one."""
 
 from __future__ import annotations
 

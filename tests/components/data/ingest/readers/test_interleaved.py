@@ -1,4 +1,4 @@
-"""OBELICS-like and MMC4-like documents keep the order of their texts and images, bad ones set aside one by one."""
+"""OBELICS-like and MMC4-like documents keep the order of their texts and images, bad ones rejected one by one."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def images(tmp_path: Path) -> str:
 
 def test_obelics_lines(tmp_path: Path, images: str) -> None:
     bad = [*BAD, *BAD_JSON]
-    rows = [GOOD, *(row for row, _ in bad), {"id": "own", "images": [None, "c.png"], "texts": ["t", ""]}]
-    write_jsonl(tmp_path / "o.jsonl", rows)
+    records = [GOOD, *(record for record, _ in bad), {"id": "own", "images": [None, "c.png"], "texts": ["t", ""]}]
+    write_jsonl(tmp_path / "o.jsonl", records)
     documents, rejected = read("obelics", tmp_path / "o.jsonl", images=images)
     assert [outline(document) for document in documents.values()] == [GOOD_OUTLINE, ["t", "<image>"]]
     assert list(documents)[1] == "own"
@@ -66,12 +66,12 @@ def test_obelics_lines(tmp_path: Path, images: str) -> None:
 
 
 def test_obelics_table_of_file_names(tmp_path: Path, images: str) -> None:
-    rows = [GOOD, *(row for row, _ in BAD)]
-    columns = {name: pa.array([row.get(name) for row in rows], pa.list_(pa.string())) for name in ("images", "texts")}
-    pq.write_table(pa.table(columns | {"metadata": ["[]"] * len(rows)}), tmp_path / "o.parquet", row_group_size=4)
+    records = [GOOD, *(record for record, _ in BAD)]
+    columns = {name: pa.array([record.get(name) for record in records], pa.list_(pa.string())) for name in ("images", "texts")}
+    pq.write_table(pa.table(columns | {"metadata": ["[]"] * len(records)}), tmp_path / "o.parquet", row_group_size=4)
     documents, rejected = read("obelics", tmp_path / "o.parquet", images=images)
     assert [outline(document) for document in documents.values()] == [GOOD_OUTLINE]
-    assert reasons(rejected) == [(f"o.parquet row {number}", reason) for number, (_, reason) in enumerate(BAD, start=1)]
+    assert reasons(rejected) == [(f"o.parquet record {number}", reason) for number, (_, reason) in enumerate(BAD, start=1)]
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary"])
@@ -79,7 +79,7 @@ def test_obelics_table_with_the_images_in_it(tmp_path: Path, kind: str) -> None:
     data = [[picture(0), None], [None, picture(1), None], [b"junk"], [None]]
     texts = [[None, "after"], ["before", None, "after"], [None], ["alone"]]
     if kind == "struct":
-        structs = [[value and {"bytes": value, "path": "on another machine.png"} for value in row] for row in data]
+        structs = [[value and {"bytes": value, "path": "on another machine.png"} for value in record] for record in data]
         column = pa.array(structs, pa.list_(IMAGE_STRUCT))
     else:
         column = pa.array(data, pa.list_(pa.binary()))
@@ -88,7 +88,7 @@ def test_obelics_table_with_the_images_in_it(tmp_path: Path, kind: str) -> None:
     found = [outline(document) for document in documents.values()]
     assert found == [["<image>", "after"], ["before", "<image>", "after"], ["alone"]]
     assert {decode_png(image).shape for document in documents.values() for image in document.images} == {(16, 16, 3)}
-    assert reasons(rejected) == [("o.parquet row 2", "image is not PNG, JPEG, WEBP")]
+    assert reasons(rejected) == [("o.parquet record 2", "image is not PNG, JPEG, WEBP")]
 
 
 def test_obelics_without_images_folder_or_columns(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def info(name: str, at: Any) -> dict[str, Any]:
 
 def test_mmc4_images_stand_before_the_sentence_they_match(tmp_path: Path, images: str) -> None:
     texts = ["One.", "Two.", "Three.", "Four."]
-    rows = [
+    records = [
         {"text_list": texts, "image_info": [info("c.png", 2), info("a.png", 0), info("sub/b.png", 2)]},
         {"text_list": texts, "image_info": [info("a.png", 3)], "id": "last"},
         {"text_list": texts, "image_info": []},
     ]
-    write_jsonl(tmp_path / "docs.jsonl", rows)
+    write_jsonl(tmp_path / "docs.jsonl", records)
     documents, rejected = read("mmc4", tmp_path / "docs.jsonl", images=images)
     assert rejected == []
     assert [outline(document) for document in documents.values()] == [
@@ -140,7 +140,7 @@ def test_mmc4_bad_lines_are_rejected_alone(tmp_path: Path, images: str) -> None:
         ({"text_list": ["x"]}, "image_info is no list"),
         (["x"], "line is no JSON object"),
     ]
-    write_jsonl(tmp_path / "docs.jsonl", [row for row, _ in bad] + [{"text_list": ["good"], "image_info": []}])
+    write_jsonl(tmp_path / "docs.jsonl", [record for record, _ in bad] + [{"text_list": ["good"], "image_info": []}])
     with (tmp_path / "docs.jsonl").open("ab") as file:
         file.write(json.dumps({"text_list": ["cut"]}).encode()[:-3])
     documents, rejected = read("mmc4", tmp_path / "docs.jsonl", images=images)

@@ -1,4 +1,4 @@
-"""JSONL files become documents, with bad lines set aside one by one and cut files refused by name."""
+"""JSONL files become documents, with bad lines rejected one by one and cut files refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput
-from tests.components.data.corpora import read, reasons
+from tests.components.data.corpora import read, reasons, write_images, write_jsonl
 
 
 def test_jsonl_good_and_bad_lines(tmp_path: Path) -> None:
@@ -77,3 +77,25 @@ def test_jsonl_cut_gzip_is_refused(tmp_path: Path) -> None:
     path.write_bytes(packed[:-12])
     with pytest.raises(BadInput, match=r"a\.jsonl\.gz"):
         read("jsonl", path)
+
+
+@pytest.mark.parametrize("first_has_pictures", [True, False])
+def test_files_with_and_without_pictures_are_no_one_corpus(tmp_path: Path, first_has_pictures: bool) -> None:
+    write_images(tmp_path, ["0.png"])
+    kinds = {True: [{"image": "0.png", "caption": "one"}], False: [{"text": "words alone"}]}
+    write_jsonl(tmp_path / "a.jsonl", kinds[first_has_pictures])
+    write_jsonl(tmp_path / "b.jsonl", kinds[not first_has_pictures])
+    here, there = ("has no column of pictures", "has one") if first_has_pictures else ("has pictures", "has none")
+    with pytest.raises(BadInput, match=rf"b\.jsonl {here}, and .*a\.jsonl {there}; list the two kinds as corpora of"):
+        read("jsonl", tmp_path)
+    documents, rejected = read("jsonl", tmp_path, images="none")
+    assert len(documents) == 2 and not rejected
+
+
+def test_a_file_whose_field_for_pictures_is_empty_goes_with_either_kind(tmp_path: Path) -> None:
+    write_images(tmp_path, ["0.png"])
+    write_jsonl(tmp_path / "a.jsonl", [{"image": None, "caption": "none yet"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"image": "0.png", "caption": "one"}])
+    write_jsonl(tmp_path / "c.jsonl", [])
+    documents, rejected = read("jsonl", tmp_path)
+    assert [len(document.images) for document in documents.values()] == [0, 1] and not rejected

@@ -1,4 +1,4 @@
-"""Parquet tables become documents, with bad rows set aside one by one and damaged files refused by name."""
+"""Parquet tables become documents, with bad records rejected one by one and damaged files refused by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_parquet_with_an_image_struct(tmp_path: Path) -> None:
     assert all(len(document.images) == 1 for document in documents.values())
 
 
-def test_parquet_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
+def test_parquet_bad_records_are_rejected_alone(tmp_path: Path) -> None:
     images = [picture(0), None, b"junk", picture(3), picture(4), picture(5)]
     texts = ["a", "b", "c", None, "e", "f"]
     structs = pa.array([{"bytes": data, "path": "p"} for data in images[:5]] + [None], IMAGE_STRUCT)
@@ -36,11 +36,11 @@ def test_parquet_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
     documents, rejected = read("parquet", tmp_path / "a.parquet")
     assert sorted(documents) == ["k0"]
     assert reasons(rejected) == [
-        ("a.parquet row 1", "image file is missing"),
-        ("a.parquet row 2", "image is not PNG, JPEG, WEBP"),
-        ("a.parquet row 3", "missing caption"),
-        ("a.parquet row 4", "duplicate key"),
-        ("a.parquet row 5", "missing image"),
+        ("a.parquet record 1", "image file is missing"),
+        ("a.parquet record 2", "image is not PNG, JPEG, WEBP"),
+        ("a.parquet record 3", "missing caption"),
+        ("a.parquet record 4", "duplicate key"),
+        ("a.parquet record 5", "missing image"),
     ]
 
 
@@ -51,7 +51,7 @@ def test_parquet_of_text_alone_and_of_plain_bytes(tmp_path: Path) -> None:
         "10": (TextSegment("one"),),
         "11": (TextSegment("two"),),
     }
-    assert reasons(rejected) == [("text.parquet row 2", "missing text")]
+    assert reasons(rejected) == [("text.parquet record 2", "missing text")]
     write_parquet(tmp_path / "jpg.parquet", jpg=[picture(1)], caption=["x"])
     assert len(next(iter(read("parquet", tmp_path / "jpg.parquet")[0].values())).images) == 1
 
@@ -77,10 +77,10 @@ def test_parquet_with_several_captions(tmp_path: Path) -> None:
     assert {key: document.texts for key, document in documents.items()} == {"x#0": ("a",), "x#1": ("b",), "y": ("c",)}
     assert documents["x#0"].images == documents["x#1"].images
     assert documents["x#0"].split == documents["x#1"].split
-    assert reasons(rejected) == [("a.parquet row 2", "missing caption")]
+    assert reasons(rejected) == [("a.parquet record 2", "missing caption")]
 
 
-def test_parquet_text_that_is_no_utf8_costs_one_row(tmp_path: Path) -> None:
+def test_parquet_text_that_is_no_utf8_costs_one_record(tmp_path: Path) -> None:
     good = pa.array(["one", "two", "three"])
     bad = pa.Array.from_buffers(pa.string(), 3, [None, good.buffers()[1], pa.py_buffer(b"one\xff\xfeothree")])
     images = pa.array([{"bytes": picture(n), "path": None} for n in range(3)], IMAGE_STRUCT)
@@ -90,7 +90,7 @@ def test_parquet_text_that_is_no_utf8_costs_one_row(tmp_path: Path) -> None:
         documents, rejected = read("parquet", tmp_path / f"{name}.parquet")
         assert [document.texts[0] for document in documents.values()] == ["one", "three"]
         assert [key.removeprefix(f"{tmp_path}/a.parquet") for key in documents] == keys
-        assert reasons(rejected) == [(f"{name}.parquet row 1", "invalid UTF-8")]
+        assert reasons(rejected) == [(f"{name}.parquet record 1", "invalid UTF-8")]
 
 
 def test_a_parquet_column_named_twice_is_refused(tmp_path: Path) -> None:

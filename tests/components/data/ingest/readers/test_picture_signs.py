@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from components.data.ingest.readers.picture_signs import Kind, kind_of, says_picture, signs_in
+from components.data.ingest.readers.picture_signs import says_picture, signs_in
+from components.data.ingest.readers.picture_values import Kind, kind_of
 from tests.components.data.corpora import picture
 from tests.components.data.real_inputs_tables import encoded
 

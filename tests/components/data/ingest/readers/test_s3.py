@@ -81,10 +81,10 @@ def test_tables_and_lines(s3: str, tmp_path: Path) -> None:
     put(f"{s3}/text/a.jsonl.gz", gzip.compress(b'{"text": "one"}\n{"text": \n'))
     documents, rejected = read("jsonl", f"{s3}/text/*.gz")
     assert list(documents) == ["corpora/text/a.jsonl.gz#1"]
-    assert [(row.position, row.reason) for row in rejected] == [("corpora/text/a.jsonl.gz line 2", "broken JSON")]
+    assert [(record.position, record.reason) for record in rejected] == [("corpora/text/a.jsonl.gz line 2", "broken JSON")]
 
 
-def test_images_that_rows_name(s3: str) -> None:
+def test_images_that_records_name(s3: str) -> None:
     for number in range(25):
         put(f"{s3}/coco/train/{number}.png", picture(number))
     put(f"{s3}/coco/train/empty.png", b"")
@@ -136,7 +136,7 @@ def test_compressed_by_content_and_what_cannot_be_read_out_of_order(s3: str) -> 
     put(f"{s3}/odd/apart.tar", tar_bytes([*both[::2], *both[1::2]]))
     documents, rejected = read("webdataset", f"{s3}/odd/apart.tar")
     assert documents == {}
-    assert [row.reason for row in rejected] == [APART] * 3
+    assert [record.reason for record in rejected] == [APART] * 3
 
 
 def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
@@ -144,8 +144,8 @@ def test_a_bucket_that_is_not_there_is_refused(s3: str) -> None:
         read("webdataset", f"{s3}-of-somebody/a.tar")
 
 
-def test_a_store_that_fails_costs_no_row(tmp_path: Path) -> None:
-    """An image that cannot be fetched for now must stop the stage, and not be set aside."""
+def test_a_store_that_fails_costs_no_record(tmp_path: Path) -> None:
+    """An image that cannot be fetched for now must stop the stage, and not be rejected."""
     write_jsonl(tmp_path / "o.jsonl", [{"images": ["a.png"], "texts": [None]}])
     with endpoint("fails") as server:
         put("s3://fails/images/a.png", picture(0))

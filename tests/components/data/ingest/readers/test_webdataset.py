@@ -1,4 +1,4 @@
-"""WebDataset tars become documents; bad rows are set aside one by one, and damaged tars are refused by name."""
+"""WebDataset tars become documents; bad records are rejected one by one, and damaged tars are refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from components.data.documents import TextSegment
-from components.data.ingest.corpus import read_samples
+from components.data.ingest.corpus import read_records
 from components.data.ingest.readers import webdataset
 from components.data.ingest.readers.corpus_files import Reading
 from components.data.ingest.readers.pairing import VARIANTS
@@ -67,7 +67,7 @@ def test_webdataset_takes_captions_from_json_and_leaves_other_members(tmp_path: 
     assert reasons(rejected) == [("a.b", "missing caption")]
 
 
-def test_webdataset_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
+def test_webdataset_bad_records_are_rejected_alone(tmp_path: Path) -> None:
     members = [
         *pairs(range(3)),
         ("corrupt.png", picture(9)[:200]),
@@ -105,7 +105,7 @@ def test_webdataset_bad_rows_are_rejected_alone(tmp_path: Path) -> None:
         ("a.tar:nocaption", "missing caption"),
         ("a.tar:noimage", "missing image"),
     ]
-    assert {row.source for row in rejected} == {"mine"}
+    assert {record.source for record in rejected} == {"mine"}
 
 
 def test_webdataset_links_and_strange_names_do_no_harm(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_webdataset_links_and_strange_names_do_no_harm(tmp_path: Path) -> None:
     documents, rejected = read("webdataset", shards)
     assert sorted(tmp_path.rglob("*")) == before
     link = "member is a link, and what it stands for is no file of the tar"
-    assert [row.reason for row in rejected] == ["member is no plain file, or over 256 MiB", link, link]
+    assert [record.reason for record in rejected] == ["member is no plain file, or over 256 MiB", link, link]
     assert len(documents) == 4 and "bad\\udcff" in documents
-    assert all(row.position.encode() for row in rejected)
+    assert all(record.position.encode() for record in rejected)
 
 
 @pytest.mark.parametrize("cut", ["record boundary", "header", "payload", "padding", "one zero block"])
@@ -261,7 +261,7 @@ def test_every_picture_has_the_caption_of_its_own_name(tmp_path: Path, monkeypat
         assert read_numbers(tmp_path / "a.tar") == expected
     (tmp_path / "a.tar").write_bytes(tar_bytes(sorted(members)))
     assert read_numbers(tmp_path / "a.tar") == expected
-    # Names with a dot alone, of which no window's last row may be taken for half a row.
+    # Names with a dot alone, of which no window's last record may be taken for half a record.
     (tmp_path / "a.tar").write_bytes(tar_bytes(sorted(member for member in members if member[0].startswith("v1."))))
     assert read_numbers(tmp_path / "a.tar") == {key: value for key, value in expected.items() if key.startswith("v1.")}
 
@@ -290,22 +290,22 @@ def test_parts_of_a_sample_as_webdataset_names_them(tmp_path: Path) -> None:
 
 
 def test_every_member_is_counted(tmp_path: Path) -> None:
-    """As a part of a row, or as something else; a folder is none."""
-    rows = [*numbered([("a.1", 1), ("b", 2)]), *numbered([("a.1", 1), ("b", 2)], "txt")]
+    """As a part of a record, or as something else; a folder is none."""
+    records = [*numbered([("a.1", 1), ("b", 2)]), *numbered([("a.1", 1), ("b", 2)], "txt")]
     others = ["b.cls", "b.seg.png", ".b.png", "b.txt~", "__meta__", "folder/._b.png", "no ending", "b.x.y.npy"]
-    (tmp_path / "a.tar").write_bytes(tar_bytes([*rows, *((name, b"x") for name in others)]))
+    (tmp_path / "a.tar").write_bytes(tar_bytes([*records, *((name, b"x") for name in others)]))
     corpus, reading = corpus_of("webdataset", tmp_path / "a.tar"), Reading()
     with pytest.MonkeyPatch.context() as here:
         here.setenv("TRANSFUSION_NUM_DECODERS", "0")
-        assert len(list(read_samples(corpus, config_for(corpus), reading))) == 2
+        assert len(list(read_records(corpus, config_for(corpus), reading))) == 2
     assert reading.passed_over.numbers == {
         "files with another ending (.cls)": 1,
         "files with another ending (.npy)": 1,
         "files without an ending": 1,
         "hidden, temporary or system files": 4,
-        "pictures or captions beside those of their row": 1,
+        "pictures or captions beside those of their record": 1,
     }
-    assert reading.passed_over.examples["pictures or captions beside those of their row"] == [f"{tmp_path}/a.tar:b.seg.png"]
+    assert reading.passed_over.examples["pictures or captions beside those of their record"] == [f"{tmp_path}/a.tar:b.seg.png"]
 
 
 def test_links_inside_a_tar_are_what_they_stand_for(tmp_path: Path) -> None:
@@ -335,4 +335,4 @@ def test_links_inside_a_tar_are_what_they_stand_for(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(gzip.compress(buffer.getvalue()))
     documents, rejected = read("webdataset", tmp_path / "a.tar")
     assert list(documents) == ["x/0"]
-    assert [row.reason for row in rejected] == [webdataset.FAR_LINK] * 3
+    assert [record.reason for record in rejected] == [webdataset.FAR_LINK] * 3

@@ -1,4 +1,4 @@
-"""The judge, trained on some scans, reads others, and what it gets wrong is counted."""
+"""The classifier, trained on some scans, reads others, and what it gets wrong is counted."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
-from components.evaluation.config import JudgeConfig
-from components.evaluation.judge import EMPTY, Judge, colour_of, draw_cells, score_judge, train_judge
+from components.evaluation.config import DigitClassifierConfig
+from components.evaluation.digit_classifier import (
+    EMPTY,
+    DigitClassifier,
+    colour_of,
+    sample_cells,
+    score_classifier,
+    train_classifier,
+)
 
 SHARES = SplitShares(validation=0.08, test=0.12)
 
+Scenes = tuple[np.ndarray, list[frozenset[SceneObject]]]
+
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def classifier() -> DigitClassifier:
     scans = split_scans(SHARES, 17)
     started_s = time.monotonic()
-    judge = train_judge(
-        np.concatenate([scans["train"], scans["validation"]]).tolist(), JudgeConfig(max_steps=300, batch_size=64), 17
+    classifier = train_classifier(
+        np.concatenate([scans["train"], scans["validation"]]).tolist(), DigitClassifierConfig(max_steps=300, batch_size=64), 17
     )
     print(f"trained in {time.monotonic() - started_s:.1f} s")
-    return judge
+    return classifier
 
 
 @pytest.fixture(scope="module")
 def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
-    """300 scenes of test scans, which the judge has never seen."""
+    """300 scenes of test scans, which the classifier has never seen."""
     rng = np.random.default_rng(23)
     test = split_scans(SHARES, 17)["test"]
     labels = load_scans().digit[test]
@@ -41,36 +50,36 @@ def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
     return np.stack(images), truth
 
 
-def test_reads_real_scenes_of_unseen_scans(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
-    scores = score_judge(judge, *scenes)
+def test_reads_real_scenes_of_unseen_scans(classifier: DigitClassifier, scenes: Scenes) -> None:
+    scores = score_classifier(classifier, *scenes)
     print(scores)
     assert scores.objects_right >= 0.97
     assert scores.scenes_right >= 0.94
 
 
-def test_reads_larger_pictures_and_empty_ones(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+def test_reads_larger_pictures_and_empty_ones(classifier: DigitClassifier, scenes: Scenes) -> None:
     images, truth = scenes
     doubled = images[:100].repeat(2, axis=1).repeat(2, axis=2)
-    assert score_judge(judge, doubled, truth[:100]).objects_right >= 0.9
-    assert judge.read(np.zeros((2, 32, 32, 3), np.uint8)) == [frozenset(), frozenset()]
-    assert judge.read(np.zeros((0, 32, 32, 3), np.uint8)) == []
+    assert score_classifier(classifier, doubled, truth[:100]).objects_right >= 0.9
+    assert classifier.read(np.zeros((2, 32, 32, 3), np.uint8)) == [frozenset(), frozenset()]
+    assert classifier.read(np.zeros((0, 32, 32, 3), np.uint8)) == []
 
 
-def test_a_wrong_claim_is_counted_as_one(judge: Judge, scenes: tuple[np.ndarray, list[frozenset[SceneObject]]]) -> None:
+def test_a_wrong_claim_is_counted_as_one(classifier: DigitClassifier, scenes: Scenes) -> None:
     images, truth = scenes
-    right = [index for index, found in enumerate(judge.read(images)) if found == truth[index]][:4]
+    right = [index for index, found in enumerate(classifier.read(images)) if found == truth[index]][:4]
     claims = [truth[index] for index in right]
     thing = next(iter(claims[0]))
     other = SceneObject((thing.digit + 1) % 10, thing.colour, thing.place)
     claims[0] = claims[0] - {thing} | {other}
     num_objects = sum(map(len, claims))
-    assert score_judge(judge, images[right], claims) == ((num_objects - 1) / num_objects, 3 / 4)
+    assert score_classifier(classifier, images[right], claims) == ((num_objects - 1) / num_objects, 3 / 4)
 
 
 def test_training_cells_show_what_they_say() -> None:
     scans = load_scans()
     generator = torch.Generator().manual_seed(1)
-    cells = draw_cells(torch.from_numpy(scans.intensity), torch.from_numpy(scans.digit), 400, generator)
+    cells = sample_cells(torch.from_numpy(scans.intensity), torch.from_numpy(scans.digit), 400, generator)
     empty = cells.digit == EMPTY
     assert 10 < int(empty.sum()) < 90
     assert float(cells.pixels[empty].abs().max()) < 0.6  # noise alone

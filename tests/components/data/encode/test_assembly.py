@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data.encode.shard_merge import join, neighbours
+from components.data.encode.assembly import group_by_size, merge_shards
 from components.data.shards import Shard, check_shard, open_shard, pack_keys, shard_keys, write_shard
 
 BOI, EOI = 3, 4
@@ -59,7 +59,7 @@ def test_a_joined_shard_holds_every_document_as_it_was(tmp_path: Path, numbers: 
     print("seed 11")
     generator = np.random.default_rng(11)
     parts = [make_shard(generator, number, f"part{index}", num_views) for index, number in enumerate(numbers)]
-    write_shard(tmp_path / "joined", join(parts))
+    write_shard(tmp_path / "joined", merge_shards(parts))
     joined = open_shard(tmp_path / "joined")
     check_shard(tmp_path / "joined", joined, boi=BOI)
     assert documents(joined) == [document for part in parts for document in documents(part)]
@@ -68,8 +68,8 @@ def test_a_joined_shard_holds_every_document_as_it_was(tmp_path: Path, numbers: 
 
 
 def test_neighbours_stay_within_the_size_and_none_is_left_out() -> None:
-    assert neighbours([], 10) == []
-    assert [(group.start, group.stop) for group in neighbours([4, 6, 1, 30, 2, 2, 2, 5], 10)] == [
+    assert group_by_size([], 10) == []
+    assert [(group.start, group.stop) for group in group_by_size([4, 6, 1, 30, 2, 2, 2, 5], 10)] == [
         (0, 2),
         (2, 3),
         (3, 4),
@@ -78,7 +78,7 @@ def test_neighbours_stay_within_the_size_and_none_is_left_out() -> None:
     ]
     print("seed 12")
     sizes = np.random.default_rng(12).integers(1, 20, 200).tolist()
-    groups = neighbours(sizes, 40)
+    groups = group_by_size(sizes, 40)
     assert [index for group in groups for index in range(len(sizes))[group]] == list(range(200))
     for one, following in itertools.pairwise(groups):
         assert sum(sizes[one]) <= 40

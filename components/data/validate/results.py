@@ -1,4 +1,4 @@
-"""What does a gate say about a table? A finding for each rule, the rows to set aside, and the sentences that refuse or warn."""
+"""What a gate says about a table: a result for each rule, the rows to quarantine, and the sentences that refuse or warn."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from components.data.quarantine import Quarantined
 NUM_ROWS_SHOWN = 20
 
 
-class Finding(NamedTuple):
-    """What came of one rule. observed: the table's value, or how many rows it has. num_failing: rows that break it.
-
-    rows: the first failing ones, each {"key": ..., column: value}. error: why it could not be evaluated, else "".
-    severity: as Great Expectations gives it back.
-    """
+class ExpectationResult(NamedTuple):
+    """What came of one rule."""
 
     table: str
     level: str
     severity: str
+    """As Great Expectations gives it back."""
     expectation: str
     arguments: dict[str, Any]
     reason: str
     success: bool
     observed: Any
+    """The table's value, or how many rows it has."""
     num_failing: int
+    """Rows that break it."""
     rows: list[dict[str, Any]]
+    """The first failing ones, each {"key": ..., column: value}."""
     error: str
+    """Why it could not be evaluated, else ""."""
 
 
-class Verdict(NamedTuple):
-    """refusals: one sentence each; empty means passed. warnings: one sentence each, of what does not stop.
+class ValidationResult(NamedTuple):
+    """What came of all rules over a stage's tables."""
 
-    quarantined: rows set aside, each once, in the table's order.
-    """
-
-    findings: list[Finding]
+    results: list[ExpectationResult]
     quarantined: list[Quarantined]
+    """Rows left out of later stages, each once, in the table's order."""
     quarantined_share: float
     refusals: list[str]
+    """One sentence each; empty means passed."""
     warnings: list[str]
+    """One sentence each, of what does not stop."""
 
     @property
     def passed(self) -> bool:
+        """Whether nothing is refused."""
         return not self.refusals
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,5 +57,5 @@ class Verdict(NamedTuple):
             "num_quarantined": len(self.quarantined),
             "quarantined_share": round(self.quarantined_share, 6),
             "quarantined": [entry._asdict() for entry in self.quarantined[:NUM_ROWS_SHOWN]],
-            "findings": [finding._asdict() for finding in self.findings],
+            "findings": [result._asdict() for result in self.results],
         }

@@ -1,4 +1,4 @@
-"""Which split and layout does a document get? A hash of its key decides, so the order of reading does not matter."""
+"""The split of a document: a hash of its key decides, so that the order of reading does not matter."""
 
 from __future__ import annotations
 

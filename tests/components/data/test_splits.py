@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.data.config import SplitShares
-from components.data.ingest.splits import split_of
+from components.data.splits import split_of
 from core.random import uniform_of
 
 SHARES = SplitShares(validation=0.3, test=0.3)
@@ -26,7 +26,7 @@ SPLITS = ["train", "train", "test", "test", "train", "test", "validation", "vali
 ROOT = Path(__file__).resolve().parents[4]
 ASK = """
 from components.data.config import SplitShares
-from components.data.ingest.splits import split_of
+from components.data.splits import split_of
 from core.random import uniform_of
 from core.random import uniform_of
 shares = SplitShares(validation=0.3, test=0.3)

@@ -1,4 +1,4 @@
-"""What does a scene show? An independent reader of 32 x 32 scenes, trained on real scans and on nothing generated.
+"""A digit classifier: an independent reader of 32 x 32 scenes, trained on real scans and on nothing generated.
 
 Each 16 px cell is read alone: a small CNN says empty or which digit; the colour is the one nearest to the mean of the
 ink. The CNN learns from scans set into single cells with random colours, shifts, turns, sizes, slants and intensities,
@@ -26,7 +26,7 @@ from components.data.demonstration.scenes import (
     SceneObject,
     load_scans,
 )
-from components.evaluation.config import JudgeConfig
+from components.evaluation.config import DigitClassifierConfig
 
 NUM_DIGITS = 10
 EMPTY = NUM_DIGITS
@@ -34,22 +34,24 @@ COLOUR_NAMES = tuple(COLOURS)
 
 
 class Cells(NamedTuple):
-    """Cells to learn from. pixels: float32 [B, 3, 16, 16], about 0..1. digit, colour: int64 [B]; EMPTY for no digit."""
+    """Cells to learn from."""
 
     pixels: Tensor
+    """float32 [B, 3, 16, 16], about 0..1."""
     digit: Tensor
     colour: Tensor
+    """int64 [B]; EMPTY for no digit."""
 
 
-class JudgeScores(NamedTuple):
-    """Shares of objects (digit, colour and place together) and of whole scenes that the judge reads as they are."""
+class ClassifierScores(NamedTuple):
+    """Shares of objects (digit, colour and place together) and of whole scenes that the classifier reads as they are."""
 
     objects_right: float
     scenes_right: float
 
 
-def train_judge(scans: Sequence[int], config: JudgeConfig, seed: int) -> Judge:
-    """A judge that has seen only `scans` (indices into load_scans())."""
+def train_classifier(scans: Sequence[int], config: DigitClassifierConfig, seed: int) -> DigitClassifier:
+    """A classifier that has seen only `scans` (indices into load_scans())."""
     generator = torch.Generator().manual_seed(seed)
     all_scans = load_scans()
     chosen = np.asarray(scans, np.int64)
@@ -57,32 +59,34 @@ def train_judge(scans: Sequence[int], config: JudgeConfig, seed: int) -> Judge:
     digit = torch.from_numpy(all_scans.digit[chosen])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = Judge()
-        optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=1e-2)
+        classifier = DigitClassifier()
+        optimiser = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=config.max_steps, pct_start=0.2)
         for step in range(config.max_steps):
-            cells = draw_cells(intensity, digit, config.batch_size, generator)
-            loss = F.cross_entropy(judge(cells.pixels), cells.digit, label_smoothing=0.05)
+            cells = sample_cells(intensity, digit, config.batch_size, generator)
+            loss = F.cross_entropy(classifier(cells.pixels), cells.digit, label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             if (step + 1) % 200 == 0:
-                print(f"judge step {step + 1}/{config.max_steps} | loss {loss.item():.3f}", flush=True)
-    return judge.eval()
+                print(f"classifier step {step + 1}/{config.max_steps} | loss {loss.item():.3f}", flush=True)
+    return classifier.eval()
 
 
-def score_judge(judge: Judge, images: np.ndarray, truth: Sequence[frozenset[SceneObject]]) -> JudgeScores:
-    """How much of real scenes the judge reads rightly; an object it invents makes its scene wrong."""
-    read = judge.read(images)
+def score_classifier(
+    classifier: DigitClassifier, images: np.ndarray, truth: Sequence[frozenset[SceneObject]]
+) -> ClassifierScores:
+    """How much of real scenes the classifier reads rightly; an object it invents makes its scene wrong."""
+    read = classifier.read(images)
     num_right = sum(len(found & real) for found, real in zip(read, truth, strict=True))
-    return JudgeScores(
+    return ClassifierScores(
         objects_right=num_right / sum(len(real) for real in truth),
         scenes_right=sum(found == real for found, real in zip(read, truth, strict=True)) / len(truth),
     )
 
 
-def draw_cells(intensity: Tensor, digit: Tensor, num_cells: int, generator: torch.Generator) -> Cells:
+def sample_cells(intensity: Tensor, digit: Tensor, num_cells: int, generator: torch.Generator) -> Cells:
     """Random training cells from scans: intensity float32 [G, 14, 14], digit int64 [G]."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -110,7 +114,7 @@ def draw_cells(intensity: Tensor, digit: Tensor, num_cells: int, generator: torc
     return Cells(blurred + noise, torch.where(empty, EMPTY, digit[chosen]), colour)
 
 
-class Judge(nn.Module):
+class DigitClassifier(nn.Module):
     """Reads the four cells of a scene: the digit by a small CNN over their brightness, the colour from their ink."""
 
     def __init__(self, width: int = 16) -> None:
