@@ -35,7 +35,7 @@ CONFIG = EvaluateConfig(
     num_solver_steps=2,
     loss_times=(0.35, 0.8),
     batch_size=2,
-    classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
+    digit_classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
 )
 # At least one scan of every digit is in each split.
 SCANS = split_scans(SplitShares(validation=0.3, test=0.4), 3)
@@ -108,10 +108,10 @@ def assert_same_weights(one: DigitClassifier, other: DigitClassifier) -> None:
         assert torch.equal(value, wanted), name
 
 
-def test_the_judge_has_seen_the_training_scans_alone(target: EvaluationTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classifier_has_seen_the_training_scans_alone(target: EvaluationTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     held_out = HeldOut([], [scene(number, int(scan)) for number, scan in enumerate(SCANS["test"][::40])])
     seen = SCANS["train"].tolist()
-    wanted = train_classifier(seen, CONFIG.classifier, SEED)
+    wanted = train_classifier(seen, CONFIG.digit_classifier, SEED)
     without_other_scans(monkeypatch, seen)
     results = Results()
     classifier = measure_classifier(results, target, held_out, TrainingFacts([], seen), CONFIG)
@@ -119,7 +119,7 @@ def test_the_judge_has_seen_the_training_scans_alone(target: EvaluationTarget, m
     assert_same_weights(classifier, wanted)
 
 
-def test_the_judges_own_accuracy_is_measured_on_the_held_out_scenes_that_are_captioned(target: EvaluationTarget) -> None:
+def test_the_classifiers_own_accuracy_is_measured_on_the_held_out_scenes_that_are_captioned(target: EvaluationTarget) -> None:
     documents = [scene(number, int(scan)) for number, scan in enumerate(SCANS["test"][:200:20])]
     # A classifier that can read, so that a picture's truth matters.
     config = dataclasses.replace(CONFIG, digit_classifier=DigitClassifierConfig(max_steps=60, batch_size=64))
