@@ -62,7 +62,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         num_loss_images=6,
         num_solver_steps=2,
         loss_times=(0.3, 0.7),
-        classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
+        digit_classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
     )
     return dataclasses.replace(full, evaluate=small)
 
