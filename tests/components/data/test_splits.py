@@ -23,11 +23,10 @@ KNOWN = {
 }
 # The splits of key 0, key 1, ... at seed 17, from the same command.
 SPLITS = ["train", "train", "test", "test", "train", "test", "validation", "validation", "test", "train", "test", "train"]
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 ASK = """
 from components.data.config import SplitShares
 from components.data.splits import split_of
-from core.random import uniform_of
 from core.random import uniform_of
 shares = SplitShares(validation=0.3, test=0.3)
 print([split_of(f"key {n}", shares, 17) for n in range(200)], [uniform_of("layout", f"key {n}", 17) for n in range(200)])
