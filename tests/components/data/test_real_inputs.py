@@ -56,7 +56,7 @@ def test_what_is_read_rejected_and_said(case: Case, tmp_path: Path, monkeypatch:
     print(said(counts))
     assert (len(documents), sum(len(document.images) for document in documents)) == (case.documents, case.images)
     assert len([json.loads(line) for line in quarantine.read_text().splitlines()]) == case.rejected
-    assert counts.records == counts.documents + counts.reasons.total() + counts.dropped
+    assert counts.candidates == counts.documents + counts.reasons.total() + counts.dropped
     assert re.search(case.says, said(counts)) if case.says else said(counts) == ""
     assert_texts_are_clean(documents)
     assert all(re.fullmatch(case.texts or "(?s).*", text) for document in documents for text in document.texts)
