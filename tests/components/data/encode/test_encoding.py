@@ -44,9 +44,9 @@ def parts(encoded):
     return load_tokenizer(sources.tokenizer), Autoencoder.from_pretrained(sources.autoencoder)
 
 
-def encode(parts, documents: list[Document], settings: EncodeSettings = SETTINGS, left_out: frozenset[str] = frozenset()):
+def encode(parts, documents: list[Document], settings: EncodeSettings = SETTINGS, quarantined: frozenset[str] = frozenset()):
     tokenizer, autoencoder = parts
-    return encode_part(documents, tokenizer, autoencoder, settings, device=CPU, quarantined=left_out)
+    return encode_part(documents, tokenizer, autoencoder, settings, device=CPU, quarantined=quarantined)
 
 
 def test_the_stored_stream_says_the_document(parts, encoded) -> None:
