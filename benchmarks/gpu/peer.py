@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.gpu.clock import Result, attempt, seconds_of_each
 from benchmarks.gpu.train import LEARNING_RATE
 from benchmarks.gpu.work import CHANNELS, PATCH_SIDE, Plan, Work, make_document, num_tokens, plan_row
-from model.config import PRESETS
+from model.config import PRESETS, Preset
 
 PACKAGE = "transfusion_pytorch"
 
@@ -46,7 +46,7 @@ def peer(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
         yield {f"{name}_equal_lengths": attempt(lambda: measure(work, preset, device, flex=flex, same_length=equal))}  # noqa: B023
 
 
-def measure(work: Work, preset: str, device: torch.device, *, flex: bool, same_length: list[Plan] | None) -> Result:
+def measure(work: Work, preset: Preset, device: torch.device, *, flex: bool, same_length: list[Plan] | None) -> Result:
     """The median over steps of their rates, with as many documents as fit. same_length: instead of the mixed documents."""
     torch.manual_seed(0)
     model = new_model(work, preset, flex=flex).to(device)
@@ -113,7 +113,7 @@ def mixed_documents(work: Work, seed: int) -> list[Plan]:
     return plans[: work.peer_documents]
 
 
-def new_model(work: Work, preset: str, *, flex: bool) -> Any:
+def new_model(work: Work, preset: Preset, *, flex: bool) -> Any:
     """Its model as wide and as deep as ours, with its own defaults."""
     size = PRESETS[preset]
     return importlib.import_module(PACKAGE).Transfusion(

@@ -215,7 +215,7 @@ def test_card_has_front_matter_and_figures(made: Made) -> None:
 def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:
     """Such as bundles held before models had modalities: whole, and not of this code."""
     config = json.loads((copied / "config.json").read_text())
-    config["patch_side"] = config.pop("modalities")[0]["patch"][0]
+    config["patch_side"] = config.pop("modalities")[0]["patch_size"][0]
     (copied / "config.json").write_text(json.dumps(config))
     write_manifest(copied, kind="bundle")
     with pytest.raises(BadInput, match=r"config\.json: not a model's configuration.*export the bundle again"):
@@ -224,11 +224,11 @@ def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:
 
 def test_positions_of_an_image_follow_its_patch(made: Made) -> None:
     for patch, wanted in (((1, 1), 64), ((2, 4), 8), ((8, 8), 1)):
-        assert made.bundle.generation.num_patches(dataclasses.replace(made.model.config.image, patch=patch)) == wanted
+        assert made.bundle.generation.num_patches(dataclasses.replace(made.model.config.image, patch_size=patch)) == wanted
 
 
 def test_a_model_without_images_first_is_refused(made: Made) -> None:
-    sound = dataclasses.replace(made.model.config.image, name="sound", patch=(4,))
+    sound = dataclasses.replace(made.model.config.image, name="sound", patch_size=(4,))
     for modalities, names in (((), "none"), ((sound, made.model.config.image), "sound, image")):
         config = dataclasses.replace(made.model.config, modalities=modalities)
         with pytest.raises(GateRefused, match=f"images as the model's first modality.*it has: {names}"):

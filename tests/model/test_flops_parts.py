@@ -35,7 +35,7 @@ def test_every_visible_pair_adds_two_products_a_layer(rng: random.Random) -> Non
     model = Transfusion(tiny_config())
     batch = pack([[random_document(rng, 1), random_document(rng, 0)]], model.config, 60)
     used = int(batch.used(model.config.pad_token_id).sum())
-    wider = batch._replace(first=torch.zeros_like(batch.kv_start))
+    wider = batch._replace(kv_start=torch.zeros_like(batch.kv_start))
     pairs = int((batch.kv_start - wider.kv_start)[batch.used(model.config.pad_token_id)].sum())
     assert pairs > 0
     # Padding sees itself alone in both.

@@ -30,7 +30,7 @@ def _document(number: int, rng: random.Random) -> list[int]:
 
 def test_four_interleaved_documents_are_learnt_by_heart(rng: random.Random) -> None:
     torch.manual_seed(rng.randrange(1000))
-    config = replace(tiny_config(), width=64, num_attention_heads=4, intermediate_size=128)
+    config = replace(tiny_config(), hidden_size=64, num_attention_heads=4, intermediate_size=128)
     model = Transfusion(config).train()
     documents = [_document(number, rng) for number in range(4)]
     batch = pack([documents[:2], documents[2:]], config, max(sum(map(len, documents[at : at + 2])) for at in (0, 2)))

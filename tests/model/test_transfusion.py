@@ -79,7 +79,7 @@ def test_tokens_after_an_image_count_by_their_weight(rng: random.Random) -> None
     batch = pack([[random_document(rng, 1)], [random_document(rng, 0)]], config, 40)
     after = batch.after_image
     only = {
-        name: batch._replace(loss_positions=batch.loss_positions[kept], target=batch.labels[kept], after_image=after[kept])
+        name: batch._replace(loss_positions=batch.loss_positions[kept], labels=batch.labels[kept], after_image=after[kept])
         for name, kept in (("before", ~after), ("after", after))
     }
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
-from model.latents.sizes import PRESETS
+from model.latents.sizes import PRESETS, Preset
 
 
 def _small() -> Autoencoder:
@@ -76,7 +76,7 @@ def test_the_papers_size_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_size_can_be_made_in_both_kinds(name: str) -> None:
+def test_every_size_can_be_made_in_both_kinds(name: Preset) -> None:
     size = PRESETS[name]
     with torch.device("meta"):
         plain = Autoencoder.create(**size._asdict(), sample_side_px=32)

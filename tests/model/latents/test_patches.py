@@ -55,7 +55,7 @@ def test_cut_and_join_of_no_latents_keep_their_shapes() -> None:
 )
 def test_a_patch_that_does_not_fit_is_named(axes: tuple[int, ...], patch: tuple[int, ...]) -> None:
     sizes = " x ".join(map(str, axes))
-    with pytest.raises(ValueError, match=f"patch: {' x '.join(map(str, patch))} does not divide the latent of {sizes}"):
+    with pytest.raises(ValueError, match=f"patch_size: {' x '.join(map(str, patch))} does not divide the latent of {sizes}"):
         patchify(torch.zeros(1, 1, *axes), patch)
 
 

@@ -252,10 +252,10 @@ def test_halvings_stop_where_an_axis_is_one_patch_long() -> None:
 @pytest.mark.parametrize(
     ("patch", "channels", "message"),
     [
-        ((3, 3), (8, 8), r"image\.patch: .* power of two"),
-        ((0,), (8,), r"image\.patch: .* power of two"),
+        ((3, 3), (8, 8), r"image\.patch_size: .* power of two"),
+        ((0,), (8,), r"image\.patch_size: .* power of two"),
         ((2, 2), (8,), r"image\.unet_channels: .* names 1 levels; .* has 2"),
-        ((1, 1, 1, 1), (8,), r"image\.patch: .* has 4 axes"),
+        ((1, 1, 1, 1), (8,), r"image\.patch_size: .* has 4 axes"),
     ],
 )
 def test_a_modality_that_does_not_fit_is_named(patch: tuple[int, ...], channels: tuple[int, ...], message: str) -> None:
