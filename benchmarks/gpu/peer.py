@@ -13,7 +13,7 @@ import random
 import statistics
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def peer(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
         yield {f"{name}_equal_lengths": attempt(lambda: measure(work, preset, device, flex=flex, same_length=equal))}  # noqa: B023
 
 
-def measure(work: Work, preset: Preset, device: torch.device, *, flex: bool, same_length: list[Plan] | None) -> Result:
+def measure(work: Work, preset: str, device: torch.device, *, flex: bool, same_length: list[Plan] | None) -> Result:
     """The median over steps of their rates, with as many documents as fit. same_length: instead of the mixed documents."""
     torch.manual_seed(0)
     model = new_model(work, preset, flex=flex).to(device)
@@ -113,9 +113,9 @@ def mixed_documents(work: Work, seed: int) -> list[Plan]:
     return plans[: work.peer_documents]
 
 
-def new_model(work: Work, preset: Preset, *, flex: bool) -> Any:
+def new_model(work: Work, preset: str, *, flex: bool) -> Any:
     """Its model as wide and as deep as ours, with its own defaults."""
-    size = PRESETS[preset]
+    size = PRESETS[cast(Preset, preset)]
     return importlib.import_module(PACKAGE).Transfusion(
         num_text_tokens=work.vocab_size,
         dim_latent=CHANNELS * PATCH_SIDE**2,
