@@ -200,12 +200,15 @@ def test_two_workers_take_the_references_steps(corpus: Corpus, expected: list[St
     # Five rows are not divided evenly.
     torch.multiprocessing.start_processes(one_of_two, (corpus, UNEVEN, tmp_path), nprocs=2, start_method="spawn")
     start = copied(fresh(corpus, UNEVEN).model)
+    alone, _ = trained(corpus, UNEVEN)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for number, step in enumerate(expected, start=1):
-            losses, norm = found["steps"][number - 1]
+            losses, norm, num_positions = found["steps"][number - 1]
             assert losses == pytest.approx(step.losses, rel=1e-3), number
             assert norm == pytest.approx(step.gradient_norm, rel=1e-3), number
+            # Rows that both workers read would change no mean, and take twice the time.
+            assert num_positions == alone.losses[number].num_positions, number
         assert_close(found["weights"], expected[-1].weights, start)
         assert_close(found["ema_model"], expected[-1].ema_model, start)
         assert found["validation"] == pytest.approx(expected[-1].validation, rel=1e-3)
@@ -217,7 +220,9 @@ def one_of_two(rank: int, corpus: Corpus, config: TrainConfig, folder: Path) -> 
     notes, state = trained(corpus, config, world=World(rank, 2, torch.device("cpu")))
     torch.distributed.destroy_process_group()
     found = {
-        "steps": [(tuple(progress.losses), progress.gradient_norm) for progress in notes.losses.values()],
+        "steps": [
+            (tuple(progress.losses), progress.gradient_norm, progress.num_positions) for progress in notes.losses.values()
+        ],
         "validation": tuple(notes.validations[config.max_steps]),
         "weights": copied(state.model),
         "ema_model": copied(state.ema_model),
