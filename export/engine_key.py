@@ -61,6 +61,7 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
+        """Hex sha256 of all of it, the name of the engine's folder."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 

@@ -75,6 +75,7 @@ class OnnxRuntimeEngine:
         self._tensors = StepTensors(config, self.device)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:
+        """Keys and values of every layer for num_slots sequences, all zero."""
         return self._tensors.new_cache(num_slots)
 
     def step(self, inputs: StepInputs, cache: list[Tensor], rows: slice) -> StepOutput:

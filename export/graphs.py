@@ -50,6 +50,7 @@ class GraphSpec(NamedTuple):
     num_trailing: int
 
     def arguments(self) -> tuple[Tensor, ...]:
+        """The example inputs in the order of the graph's forward pass."""
         return tuple(self.inputs.values())
 
 
@@ -161,6 +162,7 @@ class EncoderGraph(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels in -1..1, [B, 3, height, width] -> normalised latents [B, C, Y, X]."""
         return self.autoencoder.encode(pixels)
 
 
@@ -172,4 +174,5 @@ class DecoderGraph(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, latents: Tensor) -> Tensor:
+        """The inverse: latents [B, C, Y, X] -> pixels [B, 3, height, width]."""
         return self.autoencoder.decode(latents)

@@ -26,6 +26,7 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
     """A bundle behind MLflow's interface: one row a request, one row an answer."""
 
     def load_context(self, context: Any) -> None:
+        """Open the bundle that MLflow has put on this machine."""
         self.predictor = Predictor.open(Path(context.artifacts["bundle"]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow declares no return type)

@@ -27,6 +27,7 @@ class StepCall(NamedTuple):
 
     @property
     def result(self) -> StepOutput:
+        """The outputs as the generation loop takes them."""
         return StepOutput(self.outputs["logits"], self.outputs["prediction"])
 
 
@@ -40,6 +41,7 @@ class StepTensors:
         self._given = cache_names("present", config.num_hidden_layers)
 
     def new_cache(self, num_slots: int) -> list[Tensor]:
+        """Keys and values of every layer, each [num_slots, H, L, K], all zero."""
         shape = (num_slots, self.config.num_attention_heads, self.config.max_position_embeddings, self.config.head_dim)
         return [torch.zeros(shape, device=self.device) for _ in self._taken]
 

@@ -31,6 +31,7 @@ NUM_PICTURES = 16
 
 
 def main(params: Params) -> None:
+    """Train or take the autoencoder, measure it, and publish it where its PSNR is high enough."""
     config = params.autoencoder
     manifests, ancestors = given("documents")
     preparation = asdict(preparation_of("documents", manifests))

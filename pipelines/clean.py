@@ -16,6 +16,7 @@ from pipelines import paths, stage
 
 
 def main() -> int:
+    """Remove the outputs of the graph's stages and `.work`."""
     return stage.exit_code("clean: ", clean)
 
 

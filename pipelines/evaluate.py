@@ -27,6 +27,7 @@ REPORT = paths.EVALUATION
 
 
 def main(params: Params) -> None:
+    """Measure everything, write the report, and log it."""
     verdicts = ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
     target, (held_out, training) = load_target(), read_data(params)
@@ -47,11 +48,13 @@ def main(params: Params) -> None:
 
 
 def load_target() -> EvaluationTarget:
+    """The trained model, the autoencoder and the tokenizer, on the device that there is."""
     model, autoencoder = Transfusion.from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
     return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
 
 
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
+    """Held-out documents, and what is known of the training ones, without what the gates quarantined."""
     bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
     held_out = read_held_out(
         paths.DOCUMENTS,
@@ -65,6 +68,7 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
 
 
 def log(results: Results, samples: bytes, step: int) -> None:
+    """Add metrics, samples and the report to the training's MLflow run."""
     with recorded(open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])) as tracker:
         tracker.metrics(results.metrics, step)
         tracker.image(decode_png(samples), "evaluate/samples", step)

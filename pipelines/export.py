@@ -21,6 +21,7 @@ TENSORRT = paths.REPORTS / "export/tensorrt.json"
 
 
 def main(params: Params) -> None:
+    """Build the bundle, publish it where parity holds, and build TensorRT's engine where it is found."""
     manifests, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")

@@ -29,6 +29,7 @@ from pipelines.unfinished import forget
 
 
 def main(params: Params) -> None:
+    """Answer every request that has no answer yet, and publish all answers."""
     config, path = params.infer, Path(params.infer.requests)
     read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
     ancestors = of_bundle(bundle.manifest)

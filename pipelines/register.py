@@ -21,6 +21,7 @@ METRICS_REPORT = paths.EVALUATION / "metrics.json"
 
 
 def main(params: Params) -> None:
+    """Register the bundle as a version of the model, with its metrics, card and aliases."""
     config, metrics = params.register, read_json(METRICS_REPORT)
     bundle = open_bundle(paths.BUNDLE)
     given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})

@@ -18,6 +18,7 @@ GO_ON = "what is done is kept, and make repro goes on from there"
 
 
 def main() -> int:
+    """Run the graph; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.repro", description=__doc__, epilog=stage.EXIT_CODES)
     parser.add_argument("targets", nargs="*", metavar="STAGE", help="stages to end with (default: all)")
     arguments = parser.parse_args()

@@ -25,6 +25,7 @@ WHERE = {
 
 
 def main() -> int:
+    """Print the results, or check the parameters alone; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.summary", description=__doc__)
     parser.add_argument("--check-params", action="store_true", help="only validate params.yaml")
     arguments = parser.parse_args()

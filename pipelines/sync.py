@@ -19,6 +19,7 @@ EXIT_CODES = "Exit codes: 0 nothing waits any more; 1 something still waits, and
 
 
 def main() -> int:
+    """Send what waits; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.sync", description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("--uri", default="", help="the store's address, where it moved (default: the one each run began with)")
     arguments = parser.parse_args()

@@ -28,6 +28,7 @@ REPORT = paths.REPORTS / "train"
 
 def main(params: Params) -> None:
     # Of the latents, workers check what they read.
+    """Train to the last step, or only publish what an earlier process finished."""
     _, ancestors = given("tokenizer", "autoencoder", "latents", "latents verdict", parts={"latents": None})
     num_workers = num_training_workers()
     check_training(params.train, latents=paths.LATENTS, tokenizer=paths.TOKENIZER, num_workers=num_workers)

@@ -17,6 +17,7 @@ HOST, PORT = "127.0.0.1", 5000
 
 
 def main() -> int:
+    """Serve MLflow's pages where the port is free; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.ui", description=__doc__)
     parser.add_argument("--port", default=str(PORT), help=f"where to listen (default: {PORT})")
     arguments = parser.parse_args()

@@ -58,6 +58,7 @@ def rewrite(path: Path, *, check: bool) -> list[str]:
 
 
 def main() -> int:
+    """Rewrite dvc.yaml's code dependencies where they differ from the imports."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.wiring", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     arguments = parser.parse_args()

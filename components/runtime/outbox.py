@@ -41,6 +41,7 @@ class Outbox:
 
     @property
     def entries(self) -> Path:
+        """The file of entries, one JSON object a line."""
         return self.folder / ENTRIES
 
     @property

@@ -29,6 +29,7 @@ class FileTorchConfig(TorchConfig):
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
+        """What Ray Train sets the process group up by."""
         return FileTorchBackend
 
 

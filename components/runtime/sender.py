@@ -52,6 +52,7 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name=f"sender-{run_id[:8]}", daemon=True)
 
     def start(self) -> None:
+        """Begin to deliver, in a thread of its own."""
         self._thread.start()
 
     def finish(self, patience: Patience = PATIENT) -> bool:

@@ -196,6 +196,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def say_on_stderr(line: str) -> None:
+    """Where sentences go unless a stage says otherwise."""
     print(line, file=sys.stderr, flush=True)
 
 
