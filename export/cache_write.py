@@ -1,4 +1,4 @@
-"""How does a graph write keys and values into the cache? One operator, and what it becomes in ONNX.
+"""The operator that writes keys and values into the cache, and what it becomes in ONNX.
 
 In place in eager torch is a copy here, because a graph has no side effects: runtimes get the in-place update back
 by binding one buffer as both cache input and output (ORT's TensorScatter, TensorRT's KVCacheUpdate).

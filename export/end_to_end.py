@@ -1,4 +1,4 @@
-"""Does generation through the step graph see what training saw? One interleaved document, both ways.
+"""Proof that generation through the step graph sees what training saw: one interleaved document, both ways.
 
 The document: a ragged text prefix, then for each modality a latent and text after it. Through an engine the prefix is
 prefilled with right padding, each latent is denoised twice in place and then committed clean, and the text after it is fed

@@ -1,4 +1,4 @@
-"""How does TensorRT run the step graph? One engine, one execution context a profile, caches updated in place."""
+"""The step graph on TensorRT: one engine, one execution context a profile, caches updated in place."""
 
 from __future__ import annotations
 

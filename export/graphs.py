@@ -1,4 +1,4 @@
-"""What exactly is exported? Torch modules whose forward is one ONNX graph each: a step, and the autoencoder's two.
+"""What is exported: torch modules whose forward is one ONNX graph each, a step and the autoencoder's two.
 
 The step graph is `Transfusion.step` made pure: caches come in and go out, and the active window of the cache is the
 length of one input. One graph serves prefill, text decoding, denoising in place and the commit of a finished latent, for any

@@ -1,4 +1,4 @@
-"""What should somebody who meets this model know? Its card: Hugging Face front matter, what it is, figures, limits."""
+"""The model's card: Hugging Face front matter, what it is, figures, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors does a call of the step graph read and write? Cache, inputs and outputs by name, whatever runs it.
+"""The tensors of one call of the step graph: cache, inputs and outputs by name, whatever runs it.
 
 A cache's input and its output are the same memory. A runtime that is given one address for both writes the new columns in
 place (ONNX Runtime's TensorScatter, TensorRT's KVCacheUpdate); with two it would copy every cache at every step.

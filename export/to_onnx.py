@@ -1,4 +1,4 @@
-"""How does a graph module become an ONNX file? One call of torch's exporter, checked, with named dimensions.
+"""A graph module made into an ONNX file: one call of torch's exporter, checked, with named dimensions.
 
 The facts this rests on: example sizes must be at least 2 and distinct, or a dimension is taken for a constant; a
 dimension named with Dim keeps its name over all inputs; the checker reads weights by path, so also above 2 GB.

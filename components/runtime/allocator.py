@@ -1,4 +1,4 @@
-"""How does a process that makes the same large tensors step after step keep their memory from one step to the next?
+"""Memory kept from one step to the next by a process that makes the same large tensors again and again.
 
 glibc gives large freed blocks back to the system, which hands out pages filled with zeros the next time. A training step on a
 CPU frees and makes again gigabytes; where it keeps them it is some 4% faster (benchmarks/README.md). GPUs have an allocator

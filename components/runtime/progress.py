@@ -1,4 +1,4 @@
-"""How does a long step say that it is alive? A bar on a terminal, plain lines elsewhere, with the rate and the time left."""
+"""Signs of life of a long step: a bar on a terminal, plain lines elsewhere, with the rate and the time left."""
 
 from __future__ import annotations
 
