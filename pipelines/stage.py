@@ -70,11 +70,17 @@ def exit_code(prefix: str, work: Callable[[], None]) -> int:
     except SystemExit as error:
         if error.code != TERMINATED:
             raise
-        return _say(prefix + TOLD_TO_END, TERMINATED)
+        return _told_to_end(prefix)
     except Exception as error:
         # Told to end, whatever else goes wrong follows from that: the signal may have ended workers first.
-        return _say(prefix + TOLD_TO_END, TERMINATED) if asked() else _failed(prefix, error)
+        return _told_to_end(prefix) if asked() else _failed(prefix, error)
     return 0
+
+
+def _told_to_end(prefix: str) -> int:
+    # `timeout` sends the signal twice; the second may come this late, and would change the exit code.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return _say(prefix + TOLD_TO_END, TERMINATED)
 
 
 def _failed(prefix: str, error: Exception) -> int:

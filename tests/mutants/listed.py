@@ -266,8 +266,8 @@ ANCESTORS_AND_STORES = (
     Listed(
         "an outbox that was not delivered is deleted",
         "components/runtime/outbox.py",
-        "if not alone or self.waiting() or not self.has_ended()",
-        "if not alone or not self.has_ended()",
+        "if not alone or self.waiting() or not (ended or self.has_ended())",
+        "if not alone or not (ended or self.has_ended())",
         ("tests/components/runtime/test_outbox.py",),
     ),
     Listed(

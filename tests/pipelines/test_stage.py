@@ -55,7 +55,7 @@ def test_each_end_is_one_sentence(error: BaseException, code: int, words: str, c
 
 def test_an_interrupt_while_modules_are_loaded(workspace: Path) -> None:
     """At whatever moment it comes: `after` is one that is loaded early, late, or last."""
-    for after in ("argparse", "numpy", "pydantic"):
+    for after in ("components.runtime.diagnosis", "numpy", "pydantic"):
         code = (
             "import os, runpy, signal, sys\n"
             "class Interrupt:\n"
