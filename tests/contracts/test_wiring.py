@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from components.runtime.code_digest import PACKAGES
 from pipelines import paths, wiring
 from pipelines.params import Params
 
@@ -99,6 +101,19 @@ def test_every_path_of_the_pipeline_is_a_dvc_path() -> None:
     for name, value in vars(paths).items():
         if isinstance(value, Path) and name not in ("PARAMS", "REPORTS", "WORK", "ENGINES"):
             assert any(out == str(value) or out.startswith(f"{value}/") for out in known), f"paths.{name}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "infra/README.md", "benchmarks/README.md", "docs/*.md"])
+def test_every_module_that_a_page_names_is_there(page: str) -> None:
+    """By its whole path, or by the end of it."""
+    sources = [
+        f"/{path.relative_to(ROOT)}" for top in (*PACKAGES, "benchmarks", "tests") for path in (ROOT / top).rglob("*.py")
+    ]
+    pages = sorted(ROOT.glob(page))
+    assert pages
+    for path in pages:
+        for name in re.findall(r"`([\w/.-]+\.py)`", path.read_text()):
+            assert any(source.endswith(f"/{name}") for source in sources), f"{path} names {name}"
 
 
 def test_package_faces_hold_only_a_docstring() -> None:

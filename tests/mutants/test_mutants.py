@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.drawing import draw
+from tests.mutants.drawing import SCOPE, draw, modules_of
 from tests.mutants.listed import LISTED, Listed, MovedText, mutated
 from tests.mutants.mapping import groups_of
-from tests.mutants.noise import Noise
+from tests.mutants.noise import OTHER_MACHINE, Noise
 from tests.mutants.running import FolderInUse, Laboratory, Mutant, UnmutatedFailure
 
 SOURCE = '''"""A module."""
@@ -121,6 +121,13 @@ def test_groups_begin_with_the_mirrored_files() -> None:
     }
     own = ("tests/model/diffusion/test_noise.py", "tests/model/diffusion/test_noise_levels.py")
     assert groups_of("model/diffusion/noise.py", files) == tuple((name,) for name in (*own, "tests/model/test_transfusion.py"))
+
+
+def test_every_module_that_is_drawn_from_has_tests() -> None:
+    root = Path(__file__).parents[2]
+    files = {str(path.relative_to(root)) for path in (root / "tests").rglob("test_*.py")}
+    without = [module for module in modules_of(root, SCOPE) if module not in OTHER_MACHINE and not groups_of(module, files)]
+    assert not without
 
 
 def test_a_listed_text_that_has_moved_is_said(project: Path) -> None:

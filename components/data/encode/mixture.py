@@ -50,13 +50,13 @@ def repeats(statistics: MixtureStatistics, weights: Mapping[str, float], text_to
     return chosen
 
 
-def report(statistics: MixtureStatistics, repeats: np.ndarray) -> dict[str, Any]:
+def report(statistics: MixtureStatistics, times: np.ndarray) -> dict[str, Any]:
     """What the rows of an epoch hold: by source, and the positions of text for each of an image."""
-    text, image = int((statistics.text * repeats).sum()), int((statistics.image * repeats).sum())
+    text, image = int((statistics.text * times).sum()), int((statistics.image * times).sum())
     sources = {}
     for index, name in enumerate(statistics.sources):
         of_source = statistics.source == index
-        sources[name] = {"documents": int(of_source.sum()), "in_rows": int(repeats[of_source].sum())}
+        sources[name] = {"documents": int(of_source.sum()), "in_rows": int(times[of_source].sum())}
     shares = {"text_positions": text, "image_positions": image, "text_to_image": round(text / image, 4) if image else None}
     return {"sources": sources, **shares}
 

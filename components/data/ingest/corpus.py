@@ -42,13 +42,6 @@ FILE_READERS: dict[str, tuple[Callable[[CorpusFile], Iterator[Record | Rejected]
 }
 
 
-def read_corpus(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document | Rejected]:
-    """The documents and rejected records of `read_records`, one after another."""
-    for outcomes_of_record in read_records(corpus, config, Reading()):
-        for outcome in outcomes_of_record:
-            yield outcome.document if isinstance(outcome, Made) else outcome
-
-
 def read_records(corpus: CorpusConfig, config: IngestConfig, reading: Reading) -> Generator[list[Outcome], None, None]:
     """Every record of the corpus's files in order, as an outcome for each document it stands for, never none.
 

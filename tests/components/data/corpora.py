@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import pytest
 from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
 from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
-from components.data.ingest.corpus import read_corpus
+from components.data.ingest.corpus import read_records
+from components.data.ingest.readers.corpus_files import Reading
+from components.data.ingest.record_documents import Made
 from components.data.ingest.rejected import Rejected
 from core.images import OWN_RULES
 from core.png import encode_png
@@ -93,6 +95,13 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
         ),
         corpora=corpora,
     )
+
+
+def read_corpus(corpus: CorpusConfig, config: IngestConfig) -> Iterator[Document | Rejected]:
+    """The documents and rejected records of `read_records`, one after another."""
+    for outcomes in read_records(corpus, config, Reading()):
+        for outcome in outcomes:
+            yield outcome.document if isinstance(outcome, Made) else outcome
 
 
 def read(

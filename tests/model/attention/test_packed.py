@@ -62,7 +62,7 @@ def _compare(attend: Attend, expected: torch.Tensor, inputs: list[torch.Tensor],
         torch.testing.assert_close(one, other, rtol=10 * tolerance, atol=tolerance)
 
 
-def test_masked_and_spanwise_attention_agree_with_brute_force_forward_and_backward(rng: random.Random) -> None:
+def test_masked_and_document_attention_agree_with_brute_force_forward_and_backward(rng: random.Random) -> None:
     for number in range(NUM_LAYOUTS):
         kv_start, kv_end = _random_intervals(rng)
         inputs = _inputs(kv_start, number)

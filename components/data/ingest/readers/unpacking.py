@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import zlib
+from abc import abstractmethod
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -71,6 +72,7 @@ class _Forward(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """The new position; UnsupportedOperation from the end, which is not known."""
         wanted = offset + (self._at if whence == io.SEEK_CUR else 0)
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("the end of a compressed file is not known")
@@ -87,12 +89,13 @@ class _Forward(io.RawIOBase):
         self._at += len(found)
         return len(found)
 
+    @abstractmethod
     def _next(self, most: int) -> bytes:
         """Up to `most` further bytes; none at the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _restart(self) -> None:
-        raise NotImplementedError
+        """Go back to the beginning."""
 
 
 class _Zstd(_Forward):

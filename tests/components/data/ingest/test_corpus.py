@@ -12,7 +12,7 @@ import pytest
 
 from components.data.config import CorpusFormat
 from components.data.documents import ImageSegment, TextSegment
-from components.data.ingest.corpus import read_corpus, read_records
+from components.data.ingest.corpus import read_records
 from components.data.ingest.readers.corpus_files import Reading
 from core.errors import BadInput
 from core.png import decode_png
@@ -22,6 +22,7 @@ from tests.components.data.corpora import (
     pairs,
     picture,
     read,
+    read_corpus,
     tar_bytes,
     write_images,
     write_jsonl,
