@@ -1,4 +1,4 @@
-"""The data path measured by one command: packing, loading, encoding, reading, kills while encoding.
+"""The data path measured by one command: packing, loading, encoding, reading.
 
 `python -m benchmarks.data` writes benchmarks/results/data.json and prints it as the last line. benchmarks/README.md says what
 each figure means.
@@ -17,8 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.command import keep, some_of
-from benchmarks.data import encode, kills, loader, packing, readers
-from benchmarks.data.corpus import Corpus
+from benchmarks.data import encode, loader, packing, readers
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "data.json"
@@ -49,21 +48,11 @@ def _readers(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return readers.measure(folder, quick=arguments.quick, seed=SEED)
 
 
-def _kills(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Ten kills of the stage and ten of a worker, in a random order."""
-    targets = kills.drawn(1 if arguments.quick else 10, SEED)
-    corpus = Corpus(num_documents=len(targets) * 100, side_px=16, documents_per_file=4, seed=SEED)
-    overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
-    made = kills.killed_and_resumed(folder, targets, corpus, overrides, finish_here=False)
-    return {"encode_kills": made.made, "encode_kills_survived": made.made * made.same, "kills": made._asdict()}
-
-
 GROUPS: dict[str, Group] = {
     "packing": _packing,
     "loader": _loader,
     "encode": _encode,
     "readers": _readers,
-    "kills": _kills,
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data import __main__ as data
-from benchmarks.data import encode, kills, loader, packing, readers
+from benchmarks.data import encode, loader, packing, readers
 from benchmarks.data.corpus import Corpus, make_documents, write_corpus
 from components.data.documents import read_documents
 from components.data.shards import open_shard
@@ -96,10 +96,3 @@ def test_both_formats_hold_the_rows_and_memory_is_that_of_a_process(tmp_path: Pa
         assert answer["seconds"] > 0
     assert readers._resident_bytes(os.getpid()) > 50 * 2**20
     assert readers._resident_bytes(2**22 + 7) == 0
-
-
-def test_as_many_kills_of_either_kind_are_drawn() -> None:
-    targets = kills.drawn(10, 1)
-    assert sorted(targets) == ["driver"] * 10 + ["worker"] * 10
-    assert targets != sorted(targets)
-    assert targets == kills.drawn(10, 1)

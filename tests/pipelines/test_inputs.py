@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from benchmarks.faults.bytes import run_dvc
-from benchmarks.faults.repro import project, set_params
 from components.data.ingest.corpora import collect
 from components.training.autoencoder.perceptual import load_lpips
 from components.training.autoencoder.pretrained import load_pretrained
@@ -23,6 +21,8 @@ from pipelines import infer, inputs, paths, stage
 from pipelines.params import Params, load
 from tests.components.data.corpora import IMAGE_STRUCT, pairs, picture, tar_bytes, write_jsonl, write_parquet
 from tests.components.data.ingest.readers.test_s3 import endpoint, put
+from tests.faults.bytes import run_dvc
+from tests.faults.repro import project, set_params
 
 ROOT = Path(__file__).parents[2]
 LONG_AGO_NS = 10**18 + 123_456_789

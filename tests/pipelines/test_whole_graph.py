@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.faults.repro import TINY, set_params
+from tests.faults.repro import TINY, set_params
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = TINY | {

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data.corpus import Corpus
-from benchmarks.data.kills import killed_and_resumed
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
 from core.files import sha256
+from tests.faults.killed_encoding import killed_and_resumed
 
 NUM_KILLS = 10
 ASSEMBLY = Assembly(weights={"made": 1.5}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})

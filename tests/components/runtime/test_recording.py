@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.faults.store_server import StoreServer
 from components.runtime.recording import open_run, recorded, send_pending
 from components.runtime.sender import Patience
 from components.runtime.tracking import RunIdentity, Tracker, pending_folder
@@ -26,6 +25,7 @@ from components.training.transformer.run import open_training_run
 from core.errors import BadInput, GateRefused
 from pipelines.sync import sync
 from tests.components.runtime.conftest import wait_until
+from tests.faults.store_server import StoreServer
 
 ROOT = Path(__file__).resolve().parents[3]
 # Records a point every few milliseconds and goes on until it is ended.

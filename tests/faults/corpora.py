@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.faults.counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.ingest.corpora import Collected, collect
 from core.files import write_json
 from core.manifest import write_manifest
 from core.png import encode_png
 from pipelines.params import Params, load
+from tests.faults.counts import ROOT, environment
 
 Members = Sequence[tuple[str, bytes]]
 

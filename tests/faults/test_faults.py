@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import __main__ as faults
-from benchmarks.faults import outages
-from benchmarks.faults.corpora import pairs, tar_bytes
-from benchmarks.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
-from benchmarks.faults.recorded_loop import LOSS, PICTURE, VALIDATION, loss
-from benchmarks.faults.tars import layouts
+from tests.faults import __main__ as faults
+from tests.faults import outages
+from tests.faults.corpora import pairs, tar_bytes
+from tests.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
+from tests.faults.killed_encoding import drawn
+from tests.faults.recorded_loop import LOSS, PICTURE, VALIDATION, loss
+from tests.faults.tars import layouts
 
 TOTALS = set(Counts._fields)
 
@@ -137,3 +138,10 @@ def test_the_places_in_a_tar_are_where_tar_has_them() -> None:
 
 def _harm(counts: dict[str, int]) -> int:
     return counts["injected"] - counts["caught"]
+
+
+def test_as_many_kills_of_either_kind_are_drawn() -> None:
+    targets = drawn(10, 1)
+    assert sorted(targets) == ["driver"] * 10 + ["worker"] * 10
+    assert targets != sorted(targets)
+    assert targets == drawn(10, 1)

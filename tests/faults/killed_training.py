@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.faults.corpora import encode_here, params_for, write_inputs
-from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses
 from components.data.quarantine import validation_facts
 from core.files import write_json
+from tests.faults.corpora import encode_here, params_for, write_inputs
+from tests.faults.counts import ROOT, Found, Setting, Trial, counted, misses
 
 NUM_KILLS, NUM_STEPS = 20, 500
 SETTINGS = (

@@ -20,10 +20,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses, total
-from benchmarks.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
-from benchmarks.faults.store_server import StoreServer
 from components.runtime.tracking_store import client_of
+from tests.faults.counts import ROOT, Found, Setting, Trial, counted, misses, total
+from tests.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
+from tests.faults.store_server import StoreServer
 
 # A call into the tracker that took longer waited for the store: one that is stopped keeps a caller for 10 s and more.
 MAX_BLOCKED_S = 5.0
@@ -49,7 +49,7 @@ class Run:
         self.blocked_s = 0.0
 
     def start(self) -> None:
-        command = ["benchmarks.faults.recorded_loop", "work", "--steps", str(self.num_steps), "--step-s", str(self.step_s)]
+        command = ["tests.faults.recorded_loop", "work", "--steps", str(self.num_steps), "--step-s", str(self.step_s)]
         self.process = self._started(command)
 
     def wait_for_step(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Encoded bytes, whoever encodes them. D14: other workers, batches, order; D15: a worker killed in its work."""
+"""Encoded bytes, whoever encodes them. D14: other workers, batches, order; D15: the stage or a worker killed in its work."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from contextlib import chdir
 from pathlib import Path
 
 from benchmarks.data.corpus import Corpus
-from benchmarks.data.kills import Target, killed_and_resumed
-from benchmarks.faults.corpora import encode_here, params_for, write_inputs
-from benchmarks.faults.counts import Found, Setting, Trial, counted, environment, misses
 from core.files import sha256
+from tests.faults.corpora import encode_here, params_for, write_inputs
+from tests.faults.counts import Found, Setting, Trial, counted, environment, misses
+from tests.faults.killed_encoding import drawn, killed_and_resumed
 
 
 def other_workers(setting: Setting) -> Found:
@@ -39,9 +39,10 @@ def other_workers(setting: Setting) -> Found:
 
 
 def killed_workers(setting: Setting) -> Found:
-    """D15: SIGKILL, which is what the kernel sends when memory is out, to encoding workers in the middle of a part."""
-    targets: list[Target] = ["worker"] if setting.quick else ["worker", "worker", "driver", "worker"]
-    corpus = Corpus(num_documents=400, side_px=16, documents_per_file=6, seed=int(setting.generator.integers(2**20)))
+    """D15: SIGKILL, as the kernel sends it when memory is out: ten times to the stage and ten to a worker amid a part."""
+    seed = int(setting.generator.integers(2**20))
+    targets = drawn(1 if setting.quick else 10, seed)
+    corpus = Corpus(num_documents=len(targets) * 100, side_px=16, documents_per_file=4, seed=seed)
     overrides = ("train.model.patch_side=2", "encode.shard_mib=1")
     outcome = killed_and_resumed(setting.folder, targets, corpus, overrides, finish_here=False)
     missed = "" if outcome.same else "the bytes are not those of an undisturbed run"

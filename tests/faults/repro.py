@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.faults.bytes import dvc_environment, run_dvc
-from benchmarks.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
+from tests.faults.bytes import dvc_environment, run_dvc
+from tests.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
 
 # Everything small, and gates that an autoencoder of twelve steps gets through.
 TINY: dict[str, Any] = {
