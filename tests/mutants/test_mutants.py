@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from tests.mutants.__main__ import few_survived
 from tests.mutants.drawing import SCOPE, draw, modules_of
+from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.listed import LISTED, Listed, MovedText, mutated
 from tests.mutants.mapping import groups_of
 from tests.mutants.noise import OTHER_MACHINE, Noise
-from tests.mutants.running import FolderInUse, Laboratory, Mutant, UnmutatedFailure
+from tests.mutants.running import FolderInUse, Laboratory, Mutant, Result, UnmutatedFailure
 
 SOURCE = '''"""A module."""
 from __future__ import annotations
@@ -147,3 +150,24 @@ def test_every_listed_mutation_fits_the_source_and_has_tests() -> None:
         missing = set(entry.tests) - files
         assert not missing, f"{entry.name}: {missing}"
         assert entry.tests or groups_of(entry.module, files), entry.name
+
+
+def test_every_equivalent_change_fits_the_source() -> None:
+    root = Path(__file__).parents[2]
+    for one in EQUIVALENT:
+        assert one.line in [line.strip() for line in (root / one.module).read_text().split("\n")], one
+        assert one.why
+
+
+def test_survivors_count_unless_equivalent_and_an_equivalent_one_must_survive() -> None:
+    def result(what: str, outcome: Literal["killed", "survived"], module: str = "model/clip.py") -> Result:
+        return Result(Mutant("any", what, module, "", ()), outcome, (), 1.0)
+
+    same = EQUIVALENT[0]
+    survivors = [result("a -> b", "survived")]
+    assert few_survived([result("a -> b", "killed")] * 19 + survivors)
+    assert not few_survived([result("a -> b", "killed")] * 18 + survivors)
+    equal = result(same.what, "survived", same.module)
+    assert few_survived([equal] * 5)
+    assert not few_survived([result("a -> b", "killed")] * 18 + survivors + [equal] * 5)
+    assert not few_survived([result(same.what, "killed", same.module)] + [result("a -> b", "killed")] * 30)

@@ -1,0 +1,53 @@
+"""Drawn changes that change nothing which a test could see, each with the reason.
+
+They run like all others: one that a test does notice was listed wrongly, and fails the run. Where the line is no longer in its
+module, the list has to follow (tests/mutants/test_mutants.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Equivalent(NamedTuple):
+    """what: the line before and after, as a run prints it. why: it makes no difference."""
+
+    module: str
+    what: str
+    why: str
+
+    @property
+    def line(self) -> str:
+        """The line as it stands in the module."""
+        return self.what.split(" -> ")[0]
+
+
+EQUIVALENT = (
+    Equivalent(
+        "components/data/encode/latents.py",
+        "measured = finite and len(latents) > 0 -> measured = finite and len(latents) != 0",
+        "a length is never negative",
+    ),
+    Equivalent(
+        "model/diffusion/noise.py",
+        "if snr_gamma == 0: -> if snr_gamma <= 0:",
+        "the configuration refuses a negative gamma",
+    ),
+    Equivalent(
+        "model/generation/token_choice.py",
+        "chance = torch.softmax(logits.double() / temperature, dim=-1)"
+        " -> chance = torch.softmax(logits.double() / temperature, dim=+1)",
+        "logits have two axes, so that the last one is axis 1",
+    ),
+    Equivalent(
+        "model/generation/token_choice.py",
+        "kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=-1)"
+        " -> kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=+1)",
+        "chances have two axes, so that the last one is axis 1",
+    ),
+)
+
+
+def reasons() -> dict[tuple[str, str], str]:
+    """(module, what) -> why."""
+    return {(one.module, one.what): one.why for one in EQUIVALENT}
