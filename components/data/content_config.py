@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from core.images import ImageRules
+from components.bounds import Positive, at_least, rule, within
+from core.images import ImageFormat, ImageRules
 
 # Pillow's Image.MAX_IMAGE_PIXELS, above which it warns of a decompression bomb, and up to twice of which it decodes.
 PILLOW_WARNS_ABOVE = 89_478_485
+
+Formats = Annotated[tuple[ImageFormat, ...], rule(lambda formats: len(formats) > 0, "must list at least one format")]
+MaxPixels = Annotated[
+    int,
+    rule(
+        lambda number: 1 <= number <= PILLOW_WARNS_ABOVE,
+        f"must lie in 1..{PILLOW_WARNS_ABOVE}, above which Pillow takes a file for a decompression bomb",
+    ),
+]
+Similarity = Annotated[float, rule(lambda value: 0 < value < 1, "must lie between 0 and 1")]
+ImageDistance = Annotated[int, rule(lambda bits: 0 <= bits <= 3, "must lie in 0..3 of the 64 bits")]
 
 
 def require(condition: bool, field: str, value: object, rule: str) -> None:
@@ -21,36 +33,24 @@ def require(condition: bool, field: str, value: object, rule: str) -> None:
 class ImagesConfig(ImageRules):
     """What becomes of a corpus's image files, and what decoding one may take."""
 
-    decoder_memory_mib: int
+    formats: Formats
+    max_pixels: MaxPixels
+    min_side_px: Positive[int]
+    max_aspect_ratio: Annotated[float, at_least(1)]
+    decoder_memory_mib: Annotated[int, at_least(256)]
     """Private memory of one decoding process at most; a picture that needs more is rejected."""
-    decoder_seconds: float
+    decoder_seconds: Positive[float]
     """For one picture at most; a picture that needs longer is rejected."""
-
-    def __post_init__(self) -> None:
-        require(len(self.formats) > 0, "formats", self.formats, "must list at least one format")
-        require(
-            1 <= self.max_pixels <= PILLOW_WARNS_ABOVE,
-            "max_pixels",
-            self.max_pixels,
-            f"must lie in 1..{PILLOW_WARNS_ABOVE}, above which Pillow takes a file for a decompression bomb",
-        )
-        require(self.min_side_px >= 1, "min_side_px", self.min_side_px, "must be at least 1")
-        require(self.max_aspect_ratio >= 1, "max_aspect_ratio", self.max_aspect_ratio, "must be at least 1")
-        require(self.decoder_memory_mib >= 256, "decoder_memory_mib", self.decoder_memory_mib, "must be at least 256")
-        require(self.decoder_seconds > 0, "decoder_seconds", self.decoder_seconds, "must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """What becomes of a corpus's texts. Invalid UTF-8, an unpaired surrogate and NUL are refused whatever stands here."""
 
-    max_caption_bytes: int
+    max_caption_bytes: Annotated[int, at_least(16)]
     """Of one caption in UTF-8. A text without a picture has no limit: it is cut into rows later."""
     long_captions: Literal["truncate", "refuse"]
     """Truncate after the last word that fits, or refuse the record."""
-
-    def __post_init__(self) -> None:
-        require(self.max_caption_bytes >= 16, "max_caption_bytes", self.max_caption_bytes, "must be at least 16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,23 +61,18 @@ class DuplicatesConfig:
     """The same words and pictures in the same order."""
     near: Literal["off", "count", "drop"]
     """Similar text and look-alike pictures; "off" saves the work."""
-    near_threshold: float
+    near_threshold: Similarity
     """Jaccard similarity of two texts' shingles from which on they are near, between 0 and 1."""
-    permutations: int
+    permutations: Annotated[int, within(16, 1024)]
     """Of a MinHash signature, 4 bytes each; with more of them the similarity is estimated better."""
-    shingle_chars: int
+    shingle_chars: Annotated[int, within(1, 64)]
     """Characters of one shingle."""
-    image_distance: int
+    image_distance: ImageDistance
     """Bits of the 64 of a picture's hash in which two look-alikes differ at most."""
-    max_remembered: int
+    max_remembered: Positive[int]
     """Documents, the newest, that a later one is compared with for nearness; bounds the memory."""
 
     def __post_init__(self) -> None:
         require(
             self.near != "drop" or self.exact == "drop", "exact", self.exact, 'must be "drop" too where near is: equal is near'
         )
-        require(0 < self.near_threshold < 1, "near_threshold", self.near_threshold, "must lie between 0 and 1")
-        require(16 <= self.permutations <= 1024, "permutations", self.permutations, "must lie in 16..1024")
-        require(1 <= self.shingle_chars <= 64, "shingle_chars", self.shingle_chars, "must lie in 1..64")
-        require(0 <= self.image_distance <= 3, "image_distance", self.image_distance, "must lie in 0..3 of the 64 bits")
-        require(self.max_remembered >= 1, "max_remembered", self.max_remembered, "must be at least 1")
