@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
+from components.data.ingest.readers.records import UnusableError, each_key_once
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from core.errors import BadInput
 
@@ -61,7 +62,7 @@ class _Text:
     def __init__(self, file: IO[bytes], name: str, what: str = "object") -> None:
         self._file, self._name, self._what = as_utf8(file), name, what
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
-        self._decoder = json.JSONDecoder()
+        self._decoder = json.JSONDecoder(object_pairs_hook=each_key_once)
         self._window, self._at, self._ended = "", 0, False
 
     def value(self) -> Any:
@@ -76,6 +77,8 @@ class _Text:
                     return value
             except RecursionError:
                 raise self._broken("is nested too deeply") from None
+            except UnusableError as error:
+                raise self._broken(f"is ambiguous: {error}") from None
             except json.JSONDecodeError as error:
                 if self._ended or len(self._window) - self._at > MAX_ENTRY_CHARS:
                     raise self._broken(f"is broken or cut short ({error.msg})") from None

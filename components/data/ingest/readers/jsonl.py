@@ -17,7 +17,7 @@ from components.data.ingest.readers.captions import says_text
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.json_sections import json_entries
 from components.data.ingest.readers.line_pictures import line_records
-from components.data.ingest.readers.records import CAPTION_FIELDS, Line, Record, key_of
+from components.data.ingest.readers.records import CAPTION_FIELDS, Line, Record, UnusableError, each_key_once, key_of
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
@@ -78,9 +78,11 @@ def _entries(content: IO[bytes], file: CorpusFile) -> Iterator[Line | Rejected]:
 
 def _parse(line: bytes, position: str, key: str, source: str) -> Line | Rejected:
     try:
-        values = json.loads(line.decode("utf-8-sig"))
+        values = json.loads(line.decode("utf-8-sig"), object_pairs_hook=each_key_once)
     except UnicodeDecodeError:
         return Rejected(source, position, "invalid UTF-8")
+    except UnusableError as error:
+        return Rejected(source, position, str(error))
     except (ValueError, RecursionError):
         return Rejected(source, position, "broken JSON")
     if not isinstance(values, dict):

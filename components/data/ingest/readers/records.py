@@ -20,6 +20,17 @@ MAX_FILE_BYTES = 256 * 2**20
 NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
+def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these keys and values, for json's object_pairs_hook, which would keep the last of two equal keys.
+
+    UnusableError where a key stands twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise UnusableError("a key stands twice in one JSON object")
+    return made
+
+
 class UnusableError(ValueError):
     """One record cannot be used; the message is the reason, in the same words for the same fault, without its position."""
 

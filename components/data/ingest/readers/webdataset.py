@@ -30,7 +30,16 @@ from components.data.ingest.readers.pairing import (
     why_several,
 )
 from components.data.ingest.readers.passed_over import SYSTEM, another_ending, is_system_path
-from components.data.ingest.readers.records import CAPTION_FIELDS, MAX_FILE_BYTES, Record, first_text, pair_record, printable
+from components.data.ingest.readers.records import (
+    CAPTION_FIELDS,
+    MAX_FILE_BYTES,
+    Record,
+    UnusableError,
+    each_key_once,
+    first_text,
+    pair_record,
+    printable,
+)
 from components.data.ingest.readers.tar_leftovers import Leftovers, Slot, plain_name
 from components.data.ingest.readers.unpacking import UNREADABLE
 from components.data.ingest.rejected import Rejected
@@ -178,7 +187,10 @@ def _record(group: Group, tar: _Tar) -> Record | Rejected:
     captions: object = texts[0].value.data if texts else None
     if captions is None and sidecars:
         try:
-            captions = first_text(json.loads(sidecars[0].value.data), CAPTION_FIELDS)
+            found = json.loads(sidecars[0].value.data, object_pairs_hook=each_key_once)
+            captions = first_text(found, CAPTION_FIELDS)
+        except UnusableError as error:
+            return tar.rejected(group, str(error))
         except (ValueError, RecursionError):
             return tar.rejected(group, "broken JSON")
     return pair_record(f"{tar.file.name}:{group.key}", printable(group.key), captions, images[0].value.data if images else None)

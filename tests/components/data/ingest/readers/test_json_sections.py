@@ -51,7 +51,18 @@ def test_every_cut_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"1", b'{"a": [1,]}', b'{"a": [1 2]}', b'{"a" [1]}', b'{"a": [}', b'{"a": []} {}']
+    "data",
+    [
+        b"",
+        b"[]",
+        b"1",
+        b'{"a": [1,]}',
+        b'{"a": [1 2]}',
+        b'{"a" [1]}',
+        b'{"a": [}',
+        b'{"a": []} {}',
+        b'{"a": [{"b": 1, "b": 2}]}',
+    ],
 )
 def test_what_is_no_object_of_json_is_refused(data: bytes) -> None:
     with pytest.raises(BadInput, match=r"a\.json"):

@@ -26,6 +26,8 @@ def test_jsonl_good_and_bad_lines(tmp_path: Path) -> None:
         b'{"text": "dup", "id": "same"}',
         b"[" * 100_000,
         b'{"text": "<|boi|> last"}',
+        b'{"text": "one", "text": "two"}',
+        b'{"text": "deep", "meta": {"a": 1, "a": 2}}',
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     documents, rejected = read("jsonl", tmp_path / "a.jsonl")
@@ -39,6 +41,8 @@ def test_jsonl_good_and_bad_lines(tmp_path: Path) -> None:
         ("a.jsonl line 9", "text is not text"),
         ("a.jsonl line 10", "duplicate key"),
         ("a.jsonl line 11", "broken JSON"),
+        ("a.jsonl line 13", "a key stands twice in one JSON object"),
+        ("a.jsonl line 14", "a key stands twice in one JSON object"),
     ]
 
 
