@@ -1,1 +1,1 @@
-"""HOW a model leaves: graphs, parity, bundle (build side); engines, predictor, pyfunc (run side)."""
+"""HOW a model leaves: what makes a bundle (build), what runs one (run), and the bundle's format that both know."""

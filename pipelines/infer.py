@@ -16,12 +16,12 @@ from components.runtime.cluster import num_map_actors, start_ray
 from core.errors import BadInput
 from core.files import atomic_replace, digest, write_bytes, write_json
 from core.manifest import write_manifest
-from export.batch import BatchActor, actor_settings, after_death, batches
 from export.bundle import bundle_digest, open_bundle
-from export.engines import open_engine
-from export.journal import append_journal, read_journal, unchanged
-from export.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
-from export.requests import read_requests
+from export.run.batch import BatchActor, actor_settings, after_death, batches
+from export.run.engines import open_engine
+from export.run.journal import append_journal, read_journal, unchanged
+from export.run.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
+from export.run.requests import read_requests
 from pipelines import paths, stage
 from pipelines.ancestry import of_bundle
 from pipelines.params import Params

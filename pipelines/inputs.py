@@ -17,7 +17,7 @@ from components.data.config import BUILT_IN
 from components.runtime.fingerprint import fingerprint, local_entries
 from components.training.autoencoder.given_files import lpips_files, pretrained_files
 from core.files import write_json
-from export.requests import read_requests
+from export.run.requests import read_requests
 from pipelines import paths, stage
 from pipelines.params import Params
 

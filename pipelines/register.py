@@ -11,8 +11,8 @@ from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
 from core.files import read_fields, read_json, write_json
-from export import served
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
+from export.run import serving_schema
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
 from pipelines.params import Params
@@ -52,16 +52,16 @@ def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metri
     return registry.create_version(
         identity,
         name,
-        python_model=served.MODEL_CODE,
+        python_model=serving_schema.MODEL_CODE,
         bundle=bundle.folder,
         bundle_sha256=digest,
         metrics=metrics,
         tags={f"onnx_error/{graph}": str(entry["largest_error"]) for graph, entry in parity.items()},
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
-        signature=registry.model_signature(served.INPUTS, served.OUTPUTS, served.PARAMETERS),
-        input_example=list(served.EXAMPLE),
-        pip_requirements=registry.installed(served.PACKAGES),
+        signature=registry.model_signature(serving_schema.INPUTS, serving_schema.OUTPUTS, serving_schema.PARAMETERS),
+        input_example=list(serving_schema.EXAMPLE),
+        pip_requirements=registry.installed(serving_schema.PACKAGES),
     )
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,13 @@ HOMES = {
             f"components/runtime/{name}.py"
             for name in ("tracking_store", "store_address", "store_failures", "delivery", "registry")
         ),
-        "export/pyfunc.py",
+        "export/run/pyfunc.py",
     },
     "ray": {
         f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")
     },
     "great_expectations": {"components/data/validate/expectations.py"},
-    "tensorrt": {"export/to_tensorrt.py", "export/engine_tensorrt.py", "export/engine_key.py"},
+    "tensorrt": {"export/build/to_tensorrt.py", "export/run/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/latents/autoencoder.py"},
 }
 BANNED_FILE_NAMES = {"utils.py", "helpers.py", "base.py", "misc.py"}
@@ -76,6 +77,13 @@ def test_files_are_short_and_say_what_they_answer() -> None:
         assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
 
 
+def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
+    """By its own rules it passes over a folder that is called build, and says nothing."""
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    for name in {name for folder in folders for name in folder.relative_to(ROOT).parts}:
+        assert not any(fnmatch(name, pattern) for pattern in pytestconfig.getini("norecursedirs")), name
+
+
 def test_nothing_is_loaded_unsafely() -> None:
     """No pickle, no eval, no shell, no torch.load without weights_only."""
     unsafe = [
@@ -93,7 +101,7 @@ def test_nothing_is_loaded_unsafely() -> None:
 def test_every_entry_point_imports_without_work(tmp_path: Path) -> None:
     """Importing any module writes no file and sets up no logging."""
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if path.name != "__init__.py"]
-    light = [name for name in modules if name != "export.pyfunc"]  # its import is the model's declaration to MLflow
+    light = [name for name in modules if name != "export.run.pyfunc"]  # its import is the model's declaration to MLflow
     script = f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r}); [importlib.import_module(n) for n in {light!r}]"
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

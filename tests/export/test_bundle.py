@@ -18,10 +18,10 @@ import torch
 from core.errors import BadInput, GateRefused
 from core.images import Preparation
 from core.manifest import write_manifest
-from export.build import Sources, build_bundle, generation_config
+from export.build.make_bundle import Sources, build_bundle, generation_config
 from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
-from export.engines import open_engine
-from export.predictor import Predictor
+from export.run.engines import open_engine
+from export.run.predictor import Predictor
 from tests.export.conftest import CONFIG, PREPARATION, Made
 
 
@@ -249,17 +249,21 @@ def test_parts_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
 ALONE = """
 import sys
 from pathlib import Path
-sys.modules.update(components=None, pipelines=None)  # an installed project has them
-from export.predictor import PredictOptions, Predictor, Prompt
+# An installed project has them all.
+sys.modules.update(dict.fromkeys(("components", "pipelines", "export.build", "mlflow", "ray", "dvc")))
+from export.run.predictor import PredictOptions, Predictor, Prompt
 options = PredictOptions(batch_size=1, guidance_scale=1.0, num_solver_steps=1, max_new_tokens=2, seed=0)
 (answer,) = Predictor.open(Path(sys.argv[1])).predict([Prompt("1", "text", "a red")], options)
 assert not answer.error, answer.error
 """
 
 
-def test_a_bundle_answers_where_export_model_and_core_stand_alone(made: Made, tmp_path: Path) -> None:
-    for name in ("export", "model", "core"):
-        (tmp_path / name).symlink_to(Path(__file__).parents[2] / name)
+def test_a_bundle_answers_where_the_run_side_model_and_core_stand_alone(made: Made, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "export").mkdir()
+    for path in (root / "model", root / "core", *(root / "export").iterdir()):
+        if path != root / "export/build":
+            (tmp_path / path.relative_to(root)).symlink_to(path)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     line = [sys.executable, "-c", ALONE, str(made.bundle.folder)]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -185,24 +185,24 @@ DATA_AND_DOORS = (
     ),
     Listed(
         "a parity limit ten times too wide",
-        "export/build.py",
+        "export/build/make_bundle.py",
         'if not entry["largest_error"] <= entry["limit"]',
         'if not entry["largest_error"] <= 10 * entry["limit"]',
-        ("tests/export/test_limits.py",),
+        ("tests/export/build/test_limits.py",),
     ),
     Listed(
         "a request's max_new_tokens is ignored",
-        "export/predictor.py",
+        "export/run/predictor.py",
         "request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)",
         "request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=512)",
-        ("tests/export/test_options.py",),
+        ("tests/export/run/test_options.py",),
     ),
     Listed(
         "a caption's max_new_tokens is ignored",
-        "export/predictor.py",
+        "export/run/predictor.py",
         "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=options.max_new_tokens)",
         "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=512)",
-        ("tests/export/test_options.py",),
+        ("tests/export/run/test_options.py",),
     ),
 )
 

@@ -17,9 +17,9 @@ JOURNAL = "tests/components/training/transformer/test_journal.py"
 WORKER = "tests/components/training/transformer/test_worker.py"
 AUTOENCODER = "tests/components/training/autoencoder/test_train.py"
 AUTOENCODER_LOOP = "tests/components/training/autoencoder/test_trainer.py"
-GRAPHS = "tests/export/test_graphs.py"
-REQUESTS = "tests/export/test_requests.py"
-TENSORRT = "tests/export/test_to_tensorrt.py"
+GRAPHS = "tests/export/build/test_graphs.py"
+REQUESTS = "tests/export/run/test_requests.py"
+TENSORRT = "tests/export/build/test_to_tensorrt.py"
 PARAMS = "tests/pipelines/test_params.py"
 
 # In place of the mirrored file, or after it, in this order.
@@ -43,8 +43,8 @@ CLOSE: dict[str, Groups] = {
     "model/generation/eager.py": ((SAMPLING,), ("tests/model/test_compiled.py",)),
     "model/step.py": ((SAMPLING,), ("tests/model/attention/test_cached.py",)),
     "model/generation/batching.py": ((SAMPLING,),),
-    "model/generation/sequence.py": ((SAMPLING,), ("tests/export/test_predictor.py",)),
-    "model/generation/requests.py": ((SAMPLING,), ("tests/export/test_predictor.py",)),
+    "model/generation/sequence.py": ((SAMPLING,), ("tests/export/run/test_predictor.py",)),
+    "model/generation/requests.py": ((SAMPLING,), ("tests/export/run/test_predictor.py",)),
     "model/generation/token_choice.py": ((SAMPLING,),),
     "model/latents/sizes.py": (("tests/model/latents/test_autoencoder.py",),),
     "model/latents/patch_layers.py": (
@@ -95,30 +95,30 @@ CLOSE: dict[str, Groups] = {
     "core/leftovers.py": (("tests/core/test_files.py",),),
     "core/png.py": (("tests/core/test_images.py",),),
     "core/png_chunks.py": (("tests/core/test_images.py",),),
-    "core/sheets.py": (("tests/export/test_contact_sheet.py", "tests/export/test_contact_sheet_layout.py"),),
-    "export/weights.py": (("tests/export/test_predictor.py",),),
-    "export/request_file.py": ((REQUESTS,),),
-    "export/journal.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/batch.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/build.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
-    "export/bundle.py": (("tests/export/test_predictor.py",),),
-    "export/cache_write.py": ((GRAPHS,), ("tests/export/test_engines.py",)),
-    "export/config.py": ((PARAMS,), ("tests/export/test_predictor.py",)),
-    "export/end_to_end.py": ((GRAPHS,), ("tests/export/test_modalities.py",)),
+    "core/sheets.py": (("tests/export/run/test_contact_sheet.py", "tests/export/run/test_contact_sheet_layout.py"),),
+    "export/weights.py": (("tests/export/run/test_predictor.py",),),
+    "export/run/request_file.py": ((REQUESTS,),),
+    "export/run/journal.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/run/batch.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/build/make_bundle.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
+    "export/bundle.py": (("tests/export/run/test_predictor.py",),),
+    "export/build/kv_cache_operator.py": ((GRAPHS,), ("tests/export/run/test_engines.py",)),
+    "export/config.py": ((PARAMS,), ("tests/export/run/test_predictor.py",)),
+    "export/build/end_to_end.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
     "export/engine_key.py": ((TENSORRT,),),
-    "export/engine_onnxruntime.py": (("tests/export/test_engines.py",), (GRAPHS,)),
+    "export/run/engine_onnxruntime.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
     "export/graph_names.py": ((GRAPHS,),),
-    "export/graphs.py": (("tests/export/test_engines.py",),),
-    "export/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
-    "export/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/test_modalities.py")),
-    "export/predictions.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/predictor.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
-    "export/served.py": (("tests/pipelines/test_bundle_stages.py",),),
-    "export/step_tensors.py": (("tests/export/test_engines.py",), (GRAPHS,)),
-    "export/text.py": (("tests/export/test_predictor.py",), (REQUESTS,)),
-    "export/to_onnx.py": ((GRAPHS,), ("tests/export/test_modalities.py",)),
-    "export/to_tensorrt.py": (("tests/export/test_modalities.py",),),
+    "export/build/graphs.py": (("tests/export/run/test_engines.py",),),
+    "export/build/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/build/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/build/test_modalities.py")),
+    "export/run/predictions.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/run/predictor.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/run/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/run/serving_schema.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/run/step_tensors.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
+    "export/text.py": (("tests/export/run/test_predictor.py",), (REQUESTS,)),
+    "export/build/to_onnx.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
+    "export/build/to_tensorrt.py": (("tests/export/build/test_modalities.py",),),
 }
 
 

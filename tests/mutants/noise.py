@@ -22,7 +22,7 @@ RULES = {
 }
 
 # Modules that run on a GPU or with TensorRT alone.
-OTHER_MACHINE = frozenset({"model/attention/flex.py", "export/engine_tensorrt.py"})
+OTHER_MACHINE = frozenset({"model/attention/flex.py", "export/run/engine_tensorrt.py"})
 
 _SPEED_NAMES = re.compile(
     r"thread|chunk|cache_size|maxsize|prefetch|buffer|non_blocking|pin_memory|fullgraph|dynamic|bucket|fused|workspace|"

@@ -26,8 +26,8 @@ from core.errors import BadInput, GateRefused
 from core.files import read_json, sha256, write_json
 from core.manifest import read_manifest, write_manifest
 from core.tokenizer import train_tokenizer
-from export.batch import BatchActor
 from export.bundle import open_bundle
+from export.run.batch import BatchActor
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
@@ -333,7 +333,7 @@ def test_no_request_takes_the_others_with_it(
     (place / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(infer, "BatchActor", Killer)
     # Fewer starts of a process; the number itself is held by a test of its own.
-    monkeypatch.setattr("export.batch.MAX_TRIES", 2)
+    monkeypatch.setattr("export.run.batch.MAX_TRIES", 2)
     infer.main(dataclasses.replace(params, infer=dataclasses.replace(params.infer, requests=str(place / "r.jsonl"))))
     predictions = Path("artifacts/predictions")
     results = [json.loads(line) for line in (predictions / "results.jsonl").read_text().splitlines()]

@@ -12,6 +12,12 @@ from typing import Any, NamedTuple
 
 from core.errors import GateRefused
 from core.images import Preparation
+from export.build.end_to_end import end_to_end, story_length, worst
+from export.build.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
+from export.build.model_card import model_card, numbers
+from export.build.parity import image_examples, image_parity, largest_error, step_parity
+from export.build.to_onnx import export_graph
+from export.build.to_tensorrt import TensorrtReport, build_step_engine
 from export.bundle import (
     AUTOENCODER,
     CARD,
@@ -24,13 +30,7 @@ from export.bundle import (
     write_generation_config,
 )
 from export.config import ExportConfig
-from export.end_to_end import end_to_end, story_length, worst
-from export.engine_onnxruntime import OnnxRuntimeEngine
-from export.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
-from export.model_card import model_card, numbers
-from export.parity import image_examples, image_parity, largest_error, step_parity
-from export.to_onnx import export_graph
-from export.to_tensorrt import TensorrtReport, build_step_engine
+from export.run.engine_onnxruntime import OnnxRuntimeEngine
 from export.weights import load_weights
 from model.config import ModelConfig
 from model.latents.autoencoder import Autoencoder

@@ -21,7 +21,7 @@ from export.engine_key import (
     refusal,
     step_profiles,
 )
-from export.step_tensors import StepCall, StepTensors
+from export.run.step_tensors import StepCall, StepTensors
 from model.config import ModelConfig
 from model.step import StepInputs, StepOutput
 

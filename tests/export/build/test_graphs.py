@@ -9,15 +9,15 @@ import onnx
 import pytest
 import torch
 
-from export.build import problems
+from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
+from export.build.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
+from export.build.kv_cache_operator import scatter_cache, write_cache
+from export.build.make_bundle import problems
+from export.build.parity import ShapeSet, compare_step, difference, image_parity, largest_error, random_step, step_parity
+from export.build.to_onnx import export_graph
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH
-from export.cache_write import scatter_cache, write_cache
-from export.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
-from export.engine_onnxruntime import OnnxRuntimeEngine, open_session
 from export.graph_names import STEP_INPUTS, cache_names
-from export.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
-from export.parity import ShapeSet, compare_step, difference, image_parity, largest_error, random_step, step_parity
-from export.to_onnx import export_graph
+from export.run.engine_onnxruntime import OnnxRuntimeEngine, open_session
 from model.generation.eager import TorchEngine
 from tests.export.conftest import Made
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from export.engine_onnxruntime import open_session
+from export.build.graphs import step_example
 from export.graph_names import STEP_INPUTS, cache_names
-from export.graphs import step_example
+from export.run.engine_onnxruntime import open_session
 from model.config import ModelConfig
 from model.step import StepInputs
 from model.transfusion import Transfusion

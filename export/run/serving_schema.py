@@ -1,6 +1,6 @@
-"""The schema of a served bundle: columns, parameters, packages and example of export/pyfunc.py.
+"""The schema of a served bundle: columns, parameters, packages and example of export/run/pyfunc.py.
 
-A record is a request: id and prompt are text, task is one of export/requests.py's TASKS, image is an image file's bytes (in
+A record is a request: id and prompt are text, task is one of export/run/requests.py's TASKS, image is an image file's bytes (in
 JSON: in base64). Every record is checked for itself, so that one which holds a null, a number or a broken picture has a
 sentence in its answer's `error` and the others are answered. That is why the columns are of any type: MLflow would check
 them as a whole, and refuse all records for one. A parameter that cannot be used refuses the call, for it is everybody's; so

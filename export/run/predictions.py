@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import BadPrompt
-from export.contact_sheet import Cell, contact_sheet
-from export.journal import Record
-from export.picture_files import read_picture
-from export.requests import BadLine, ReadRequests, RequestLine
+from export.run.contact_sheet import Cell, contact_sheet
+from export.run.journal import Record
+from export.run.picture_files import read_picture
+from export.run.requests import BadLine, ReadRequests, RequestLine
 
 RESULTS, QUARANTINE, IMAGES = "results.jsonl", "quarantine.jsonl", "images"
 MAX_CELLS = 36

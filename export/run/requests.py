@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from core.errors import BadInput
-from export.request_file import RequestLines
+from export.run.request_file import RequestLines
 from export.text import check_text, shown
 
 # What each task is made of.

@@ -1,6 +1,6 @@
 """The graphs in ONNX Runtime: a step engine whose cache is updated in place, and the autoencoder's two.
 
-Every tensor of a step is torch's and bound by its address; see export/step_tensors.py.
+Every tensor of a step is torch's and bound by its address; see export/run/step_tensors.py.
 
 Legend: N images, C latent channels, Y/X latent height/width.
 """
@@ -19,7 +19,7 @@ from core.errors import BadInput
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, Bundle
 from export.graph_files import AGAIN
 from export.graph_names import STEP_INPUTS, STEP_OUTPUTS, cache_names
-from export.step_tensors import StepTensors
+from export.run.step_tensors import StepTensors
 from model.config import ModelConfig
 from model.step import StepInputs, StepOutput
 

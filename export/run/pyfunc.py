@@ -14,9 +14,9 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
-from export.picture_files import MAX_IMAGE_BYTES
-from export.predictor import Answer, PredictOptions, Predictor, Prompt
-from export.served import OUTPUTS
+from export.run.picture_files import MAX_IMAGE_BYTES
+from export.run.predictor import Answer, PredictOptions, Predictor, Prompt
+from export.run.serving_schema import OUTPUTS
 
 # Records in flight together, however many a call brings.
 MAX_BATCH = 32
@@ -32,7 +32,10 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow declares no return type)
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """model_input and what is returned: see export/served.py. Raises MlflowException for a parameter it cannot use."""
+        """One answer a record, both as export/run/serving_schema.py lays them out.
+
+        Raises MlflowException for a parameter that cannot be used.
+        """
         rows = model_input.to_dict(orient="records")
         try:
             options = PredictOptions(batch_size=min(MAX_BATCH, max(1, len(rows))), **(params or {}))

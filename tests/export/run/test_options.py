@@ -13,12 +13,12 @@ import torch
 from core.images import OWN_RULES
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
-from export.batch import BatchActor, actor_settings
 from export.bundle import TOKENIZER
 from export.config import InferConfig
-from export.pictures import read_pixels
-from export.predictor import PredictOptions, Predictor, Prompt
-from export.requests import RequestLine
+from export.run.batch import BatchActor, actor_settings
+from export.run.pictures import read_pixels
+from export.run.predictor import PredictOptions, Predictor, Prompt
+from export.run.requests import RequestLine
 from model.generation.eager import TorchEngine
 from model.generation.requests import (
     Completion,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from export.build import measure, problems
+from export.build.make_bundle import measure, problems
+from export.build.parity import Difference, difference, largest_error, reported
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH
 from export.config import ExportConfig
-from export.parity import Difference, difference, largest_error, reported
 from tests.export.conftest import CONFIG, Made
 
 GRAPHS = {

@@ -18,8 +18,8 @@ from core.images import OWN_RULES
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER
-from export.pictures import read_pixels, write_pngs
-from export.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt
+from export.run.pictures import read_pixels, write_pngs
+from export.run.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt
 from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
 from model.step import StepInputs, StepOutput

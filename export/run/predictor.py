@@ -19,12 +19,12 @@ from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER, Bundle, open_bundle
 from export.config import check_options
-from export.engine_onnxruntime import AutoencoderGraphs
-from export.engines import OpenedEngine, open_engine
 from export.graph_files import AGAIN
-from export.picture_files import check_size
-from export.pictures import read_pixels, write_pngs
-from export.requests import check_parts
+from export.run.engine_onnxruntime import AutoencoderGraphs
+from export.run.engines import OpenedEngine, open_engine
+from export.run.picture_files import check_size
+from export.run.pictures import read_pixels, write_pngs
+from export.run.requests import check_parts
 from export.text import check_text
 from model.generation.requests import (
     Completion,
@@ -59,7 +59,7 @@ class PredictOptions:
 
 
 class Prompt(NamedTuple):
-    """task: one of export/requests.py's TASKS, which says what each is made of. image: a file's bytes."""
+    """task: one of export/run/requests.py's TASKS, which says what each is made of. image: a file's bytes."""
 
     id: str
     task: str

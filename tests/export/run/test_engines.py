@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from core.errors import BadInput
-from export.build import build_tensorrt
+from export.build.make_bundle import build_tensorrt
 from export.bundle import STEP_GRAPH
-from export.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
-from export.engines import open_engine
+from export.run.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
+from export.run.engines import open_engine
 from model.generation.eager import TorchEngine
 from model.generation.requests import Completion, Latent, SamplingOptions, caption_request, image_request, text_request
 from model.generation.sampling import generate

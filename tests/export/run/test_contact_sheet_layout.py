@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from export.contact_sheet import Cell, contact_sheet
+from export.run.contact_sheet import Cell, contact_sheet
 
 CELL_WIDTH, CELL_HEIGHT, COLUMNS, SIDE, EDGE = 176, 224, 6, 144, 8
 BLUE, BLACK, WHITE, RED = (0x2F, 0x6F, 0xB2), (0x1A, 0x1A, 0x1A), (255, 255, 255), (255, 0, 0)

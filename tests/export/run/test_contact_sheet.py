@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.contact_sheet import LAYOUT, Cell, contact_sheet
+from export.run.contact_sheet import LAYOUT, Cell, contact_sheet
 from tests.core.test_images import TURNS, encoded, quadrants
 
 # Where the text under the first row begins.

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from core.errors import GateRefused
-from export import to_tensorrt
-from export.build import build_tensorrt
+from export.build import to_tensorrt
+from export.build.make_bundle import build_tensorrt
+from export.build.to_tensorrt import decomposable_graph
 from export.bundle import STEP_GRAPH
 from export.engine_key import (
     FLAGS,
@@ -30,7 +31,6 @@ from export.engine_key import (
     step_profiles,
     write_sidecar,
 )
-from export.to_tensorrt import decomposable_graph
 from model.generation.eager import SlotCache, TorchEngine
 from model.generation.requests import SamplingOptions, caption_request, edit_request, image_request, text_request
 from model.generation.sampling import generate

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from core.errors import GateRefused
-from export.build import Sources, build_bundle
-from export.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
-from export.engine_onnxruntime import OnnxRuntimeEngine
-from export.graphs import step_spec
-from export.parity import largest_error, step_parity
-from export.to_onnx import export_graph
+from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
+from export.build.graphs import step_spec
+from export.build.make_bundle import Sources, build_bundle
+from export.build.parity import largest_error, step_parity
+from export.build.to_onnx import export_graph
+from export.run.engine_onnxruntime import OnnxRuntimeEngine
 from model.config import Experts, Modality, ModelConfig, PatchLayersKind, model_config
 from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions

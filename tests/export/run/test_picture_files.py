@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadPrompt
-from export.picture_files import MAX_IMAGE_BYTES, read_picture
+from export.run.picture_files import MAX_IMAGE_BYTES, read_picture
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from typing import Any
 
 from core.errors import BadPrompt
 from export.config import InferConfig
-from export.journal import SEEN
-from export.picture_files import fingerprint, read_picture
-from export.predictions import IMAGES
-from export.predictor import Answer, PredictOptions, Predictor, Prompt
-from export.requests import RequestLine
+from export.run.journal import SEEN
+from export.run.picture_files import fingerprint, read_picture
+from export.run.predictions import IMAGES
+from export.run.predictor import Answer, PredictOptions, Predictor, Prompt
+from export.run.requests import RequestLine
 
 # How often a request may end the process that answers it. Not once, for a process may be ended by what is no request's
 # fault: another program that takes the memory, a machine that is taken away.

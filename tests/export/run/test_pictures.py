@@ -15,8 +15,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 from core.images import OWN_RULES, TOO_MANY_PIXELS, TOO_MUCH_MEMORY, ImageError, prepare_image, to_square_png
 from core.manifest import write_manifest
 from core.png import decode_png
-from export.pictures import read_pixels
-from export.predictor import PredictOptions, Predictor, Prompt
+from export.run.pictures import read_pixels
+from export.run.predictor import PredictOptions, Predictor, Prompt
 from model.latents.autoencoder import to_images
 from tests.core.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
 from tests.export.conftest import png

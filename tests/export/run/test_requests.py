@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput
-from export.batch import MAX_TRIES, after_death, batches
-from export.journal import SEEN, append_journal, read_journal, unchanged
-from export.picture_files import fingerprint
-from export.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
-from export.requests import TASKS, BadLine, RequestLine, read_requests
+from export.run.batch import MAX_TRIES, after_death, batches
+from export.run.journal import SEEN, append_journal, read_journal, unchanged
+from export.run.picture_files import fingerprint
+from export.run.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
+from export.run.requests import TASKS, BadLine, RequestLine, read_requests
 
 GOOD = {"id": "1", "task": "text_to_image", "prompt": "a red three"}
 BAD = [

@@ -44,13 +44,13 @@ def open_engine(bundle: Bundle, wanted: str, *, engines: Path | None = None) -> 
 
 
 def _open_tensorrt(bundle: Bundle, engines: Path | None) -> Engine:
-    from export.engine_tensorrt import open_tensorrt_engine
+    from export.run.engine_tensorrt import open_tensorrt_engine
 
     return open_tensorrt_engine(bundle, engines)
 
 
 def _open_onnxruntime(bundle: Bundle) -> Engine:
-    from export.engine_onnxruntime import open_onnxruntime_engine
+    from export.run.engine_onnxruntime import open_onnxruntime_engine
 
     try:
         return open_onnxruntime_engine(bundle)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from core.files import read_json_lines
-from export.picture_files import fingerprint
-from export.requests import RequestLine
+from export.run.picture_files import fingerprint
+from export.run.requests import RequestLine
 
 # What `BatchActor` says of one line: line, id, task, and generated_text, generated_image or error.
 Record = dict[str, Any]

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from core.errors import GateRefused
-from export.cache_write import onnx_translations
-from export.graphs import GraphSpec
+from export.build.graphs import GraphSpec
+from export.build.kv_cache_operator import onnx_translations
 
 
 class ExportedGraph(NamedTuple):
