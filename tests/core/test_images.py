@@ -447,3 +447,13 @@ def test_a_jpegs_short_segments_cost_no_picture_and_not_its_orientation(short: b
     data = encoded(quadrants(), format="JPEG", exif=exif)
     assert to_square_png(data[:2] + short + data[2:], 16) == to_square_png(data, 16)
     assert to_square_png(data, 16) != to_square_png(encoded(quadrants(), format="JPEG"), 16)
+
+
+def test_a_jpegs_short_segment_does_not_cost_how_its_colours_are_stored() -> None:
+    """Without the JFIF segment a decoder takes three components for YCbCr, unless Adobe's says that they are not changed."""
+    plain = encoded(quadrants(), format="JPEG")
+    headless = plain[:2] + plain[2 + len(segment(0xE0, bytes(14))) :]
+    data = headless[:2] + segment(0xEE, b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)) + headless[2:]
+    assert to_square_png(headless, 16) == to_square_png(plain, 16) != to_square_png(data, 16)
+    short = segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed")
+    assert to_square_png(data[:2] + short + data[2:], 16) == to_square_png(data, 16)

@@ -24,6 +24,22 @@ class Equivalent(NamedTuple):
 
 EQUIVALENT = (
     Equivalent(
+        "core/png.py",
+        "level = 6 if len(pixels) <= 64 else 1 -> level = 6 if len(pixels) <= 63 else 1",
+        "how long one size of picture is packed, not what comes out of it",
+    ),
+    Equivalent(
+        "model/attention/math.py",
+        "MAX_KEYS = 768 -> MAX_KEYS = 767",
+        "above it another kernel computes the same",
+    ),
+    Equivalent(
+        "model/experts.py",
+        "text_positions = is_text.argsort(descending=True, stable=True)[:num_text]"
+        " -> text_positions = is_text.argsort(descending=True, stable=False)[:num_text]",
+        "whatever order the positions come in is undone behind the experts",
+    ),
+    Equivalent(
         "components/data/encode/latents.py",
         "measured = finite and len(latents) > 0 -> measured = finite and len(latents) != 0",
         "a length is never negative",

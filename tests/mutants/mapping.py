@@ -25,7 +25,7 @@ PARAMS = "tests/pipelines/test_params.py"
 # In place of the mirrored file, or after it, in this order.
 CLOSE: dict[str, Groups] = {
     "model/batch.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_flops.py", LOOP)),
-    "model/compiled.py": ((TRANSFUSION,),),
+    "model/compiled.py": (("tests/model/generation/test_eager.py",), (TRANSFUSION,)),
     "model/config.py": ((TRANSFUSION, PARAMS), ("tests/model/latents/test_unet_patches.py", "tests/model/test_flops.py")),
     "model/experts.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_packed_linear.py",)),
     "model/flops.py": ((TRANSFUSION,),),
