@@ -27,6 +27,7 @@ CLOSE: dict[str, Groups] = {
     "model/batch.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_flops.py", LOOP)),
     "model/compiled.py": (("tests/model/generation/test_eager.py",), (TRANSFUSION,)),
     "model/config.py": ((TRANSFUSION, PARAMS), ("tests/model/latents/test_unet_patches.py", "tests/model/test_flops.py")),
+    "model/token_loss.py": (("tests/model/test_compiled.py",), (TRANSFUSION,)),
     "model/experts.py": ((TRANSFUSION,), (SAMPLING,), ("tests/model/test_packed_linear.py",)),
     "model/flops.py": ((TRANSFUSION,),),
     "model/loss.py": ((TRANSFUSION,), ("tests/model/attention/test_visibility.py", "tests/model/test_flops.py")),
