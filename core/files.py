@@ -17,6 +17,22 @@ from core.leftovers import partial_of, remove_leftovers_of
 
 # What systems say where a file cannot have another name there.
 NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+# Of what befell a disk while it was written to the system says no file's name.
+NAMELESS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What a write in the block raises names `path`, where the system, Arrow or safetensors name no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NAMELESS and error.filename is None:
+            error.filename = str(path)
+        raise
+    except Exception as error:  # safetensors' own; the field is the one that OSError has
+        error.__dict__.setdefault("filename", str(path))
+        raise
 
 
 @contextmanager
@@ -29,13 +45,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers_of(path)
     partial = partial_of(path)
-    try:
-        yield partial
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    with named(path):
+        try:
+            yield partial
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
     partial.replace(path)
     _sync(path.parent)
 

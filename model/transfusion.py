@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from core.files import named
 from model.attention.cached import cached_attention
 from model.attention.packed import packed_attention
 from model.batch import Batch
@@ -78,7 +79,8 @@ class Transfusion(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with named(folder):
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def init_weights(self) -> None:
         """Normal with deviation 0.02 at hidden size 1024, and by 1 / sqrt(hidden size) at others; a U-Net begins as built.

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import TracebackType
 
+from components.runtime.termination import SIGNALS, TERMINATED
+
 INTERRUPTED = 130
-_SIGNAL_BEFORE = signal.default_int_handler
+# Signal -> what Python does at it, where nobody has said otherwise.
+_BEFORE = {signal.SIGINT: signal.default_int_handler} | dict.fromkeys(SIGNALS, signal.SIG_DFL)
 
 
 def guard() -> None:
@@ -22,15 +26,17 @@ def guard() -> None:
             os.fstat(stream)
         except OSError:  # closed: the next file to be opened would be taken for the output
             os.open(os.devnull, os.O_RDWR)
-    if signal.getsignal(signal.SIGINT) is _SIGNAL_BEFORE:
-        signal.signal(signal.SIGINT, _interrupted)
+    for each, before in _BEFORE.items():
+        if signal.getsignal(each) is before:
+            signal.signal(each, _ended)
     sys.excepthook = _failed
 
 
 def unguard() -> None:
     """The modules are loaded; `stage.exit_code` says what ends the rest."""
-    if signal.getsignal(signal.SIGINT) is _interrupted:
-        signal.signal(signal.SIGINT, _SIGNAL_BEFORE)
+    for each, before in _BEFORE.items():
+        if signal.getsignal(each) is _ended:
+            signal.signal(each, before)
     sys.excepthook = sys.__excepthook__
 
 
@@ -40,10 +46,12 @@ def _name() -> str:
     return arguments[0].removeprefix("pipelines.") if arguments else "pipelines"
 
 
-def _interrupted(number: int, frame: object) -> None:
-    # Not raised: libraries that are being loaded make another error of it, or none.
-    os.write(2, f"{_name()}: interrupted before anything was begun\n".encode())
-    os._exit(INTERRUPTED)
+def _ended(number: int, frame: object) -> None:
+    how, code = ("interrupted", INTERRUPTED) if number == signal.SIGINT else ("terminated", TERMINATED)
+    # Not raised: libraries that are being loaded make another error of it, or none. A terminal that was closed takes no words.
+    with suppress(OSError):
+        os.write(2, f"{_name()}: {how} before anything was begun\n".encode())
+    os._exit(code)
 
 
 def _failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

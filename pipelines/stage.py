@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.runtime.diagnosis import sentence_of
-from components.runtime.termination import TERMINATED, asked, termination_raised
+from components.runtime.termination import SIGNALS, TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
 from pipelines import loading, paths
 from pipelines.params import Params, ParamsError, load
@@ -79,7 +79,8 @@ def exit_code(prefix: str, work: Callable[[], None]) -> int:
 
 def _told_to_end(prefix: str) -> int:
     # `timeout` sends the signal twice; the second may come this late, and would change the exit code.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     return _say(prefix + TOLD_TO_END, TERMINATED)
 
 

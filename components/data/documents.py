@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import BadInput
+from core.files import named
 
 SPLITS = ("train", "validation", "test")
 # Of a part file: what its writer, and its reader, hold at a time.
@@ -143,8 +144,11 @@ class DocumentWriter:
             self._end_part()
 
     def _write_group(self) -> None:
-        if not self._rows:
-            return
+        if self._rows:
+            with named(self._folder):
+                self._write_rows()
+
+    def _write_rows(self) -> None:
         if self._part is None:
             path = self._folder / self._name()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +160,8 @@ class DocumentWriter:
 
     def _end_part(self) -> None:
         if self._part is not None:
-            self._part.close()
+            with named(self._folder):
+                self._part.close()
             self.records[self._name()] = self._num_in_part
             self._part, self._num_in_part = None, 0
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from components.data.documents import Document, ImageSegment, document_name
 from components.data.token_stream import token_stream
+from core.files import named
 from core.png import decode_png
 from core.tokenizer import TextTokenizer
 
@@ -80,7 +81,7 @@ class Summary(NamedTuple):
 def write_table(folder: Path, rows: Iterable[dict[str, Any]]) -> Summary:
     """Write `folder/table.parquet`, a row group in memory at a time, and sum it up."""
     num_rows, counts = 0, dict[str, dict[str, dict[str, int]]]()
-    with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+    with named(folder), pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         group: list[pa.RecordBatch] = []
         for batch in _batches(rows):
             num_rows += len(batch)

@@ -7,7 +7,9 @@ knows is a fault of ours and keeps its traceback.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from components.runtime.credentials import without_secrets
@@ -16,6 +18,7 @@ from components.runtime.os_errors import sentence_of_connection, sentence_of_err
 # Where a library raises while it handles another exception, the other one is the reason. In code of ours it need not be.
 LIBRARIES = ("mlflow", "ray", "requests", "urllib3", "sqlalchemy", "botocore", "aiobotocore", "aiohttp", "s3fs", "fsspec")
 LONGEST = 300
+REPOSITORY = Path(__file__).resolve().parents[2]
 OURS = ("components", "core", "export", "model", "pipelines", "tests", "benchmarks")
 # The loader's, torch's and OpenBLAS's words for a lack of the machine's memory.
 NO_MEMORY = ("can't allocate memory", "out of memory", "failed to map segment", "cannot allocate memory")
@@ -94,14 +97,25 @@ def _in_words(template: str) -> Callable[[BaseException], str]:
 
 
 def _storage_in_text(error: BaseException) -> str | None:
-    """safetensors, written in Rust, has the system's error as text alone."""
+    """safetensors, written in Rust, has the system's error as text alone; `core.files.named` adds the file."""
     found = re.search(r"\(os error (\d+)\)", str(error))
-    return sentence_of_errno(int(found[1])) if found else None
+    return sentence_of_errno(int(found[1]), getattr(error, "filename", "")) if found else None
 
 
 def _memory_in_text(error: BaseException) -> str | None:
     """torch has a class for a GPU's memory and none for the machine's; it says so with RuntimeError."""
     return _memory(error) if any(mark in str(error) for mark in NO_MEMORY) else None
+
+
+def _hidden_module(error: BaseException) -> str | None:
+    """A file that bears the name of another's module, and was loaded in its place."""
+    module = getattr(error, "obj", None)
+    name = (getattr(module, "__name__", None) or getattr(error, "name", None) or "").partition(".")[0]
+    file = getattr(error, "path", None) or getattr(module or sys.modules.get(name), "__file__", None)
+    homes = (REPOSITORY,) if name in OURS else (sys.prefix, sys.base_prefix)
+    if not file or not name or any(Path(file).resolve().is_relative_to(Path(home).resolve()) for home in homes):
+        return None
+    return f"{file} hides the module {name} ({first_line(error)}); rename it, or take its folder out of PYTHONPATH"
 
 
 def _missing_package(error: BaseException) -> str | None:
@@ -184,6 +198,7 @@ RULES = (
     Rule("torch", "OutOfMemoryError", _memory),
     Rule("builtins", "RuntimeError ImportError OSError", _memory_in_text),
     Rule("builtins", "ModuleNotFoundError", _missing_package),
+    Rule("builtins", "ImportError AttributeError", _hidden_module),
     Rule("builtins", "ImportError ValueError", _no_driver),
     Rule("sqlalchemy.exc", "DatabaseError", _in_words(STORE)),
     Rule("sqlite3", "DatabaseError", _in_words(SPILL)),

@@ -66,6 +66,8 @@ def sentence_of_path(error: BaseException) -> str | None:
     if error.errno is None:
         number = next((number for kind, number in BY_CLASS.items() if isinstance(error, kind)), None)
         return sentence_of_errno(number, str(error)) if number and str(error) else None
+    if "temporary directory" in str(error.strerror):  # Python has tried several
+        return f"{error.strerror}: none of them can be written to; make room in one, or name another in TMPDIR"
     places = [os.fsdecode(place) for place in (error.filename, error.filename2) if isinstance(place, (str, bytes, os.PathLike))]
     return sentence_of_errno(error.errno, " -> ".join(places))
 

@@ -54,7 +54,7 @@ class Sent(NamedTuple):
 def recorded(identity: RunIdentity, *, say: Callable[[str], None] | None = None) -> Iterator[Tracker]:
     """A tracker whose outbox is delivered beside the block's work; every way out of the block ends the run.
 
-    The run is FINISHED at the block's end, KILLED after an interrupt or SIGTERM, and FAILED after any other exception.
+    The run is FINISHED at the block's end, KILLED after an interrupt, SIGTERM or SIGHUP, and FAILED after any other exception.
     """
     say = say or say_on_stderr
     tracker = Tracker(identity, say=say)

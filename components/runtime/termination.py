@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that runs are ended, workers stopped and temporary folders removed on that way out too."""
+"""SIGTERM and SIGHUP as an exception: runs are ended, workers stopped and temporary folders removed on that way out too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What a shell shows of a process that the signal ended.
+# What a shell shows of a process that SIGTERM ended.
 TERMINATED = 128 + signal.SIGTERM
+# The second comes where a terminal is closed or a connection to the machine breaks; under nohup it is ignored, and stays so.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # `timeout` and others send it twice, to the process and to its group: the second must not cut the way out short.
 SAME_S = 10.0
 _asked_s = -math.inf  # when it came
@@ -23,7 +25,7 @@ def asked() -> bool:
 
 @contextmanager
 def termination_raised() -> Iterator[None]:
-    """SIGTERM raises SystemExit(TERMINATED) in the block, where nobody else handles it."""
+    """SIGNALS raise SystemExit(TERMINATED) in the block, where nobody else handles them."""
     global _asked_s
 
     def leave(number: int, frame: object) -> None:
@@ -33,12 +35,15 @@ def termination_raised() -> Iterator[None]:
             raise SystemExit(TERMINATED)
 
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    unhandled = [each for each in SIGNALS if is_main and signal.getsignal(each) == signal.SIG_DFL]
+    if not unhandled:
         yield
         return
     _asked_s = -math.inf
-    signal.signal(signal.SIGTERM, leave)
+    for each in unhandled:
+        signal.signal(each, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in unhandled:
+            signal.signal(each, signal.SIG_DFL)

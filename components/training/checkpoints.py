@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from core.files import named
 from core.manifest import read_manifest, write_manifest
 
 KIND = "checkpoint"
@@ -46,7 +47,9 @@ def save_state(folder: Path, state: TrainingState, step: int) -> None:
     for name, tensors in _parts(state):
         if tensors:
             on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(on_cpu, folder / f"{name}.safetensors")
+            path = folder / f"{name}.safetensors"
+            with named(path):
+                save_file(on_cpu, path)
     write_manifest(folder, kind=KIND, step=step)
 
 

@@ -20,7 +20,7 @@ from components.runtime.workers import run_workers, set_up_worker
 from components.runtime.world import World
 from components.training.checkpoints import TrainingState, load_state, save_state
 from core.errors import BadInput
-from core.files import atomic_replace, fresh_folder, read_json
+from core.files import atomic_replace, fresh_folder, named, read_json
 from core.manifest import MANIFEST, read_manifest
 
 NUM_KEPT = 2
@@ -70,7 +70,7 @@ class RunFolder:
 
     def say(self, line: str) -> None:
         """Append to `lines`."""
-        with self.lines.open("a") as file:
+        with named(self.lines), self.lines.open("a") as file:
             file.write(line + "\n")
 
     @contextmanager

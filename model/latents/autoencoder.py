@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from core.files import named
 from model.latents.sizes import AutoencoderSize
 from model.latents.vector_quantiser import look_up, nearest_codes, quantise
 
@@ -95,7 +96,8 @@ class Autoencoder(nn.Module):
         self.network.register_to_config(
             latents_mean=self.latent_mean.flatten().tolist(), latents_std=self.latent_std.flatten().tolist()
         )
-        self.network.save_pretrained(folder)
+        with named(folder):
+            self.network.save_pretrained(folder)
         # diffusers notes the folder that the weights were once read from: a path of this machine, in bytes that are compared.
         config = json.loads((folder / CONFIG).read_text())
         config.pop("_name_or_path", None)

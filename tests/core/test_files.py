@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 from core.errors import BadInput
-from core.files import NO_LINKS, atomic_replace, atomic_write, link_or_copy, read_fields, read_json, write_bytes, write_json
+from core.files import (
+    NO_LINKS,
+    atomic_replace,
+    atomic_write,
+    link_or_copy,
+    named,
+    read_fields,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from core.manifest import read_manifest, write_manifest
 
 
@@ -26,6 +36,19 @@ def test_a_report_that_is_no_json_is_named(tmp_path: Path, content: bytes) -> No
     (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(BadInput, match=r"report\.json is not JSON"):
         read_json(tmp_path / "report.json")
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    """The system names none where a disk is full."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left on device: '/disk/part'"), named(Path("/disk/part")):
+        raise full
+    with pytest.raises(OSError, match=f"'{tmp_path}/x'"), atomic_write(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for other in (OSError("of a library"), OSError(errno.ENOENT, "x"), OSError(errno.EIO, "x", "/mine")):
+        with pytest.raises(OSError) as caught, named(tmp_path):
+            raise other
+        assert caught.value.filename in (None, "/mine")
 
 
 KILLED = """

@@ -53,15 +53,19 @@ def test_each_end_is_one_sentence(error: BaseException, code: int, words: str, c
     assert said.startswith(f"train: {words}") and said.count("\n") == 1
 
 
-def test_an_interrupt_while_modules_are_loaded(workspace: Path) -> None:
+def test_a_signal_while_modules_are_loaded(workspace: Path) -> None:
     """At whatever moment it comes: `after` is one that is loaded early, late, or last."""
-    for after in ("components.runtime.diagnosis", "numpy", "pydantic"):
+    for after, name, code_of, how in (
+        ("components.runtime.diagnosis", "SIGINT", 130, "interrupted"),
+        ("numpy", "SIGHUP", 143, "terminated"),
+        ("pydantic", "SIGINT", 130, "interrupted"),
+    ):
         code = (
             "import os, runpy, signal, sys\n"
             "class Interrupt:\n"
             "    def find_spec(self, name, path=None, target=None):\n"
             f"        if name == {after!r}:\n"
-            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            f"            os.kill(os.getpid(), signal.{name})\n"
             "sys.meta_path.insert(0, Interrupt())\n"
             "sys.argv, sys.orig_argv = ['-m'], [sys.executable, '-m', 'pipelines.validate']\n"
             "import pipelines\n"
@@ -70,7 +74,7 @@ def test_an_interrupt_while_modules_are_loaded(workspace: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         line = [sys.executable, "-c", code]
         ended = subprocess.run(line, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert (ended.returncode, ended.stderr) == (130, "validate: interrupted before anything was begun\n"), after
+        assert (ended.returncode, ended.stderr) == (code_of, f"validate: {how} before anything was begun\n"), after
 
 
 def test_a_package_that_cannot_be_loaded(workspace: Path) -> None:
@@ -84,17 +88,18 @@ def test_a_package_that_cannot_be_loaded(workspace: Path) -> None:
     assert "a_package_that_nobody_has is not installed" in ended.stderr and "make setup" in ended.stderr
 
 
-def test_it_is_told_to_end(workspace: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_it_is_told_to_end(name: str, workspace: Path) -> None:
     """Twice, as `timeout` does; what fails because of it is no failure of its own."""
     code = (
         "import os, signal, sys, time\n"
         "from pipelines import stage\n"
         "def work():\n"
         "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
         "        time.sleep(60)\n"
         "    finally:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
         "        time.sleep(0.1)\n"
         "        if sys.argv[1:]:\n"
         "            raise ValueError('a worker is gone')\n"

@@ -47,7 +47,8 @@ def assemble(sources: Sources, settings: EncodeSettings, assembly: Assembly, wor
     splits: dict[str, dict[str, Any]] = {}
     records: dict[str, int] = {}
     set_aside: list[dict[str, str]] = []
-    with pq.ParquetWriter(out / "table.parquet", _table_schema(), compression="zstd", write_page_checksum=True) as table:
+    writer = pq.ParquetWriter(out / "table.parquet", _table_schema(), compression="zstd", write_page_checksum=True)
+    with files.named(out), writer as table:
         for split in SPLITS:
             (out / split).mkdir()
             parts = shard_paths(work, split)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from core.errors import GateRefused
+from core.files import named
 
 MOST_FREQUENT = 10
 # What to do about a reason, where its words do not say it.
@@ -54,14 +55,15 @@ class RejectedFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._file as file:
+        with named(self.path), self._file as file:
             file.flush()
             os.fsync(file.fileno())
         self._partial.replace(self.path)
 
     def add(self, rejected: Rejected) -> None:
         """Write one down."""
-        self._file.write(json.dumps(rejected._asdict()) + "\n")
+        with named(self.path):
+            self._file.write(json.dumps(rejected._asdict()) + "\n")
         self.reasons.setdefault(rejected.source, Counter())[rejected.reason] += 1
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.files import read_json_lines, write_text
+from core.files import named, read_json_lines, write_text
 
 # Column of the history -> name of the metric in the journal.
 COLUMNS = {
@@ -27,7 +27,7 @@ COLUMNS = {
 
 def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
     """Append a report."""
-    with journal.open("a") as file:
+    with named(journal), journal.open("a") as file:
         file.write(json.dumps({"step": step, "time_ms": int(time.time() * 1000), **values}) + "\n")
 
 

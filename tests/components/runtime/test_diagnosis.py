@@ -7,6 +7,8 @@ import os
 import resource
 import socket
 import sqlite3
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -17,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 
+from components.data.shards import write_arrays
 from components.runtime.diagnosis import sentence_of
 from components.runtime.os_errors import CONNECTION, REASONS, WITHOUT_PLACE
+from components.runtime.portable import portable
 from core.errors import BadInput
 
 
@@ -84,6 +88,26 @@ def test_files_as_the_system_refuses_them(tmp_path: Path) -> None:
     assert "no such file" in sentence(FileNotFoundError("bucket/key"))
 
 
+def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/none/tmp", "/none/var"])
+    error = raised_by(tempfile._get_default_tempdir)  # pyright: ignore[reportAttributeAccessIssue]
+    assert "/none/tmp" in sentence(error) and "TMPDIR" in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [("queue", "from queue import Queue"), ("queue", "import queue; queue.Queue"), ("model", "import model.loss")],
+)
+def test_a_file_with_the_name_of_a_module(name: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [each for each in sys.modules if each.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    (tmp_path / f"{name}.py").write_text("ours = 1\n")
+    said = sentence(raised_by(lambda: exec(use, {})))
+    monkeypatch.delitem(sys.modules, name)
+    assert said.startswith(f"{tmp_path / name}.py hides the module {name}") and "rename it" in said
+
+
 def test_safetensors_that_cannot_be_written(tmp_path: Path) -> None:
     """The limit of a process stands for a full disk, whose number differs and nothing else."""
     from safetensors import SafetensorError
@@ -93,9 +117,11 @@ def test_safetensors_that_cannot_be_written(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         error = raised_by(lambda: save_file({"x": np.zeros(1 << 20)}, tmp_path / "x"))
+        placed = raised_by(lambda: write_arrays(tmp_path / "shard", {"x": np.zeros(1 << 20)}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "ulimit -f" in sentence(error)
+    assert sentence(portable(placed)).startswith(f"{tmp_path / 'shard'}: the file grew")
     assert "the disk is full" in sentence(SafetensorError(str(error).replace("(os error 27)", "(os error 28)")))
 
 
