@@ -36,6 +36,10 @@ _MEANINGS = (
         NO_MLFLOW,
     ),
     (
+        ("ProxyError", "Unable to connect to proxy"),
+        "cannot be reached through the proxy that HTTP_PROXY or HTTPS_PROXY names; correct it, or name the host in NO_PROXY",
+    ),
+    (
         ("Connection refused", "Failed to establish", "Errno 111"),
         "does not answer (nothing listens there); start it, or correct or unset MLFLOW_TRACKING_URI",
     ),

@@ -16,6 +16,7 @@ import pytest
 
 from components.runtime.recording import open_run
 from components.runtime.registry import find_version, set_alias, version_of
+from components.runtime.store_address import keep_proxy_from_loopback
 from components.runtime.tracking_store import client_of
 from core.errors import BadInput
 
@@ -105,6 +106,23 @@ def test_nobody_at_that_port_or_of_that_name(monkeypatch: pytest.MonkeyPatch) ->
     ):
         with pytest.raises(BadInput, match="nothing listens"):
             call()
+
+
+def test_a_proxy_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's own server is asked past it; of another the sentence names the proxy, not the server."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert "through the proxy that HTTP_PROXY" in refused("http://tracking.invalid:5000", monkeypatch)
+    keep_proxy_from_loopback()
+    with serving(Refusing) as uri:
+        assert "401" in refused(uri, monkeypatch)
+    assert "through the proxy" in refused("http://tracking.invalid:5000", monkeypatch)
+    monkeypatch.setenv("no_proxy", "corp.example")
+    keep_proxy_from_loopback()
+    keep_proxy_from_loopback()
+    assert os.environ["NO_PROXY"] == "corp.example,localhost,127.0.0.1,::1"
 
 
 def test_https_before_http(monkeypatch: pytest.MonkeyPatch) -> None:
