@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from components.runtime import surroundings
 from components.runtime.diagnosis import sentence_of
-from components.runtime.store_address import keep_proxy_from_loopback
 from components.runtime.termination import SIGNALS, TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
 from pipelines import loading, paths
@@ -63,7 +63,7 @@ def execute(name: str, work: Callable[[], None]) -> int:
 def exit_code(prefix: str, work: Callable[[], None]) -> int:
     """Call `work`; what ends it becomes a sentence after `prefix` and the exit code. A fault of ours keeps its traceback."""
     loading.unguard()
-    keep_proxy_from_loopback()
+    surroundings.settle()
     try:
         with termination_raised():
             work()

@@ -95,7 +95,10 @@ def cache_of_environment() -> Cache:
     size = os.environ.get("TRANSFUSION_CACHE_GIB", "") or str(DEFAULT_GIB)
     if not re.fullmatch(r"\d+(\.\d+)?", size):
         raise BadInput(f"TRANSFUSION_CACHE_GIB={size!r} must be a number of GiB; unset it for the default, {DEFAULT_GIB}")
-    return Cache(Path(folder).expanduser(), int(float(size) * 2**30))
+    try:
+        return Cache(Path(folder).expanduser(), int(float(size) * 2**30))
+    except RuntimeError:  # the user, or this process's, has no entry among the machine's users
+        raise BadInput(f"TRANSFUSION_CACHE={folder!r}: no such home folder is there; give the whole path") from None
 
 
 def _fetch_same(folder: Path, url: str, split: str) -> SplitFiles:

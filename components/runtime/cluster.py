@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.ray_address import check_address, refusal
+from components.runtime.surroundings import allow_open_files
 from components.runtime.termination import asked
 from core.errors import BadInput
 
@@ -207,6 +208,7 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
     import ray
 
     global _folder
+    allow_open_files()
     folder = temporary_folder()
     search_path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
     variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}

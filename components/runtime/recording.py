@@ -115,24 +115,26 @@ def _send_left(identity: RunIdentity, say: Callable[[str], None], patience: Pati
 
 
 def git_tags() -> dict[str, str]:
-    """The commit, branch and cleanness of the working directory, and DVC's experiment name, where there are any."""
+    """The commit, branch and cleanness of the working directory, and DVC's experiment name, where there are any.
+
+    Where there is a repository, and git says nothing of it, that is said.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-        return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+        if done.returncode:
+            raise OSError(first_line(done.stderr.decode(errors="replace")) or f"git ends with {done.returncode}")
+        return done.stdout.decode(errors="replace").strip()
 
     name = without_secrets(" ".join(sys.orig_argv[1:]))[:500]
     tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
     try:
-        commit = git("rev-parse", "HEAD")
-    except OSError:  # git is missing, or may not be run
-        commit = ""
-    if commit:
-        tags |= {
-            "mlflow.source.git.commit": commit,
-            "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD"),
-        }
+        tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
+        tags["mlflow.source.git.branch"] = git("rev-parse", "--abbrev-ref", "HEAD")
         tags["mlflow.source.git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
+    except OSError as error:  # git is missing, may not be run, or refuses
+        if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+            print(f"tracking: the run is recorded without all that git knows: {first_line(error)}", flush=True)
     dvc = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME"), "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV")}
     tags |= {key: value for key, value in dvc.items() if value}
     # Arguments and variables that are no UTF-8 hold surrogates, which no store takes.

@@ -15,16 +15,7 @@ REMEDY = (
     "(MLflow keeps no runs in plain folders any more)"
 )
 
-LOOPBACK = "localhost,127.0.0.1,::1"
 KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def keep_proxy_from_loopback() -> None:
-    """Ask this machine's own servers directly: the proxy that HTTP_PROXY names leads away from it."""
-    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if LOOPBACK not in named and named != "*":
-        # Under both names: libraries look at one and then the other.
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"{named},{LOOPBACK}".lstrip(",")
 
 
 def check_address(uri: str) -> None:

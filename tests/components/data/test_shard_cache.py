@@ -191,6 +191,10 @@ def test_the_environment_sets_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TRANSFUSION_CACHE_GIB", "much")
     with pytest.raises(BadInput, match="TRANSFUSION_CACHE_GIB='much'"):
         cache_of_environment()
+    monkeypatch.setenv("TRANSFUSION_CACHE_GIB", "")
+    monkeypatch.setenv("TRANSFUSION_CACHE", "~nobody-here/cache")
+    with pytest.raises(BadInput, match="no such home folder"):
+        cache_of_environment()
 
 
 def test_a_local_folder_needs_no_cache(encoded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from components.runtime.recording import open_run
 from components.runtime.registry import find_version, set_alias, version_of
-from components.runtime.store_address import keep_proxy_from_loopback
+from components.runtime.surroundings import keep_proxy_from_loopback
 from components.runtime.tracking_store import client_of
 from core.errors import BadInput
 
@@ -202,16 +202,22 @@ def test_a_server_that_fails_is_quoted_in_whole_words(status: int, monkeypatch: 
     assert quoted in [*words.split(), "error"]
 
 
-@pytest.mark.parametrize("how", ["may not be run", "is no UTF-8"])
-def test_a_git_that_is_of_no_use(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["may not be run", "is no UTF-8", "refuses"])
+def test_a_git_that_is_of_no_use(
+    how: str, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it does not say is said, where there is a repository."""
+    (project / ".git").mkdir()
     program = tmp_path / "bin/git"
     program.parent.mkdir()
-    program.write_bytes(b"#!/bin/sh\nprintf 'caf\\351'\n")
+    refusal = b"echo 'fatal: detected dubious ownership' >&2; exit 128\n" if how == "refuses" else b""
+    program.write_bytes(b"#!/bin/sh\n" + refusal + b"printf 'caf\\351'\n")
     program.chmod(0o644 if how == "may not be run" else 0o755)
     monkeypatch.setenv("PATH", str(program.parent) if how == "may not be run" else f"{program.parent}:{os.environ['PATH']}")
     run = open_run("attempt")
     tags = client_of(run.tracking_uri).get_run(run.run_id).data.tags
-    assert tags.get("mlflow.source.git.branch") == (None if how == "may not be run" else "caf\ufffd")
+    assert tags.get("mlflow.source.git.branch") == ("caf\ufffd" if how == "is no UTF-8" else None)
+    assert ("recorded without all that git knows" in capsys.readouterr().out) == (how != "is no UTF-8")
 
 
 def test_an_experiment_that_was_deleted(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:

@@ -1,0 +1,51 @@
+"""A stage runs where libraries find less than they expect: a user without a name, few open files."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import resource
+from collections.abc import Iterator
+
+import pytest
+
+from components.runtime import surroundings
+from core.errors import BadInput
+
+
+@pytest.fixture
+def limit() -> Iterator[int]:
+    """The hard limit of open files; the soft one is as before afterwards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("none", [KeyError("getpwuid(): uid not found: 1000"), OSError("No username set in the environment")])
+def test_a_user_without_a_name(none: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.11 and 3.13 say it."""
+
+    def nobody() -> str:
+        raise none
+
+    monkeypatch.setenv("LOGNAME", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(getpass, "getuser", nobody)
+        surroundings.name_user()
+    assert getpass.getuser() == str(os.getuid())
+
+
+def test_a_user_with_a_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    surroundings.name_user()
+    assert os.environ["LOGNAME"] == "ada"
+
+
+def test_few_open_files(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, limit))
+    surroundings.allow_open_files()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(limit, surroundings.WANTED_FILES)
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    with pytest.raises(BadInput, match="may open 64; raise the limit"):
+        surroundings.allow_open_files()
