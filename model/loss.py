@@ -27,8 +27,8 @@ class LossSums(NamedTuple):
 
     text: Tensor
     """Cross-entropy in nats, z-loss in it, each token counted by its weight."""
-    num_tokens: float
-    """The sum of the weights."""
+    num_tokens: Tensor
+    """The sum of the weights, float32; a tensor, because a number would wait for the device."""
     image: Tensor
     """Squared error over num_values numbers of all modalities."""
     num_values: int
@@ -61,6 +61,7 @@ def training_noise(latents: Latents, modality: int, seed: int, step: int, option
 
 def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], options: LossOptions) -> LossSums:
     """Both losses at given noise and times, an entry of `noises` for each modality."""
+    # Workers wrap the model (DistributedDataParallel), and a wrapper keeps it as `module`.
     process = cast(ModelConfig, getattr(model, "module", model).config).process
     patch_time = [part.time[latents.latent_index].unsqueeze(-1) for part, latents in zip(noises, batch.latents, strict=True)]
     x_t = [
@@ -79,15 +80,16 @@ def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], o
             time=patch_time[number],
         )
         weight = noise.loss_weight(process, noises[number].time, options.snr_gamma)[latents.latent_index]
-        # No matrix products: autocast would do them in half precision.
+        # Products and sums, and not a dot product: that autocast would compute in half precision.
         image = image + (weight * error.sum(-1)).sum()
     # Sums and not means: workers hold different numbers of tokens and patches, and divide by those of all.
-    return LossSums(*_text_sum(output, batch, options), image, sum(part.patches.numel() for part in batch.latents))
+    return LossSums(*_text_sums(output, batch, options), image, sum(part.patches.numel() for part in batch.latents))
 
 
-def _text_sum(output: Output, batch: Batch, options: LossOptions) -> tuple[Tensor, float]:
+def _text_sums(output: Output, batch: Batch, options: LossOptions) -> tuple[Tensor, Tensor]:
+    """LossSums.text and num_tokens."""
     weight = torch.where(batch.after_image, options.after_image_weight, 1.0)
     each = output.text.cross_entropy
     if options.z_loss_weight:
         each = each + options.z_loss_weight * output.text.log_normaliser.square()
-    return (each * weight).sum(), float(weight.sum())
+    return (each * weight).sum(), weight.sum()

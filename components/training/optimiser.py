@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -9,17 +11,18 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 def clip_and_step(
     network: nn.Module, optimiser: torch.optim.AdamW, *, clip_norm: float, learning_rate: float, beta1: float | None = None
-) -> torch.Tensor:
+) -> float:
     """One step at this rate; returns the gradient's norm before clipping. No weight moves where it is not finite.
 
     beta1: of this step, where it changes from step to step.
     """
-    norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    # The one place where a training step waits for an accelerator: whether weights may move is decided by this number.
+    norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
     for group in optimiser.param_groups:
         group["lr"] = learning_rate
         if beta1 is not None:
             group["betas"] = (beta1, group["betas"][1])
-    if torch.isfinite(norm):
+    if math.isfinite(norm):
         optimiser.step()
     optimiser.zero_grad()
     return norm

@@ -6,12 +6,10 @@ over the step's samples on all workers. A restart therefore needs the weights, t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
-
-import torch
-from torch import Tensor
 
 from core.errors import BadInput
 
@@ -40,14 +38,14 @@ class Trainer(ABC):
         self.max_steps = max_steps
 
     @abstractmethod
-    def train_step(self, step: int) -> Tensor:
+    def train_step(self, step: int) -> float:
         """Take optimiser step `step`; returns the gradient's norm before clipping. No weight moves where it is not finite."""
 
     def run(self, schedule: Sequence[Every], *, first_step: int) -> None:
         """Train from first_step (the first of all is 1) to the last step."""
         for step in range(first_step, self.max_steps + 1):
             gradient_norm = self.train_step(step)
-            if not torch.isfinite(gradient_norm):
+            if not math.isfinite(gradient_norm):
                 raise BadInput(f"the gradient of step {step} is not finite; {self.remedy}")
             for every in schedule:
                 if every.is_due(step, self.max_steps):

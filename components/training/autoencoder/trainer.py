@@ -101,7 +101,7 @@ class AutoencoderTrainer(Trainer):
             Every(config.checkpoint_every_steps, gather_and_keep),
         ]
 
-    def train_step(self, step: int) -> Tensor:
+    def train_step(self, step: int) -> float:
         """One optimiser step of every network; the gradient's norm is that of the autoencoder."""
         started_s, state, config = time.monotonic(), self.state, self.config
         pixels, share = self.pixels_of(step), self.share()
@@ -117,7 +117,7 @@ class AutoencoderTrainer(Trainer):
         cycle = one_cycle(config, step)
         norm = clip_and_step(state.autoencoder, state.optimiser, clip_norm=CLIP_NORM, **cycle._asdict())
         if adversarial:
-            self.teach_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
+            self.train_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
         if isinstance(result, QuantisedReconstruction):
             state.code_counts.add_(torch.bincount(result.codes.flatten(), minlength=len(state.code_counts)))
             self.latents = result.raw.detach().float()
@@ -151,7 +151,7 @@ class AutoencoderTrainer(Trainer):
             return weight * losses.adaptive_weight(picture, term, last_layer, self.world) * term
         return weight * term
 
-    def teach_discriminator(self, pixels: Tensor, decoded: Tensor, share: float, rate: float) -> None:
+    def train_discriminator(self, pixels: Tensor, decoded: Tensor, share: float, rate: float) -> None:
         """One step of the discriminator on real and decoded images."""
         assert self.state.discriminator is not None and self.discriminator is not None
         network, optimiser = self.state.discriminator
@@ -189,13 +189,13 @@ class AutoencoderTrainer(Trainer):
     def all_latents(self) -> Tensor:
         """The step's unquantised latents [N, C, Y, X] of all workers."""
         everything = self.latents.new_zeros(self.config.batch_size, *self.latents.shape[1:])
-        everything[self.mine()] = self.latents
+        everything[self.local_slice()] = self.latents
         return self.world.all_reduce(everything)
 
     def pixels_of(self, step: int) -> Tensor:
         """This worker's images of the step, float [n, 3, height, width] in -1..1."""
         numbers = self.draw(step, IMAGES).integers(len(self.images), size=self.config.batch_size)
-        images = np.ascontiguousarray(self.images[numbers[self.mine()]])
+        images = np.ascontiguousarray(self.images[numbers[self.local_slice()]])
         return to_pixels(torch.from_numpy(images).to(self.world.device))
 
     def noise_of(self, step: int) -> Tensor:
@@ -204,20 +204,20 @@ class AutoencoderTrainer(Trainer):
         height, width = (side // autoencoder.pixels_per_latent for side in self.images.shape[1:3])
         shape = (batch_size, autoencoder.latent_channels, height, width)
         noise = self.draw(step, NOISE).standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(noise[self.mine()]).to(self.world.device)
+        return torch.from_numpy(noise[self.local_slice()]).to(self.world.device)
 
     def draw(self, step: int, stream: int) -> np.random.Generator:
         """The random numbers of a step, of one kind."""
         return generator(self.config.seed, step, stream)
 
-    def mine(self) -> slice:
+    def local_slice(self) -> slice:
         """This worker's images of a step."""
         return self.world.slice_of(self.config.batch_size)
 
     def share(self) -> float:
         """This worker's share of a step's images."""
-        mine = self.mine()
-        return (mine.stop - mine.start) / self.config.batch_size
+        local = self.local_slice()
+        return (local.stop - local.start) / self.config.batch_size
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The transformer's training step, its losses on held-out rows, and what is due after how many steps.
 
 Losses are divided by the counts of the whole step's rows over all workers, so that any number of workers takes the same step.
+"Local" is what this worker reads or finds of it, "global" is all workers' together.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Losses(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What the steps since the last report did together."""
+    """The steps since the last report, together."""
 
     step: int
     num_steps: int
@@ -59,7 +60,7 @@ class Progress(NamedTuple):
 
 
 class Callback:
-    """What happens to the trainer's findings: nothing, on workers other than 0, which only help to find them."""
+    """What is done with the trainer's results. This one does nothing: it is that of all workers but 0, who only compute them."""
 
     def log(self, progress: Progress) -> None:
         """The steps since the last call."""
@@ -78,15 +79,16 @@ class LossAccumulator:
     """Losses summed over steps and workers."""
 
     def __init__(self, device: torch.device) -> None:
-        # text, tokens, image, values, positions, flops
+        # text, num_tokens, image, num_values, num_positions, flops: one tensor, because workers add all six up at once; doubles,
+        # because counts of a long run are beyond what float32 holds exactly.
         self.sums = torch.zeros(6, dtype=torch.float64, device=device)
         self.num_steps = 0
         self.elapsed_s = 0.0
 
     def losses(self, image_loss_weight: float) -> Losses:
         """The means."""
-        text, tokens, image, values = self.sums[:4].tolist()
-        text, image = text / max(tokens, 1), image / max(values, 1)
+        text, num_tokens, image, num_values = self.sums[:4].tolist()
+        text, image = text / max(num_tokens, 1), image / max(num_values, 1)
         return Losses(text + image_loss_weight * image, text, image)
 
 
@@ -116,36 +118,38 @@ class TransformerTrainer(Trainer):
             Every(config.checkpoint_every_steps, lambda step: callback.checkpoint(step, state)),
         ]
 
-    def train_step(self, step: int) -> Tensor:
-        """Losses, gradients, the optimiser's step and the average's; what was seen goes to the accumulator."""
+    def train_step(self, step: int) -> float:
+        """Losses and gradients, then a step of the optimiser and of the average; the accumulator takes the figures."""
         started_s, config, state = time.monotonic(), self.config, self.state
-        batch = self.batch_of(step)
+        host_batch = self.batch_of(step)
+        batch = host_batch.to(self.world.device)
         with autocast(config.precision, self.world.device):
             local = loss_sums(self.model, batch, config.seed, step, config.loss)
-        seen = self.world.all_reduce(self.sums_of(local, batch))
-        loss = local.text / seen[1].clamp_min(1) + config.image_loss_weight * local.image / seen[3].clamp_min(1)
-        # Gradients are averaged over workers, and each worker's loss is a share of one sum.
+        global_sums = self.world.all_reduce(self.sums_of(local, host_batch))
+        _, num_tokens, _, num_values, *_ = global_sums
+        loss = local.text / num_tokens.clamp_min(1) + config.image_loss_weight * local.image / num_values.clamp_min(1)
+        # Each worker's loss is a share of one sum, and gradients are averaged over workers: this makes it a sum again.
         (loss * self.world.size).backward()
         rate = learning_rate(config, step)
-        norm = clip_and_step(state.model, state.optimiser, clip_norm=config.clip_norm, learning_rate=rate)
+        # The bare model: where workers wrap it, the wrapper's gradients are these.
+        self.gradient_norm = clip_and_step(state.model, state.optimiser, clip_norm=config.clip_norm, learning_rate=rate)
         update_ema(state.ema_model, state.model, config.ema_decay, step)
-        self.gradient_norm = float(norm)
-        self.accumulator.sums += seen
+        self.accumulator.sums += global_sums
         self.accumulator.num_steps += 1
         self.accumulator.elapsed_s += time.monotonic() - started_s
-        return norm
+        return self.gradient_norm
 
     def progress(self, step: int) -> Progress:
         """The steps since the last call, which the next call leaves out."""
         done, self.accumulator = self.accumulator, LossAccumulator(self.world.device)
-        positions, flops = done.sums[4:].tolist()
+        num_positions, flops = done.sums[4:].tolist()
         return Progress(
             step=step,
             num_steps=done.num_steps,
             losses=done.losses(self.config.image_loss_weight),
             learning_rate=learning_rate(self.config, step),
             gradient_norm=self.gradient_norm,
-            num_positions=int(positions),
+            num_positions=int(num_positions),
             flops=flops,
             elapsed_s=done.elapsed_s,
         )
@@ -153,28 +157,30 @@ class TransformerTrainer(Trainer):
     @torch.inference_mode()
     def validate(self) -> Losses:
         """Losses of the EMA weights on held-out rows, at the same noise every time."""
-        # Weights and penalties are means of training; held-out losses are the plain ones, at the noise levels of training.
+        # Weights and penalties steer training; held-out losses are the plain ones, at the noise levels of training.
         options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         found = LossAccumulator(self.world.device)
-        numbers = self.share(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
+        numbers = self.local_rows(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
-            batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+            host_batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+            batch = host_batch.to(self.world.device)
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
-            found.sums += self.sums_of(local, batch)
+            found.sums += self.sums_of(local, host_batch)
         self.world.all_reduce(found.sums)
         return found.losses(self.config.image_loss_weight)
 
     def batch_of(self, step: int) -> Batch:
-        """This worker's share of the step's rows."""
+        """This worker's rows of the step, on the CPU."""
         config = self.config
+        # Optimiser steps count from 1, rows are dealt out from 0.
         numbers = rows_of_step(config.seed, step - 1, config.batch_rows, self.rows.num_rows)
-        return self.read(self.rows, self.share(numbers), step, config.caption_dropout, config.resample_latents)
+        return self.read(self.rows, self.local_rows(numbers), step, config.caption_dropout, config.resample_latents)
 
     def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float, resample_latents: bool) -> Batch:
-        """The rows `numbers` as a batch on this worker's device."""
-        batch = rows.batch(
+        """The rows `numbers` as a batch, on the CPU."""
+        return rows.batch(
             numbers,
             step=step,
             seed=self.config.seed,
@@ -183,15 +189,14 @@ class TransformerTrainer(Trainer):
             resample_latents=resample_latents,
             image_first_time_limit=self.config.image_first_time_limit,
         )
-        return batch.to(self.world.device)
 
-    def share(self, numbers: np.ndarray) -> np.ndarray:
+    def local_rows(self, numbers: np.ndarray) -> np.ndarray:
         """This worker's part of a step's rows."""
         return numbers[self.world.slice_of(len(numbers))]
 
-    def sums_of(self, local: LossSums, batch: Batch) -> Tensor:
-        """What this worker saw, as in LossAccumulator.sums."""
-        num_positions = int(batch.used(self.state.model.config.pad_token_id).sum())
-        counts = [local.num_values, num_positions, step_flops(self.state.model, batch, num_positions)]
-        numbers = [local.text.item(), local.num_tokens, local.image.item(), *counts]
-        return torch.tensor(numbers, dtype=torch.float64, device=self.world.device)
+    def sums_of(self, local: LossSums, host_batch: Batch) -> Tensor:
+        """This worker's part of LossAccumulator.sums. host_batch: on the CPU, where counting does not wait for a device."""
+        num_positions = int(host_batch.used(self.state.model.config.pad_token_id).sum())
+        counts = [local.num_values, num_positions, step_flops(self.state.model, host_batch, num_positions)]
+        losses = torch.stack([local.text, local.num_tokens, local.image]).detach().double()
+        return torch.cat([losses, torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
-import torch
-from torch import Tensor
 
 from components.training.trainer import Every, Trainer
 from core.errors import BadInput
@@ -19,9 +19,9 @@ class Counting(Trainer):
         super().__init__(max_steps)
         self.fails_at, self.done = fails_at, list[str]()
 
-    def train_step(self, step: int) -> Tensor:
+    def train_step(self, step: int) -> float:
         self.done.append(f"step {step}")
-        return torch.tensor(float("inf") if step == self.fails_at else 1.0)
+        return math.inf if step == self.fails_at else 1.0
 
     def note(self, what: str, num_steps: int, *, and_last: bool = True) -> Every:
         return Every(num_steps, lambda step: self.done.append(f"{what} {step}"), and_last)
