@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from model.config import ModelConfig
 from model.experts import Route
 
-# (layer index, queries, keys, values), each [B, H, L, K] -> [B, H, L, K]
+# (layer index, queries, keys, values), each [B, H, L, K] -> [B, H, L, K]. A closure over what is worked out once for all layers of
+# a batch or step: masks, groups of documents, the cache.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -67,7 +68,8 @@ class AttentionProjections(nn.Module):
         if self.query_norm is None or self.key_norm is None:
             return qkv
         query, key, value = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(-3)
-        # Autocast norms in float32; attention is to run in what the projection gave.
+        # Put together again, because a route joins the experts' results position by position, and `Block.qkv` cuts them once
+        # more. Autocast norms in float32; attention is to run in what the projection gave.
         normed = [self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype), value]
         return torch.stack(normed, dim=-3).flatten(-3)
 

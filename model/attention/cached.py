@@ -1,8 +1,8 @@
 """Attention of a generation step to what its slots hold: under one mask, or on a CPU over the keys that each row sees.
 
-Rows of one pass see windows of very different widths: the twins of guidance see a begin token and their latent, where the
-others see a prefix before it. On a CPU the intervals are at hand without waiting, so rows that write and see the same columns
-get a call of their own over exactly these, without a mask where every query sees them all.
+Rows of one pass see windows of very different widths: the unconditional rows of guidance see a begin token and their latent,
+where the others see a prefix before it. On a CPU the intervals are at hand without waiting, so rows that write and see the same
+columns get a call of their own over exactly these, without a mask where every query sees them all.
 
 Legend: B rows, S positions a step, H heads, T cache length, K head dim.
 """
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.math import Bias, as_bias, is_supported, math_attention, visible
+from model.attention.math import math_attention, math_is_faster
+from model.attention.visibility import Bias, as_bias, visible
 from model.step import Cache, StepInputs
 from model.transformer import Attend
 
@@ -30,11 +31,11 @@ class RowGroup(NamedTuple):
     bias: Bias | None
     """[rows, 1, S, start + S]; None where every query sees every key."""
     is_denoising: bool
-    """No later step reads what they write, for it is a latent under way."""
+    """They feed a latent under way, so that no later step reads what they write."""
 
 
 def cached_attention(cache: Cache, inputs: StepInputs) -> Attend:
-    """What suits the device: write the new keys and values, then see every column up to kv_end."""
+    """The fastest form of: write the new keys and values, then see every column up to kv_end."""
     if inputs.kv_end.device.type == "cpu" and not torch.compiler.is_compiling():
         return grouped_attention(cache, inputs.cache_position, inputs.kv_end, inputs.time)
     return attention_under_mask(cache, inputs.cache_position, inputs.kv_end, inputs.kv_length)
@@ -50,11 +51,11 @@ def attention_under_mask(cache: Cache, cache_position: Tensor, kv_end: Tensor, k
     column = cache_position.unsqueeze(1) + torch.arange(kv_end.shape[1], device=cache_position.device)
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        keys, values = cache[layer]
-        # Written before it is read, so that new positions see one another; padding is written too, behind what a row needs.
-        keys[row, :, column] = key.transpose(1, 2).to(keys.dtype)
-        values[row, :, column] = value.transpose(1, 2).to(values.dtype)
-        return _fused(query, keys[:, :, :kv_length], values[:, :, :kv_length], mask)
+        k_cache, v_cache = cache[layer]
+        # Written before they are read, so that new positions see one another; padding is written too, behind what a row needs.
+        k_cache[row, :, column] = key.transpose(1, 2).to(k_cache.dtype)
+        v_cache[row, :, column] = value.transpose(1, 2).to(v_cache.dtype)
+        return _fused(query, k_cache[:, :, :kv_length], v_cache[:, :, :kv_length], mask)
 
     return attend
 
@@ -65,7 +66,7 @@ def grouped_attention(cache: Cache, cache_position: Tensor, kv_end: Tensor, time
     time: float32 [B], noise levels. What a noised latent would write may be left out, see model/step.py.
     """
     if kv_end.shape[1] == 1 and len(cache_position.unique()) > 1:
-        # A single query's work is less than a call costs.
+        # One token a row, as when all decode text: a row's work is less than a call of its own costs.
         return attention_under_mask(cache, cache_position, kv_end, int(kv_end.max()) + 1)
     groups = group_rows(cache_position, kv_end, time)
 
@@ -83,7 +84,7 @@ def group_rows(cache_position: Tensor, kv_end: Tensor, time: Tensor) -> list[Row
     groups = []
     for rows in _equal_neighbours(list(zip(starts, is_noised, strict=True))):
         end, start = kv_end[rows], starts[rows.start]
-        # Without a mask the fused kernel is free to choose its fastest form.
+        # No mask where the query that sees least sees all: the fused kernel is then free to choose its fastest form.
         bias = None
         if int(end.min()) + 1 < start + num_new:
             bias = as_bias(visible(torch.zeros_like(end), end, start + num_new).unsqueeze(1))
@@ -92,23 +93,26 @@ def group_rows(cache_position: Tensor, kv_end: Tensor, time: Tensor) -> list[Row
 
 
 def _equal_neighbours(values: Sequence[object]) -> list[slice]:
-    """Where neighbours are equal, all of `values` in order."""
+    """`values` as slices of equal neighbours, in order."""
     starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1]]
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
-def _attend_group(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """[rows, H, S, K]. query, key, value: of all rows, the new ones. keys, values: the cache's."""
-    query, key, value, keys, values = (part[group.rows] for part in (query, key, value, keys, values))
+def _attend_group(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+    """Of the group's rows, [rows, H, S, K]; all arguments are of all rows. key, value: the new ones, [B, H, S, K]."""
+    query, key, value, k_cache, v_cache = (part[group.rows] for part in (query, key, value, k_cache, v_cache))
     end = group.start + query.shape[2]
-    in_products = is_supported(query, keys[:, :, :end])
-    if not (in_products and group.is_denoising):
-        keys[:, :, group.start : end], values[:, :, group.start : end] = key, value
-    if not in_products:
-        return _fused(query, keys[:, :, :end], values[:, :, :end], group.bias and group.bias(keys.dtype))
-    # The new ones as they come: the way through the cache would be there and back between two precisions.
-    before = [slots[:, :, : group.start].to(query.dtype) for slots in (keys, values)]
-    return math_attention(query, torch.cat([before[0], key], 2), torch.cat([before[1], value], 2), group.bias)
+    by_math = math_is_faster(query, k_cache[:, :, :end])
+    if not (by_math and group.is_denoising):
+        k_cache[:, :, group.start : end], v_cache[:, :, group.start : end] = key, value
+    if not by_math:
+        mask = None if group.bias is None else group.bias(k_cache.dtype)
+        return _fused(query, k_cache[:, :, :end], v_cache[:, :, :end], mask)
+    # Beside the new ones as they come: read back from the cache they would have been through another precision.
+    keys, values = (
+        torch.cat([cached[:, :, : group.start].to(query.dtype), new], 2) for cached, new in ((k_cache, key), (v_cache, value))
+    )
+    return math_attention(query, keys, values, group.bias)
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

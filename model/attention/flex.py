@@ -40,8 +40,8 @@ def block_mask(kv_start: Tensor, kv_end: Tensor) -> BlockMask:
     largest `kv_start` and its smallest `kv_end`.
     """
     length = kv_start.shape[1]
-    earliest_start, latest_end = _in_blocks(kv_start, length, "amin"), _in_blocks(kv_end, length, "amax")
-    latest_start, earliest_end = _in_blocks(kv_start, length, "amax"), _in_blocks(kv_end, length, "amin")
+    earliest_start, latest_start = _in_blocks(kv_start).aminmax(dim=-1)
+    earliest_end, latest_end = _in_blocks(kv_end).aminmax(dim=-1)
     # The first and the last key of each block.
     start = torch.arange(0, length, BLOCK, device=kv_start.device)
     end = (start + BLOCK - 1).clamp_max(length - 1)
@@ -50,27 +50,29 @@ def block_mask(kv_start: Tensor, kv_end: Tensor) -> BlockMask:
     # A last block cut short by the row's end is computed under the mask, which knows where the row ends.
     whole = (start >= latest_start.unsqueeze(-1)) & (start + BLOCK - 1 <= earliest_end.unsqueeze(-1))
 
-    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key >= kv_start[row, query]) & (key <= kv_end[row, query])
 
     return BlockMask.from_kv_blocks(
-        *_listed(touched & ~whole),
-        *_listed(touched & whole),
+        *_num_and_indices(touched & ~whole),
+        *_num_and_indices(touched & whole),
         BLOCK_SIZE=BLOCK,
-        mask_mod=visible,
+        mask_mod=mask_mod,
         seq_lengths=(length, length),
     )
 
 
-def _in_blocks(values: Tensor, length: int, how: str) -> Tensor:
-    """[B, L] -> [B, N], the smallest or largest of each block; a last block cut short repeats the row's last value."""
-    missing = -length % BLOCK
-    padded = torch.cat([values, values[:, -1:].expand(-1, missing)], dim=1) if missing else values
-    return getattr(padded.unflatten(1, (-1, BLOCK)), how)(-1)
+def _in_blocks(values: Tensor) -> Tensor:
+    """[B, L] -> [B, N, BLOCK]; a last block cut short repeats the row's last value, which changes no minimum or maximum."""
+    missing = -values.shape[1] % BLOCK
+    return torch.cat([values, values[:, -1:].expand(-1, missing)], dim=1).unflatten(1, (-1, BLOCK))
 
 
-def _listed(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """bool [B, N, N] -> how many blocks each block of queries has, and their numbers first among all; int32, one head."""
+def _num_and_indices(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """bool [B, N, N] -> how many blocks of keys each block of queries has, [B, 1, N], and their numbers, [B, 1, N, N], int32.
+
+    The numbers of the others stand behind them, unread: the shape may not depend on values.
+    """
     order = chosen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
     return chosen.sum(-1, dtype=torch.int32).unsqueeze(1), order.to(torch.int32).unsqueeze(1)
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention.math import Bias, as_bias, is_supported, math_attention, visible
+from model.attention.math import math_attention, math_is_faster
+from model.attention.visibility import Bias, as_bias, visible
 from model.permute import inverse_permutation, permute
 from model.transformer import Attend
 
@@ -38,7 +39,7 @@ class Group(NamedTuple):
     """Documents padded to one length."""
 
     positions: Tensor
-    """int64 [N * S], each slot's position among the flattened B * L; B * L itself (a row of zeros) for padding."""
+    """int64 [N * S], indices into the flattened [B * L]; B * L itself, which `permute` reads as a row of zeros, for padding."""
     bias: Bias
     """[N, 1, S, S]."""
     num_documents: int
@@ -48,7 +49,7 @@ class Group(NamedTuple):
 
 
 def packed_attention(kv_start: Tensor, kv_end: Tensor) -> Attend:
-    """What suits the device. kv_start, kv_end: integer [B, L]."""
+    """The form that is fastest on the device. kv_start, kv_end: integer [B, L]."""
     if kv_start.is_cuda:
         # Imported where it is used: it brings a compiler with it.
         from model.attention.flex import packed_flex_attention
@@ -122,14 +123,17 @@ def group_documents(kv_start: Tensor, kv_end: Tensor) -> list[Group]:
 
 
 def _pad(found: Documents, flat_start: Tensor, flat_end: Tensor) -> Group:
-    """To the longest. flat_start, flat_end: int64 [B * L + 1], intervals in flattened rows, the last entry for padding."""
+    """Documents padded to the longest of them.
+
+    flat_start, flat_end: int64 [B * L + 1], intervals in flattened rows, the last entry for padding.
+    """
     length = int(found.length.max())
-    offset = torch.arange(length)
-    positions = torch.where(offset < found.length.unsqueeze(1), found.start.unsqueeze(1) + offset, len(flat_start) - 1)
-    own = found.start.unsqueeze(1)
-    mask = visible(flat_start[positions] - own, flat_end[positions] - own, length)
+    offset, start = torch.arange(length), found.start.unsqueeze(1)
+    is_padding = offset >= found.length.unsqueeze(1)
+    positions = torch.where(is_padding, len(flat_start) - 1, start + offset)
+    mask = visible(flat_start[positions] - start, flat_end[positions] - start, length)
     # What padding computes is thrown away; it sees everything, because a softmax over nothing is not a number.
-    mask |= (offset >= found.length.unsqueeze(1)).unsqueeze(-1)
+    mask |= is_padding.unsqueeze(-1)
     return Group(positions.flatten(), as_bias(mask.unsqueeze(1)), len(positions), length)
 
 
@@ -144,7 +148,7 @@ def _attend_group(part: Group, query: Tensor, key: Tensor, value: Tensor, num_he
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Bias) -> Tensor:
     """[N, H, S, K] each -> [N, H, S, K], in the precision of the inputs. bias: [N, 1, S, S]."""
     with torch.autocast("cpu", enabled=False):
-        if is_supported(query, key):
+        if math_is_faster(query, key):
             return math_attention(query, key, value, bias)
         # The fused kernel is a fifth slower in bfloat16 than in float32, forward and backward together.
         output = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=bias(torch.float32))

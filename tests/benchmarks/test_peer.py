@@ -19,7 +19,7 @@ from benchmarks.peer import __main__ as peer
 from benchmarks.peer.ours import BEGIN_IMAGE, BOS, END_IMAGE, EOS, PAD, TILE, config_of, num_parameters, widened
 from benchmarks.peer.work import EXTRA, FIGURES, FULL, GROUPS, QUICK, Work, count_positions, make_documents, ragged
 from benchmarks.peer.worker import Worker
-from model.attention.math import visible
+from model.attention.visibility import visible
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -38,6 +38,7 @@ CLOSE: dict[str, Groups] = {
     "model/attention/cached.py": ((SAMPLING,),),
     "model/attention/packed.py": ((TRANSFUSION,),),
     "model/attention/math.py": ((TRANSFUSION,),),
+    "model/attention/visibility.py": ((TRANSFUSION,),),
     "model/diffusion/noise.py": ((TRANSFUSION,),),
     "model/diffusion/schedules.py": (("tests/model/diffusion/test_noise.py", "tests/model/test_solvers_as_diffusers.py"),),
     "model/diffusion/solvers.py": (("tests/model/test_solvers_as_diffusers.py",), (SAMPLING,)),

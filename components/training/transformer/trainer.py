@@ -60,7 +60,7 @@ class Progress(NamedTuple):
 
 
 class Callback:
-    """What is done with the trainer's results. This one does nothing: it is that of all workers but 0, who only compute them."""
+    """What is done with the trainer's results: nothing, on workers other than 0, which take part in computing them alone."""
 
     def log(self, progress: Progress) -> None:
         """The steps since the last call."""
@@ -79,8 +79,8 @@ class LossAccumulator:
     """Losses summed over steps and workers."""
 
     def __init__(self, device: torch.device) -> None:
-        # text, num_tokens, image, num_values, num_positions, flops: one tensor, because workers add all six up at once; doubles,
-        # because counts of a long run are beyond what float32 holds exactly.
+        # text, num_tokens, image, num_values, num_positions, flops: one tensor, because workers add up all six at once; doubles,
+        # because float32 does not hold such counts exactly.
         self.sums = torch.zeros(6, dtype=torch.float64, device=device)
         self.num_steps = 0
         self.elapsed_s = 0.0

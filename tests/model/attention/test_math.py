@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.attention import cached, math, packed
-from model.attention.math import Bias, as_bias, math_attention
+from model.attention.math import math_attention
+from model.attention.visibility import Bias, as_bias
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 

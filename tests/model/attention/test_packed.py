@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.attention.flex import BLOCK, block_mask, packed_flex_attention
-from model.attention.math import visible
 from model.attention.packed import Attend, document_attention, find_documents, masked_attention, packed_attention
+from model.attention.visibility import visible
 from tests.model.conftest import pack, random_document, tiny_config
 
 NUM_LAYOUTS = 200

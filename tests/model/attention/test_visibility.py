@@ -7,8 +7,8 @@ from typing import cast
 
 import torch
 
-from model.attention.math import as_bias, visible
 from model.attention.packed import packed_attention
+from model.attention.visibility import as_bias, visible
 from model.diffusion.noise import TimedNoise
 from model.experts import shared
 from model.latents.patches import LinearPatchLayers
