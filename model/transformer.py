@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from model.config import ModelConfig
 from model.experts import Route
 
-# (layer index, queries, keys, values), each [B, H, L, K] -> [B, H, L, K]. A closure over what is worked out once for all layers of
-# a batch or step: masks, groups of documents, the cache.
+# (layer index, queries, keys, values), each [B, H, L, K] -> [B, H, L, K]. A closure over what is worked out once for all layers
+# of a batch or step: masks, groups of documents, the cache.
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
