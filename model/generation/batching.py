@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.config import ModelConfig
@@ -65,8 +64,9 @@ def cheapest_passes(sizes: Mapping[int, int], ends: Sequence[int], max_length: i
 
 def step_inputs(config: ModelConfig, chunks: Sequence[Chunk | None], starts: Sequence[int], max_length: int) -> StepInputs:
     """The inputs of one step. chunks: of each row; None where it only rides along. starts: first column each row writes."""
-    sizes = [chunk.size if chunk else 0 for chunk in chunks]
-    length, cache_position = max(sizes), torch.tensor(starts)
+    ids = [chunk.ids if chunk else torch.zeros(0, dtype=torch.long) for chunk in chunks]
+    length, cache_position = max(map(len, ids)), torch.tensor(starts)
+    # Positions are columns: a slot holds one sequence from its first column on.
     column = cache_position.unsqueeze(1) + torch.arange(length)
     token_type_ids, kv_end = torch.zeros_like(column), column.clone()
     latents = [(row, latent) for row, chunk in enumerate(chunks) if chunk for latent in chunk.latents]
@@ -79,25 +79,18 @@ def step_inputs(config: ModelConfig, chunks: Sequence[Chunk | None], starts: Seq
         # Patches see their whole latent, also what of it stands behind them.
         kv_end[row, at] = starts[row] + latent.stop - 1
     return StepInputs(
-        input_ids=_padded(chunks, sizes, config.pad_token_id),
+        input_ids=pad_sequence(ids, batch_first=True, padding_value=config.pad_token_id),
         patches=patches,
         token_type_ids=token_type_ids,
         time=torch.tensor([chunk.time if chunk else 0.0 for chunk in chunks]),
         position_ids=column,
         kv_end=kv_end,
         cache_position=cache_position,
-        logits_index=torch.tensor([max(size - 1, 0) for size in sizes]),
+        # The last of each row's own, which predicts what follows; a row that rides along has none, and nobody reads its logits.
+        logits_index=torch.tensor([max(len(row) - 1, 0) for row in ids]),
         kv_length=min(-(-(max(starts) + length) // WINDOW_STRIDE) * WINDOW_STRIDE, max_length),
         grids=tuple(chunk.latents[0].grid if chunk and chunk.latents else () for chunk in chunks),
     )
-
-
-def _padded(chunks: Sequence[Chunk | None], sizes: Sequence[int], pad_token_id: int) -> Tensor:
-    """int64 [B, S]."""
-    if min(sizes) == max(sizes):
-        return torch.stack([chunk.ids for chunk in chunks if chunk])
-    empty = torch.zeros(0, dtype=torch.long)
-    return pad_sequence([chunk.ids if chunk else empty for chunk in chunks], batch_first=True, padding_value=pad_token_id)
 
 
 def _device(latents: Iterable[LatentSpan]) -> torch.device:

@@ -46,8 +46,9 @@ class Request(NamedTuple):
         if len(self.shapes) != len(config.modalities):
             raise ValueError(f"shapes: {self.shapes} must have an entry for each of {len(config.modalities)} modalities")
         given = [(part.modality, tuple(part.values.shape[1:])) for part in self.prefix if isinstance(part, Latent)]
-        for number, axes in [*given, *((number, axes) for number, axes in enumerate(self.shapes) if axes)]:
-            size, name = config.modalities[number].patch_size, config.modalities[number].name
+        wanted = [(modality, axes) for modality, axes in enumerate(self.shapes) if axes]
+        for modality, axes in given + wanted:
+            size, name = config.modalities[modality].patch_size, config.modalities[modality].name
             divided = len(axes) == len(size) and not any(a % b for a, b in zip(axes, size, strict=True))
             if not divided or not math.prod(axes):
                 raise ValueError(f"shapes: patches of {size} do not divide a latent of {axes} ({name})")
@@ -71,8 +72,10 @@ class Request(NamedTuple):
         if not self.max_new_tokens:
             # No text follows, so the latent ends the sequence.
             return given + (0 if asked is None else num_patches[asked])
+        # At most: each latent is of the largest kind, and stands between two markers.
         largest = max(num_patches, default=0)
         latents = self.max_latents * (largest + 2) if largest else 0
+        # The begin token of one that is asked for at once is in the prefix already.
         return given + self.max_new_tokens + latents - (asked is not None)
 
     def asked_at_once(self, config: ModelConfig) -> int | None:

@@ -5,9 +5,9 @@ chunk (a prefix, a token, a latent at its own noise level, a finished latent wit
 forward passes (batching.py), and each sequence takes its token or prediction from the output; a slot goes to the next request
 as soon as it is free.
 
-Guidance is a second slot that holds the unconditional prefix, the begin token alone: it never learns what the first one holds.
-Pairs nest around the middle, the conditional slots first: with two requests 1c 0c 0u 1u. So the rows that are under way lie
-side by side, and noise levels outside the guidance interval cost the conditional rows alone.
+Guidance gives a request a pair of slots. The second, unconditional one holds the begin token alone before the latent, and never
+learns what the first one holds. Pairs nest around the middle, the conditional slots first: with two requests 1c 0c 0u 1u. So
+the rows that are under way lie side by side, and noise levels outside the guidance interval cost the conditional rows alone.
 
 Legend: V vocabulary, p patches of a latent, W numbers in its patch.
 """
@@ -15,7 +15,7 @@ Legend: V vocabulary, p patches of a latent, W numbers in its patch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def generate(
         _check(engine, index, request)
     latents = any(request.max_latents for request in requests)
     if latents:
-        # Refuses here what would be refused at the first latent.
+        # Thrown away: made here so that a solver of another path is refused now, and not at the first latent.
         Denoiser(engine.config.process, options.solver, options.num_steps, torch.Generator())
     # Like requests together, so that few rows are padded.
     order = sorted(range(len(requests)), key=lambda index: (requests[index].max_latents, requests[index].shapes))
@@ -58,7 +58,7 @@ def generate(
     while len(completions) < len(requests):
         loop.admit(waiting)
         loop.tick()
-        finished = dict(loop.finished())
+        finished = loop.pop_finished()
         completions |= finished
         if progress and finished:
             progress(len(completions), len(requests))
@@ -84,10 +84,12 @@ class _Loop:
         self.guided = latents and options.guidance_scale != 1
         self.num_slots = num_pairs * (2 if self.guided else 1)
         self.cache: Any = engine.new_cache(self.num_slots)
-        self.sequences: dict[int, SequenceState] = {}  # by pair
-        self.numbers: dict[int, int] = {}  # which request is in which pair
-        self.unconditional_prefix: dict[int, int] = {}  # the modality whose begin token a pair's unconditional slot holds
+        # By pair: what is under way in it, which request that is, and of which modality the begin token in its second slot is.
+        self.sequences: dict[int, SequenceState] = {}
+        self.request_index: dict[int, int] = {}
+        self.unconditional_prefix: dict[int, int] = {}
         modalities = self.config.modalities
+        # Never the model's to choose: end tokens are fed by the loop, behind the latents that they end.
         never = [self.config.pad_token_id, self.config.bos_token_id, *(modality.end_token_id for modality in modalities)]
         self.suppressible = torch.tensor([*never, *(modality.begin_token_id for modality in modalities)])
         self.always_suppressed = [True] * len(never)
@@ -96,44 +98,50 @@ class _Loop:
         """Give every free pair of slots to a waiting request."""
         for pair in range(self.num_pairs):
             if waiting and pair not in self.sequences:
-                self.numbers[pair], request = waiting.popleft()
+                self.request_index[pair], request = waiting.popleft()
                 self.sequences[pair] = SequenceState(self.config, request, self.options)
 
-    def finished(self) -> Iterator[tuple[int, Completion]]:
-        """Free the slots of requests that are done: each request's number, and its completion."""
-        for pair in [pair for pair, sequence in self.sequences.items() if sequence.done]:
-            yield self.numbers.pop(pair), self.sequences.pop(pair).completion
+    def pop_finished(self) -> dict[int, Completion]:
+        """Free the slots of requests that are done; their completions, by the requests' indices."""
+        done = [pair for pair, sequence in self.sequences.items() if sequence.done]
+        return {self.request_index.pop(pair): self.sequences.pop(pair).completion for pair in done}
 
     @torch.no_grad()
     def tick(self) -> None:
-        """Feed every sequence's next chunk, and let each go on."""
+        """Feed every sequence's next chunk, and let each take its token or prediction from the output."""
         chunks = {self._slot(pair): sequence.next_chunk() for pair, sequence in self.sequences.items()}
-        paired = [pair for pair, sequence in self.sequences.items() if self._is_guided(sequence)]
-        self._write_unconditional_prefixes(paired)
-        outputs = self._forward(chunks | {self._slot(pair, twin=True): chunks[self._slot(pair)] for pair in paired})
+        guided_pairs = [pair for pair, sequence in self.sequences.items() if self._is_guided(sequence)]
+        self._write_unconditional_prefixes(guided_pairs)
+        # Both slots of a pair are fed the same noised latent; what stands before it is all that they differ in.
+        chunks |= {self._unconditional_slot(pair): chunks[self._slot(pair)] for pair in guided_pairs}
+        outputs = self._forward(chunks)
         wanting: list[tuple[SequenceState, Tensor]] = []
         for pair, sequence in self.sequences.items():
             output = outputs[self._slot(pair)]
-            if sequence.denoising is None:
+            if sequence.noisy_latent is None:
                 if sequence.commit():
                     wanting.append((sequence, output.logits))
                 continue
-            # Of the positions and numbers of a pass, those that the latent has.
-            size = sequence.denoising.x_t.shape
-            prediction = output.prediction[: size[0], : size[1]]
-            if pair in paired:
-                unconditional = outputs[self._slot(pair, twin=True)].prediction[: size[0], : size[1]]
+            # A pass is as long as its longest row and as wide as the widest modality; this much of it is the latent's.
+            num_patches, patch_dim = sequence.noisy_latent.x_t.shape
+            prediction = output.prediction[:num_patches, :patch_dim]
+            if pair in guided_pairs:
+                unconditional = outputs[self._unconditional_slot(pair)].prediction[:num_patches, :patch_dim]
                 prediction = guided(prediction, unconditional, self.options.guidance_scale)
             sequence.apply_prediction(prediction)
         if wanting:
-            self._choose(*zip(*wanting, strict=True))
+            self._choose_tokens(wanting)
 
-    def _slot(self, pair: int, *, twin: bool = False) -> int:
-        return self.num_pairs + pair if twin else self.num_pairs - 1 - pair
+    def _slot(self, pair: int) -> int:
+        return self.num_pairs - 1 - pair
+
+    def _unconditional_slot(self, pair: int) -> int:
+        return self.num_pairs + pair
 
     def _end(self, slot: int) -> int:
         """The first column of a slot that nobody will see before it is written again."""
         if slot >= self.num_pairs:
+            # An unconditional one holds its begin token, and a latent that is written over at every evaluation.
             return 1
         sequence = self.sequences.get(self.num_pairs - 1 - slot)
         return sequence.length if sequence else 0
@@ -157,40 +165,44 @@ class _Loop:
     def _is_guided(self, sequence: SequenceState) -> bool:
         """Whether the sequence's next chunk needs the unconditional prediction beside its own."""
         low, high = self.options.guidance_interval
-        return self.guided and sequence.denoising is not None and low <= sequence.denoising.denoiser.time <= high
+        latent = sequence.noisy_latent
+        return self.guided and latent is not None and low <= latent.denoiser.time <= high
 
     def _write_unconditional_prefixes(self, pairs: Sequence[int]) -> None:
         """Let the unconditional slots of `pairs` hold the begin token of what each denoises."""
-        needed = {pair: denoising.number for pair in pairs if (denoising := self.sequences[pair].denoising)}
-        missing = {pair: number for pair, number in needed.items() if self.unconditional_prefix.get(pair) != number}
+        needed = {pair: latent.modality for pair in pairs if (latent := self.sequences[pair].noisy_latent)}
+        missing = {pair: modality for pair, modality in needed.items() if self.unconditional_prefix.get(pair) != modality}
         if not missing:
             return
-        # The first pass serves every pair to come, for most requests generate the same kind.
-        number = next(iter(missing.values()))
-        changed = {pair: number for pair in range(self.num_pairs) if pair not in self.unconditional_prefix} | missing
+        # The first pass fills the slots of all pairs, also of those that come to their latent later: most requests generate the
+        # same kind, so that this pass is the only one.
+        modality = next(iter(missing.values()))
+        changed = {pair: modality for pair in range(self.num_pairs) if pair not in self.unconditional_prefix} | missing
         self.unconditional_prefix |= changed
-        # Those between write their own again.
+        # A pass is a range of slots: those that lie between changed ones write once more what they hold.
         between = range(min(changed), max(changed) + 1)
         begins = [self.config.modalities[self.unconditional_prefix[pair]].begin_token_id for pair in between]
-        slots = range(self._slot(between.start, twin=True), self._slot(between.stop, twin=True))
+        slots = range(self._unconditional_slot(between.start), self._unconditional_slot(between.stop))
         self._step(slots, [token_chunk(token) for token in begins], [0] * len(begins))
 
     # ---- text
 
-    def _choose(self, sequences: tuple[SequenceState, ...], logits: tuple[Tensor, ...]) -> None:
-        """One token for every sequence that wants one, read from the engine's device at once."""
-        options = self.options
-        numbers = range(len(self.config.modalities))
-        suppressed = [[*self.always_suppressed, *(each.is_suppressed(number) for number in numbers)] for each in sequences]
+    def _choose_tokens(self, wanting: Sequence[tuple[SequenceState, Tensor]]) -> None:
+        """One token for every sequence that wants one, from its logits [V]; read from the engine's device at once."""
+        options, modalities = self.options, range(len(self.config.modalities))
+        suppressed = [
+            [*self.always_suppressed, *(sequence.is_suppressed(modality) for modality in modalities)] for sequence, _ in wanting
+        ]
         uniform = None
         if options.temperature:
-            uniform = torch.stack([torch.rand((), generator=sequence.generator) for sequence in sequences])
+            # Of the request's own generator, so that the neighbours in the batch change nothing.
+            uniform = torch.stack([torch.rand((), generator=sequence.generator) for sequence, _ in wanting])
         tokens = choose(
-            suppress(torch.stack(logits), self.suppressible, torch.tensor(suppressed)),
+            suppress(torch.stack([logits for _, logits in wanting]), self.suppressible, torch.tensor(suppressed)),
             uniform,
             temperature=options.temperature,
             top_p=options.top_p,
             min_p=options.min_p,
         )
-        for sequence, token in zip(sequences, tokens.tolist(), strict=True):
+        for (sequence, _), token in zip(wanting, tokens.tolist(), strict=True):
             sequence.append_token(token)

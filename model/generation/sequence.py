@@ -96,31 +96,32 @@ def _chunk(config: ModelConfig, parts: Sequence[Tensor | Latent]) -> Chunk:
     return Chunk(joined, None if isinstance(parts[-1], Latent) else int(joined[-1]), tuple(latents))
 
 
-class Denoising:
-    """A latent on its way from noise."""
+class NoisyLatent:
+    """A latent under way, and the solver that denoises it."""
 
     def __init__(
-        self, config: ModelConfig, number: int, axes: Sequence[int], options: SamplingOptions, seed: torch.Generator
+        self, config: ModelConfig, modality: int, axes: Sequence[int], options: SamplingOptions, generator: torch.Generator
     ) -> None:
-        self.number, self.axes = number, axes
-        self.modality = config.modalities[number]
-        self.grid = self.modality.grid(axes)
-        # float32 [p, W], where the engine's predictions are.
-        self.x_t = torch.randn((math.prod(self.grid), self.modality.patch_dim), generator=seed)
-        self.denoiser = Denoiser(config.process, options.solver, options.num_steps, seed)
+        self.modality, self.axes = modality, axes
+        self._kind = config.modalities[modality]
+        self._grid = self._kind.grid(axes)
+        # float32 [p, W]; drawn on the CPU, so that every device begins with the same noise, and then where predictions are.
+        self.x_t = torch.randn((math.prod(self._grid), self._kind.patch_dim), generator=generator)
+        self.denoiser = Denoiser(config.process, options.solver, options.num_steps, generator)
 
     def chunk(self, *, ended: bool) -> Chunk:
         """The latent as it is. ended: with its end token behind it."""
-        ids = torch.full((len(self.x_t) + ended,), self.modality.end_token_id)
-        span = LatentSpan(0, self.number, self.x_t, self.grid)
+        # The ids under the patches are not read, so the end token may stand there too.
+        ids = torch.full((len(self.x_t) + ended,), self._kind.end_token_id)
+        span = LatentSpan(0, self.modality, self.x_t, self._grid)
         return Chunk(ids, int(ids[-1]) if ended else None, (span,), self.denoiser.time)
 
-    def latent(self) -> Latent:
-        """The result, on the CPU."""
+    def result(self) -> Latent:
+        """The clean latent, on the CPU."""
         # To the CPU only now, for the copy waits for the accelerator; a clone, for it may be part of a larger prediction.
         patches = self.x_t.cpu().clone().unsqueeze(0)
-        channels, patch_size = self.modality.channels, self.modality.patch_size
-        return Latent(self.number, unpatchify(patches, channels=channels, axes=self.axes, patch_size=patch_size)[0])
+        channels, patch_size = self._kind.channels, self._kind.patch_size
+        return Latent(self.modality, unpatchify(patches, channels=channels, axes=self.axes, patch_size=patch_size)[0])
 
 
 class SequenceState:
@@ -132,7 +133,7 @@ class SequenceState:
         # Cache columns that hold what is committed; the next chunk is written behind them. A latent under way is not counted:
         # it is written over at every evaluation.
         self.length = 0
-        self.denoising: Denoising | None = None
+        self.noisy_latent: NoisyLatent | None = None
         self.done = False
         self._queue = deque(prefix_chunks(config, request.prefix))
         self._begins = {modality.begin_token_id: number for number, modality in enumerate(config.modalities)}
@@ -147,22 +148,23 @@ class SequenceState:
 
     def next_chunk(self) -> Chunk:
         """What to feed in the next pass."""
-        return self.denoising.chunk(ended=False) if self.denoising else self._queue[0]
+        return self.noisy_latent.chunk(ended=False) if self.noisy_latent else self._queue[0]
 
     def is_suppressed(self, modality: int) -> bool:
         """Whether the next token may not begin a latent of this kind."""
         return not self.request.shapes[modality] or self._num_latents >= self.request.max_latents
 
     def commit(self) -> bool:
-        """The chunk that was fed stays in the cache. Whether a token is wanted, chosen from its logits."""
+        """The chunk that was fed stays in the cache. Returns whether a token is wanted next, to be chosen from its logits."""
         chunk = self._queue.popleft()
         self.length += chunk.size
         if self._queue:
             # More of the prefix follows, so these logits predict what is given.
             return False
-        number = None if chunk.last_token is None else self._begins.get(chunk.last_token)
-        if number is not None:
-            self.denoising = Denoising(self.config, number, self.request.shapes[number], self.options, self.generator)
+        modality = None if chunk.last_token is None else self._begins.get(chunk.last_token)
+        if modality is not None:
+            axes = self.request.shapes[modality]
+            self.noisy_latent = NoisyLatent(self.config, modality, axes, self.options, self.generator)
         elif self._wants_text:
             return True
         else:
@@ -187,17 +189,17 @@ class SequenceState:
 
     def apply_prediction(self, prediction: Tensor) -> None:
         """Denoise one evaluation further. prediction: float32 [p, W], guided."""
-        denoising = self.denoising
-        assert denoising is not None
-        denoising.x_t = denoising.denoiser.advance(denoising.x_t.to(prediction.device), prediction)
-        if not denoising.denoiser.done:
+        latent = self.noisy_latent
+        assert latent is not None
+        latent.x_t = latent.denoiser.advance(latent.x_t.to(prediction.device), prediction)
+        if not latent.denoiser.done:
             return
-        self.denoising = None
+        self.noisy_latent = None
         self._num_latents += 1
-        self._segments.append(denoising.latent())
+        self._segments.append(latent.result())
         if self._wants_text:
             # Clean now, at time 0: fed once more, it overwrites its noised keys and values.
-            self._queue.append(denoising.chunk(ended=True))
+            self._queue.append(latent.chunk(ended=True))
         else:
             self._finish()
 

@@ -21,23 +21,23 @@ def choose(logits: Tensor, uniform: Tensor | None, *, temperature: float, top_p:
     if temperature == 0:
         return logits.argmax(dim=-1)
     assert uniform is not None
-    # Doubles, because single-precision sums over a large vocabulary drift by more than a rare token's chance.
-    chance = torch.softmax(logits.double() / temperature, dim=-1)
-    kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=-1)
+    # Doubles, because single-precision sums over a large vocabulary drift by more than a rare token's probability.
+    probability = torch.softmax(logits.double() / temperature, dim=-1)
+    kept = torch.where(keep(probability, top_p=top_p, min_p=min_p), probability, 0.0).cumsum(dim=-1)
     wanted = uniform.to(kept).unsqueeze(1) * kept[:, -1:]
-    # The first token whose running sum exceeds the uniform number; one of chance 0 never does.
+    # The first token whose running sum exceeds the uniform number; one of probability 0 never does.
     return torch.searchsorted(kept, wanted, right=True).squeeze(1)
 
 
-def keep(chance: Tensor, *, top_p: float, min_p: float) -> Tensor:
-    """bool [R, V]: the tokens that may be chosen. chance: float [R, V], each row summing to 1.
+def keep(probability: Tensor, *, top_p: float, min_p: float) -> Tensor:
+    """bool [R, V]: the tokens that may be chosen. probability: float [R, V], each row summing to 1.
 
     top_p: the fewest likeliest tokens that hold this share together (nucleus sampling, arXiv 1904.09751, Sec. 3.1).
     min_p: tokens at least this share as likely as the likeliest (arXiv 2407.01082, Sec. 3). Both: what each would keep.
     """
-    kept = chance >= min_p * chance.amax(dim=-1, keepdim=True)
+    kept = probability >= min_p * probability.amax(dim=-1, keepdim=True)
     if top_p < 1:
-        ordered, order = chance.sort(dim=-1, descending=True, stable=True)
+        ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
         kept &= torch.zeros_like(kept).scatter(-1, order, before < top_p)
     return kept
