@@ -36,6 +36,7 @@ def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> No
     Compilation happens at the first batch, and again for a batch with other B or L. Copies of the model are compiled as well;
     those made before are not. backend: of torch.compile.
     """
+    # Sizes are fixed, for packed rows are always [B, L], and kernels of fixed sizes are the fastest.
     qkv, output_mlp = (torch.compile(each, dynamic=False, backend=backend) for each in (Block.qkv, Block.output_mlp))
     # Bound methods, because they follow their owner into a copy, where a closure would go on with the old one's weights.
     for block in model.transformer.blocks:
@@ -77,6 +78,7 @@ def compiled_losses(losses: Losses) -> Losses:
 
 
 def _qkv_in_one_row(block: Block, x: Tensor, cos_sin: RotaryEmbedding, route: Route) -> tuple[Tensor, Tensor, Tensor]:
+    # Rows stand at different positions, and in one row each position brings its own angle.
     cos_sin = RotaryEmbedding(*(_in_one_row(part.expand(len(x), -1, -1, -1), 2) for part in cos_sin))
     parts = _compiled_step(_step_qkv)(block, _in_one_row(x, 1), cos_sin)
     # [1, H, B * L, K] each.
@@ -126,6 +128,7 @@ def _of_one_expert(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _compile_each(experts: nn.ModuleList, method: str, backend: str) -> None:
+    # Here sizes are open: which positions are an expert's, and so how many, is the batch's affair.
     for expert in experts:
         compiled = torch.compile(getattr(type(expert), method), dynamic=True, backend=backend)
         setattr(expert, method, MethodType(compiled, expert))

@@ -112,12 +112,16 @@ class Transfusion(nn.Module):
         return Output(self.text_loss(hidden.states[batch.loss_positions], batch.labels), predictions)
 
     def text_loss(self, hidden: Tensor, labels: Tensor) -> TokenLoss:
-        """Losses of predicting labels, int64 [N], from hidden, [N, D]."""
+        """Losses of predicting labels, int64 [N], from hidden, [N, D].
+
+        A method of its own, because model/compiled.py puts a compiled one in its place.
+        """
         return token_loss(hidden, self.head.weight, labels)
 
     def hidden(self, batch: Batch, x_t: Sequence[Tensor], time: Sequence[Tensor]) -> Hidden:
         """What the transformer makes of a batch, before the heads; arguments as for `forward`."""
         num_rows, length = batch.input_ids.shape
+        # Every position is embedded, and patches then take their places: a lookup is cheap, and no index of the text is needed.
         x, skips = self.embedding(batch.input_ids).flatten(0, 1), []
         for number, (layers, part) in enumerate(zip(self._patch_layers(), batch.latents, strict=True)):
             embedded, skip = layers.patch_in(x_t[number], time[number], part.latent_index, part.grids)
@@ -126,6 +130,7 @@ class Transfusion(nn.Module):
         route: Route = shared
         if self.config.num_experts > 1:
             route = route_of_batch([part.patch_positions for part in batch.latents], num_rows * length)
+        # Masks and groups of documents are worked out here, once for all layers.
         attend = packed_attention(batch.kv_start, batch.kv_end)
         states = self.transformer(x.view(num_rows, length, -1), batch.position_ids, attend, route)
         return Hidden(states.flatten(0, 1), tuple(skips))
@@ -144,9 +149,12 @@ class Transfusion(nn.Module):
             x, latents = step_patches_in(layers, modality, number, inputs, x)
             entered.append(latents)
         hidden = self.transformer(x, inputs.position_ids, attend, route)
+        # As wide as the widest modality's patch: a step has one output, whatever stands where.
         prediction = torch.zeros(*hidden.shape[:2], self.config.patch_dim, device=hidden.device)
         for layers, modality, latents in zip(self._patch_layers(), self.config.modalities, entered, strict=True):
             prediction = step_patches_out(layers, modality, latents, hidden, prediction)
+        # One position a row goes through the head, which is a large part of a small model; and in float32 from here on, because
+        # tokens are chosen by small differences.
         index = inputs.logits_index.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])
         return StepOutput(self.head(hidden.gather(1, index).squeeze(1)).float(), prediction)
 

@@ -119,6 +119,7 @@ class PackedRows:
             tokens,
             document_at,
             start,
+            # By the image's number in the split, so that neither its neighbours nor the number of workers matter.
             hidden_captions=uniform(seed, step, sample) < caption_dropout,
             num_rows=len(rows),
         )
@@ -232,7 +233,7 @@ def _ranges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _patch_order(latent_shape: tuple[int, int, int], patch_side: int) -> torch.Tensor:
     """Which numbers of a flattened latent its patches hold, one after the other, int32 [C * Y * X]; ten times quicker to apply
-    than `cut` itself."""
+    than `patchify` itself."""
     number = torch.arange(math.prod(latent_shape)).view(1, *latent_shape)
     return patchify(number, (patch_side, patch_side)).flatten().int()
 
@@ -255,6 +256,7 @@ def _normal(seed: int, step: int, sample: np.ndarray, shape: tuple[int, ...]) ->
     return noise
 
 
+# Two, for a step may end one epoch and begin the next.
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, num_rows: int) -> np.ndarray:
     return generator(seed, epoch).permutation(num_rows)

@@ -113,11 +113,13 @@ def lay_out(
     offset = np.arange(1, form.patches_per_image + 1)
     patch_positions = (token_at[boi_at][:, None] + offset).ravel()
 
+    # Filled in through flat views. A text position needs no kv_end: an empty row's positions see up to themselves already.
     rows = _empty_rows(form, num_rows)
     input_ids, position_ids, kv_start, kv_end = (part.reshape(-1) for part in rows)
     input_ids[token_at] = tokens
     position_ids[token_at] = in_document
     position_ids[patch_positions] = (in_document[boi_at][:, None] + offset).ravel()
+    # Intervals are columns of their row, where `start` and `token_at` count through all rows.
     kv_start[token_at] = start[document] % form.length
     boi_column = token_at[boi_at] % form.length
     seen_from = np.where(hidden_captions, boi_column, start[document[boi_at]] % form.length)

@@ -45,6 +45,7 @@ def save_state(folder: Path, state: TrainingState, step: int) -> None:
     from safetensors.torch import save_file
 
     for name, tensors in _parts(state):
+        # No file says "none", as before the optimiser's first step.
         if tensors:
             on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
             path = folder / f"{name}.safetensors"
@@ -82,6 +83,7 @@ def _parts(state: TrainingState) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 def _moments(network: nn.Module, optimiser: torch.optim.AdamW, moment: str) -> dict[str, Tensor]:
     """By the parameters' names; nothing before the optimiser's first step."""
+    # By name, where torch's own state_dict counts: a parameter more or less shifts nobody's moments.
     moved = {name: optimiser.state[each] for name, each in network.named_parameters() if optimiser.state[each]}
     return {name: values[moment] for name, values in moved.items()}
 

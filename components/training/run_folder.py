@@ -23,6 +23,7 @@ from core.errors import BadInput
 from core.files import atomic_replace, fresh_folder, named, read_json
 from core.manifest import MANIFEST, read_manifest
 
+# One more than the newest, to fall back on where its bytes have changed on disk.
 NUM_KEPT = 2
 
 
@@ -79,6 +80,7 @@ class RunFolder:
 
         No other process writes here inside the block. All workers enter it together.
         """
+        # Worker 0 alone, for it alone writes; the lock is one of processes, and the others would wait for ever.
         with self.writer_lock() if world.rank == 0 else nullcontext():
             yield resume_together(self.store, partial(load_state, state=state), self.say, world) + 1
 
@@ -86,6 +88,7 @@ class RunFolder:
     def writer_lock(self) -> Iterator[None]:
         """Wait until no other process writes here: workers outlive a killed driver by a few seconds."""
         with (self.folder / "writer.lock").open("w") as lock:
+            # The system lets go of it when its process ends, in whatever way.
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -102,6 +105,7 @@ def _worker(settings: dict[str, Any]) -> None:
 
 def folder_of(store: Path, step: int) -> Path:
     """Where the checkpoint of `step` stands."""
+    # Padded, so that names sort as steps do.
     return store / f"step-{step:08d}"
 
 
@@ -122,9 +126,12 @@ def atomic_checkpoint(store: Path, step: int) -> Iterator[Path]:
         yield unfinished
         atomic_replace(unfinished, folder_of(store, step))
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)  # where the disk is full, half a checkpoint is in the way of the next try
+        # Where the disk is full, half a checkpoint is in the way of the next try.
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _keep(store, [step, *[older for older in _steps(store) if older < step][: NUM_KEPT - 1]])
+    # Later steps are of a run whose checkpoints could not be loaded: this one began before them.
+    older = [each for each in _steps(store) if each < step]
+    _keep(store, [step, *older[: NUM_KEPT - 1]])
 
 
 def resume(store: Path, load: Callable[[Path], int], say: Callable[[str], None]) -> int:
@@ -140,6 +147,7 @@ def resume(store: Path, load: Callable[[Path], int], say: Callable[[str], None])
             say(f"checkpoint {folder.name} is passed over: {error}")
             continue
         say(f"resumed from step {step} ({folder.name})")
+        # What was passed over goes: those steps are taken again, and write their checkpoints anew.
         _keep(store, [step, *_whole_before(store, step)])
         return step
     return 0
@@ -152,6 +160,7 @@ def resume_together(store: Path, load: Callable[[Path], int], say: Callable[[str
     """
     if world.rank == 0:
         return world.agreed(resume(store, load, say))
+    # The step and not the newest folder: looking for itself, a worker might settle on another one.
     step = world.agreed(0)
     if step:
         try:

@@ -162,6 +162,7 @@ class Denoiser:
         now, then = self._path[self._at : self._at + 2]
         kept, narrowed = (now.alpha_t / then.alpha_t) ** 2, then.sigma_t / now.sigma_t
         x_0 = self._clean(x_t, prediction)
+        # Of the posterior q(x_then | x_now, x_0), whose deviation is narrowed * sqrt(1 - kept).
         mean = then.alpha_t * (1 - kept) / now.sigma_t**2 * x_0 + math.sqrt(kept) * narrowed**2 * x_t
         self._at += 1
         if self.done:
@@ -183,6 +184,7 @@ class Denoiser:
 
     def _extrapolated(self, x_0: Tensor) -> Tensor:
         """The clean latent in the middle of the step ahead, on the line through the last two (2211.01095, Algorithm 2)."""
+        # The last step ends where l is infinite, so that no line leads there.
         if not self._earlier or self._at == len(self._path) - 2:
             return x_0
         reach = self._growth(self._at) / self._growth(self._at - 1)
@@ -213,6 +215,7 @@ class Denoiser:
         if self._begun is None:
             velocity = self._velocity(x_t, prediction)
             self._at += 1
+            # At time 0 there is nothing left to predict: the last step stays Euler's.
             if not self.done:
                 self._begun, self._earlier = x_t, [velocity]
             return x_t + self._span() * velocity

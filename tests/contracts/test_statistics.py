@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,27 @@ from typing import NamedTuple
 from tests.contracts.test_layers import ROOT, SOURCES
 
 MEDIAN_FILE, MEDIAN_FUNCTION, MOST_FUNCTIONS = 120, 8, 22
+# Where a reader stumbles first, and the least share of their lines that says why something is as it is.
+HARDEST, LEAST_COMMENTS = (
+    (
+        "model/attention/math.py",
+        "model/attention/packed.py",
+        "model/attention/cached.py",
+        "model/compiled.py",
+        "model/diffusion/solvers.py",
+        "model/generation/sampling.py",
+        "model/generation/eager.py",
+        "model/transfusion.py",
+        "components/data/encode/packing.py",
+        "components/data/ingest/readers/pairing.py",
+        "components/data/loader.py",
+        "components/data/row_layout.py",
+        "components/runtime/cluster.py",
+        "components/training/run_folder.py",
+        "components/training/transformer/trainer.py",
+    ),
+    0.04,
+)
 
 
 class Function(NamedTuple):
@@ -46,6 +68,20 @@ def file_lengths() -> list[int]:
     return sorted(path.read_text().count("\n") for path in SOURCES if path.name != "__init__.py")
 
 
+def share_of_comments(path: Path) -> float:
+    """Lines with a comment for people among all lines, 0..1."""
+    with path.open() as file:
+        tokens = [token for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.COMMENT]
+    said = {token.start[0] for token in tokens if not token.string.startswith(("# type:", "# noqa", "# ----"))}
+    return len(said) / path.read_text().count("\n")
+
+
+def test_hard_files_say_why() -> None:
+    for name in HARDEST:
+        share = share_of_comments(ROOT / name)
+        assert share >= LEAST_COMMENTS, f"{name}: {share:.1%} of its lines are comments"
+
+
 def test_files_and_functions_are_short() -> None:
     lengths = sorted(function.lines for function in every_function())
     assert median(file_lengths()) <= MEDIAN_FILE
@@ -75,6 +111,7 @@ def main() -> None:
     print(f"{len(files)} files, {sum(files)} lines: median {median(files):.0f}, longest {files[-1]}")
     ninetieth = lengths[int(0.9 * len(lengths))]
     print(f"{len(lengths)} functions: median {median(lengths):.0f} lines, 90th percentile {ninetieth}, longest {lengths[-1]}")
+    print(*(f"{share_of_comments(ROOT / name):.1%} comments: {name}" for name in HARDEST), sep="\n")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ class AutoencoderTrainer(Trainer):
         config, restart = self.config, self.config.codes.restart_every_steps
 
         def gather_and_keep(step: int) -> None:
+            # All workers come here, and only worker 0's `checkpoint` writes.
             self.gather_code_counts()
             checkpoint(step)
 
@@ -116,6 +117,7 @@ class AutoencoderTrainer(Trainer):
         (loss * self.world.size).backward()
         cycle = one_cycle(config, step)
         norm = clip_and_step(state.autoencoder, state.optimiser, clip_norm=CLIP_NORM, **cycle._asdict())
+        # On the images that this step decoded, detached: the discriminator's gradient ends there.
         if adversarial:
             self.train_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
         if isinstance(result, QuantisedReconstruction):
@@ -171,6 +173,7 @@ class AutoencoderTrainer(Trainer):
         line = f"{used} of {len(state.code_counts)} codes used, perplexity {perplexity(state.code_counts):.0f}"
         generator = torch.Generator().manual_seed(int(self.draw(step, CODES).integers(2**63)))
         moved = restart_unused(autoencoder.codebook, state.code_counts, self.all_latents(), generator)
+        # They are of where the codes were, and would pull them back there.
         moments = state.optimiser.state[autoencoder.codebook]
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name][moved] = 0
@@ -203,6 +206,7 @@ class AutoencoderTrainer(Trainer):
         autoencoder, batch_size = self.state.autoencoder, self.config.batch_size
         height, width = (side // autoencoder.pixels_per_latent for side in self.images.shape[1:3])
         shape = (batch_size, autoencoder.latent_channels, height, width)
+        # Drawn for all workers and then cut, so that their number changes nothing.
         noise = self.draw(step, NOISE).standard_normal(shape, dtype=np.float32)
         return torch.from_numpy(noise[self.local_slice()]).to(self.world.device)
 

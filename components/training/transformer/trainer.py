@@ -104,6 +104,7 @@ class TransformerTrainer(Trainer):
             raise BadInput(f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row")
         super().__init__(config.max_steps)
         self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
+        # For losses alone, whose gradients it averages; checkpoints and the optimiser know the bare model.
         self.model = world.parallel(state.model)
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
@@ -168,6 +169,7 @@ class TransformerTrainer(Trainer):
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
             found.sums += self.sums_of(local, host_batch)
+        # After the loop, and by all: workers may have different numbers of batches, or none.
         self.world.all_reduce(found.sums)
         return found.losses(self.config.image_loss_weight)
 
