@@ -9,7 +9,7 @@ Legend: B rows, S positions a step, H heads, T cache length, K head dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -79,23 +79,17 @@ def grouped_attention(cache: Cache, cache_position: Tensor, kv_end: Tensor, time
 
 
 def group_rows(cache_position: Tensor, kv_end: Tensor, time: Tensor) -> list[RowGroup]:
-    """Every row in exactly one group."""
-    starts, is_noised, num_new = cache_position.tolist(), (time > 0).tolist(), kv_end.shape[1]
-    groups = []
-    for rows in _equal_neighbours(list(zip(starts, is_noised, strict=True))):
-        end, start = kv_end[rows], starts[rows.start]
+    """Every row in exactly one group, in order."""
+    groups, stop, num_new = [], 0, kv_end.shape[1]
+    for (start, is_noised), alike in groupby(zip(cache_position.tolist(), (time > 0).tolist(), strict=True)):
+        first, stop = stop, stop + len(list(alike))
+        rows, end = slice(first, stop), kv_end[first:stop]
         # No mask where the query that sees least sees all: the fused kernel is then free to choose its fastest form.
         bias = None
         if int(end.min()) + 1 < start + num_new:
             bias = as_bias(visible(torch.zeros_like(end), end, start + num_new).unsqueeze(1))
-        groups.append(RowGroup(rows, start, bias, is_noised[rows.start]))
+        groups.append(RowGroup(rows, start, bias, is_noised))
     return groups
-
-
-def _equal_neighbours(values: Sequence[object]) -> list[slice]:
-    """`values` as slices of equal neighbours, in order."""
-    starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1]]
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
 def _attend_group(group: RowGroup, query: Tensor, key: Tensor, value: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:

@@ -80,7 +80,6 @@ CLOSE: dict[str, Groups] = {
     "components/training/autoencoder/worker.py": ((AUTOENCODER,),),
     "components/training/transformer/callbacks.py": ((JOURNAL, WORKER), ("tests/pipelines/test_train.py",)),
     "components/training/transformer/config.py": ((PARAMS, LOOP),),
-    "components/training/transformer/flops.py": ((LOOP,),),
     "components/training/transformer/image_sampler.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
     "components/training/transformer/journal.py": (("tests/pipelines/test_train.py",),),
     "components/training/transformer/optimiser.py": (("tests/components/training/test_optimiser.py", LOOP),),

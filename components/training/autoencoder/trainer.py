@@ -171,8 +171,9 @@ class AutoencoderTrainer(Trainer):
         self.world.all_reduce(state.code_counts)
         used = int((state.code_counts > 0).sum())
         line = f"{used} of {len(state.code_counts)} codes used, perplexity {perplexity(state.code_counts):.0f}"
-        generator = torch.Generator().manual_seed(int(self.draw(step, CODES).integers(2**63)))
-        moved = restart_unused(autoencoder.codebook, state.code_counts, self.all_latents(), generator)
+        seed = int(generator(self.config.seed, step, CODES).integers(2**63))
+        draw = torch.Generator().manual_seed(seed)
+        moved = restart_unused(autoencoder.codebook, state.code_counts, self.all_latents(), draw)
         # They are of where the codes were, and would pull them back there.
         moments = state.optimiser.state[autoencoder.codebook]
         for name in ("exp_avg", "exp_avg_sq"):
@@ -197,7 +198,7 @@ class AutoencoderTrainer(Trainer):
 
     def pixels_of(self, step: int) -> Tensor:
         """This worker's images of the step, float [n, 3, height, width] in -1..1."""
-        numbers = self.draw(step, IMAGES).integers(len(self.images), size=self.config.batch_size)
+        numbers = generator(self.config.seed, step, IMAGES).integers(len(self.images), size=self.config.batch_size)
         images = np.ascontiguousarray(self.images[numbers[self.local_slice()]])
         return to_pixels(torch.from_numpy(images).to(self.world.device))
 
@@ -207,12 +208,8 @@ class AutoencoderTrainer(Trainer):
         height, width = (side // autoencoder.pixels_per_latent for side in self.images.shape[1:3])
         shape = (batch_size, autoencoder.latent_channels, height, width)
         # Drawn for all workers and then cut, so that their number changes nothing.
-        noise = self.draw(step, NOISE).standard_normal(shape, dtype=np.float32)
+        noise = generator(self.config.seed, step, NOISE).standard_normal(shape, dtype=np.float32)
         return torch.from_numpy(noise[self.local_slice()]).to(self.world.device)
-
-    def draw(self, step: int, stream: int) -> np.random.Generator:
-        """The random numbers of a step, of one kind."""
-        return generator(self.config.seed, step, stream)
 
     def local_slice(self) -> slice:
         """This worker's images of a step."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
 from components.training.pictures import save_grid
-from components.training.transformer.flops import peak_flops
 from components.training.transformer.image_sampler import ImageSampler, image_key
 from components.training.transformer.journal import add_to, last_values, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
@@ -19,6 +20,25 @@ from core.manifest import write_manifest
 from model.transfusion import Transfusion
 
 PICTURES_A_LINE = 4
+# Dense bfloat16 peaks in FLOP/s, by a part of the device's name (the makers' data sheets).
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's peak, or None where it is not known (a CPU, a GPU not in the table)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 class RankZeroCallback(Callback):
