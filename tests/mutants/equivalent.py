@@ -51,15 +51,15 @@ EQUIVALENT = (
     ),
     Equivalent(
         "model/generation/token_choice.py",
-        "chance = torch.softmax(logits.double() / temperature, dim=-1)"
-        " -> chance = torch.softmax(logits.double() / temperature, dim=+1)",
+        "probability = torch.softmax(logits.double() / temperature, dim=-1)"
+        " -> probability = torch.softmax(logits.double() / temperature, dim=+1)",
         "logits have two axes, so that the last one is axis 1",
     ),
     Equivalent(
         "model/generation/token_choice.py",
-        "kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=-1)"
-        " -> kept = torch.where(keep(chance, top_p=top_p, min_p=min_p), chance, 0.0).cumsum(dim=+1)",
-        "chances have two axes, so that the last one is axis 1",
+        "kept = torch.where(keep(probability, top_p=top_p, min_p=min_p), probability, 0.0).cumsum(dim=-1)"
+        " -> kept = torch.where(keep(probability, top_p=top_p, min_p=min_p), probability, 0.0).cumsum(dim=+1)",
+        "probabilities have two axes, so that the last one is axis 1",
     ),
 )
 
