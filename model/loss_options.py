@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class LossOptions:
-    """What a step of training counts how much."""
+    """How much each part of a training step counts."""
 
     time_distribution: Literal["uniform", "logit_normal"]
     """Of noise levels before the shift: "uniform" (the paper), or "logit_normal" with time_mean and time_std (Esser et al.,

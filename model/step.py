@@ -51,7 +51,7 @@ class StepInputs(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The first eight fields."""
+        """The fields that are tensors: the first eight."""
         return self[:8]
 
     def with_tensors(self, tensors: Iterable[Tensor]) -> StepInputs:

@@ -30,5 +30,6 @@ def clip_and_step(
 
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the EMA weights towards the model's: faster early on, so that the random beginning is soon forgotten."""
+    # Torch's function takes a count of averages last, which this decay makes needless: it is not read.
     update = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
     update(list(ema_model.parameters()), list(model.parameters()), 0)

@@ -15,7 +15,7 @@ from core.errors import BadInput
 
 
 class Every(NamedTuple):
-    """Something to do after every so many steps. All workers do it after the same ones: it may add up what they know."""
+    """Something to do after every so many steps; all workers do it after the same ones, so it may add up what they know."""
 
     num_steps: int
     action: Callable[[int], object]

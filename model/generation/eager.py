@@ -86,7 +86,7 @@ class TorchEngine:
         if mode == "compiled" and self.device.type == "cpu":
             self.model = packed(self.model)
             compile_for_generation(self.model)
-            # Pieces take any window.
+            # Its blocks are compiled by now, and for windows of any length: from here on a step is run as the plain model's is.
             mode = "eager"
         self._mode = mode
         run: Any = _step_of_any_values if mode == "graphs" else Transfusion.step
@@ -117,7 +117,8 @@ class TorchEngine:
         return self._run(self.model, inputs.to(self.device), _part(cache.slots, rows))
 
     def _grow(self, slots: Slots, kv_length: int) -> None:
-        """Make room for kv_length columns, and twice what there was; for all there may be where buffers are not to change."""
+        """Make room for kv_length columns, and twice what there was; beside "eager" for all there may be, once and for all."""
+        # What is compiled or captured knows the shapes, and the latter the addresses too.
         num_columns = min(max(kv_length, 2 * slots.num_columns), self.max_length) if self._mode == "eager" else self.max_length
         config, weight = self.config, self.model.embedding.weight
         shape = (slots.num_slots, config.num_attention_heads, num_columns, config.head_dim)
@@ -138,6 +139,7 @@ class TorchEngine:
         key = (rows.start, *inputs.input_ids.shape, inputs.kv_length)
         graph = slots.graphs.get(key)
         if graph is None:
+            # Noted the first time and captured the second: most shapes come once.
             if key not in slots.graphs:
                 if len(slots.graphs) < MAX_GRAPHS:
                     slots.graphs[key] = None

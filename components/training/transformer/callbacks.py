@@ -42,7 +42,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 class RankZeroCallback(Callback):
-    """Worker 0's: it alone writes."""
+    """What worker 0 does with the results; it alone writes."""
 
     def __init__(self, run: TransformerRun, latent_shape: Sequence[int], world: World, *, first_step: int) -> None:
         self.run, self.config, self.world = run, run.config, world

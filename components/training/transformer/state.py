@@ -29,7 +29,7 @@ class TransformerState(NamedTuple):
         return {"model": Trained(self.model, self.optimiser), "ema_model": Trained(self.ema_model)}
 
     def others(self) -> dict[str, Tensor]:
-        """Nothing more."""
+        """None: all that a step changes is a network's or its optimiser's."""
         return {}
 
 

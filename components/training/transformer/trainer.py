@@ -143,7 +143,10 @@ class TransformerTrainer(Trainer):
     def progress(self, step: int) -> Progress:
         """The steps since the last call, which the next call leaves out."""
         done, self.accumulator = self.accumulator, LossAccumulator(self.world.device)
+        # An accelerator may still be at the last step: waiting for it is a part of the steps' time.
+        started_s = time.monotonic()
         num_positions, flops = done.sums[4:].tolist()
+        elapsed_s = done.elapsed_s + time.monotonic() - started_s
         return Progress(
             step=step,
             num_steps=done.num_steps,
@@ -152,7 +155,7 @@ class TransformerTrainer(Trainer):
             gradient_norm=self.gradient_norm,
             num_positions=int(num_positions),
             flops=flops,
-            elapsed_s=done.elapsed_s,
+            elapsed_s=elapsed_s,
         )
 
     @torch.inference_mode()
