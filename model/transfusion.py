@@ -80,6 +80,7 @@ class Transfusion(nn.Module):
         (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
         with named(folder):
+            # Hugging Face's loaders ask for the format.
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def init_weights(self) -> None:
