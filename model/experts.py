@@ -29,11 +29,7 @@ def shared(experts: Sequence[Expert], x: Tensor) -> Tensor:
 
 def only(number: int) -> Route:
     """Every position through the same expert, because all are of one modality."""
-
-    def route(experts: Sequence[Expert], x: Tensor) -> Tensor:
-        return experts[number if len(experts) > 1 else 0](x)
-
-    return route
+    return lambda experts, x: experts[number if len(experts) > 1 else 0](x)
 
 
 def gathered(positions: Sequence[Tensor], num_positions: int) -> Route:

@@ -171,8 +171,7 @@ class AutoencoderTrainer(Trainer):
         self.world.all_reduce(state.code_counts)
         used = int((state.code_counts > 0).sum())
         line = f"{used} of {len(state.code_counts)} codes used, perplexity {perplexity(state.code_counts):.0f}"
-        seed = int(generator(self.config.seed, step, CODES).integers(2**63))
-        draw = torch.Generator().manual_seed(seed)
+        draw = torch.Generator().manual_seed(int(generator(self.config.seed, step, CODES).integers(2**63)))
         moved = restart_unused(autoencoder.codebook, state.code_counts, self.all_latents(), draw)
         # They are of where the codes were, and would pull them back there.
         moments = state.optimiser.state[autoencoder.codebook]

@@ -35,9 +35,7 @@ PEAKS = {
 
 def peak_flops(device: torch.device) -> float | None:
     """The device's peak, or None where it is not known (a CPU, a GPU not in the table)."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
