@@ -6,6 +6,7 @@ import getpass
 import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 
 from core.errors import BadInput
 
@@ -29,11 +30,15 @@ def keep_proxy_from_loopback() -> None:
 
 
 def name_user() -> None:
-    """A container may be run as a user whom its machine has no name for; DVC and torch name folders after the user."""
+    """A container may be run as a user whom its machine does not know; DVC and torch want a name, MLflow a home folder."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = os.sep  # as Docker does
 
 
 def allow_open_files() -> None:

@@ -6,6 +6,7 @@ import getpass
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_a_user_without_a_name(none: Exception, monkeypatch: pytest.MonkeyPatch)
         patch.setattr(getpass, "getuser", nobody)
         surroundings.name_user()
     assert getpass.getuser() == str(os.getuid())
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    with monkeypatch.context() as patch:
+        patch.delenv("HOME")
+        patch.setattr(os, "getuid", lambda: 2**31 - 2)
+        surroundings.name_user()
+        assert Path.home() == Path("/")
 
 
 def test_a_user_with_a_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
