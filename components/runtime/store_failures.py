@@ -69,7 +69,10 @@ _MEANINGS = (
         "is no SQLite database, or a damaged one; move it away, or name another store",
     ),
     (("disk is full", "No space left"), "has no space left on its disk; make some"),
-    (("out-of-date database schema",), "was made by another version of MLflow; run `mlflow db upgrade` on it after a copy"),
+    (
+        ("out-of-date database schema", "Can't locate revision"),
+        "was made by another version of MLflow; run `mlflow db upgrade` on a copy of it, or install the newer MLflow that made it",
+    ),
 )
 
 
