@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,16 @@ def main() -> int:
 
 
 def clean() -> None:
-    """Remove every output and .work in the current folder, then the folders that are left empty."""
+    """Remove every output and .work in the current folder, then the folders that are left empty; not while a stage runs."""
     from ruamel.yaml import YAML
 
-    removed = [paths.WORK, *outputs(YAML(typ="safe").load(Path("dvc.yaml").read_text()))]
+    with ExitStack() as held:
+        for lock in sorted(paths.WORK.glob("*.lock")):
+            held.enter_context(stage.exclusive(lock.stem))
+        _clean([paths.WORK, *outputs(YAML(typ="safe").load(Path("dvc.yaml").read_text()))])
+
+
+def _clean(removed: list[Path]) -> None:
     for path in removed:
         remove(path)
     for parent in sorted({parent for path in removed for parent in path.parents if parent != Path()}, reverse=True):

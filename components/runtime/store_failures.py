@@ -71,7 +71,7 @@ _MEANINGS = (
     (("disk is full", "No space left"), "has no space left on its disk; make some"),
     (
         ("out-of-date database schema", "Can't locate revision"),
-        "was made by another version of MLflow; run `mlflow db upgrade` on a copy of it, or install the newer MLflow that made it",
+        "was made by another version of MLflow; run `mlflow db upgrade` on a copy of it, or install the MLflow that made it",
     ),
 )
 

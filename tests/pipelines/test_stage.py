@@ -216,6 +216,9 @@ def test_one_folder_runs_a_stage_once_at_a_time(workspace: Path) -> None:
         second = command(workspace, "pipelines.ingest")
         assert second.returncode == 1, second.stdout
         assert f"another ingest runs in this folder (process {first.pid})" in second.stderr
+        cleaning = command(workspace, "pipelines.clean")
+        assert (cleaning.returncode, lock.exists()) == (1, True)
+        assert f"another ingest runs in this folder (process {first.pid})" in cleaning.stderr
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
