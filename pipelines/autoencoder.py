@@ -23,7 +23,7 @@ from core.files import atomic_replace, fresh_folder, write_json
 from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
-from pipelines.params import Params
+from pipelines.sections import Params
 from pipelines.unfinished import forget
 
 REPORT = paths.REPORTS / "autoencoder"

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from components.evaluation.metrics import METRICS
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
-
-if TYPE_CHECKING:
-    from pipelines.params import Params
+from pipelines.sections import Params
 
 # Around an image alone: begin and end of the document and of the image.
 NUM_TOKENS_AROUND = 4

@@ -17,7 +17,7 @@ from components.data.quarantine import read_keys
 from core.files import write_json
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
-from pipelines.params import Params
+from pipelines.sections import Params
 from pipelines.unfinished import forget
 
 

@@ -21,7 +21,7 @@ from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage
 from pipelines.ancestry import given
-from pipelines.params import Params
+from pipelines.sections import Params
 
 REPORT = paths.EVALUATION
 

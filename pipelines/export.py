@@ -13,7 +13,7 @@ from export.build.parity import reported
 from export.bundle import KIND, bundle_digest, open_bundle
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
-from pipelines.params import Params
+from pipelines.sections import Params
 
 METRICS = paths.EVALUATION / "metrics.json"
 REPORT = paths.PARITY

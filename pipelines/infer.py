@@ -24,7 +24,7 @@ from export.run.predictions import IMAGES, QUARANTINE, figures, gather, set_asid
 from export.run.requests import read_requests
 from pipelines import paths, stage
 from pipelines.ancestry import of_bundle
-from pipelines.params import Params
+from pipelines.sections import Params
 from pipelines.unfinished import forget
 
 

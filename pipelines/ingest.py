@@ -11,7 +11,7 @@ from components.runtime.ancestors import check_ancestors
 from core.files import fresh_folder, write_json
 from core.manifest import manifest_of
 from pipelines import paths, stage
-from pipelines.params import Params
+from pipelines.sections import Params
 
 REJECTED = paths.QUARANTINE / "ingest.jsonl"
 REPORT = paths.REPORTS / "ingest/counts.json"

@@ -19,7 +19,7 @@ from components.training.autoencoder.given_files import lpips_files, pretrained_
 from core.files import write_json
 from export.run.requests import read_requests
 from pipelines import paths, stage
-from pipelines.params import Params
+from pipelines.sections import Params
 
 
 def main(params: Params) -> None:

@@ -1,4 +1,4 @@
-"""The tree of every stage's configuration, read from params.yaml and validated once, before any work.
+"""params.yaml, read and validated once, before any work.
 
 Errors name the dotted path, the value and the fix; a stage turns them into exit code 2.
 """
@@ -11,17 +11,12 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from components.data.config import EncodeConfig, IngestConfig, ValidateConfig
-from components.evaluation.config import EvaluateConfig
 from components.runtime.diagnosis import first_line, sentence_of
-from components.training.autoencoder.config import AutoencoderConfig
-from components.training.transformer.config import TrainConfig
-from export.config import ExportConfig, InferConfig, RegisterConfig
 from pipelines.combinations import contradictions
+from pipelines.sections import Params
 
 # Keys that had another name, and the one that they have now.
 RENAMED = {
@@ -37,21 +32,6 @@ MAX_DEPTH, TOO_DEEP = 50, "is nested too deep; write fewer brackets"
 
 class ParamsError(ValueError):
     """params.yaml, or an override of it, cannot be used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Params:
-    """One section a stage, under the stage's name."""
-
-    ingest: IngestConfig
-    validate: ValidateConfig
-    autoencoder: AutoencoderConfig
-    encode: EncodeConfig
-    train: TrainConfig
-    evaluate: EvaluateConfig
-    export: ExportConfig
-    register: RegisterConfig
-    infer: InferConfig
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:

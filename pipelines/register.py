@@ -15,7 +15,7 @@ from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.run import serving_schema
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
-from pipelines.params import Params
+from pipelines.sections import Params
 
 METRICS_REPORT = paths.EVALUATION / "metrics.json"
 

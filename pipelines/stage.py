@@ -19,7 +19,8 @@ from components.runtime.diagnosis import sentence_of
 from components.runtime.termination import SIGNALS, TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
 from pipelines import loading, paths
-from pipelines.params import Params, ParamsError, load
+from pipelines.params import ParamsError, load
+from pipelines.sections import Params
 
 EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted; 143 terminated."
 TOLD_TO_END = "terminated; finished work is kept, run again to go on"

@@ -20,7 +20,7 @@ from core.files import atomic_replace, digest, read_json, write_json, write_text
 from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given
-from pipelines.params import Params
+from pipelines.sections import Params
 from pipelines.unfinished import forget
 
 REPORT = paths.REPORTS / "train"

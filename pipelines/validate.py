@@ -16,7 +16,8 @@ from core.errors import GateRefused
 from core.files import write_json
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,8 @@
 `python -m pipelines.wiring` rewrites the deps of dvc.yaml; `--check` only compares (exit 1 when they differ). DVC then never
 skips a stage whose code changed, and never trains again because a reader did.
 
-pipelines/params.py imports every stage's configuration; what it reads is tracked by value (dvc.yaml `params:`), so the walk
-does not go on through it.
+pipelines/params.py and sections.py import every stage's configuration; what they read is tracked by value (dvc.yaml `params:`),
+so the walk does not go on through them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from components.runtime.code_digest import PACKAGES, import_closure
 from pipelines import stage
 
 CODE_SUFFIX = ".py"
-READS_VALUES = "pipelines.params"
+READ_VALUES = ("pipelines.params", "pipelines.sections")
 
 
 def code_deps(module: str) -> list[str]:
     """Files of ours that `module` imports, directly or not, itself included; packages' docstring-only faces left out."""
-    return import_closure(module, end_at=READS_VALUES)
+    return import_closure(module, end_at=READ_VALUES)
 
 
 def stage_definitions(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:

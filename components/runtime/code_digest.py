@@ -6,6 +6,7 @@ kept by hand misses a file, or discards work because of one that decides nothing
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,10 @@ def code_digest(module: str) -> str:
     return digest({name: sha256(ROOT / name) for name in import_closure(module)})
 
 
-def import_closure(module: str, *, end_at: str = "") -> list[str]:
+def import_closure(module: str, *, end_at: Collection[str] = ()) -> list[str]:
     """Files that `module` imports, directly or not, itself included, relative to the repository; packages' faces left out.
 
-    end_at: a module whose own imports do not count.
+    end_at: modules whose own imports do not count.
     """
     seen, open_modules = set[str](), [module]
     while open_modules:
@@ -35,7 +36,7 @@ def import_closure(module: str, *, end_at: str = "") -> list[str]:
         if current in seen:
             continue
         seen.add(current)
-        if current != end_at:
+        if current not in end_at:
             open_modules.extend(_imports().find_modules_directly_imported_by(current))
     files = (Path(*name.split(".")).with_suffix(".py") for name in seen)
     return sorted(str(file) for file in files if (ROOT / file).is_file())

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from components.runtime.code_digest import PACKAGES
 from pipelines import paths, wiring
-from pipelines.params import Params
+from pipelines.sections import Params
 
 # Looks at files alone: nothing of it is set by parameters, and there is nothing to report.
 WITHOUT_SECTION = {"inputs"}
@@ -30,7 +30,7 @@ NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "r
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
-    *("__init__", "ancestry", "clean", "combinations", "params", "paths"),
+    *("__init__", "ancestry", "clean", "combinations", "params", "sections", "paths"),
     *("loading", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
 }
 

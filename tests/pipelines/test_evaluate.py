@@ -41,7 +41,8 @@ from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 
 REPOSITORY = Path(__file__).parents[2]
 KEPT_OUT = kept_out_pairs(3, 5)

@@ -22,7 +22,8 @@ from core.png import decode_png
 from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 from pipelines import encode, ingest, paths, validate
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 from tests.components.data.corpora import IMAGE_STRUCT, outline, picture, tar_bytes, write_images, write_jsonl
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -22,7 +22,8 @@ from core.png import encode_png
 from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder
 from pipelines import encode, stage, validate
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 
 OVERRIDES = (
     *(

@@ -20,7 +20,8 @@ from core.manifest import read_manifest
 from core.png import decode_png, encode_png
 from core.tokenizer import load_tokenizer
 from pipelines import ingest, paths
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 from tests.components.data.corpora import tar_bytes
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -18,7 +18,8 @@ from components.training.autoencoder.perceptual import load_lpips
 from components.training.autoencoder.pretrained import load_pretrained
 from core.errors import BadInput
 from pipelines import infer, inputs, paths, stage
-from pipelines.params import Params, load
+from pipelines.params import load
+from pipelines.sections import Params
 from tests.components.data.corpora import IMAGE_STRUCT, pairs, picture, tar_bytes, write_jsonl, write_parquet
 from tests.components.data.ingest.readers.test_s3 import endpoint, put
 from tests.faults.bytes import run_dvc

@@ -111,7 +111,7 @@ def _entries(patterns: list[PackingPattern]) -> tuple[np.ndarray, np.ndarray]:
 
 def packing_patterns(lengths: np.ndarray, row_length: int) -> list[PackingPattern]:
     """Rows for documents of `lengths`, int64 [documents], each 1..row_length; each row takes the longest document left."""
-    number = np.bincount(lengths, minlength=1)
+    number = np.bincount(lengths)
     waiting = np.flatnonzero(number).tolist()
     counts = dict(zip(waiting, number[waiting].tolist(), strict=True))
     patterns: list[PackingPattern] = []
