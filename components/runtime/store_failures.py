@@ -68,7 +68,7 @@ _MEANINGS = (
         ("file is not a database", "malformed", "disk image"),
         "is no SQLite database, or a damaged one; move it away, or name another store",
     ),
-    (("disk is full", "No space left"), "has no space left on its disk; make some"),
+    (("disk is full", "No space left"), "has no space left, for its database or its artefacts; make some"),
     (
         ("out-of-date database schema", "Can't locate revision"),
         "was made by another version of MLflow; run `mlflow db upgrade` on a copy of it, or install the MLflow that made it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import resource
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def settle() -> None:
     """Before anything else is begun, for this process and those that it starts."""
     keep_proxy_from_loopback()
     name_user()
+    keep_warnings_warnings()
 
 
 def keep_proxy_from_loopback() -> None:
@@ -39,6 +41,13 @@ def name_user() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = os.sep  # as Docker does
+
+
+def keep_warnings_warnings() -> None:
+    """PYTHONWARNINGS=error would end a stage, and its workers, wherever a library speaks of its next version."""
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        del os.environ["PYTHONWARNINGS"]
+        warnings.simplefilter("ignore")
 
 
 def allow_open_files() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import resource
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_a_user_with_a_name_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ada")
     surroundings.name_user()
     assert os.environ["LOGNAME"] == "ada"
+
+
+def test_warnings_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surroundings.keep_warnings_warnings()
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert "PYTHONWARNINGS" not in os.environ
 
 
 def test_few_open_files(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
