@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -180,6 +181,22 @@ def test_what_stood_there_stays_where_publishing_fails(tmp_path: Path, other_dis
     (source / "inner/link").unlink()
     atomic_replace(source, target)
     assert content_of(target) == "new"
+
+
+def test_a_copy_that_finds_no_room_leaves_nothing(tmp_path: Path, other_disk: Path) -> None:
+    target = folder_with(tmp_path / "artifacts/made", "old")
+    source = folder_with(other_disk / "work/new", "new" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError):
+            atomic_replace(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert content_of(target) == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["made"]
+    atomic_replace(source, target)
+    assert content_of(target) == "new" * 100_000
 
 
 @pytest.mark.parametrize("disk", ["same", "other"])
