@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
+from components.runtime.lone_node import needed_services
 from components.runtime.ray_address import check_address, refusal
 from components.runtime.surroundings import allow_open_files
 from components.runtime.termination import asked
@@ -58,6 +59,10 @@ OWN_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Nobody reads the figures that it would serve.
     "RAY_enable_metrics_collection": "0",
+    # A worker for every core would load Ray before one is wanted, and none would serve: ours have an environment of their own.
+    "RAY_prestart_worker_first_driver": "0",
+    # No machine joins or leaves (`lone_trainer`).
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # By default workers run at niceness 15, so that Ray's own services answer under load. Workers in lockstep wait for each
     # other's interruptions: on two cores training is 7% faster without.
     "RAY_worker_niceness": "0",
@@ -214,7 +219,8 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
     variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}
     try:
         try:
-            with _handler_kept():
+            dashboard, worker_logs = _is_wanted("TRANSFUSION_RAY_DASHBOARD"), _is_wanted("TRANSFUSION_WORKER_LOGS")
+            with _handler_kept(), needed_services(dashboard=dashboard, worker_logs=worker_logs):
                 _init_own(num_cpus, folder, variables)
         except (KeyboardInterrupt, SystemExit):
             _stop_half_started(folder)

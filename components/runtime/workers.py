@@ -15,7 +15,7 @@ from components.runtime.worker_failures import Traced, failure_of
 from components.runtime.world import World
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 # Ray tries again where workers cannot be started; a try waits a minute for machines that a cluster is about to get.
 MAX_FAILED_STARTS = 30
@@ -60,20 +60,21 @@ def run_workers(
 
 def _trainer(
     function: Callable[[dict[str, Any]], None], config: dict[str, Any], num_workers: int, store: Path
-) -> Callable[[], TorchTrainer]:
+) -> Callable[[], DataParallelTrainer]:
     """Makes Ray's trainer of one try: Ray's own count of failures would be that of the whole run."""
     import torch
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from components.runtime.rendezvous import torch_config
+    from components.runtime.lone_trainer import LoneTrainer
+    from components.runtime.rendezvous import backend_config
 
-    use_gpu = torch.cuda.is_available()
-    return lambda: TorchTrainer(
+    use_gpu, folder = torch.cuda.is_available(), private_folder()
+    return lambda: (LoneTrainer if folder else DataParallelTrainer)(
         Traced(function),
         train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
-        torch_config=torch_config("nccl" if use_gpu else "gloo", private_folder()),
+        backend_config=backend_config("nccl" if use_gpu else "gloo", folder),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=store.name,

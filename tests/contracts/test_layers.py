@@ -25,7 +25,8 @@ HOMES = {
         "export/run/pyfunc.py",
     },
     "ray": {
-        f"components/runtime/{name}.py" for name in ("actor_pool", "actors", "cluster", "ray_address", "rendezvous", "workers")
+        f"components/runtime/{name}.py"
+        for name in ("actor_pool", "actors", "cluster", "lone_node", "lone_trainer", "ray_address", "rendezvous", "workers")
     },
     "great_expectations": {"components/data/validate/expectations.py"},
     "tensorrt": {"export/build/to_tensorrt.py", "export/run/engine_tensorrt.py", "export/engine_key.py"},

@@ -176,8 +176,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
         {"train.max_steps": 4000, "train.checkpoint_every_steps": 10, "train.sample_every_steps": 4000},
     )
     command = [sys.executable, "-m", "dvc", "repro", "train"]
+    environment = _environment() | {"TRANSFUSION_NUM_WORKERS": "1"}
     with (repository / "killed.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
         deadline_s = time.monotonic() + 300
         while not _checkpoint_steps(repository) and time.monotonic() < deadline_s and process.poll() is None:
             time.sleep(0.5)
@@ -186,7 +187,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
     assert reached, (repository / "killed.log").read_text()[-4000:]
     # Few steps more than were reached end the test soon; the number of steps is part of the run's identity, so keep it.
     with (repository / "resumed.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
         deadline_s = time.monotonic() + 300
         while (
             "resum" not in (repository / "resumed.log").read_text() and time.monotonic() < deadline_s and process.poll() is None
