@@ -1,17 +1,45 @@
 """What every test shares: one torch thread, because tiny tensors on several threads mostly wait for each other.
 
-And the order: two processes that share the files end together when the longest begin first.
+And how processes share the tests: a file stays in one, and so do all the files that use one bundle. Processes end together when
+the longest files begin first.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
-LONGEST_FIRST = ["test_whole_graph.py", "test_train.py", "test_bundle_stages.py", "test_autoencoder.py"]
+LONGEST_FIRST = [
+    "test_whole_graph.py",
+    "tests/export/",
+    "test_train.py",
+    "test_autoencoder.py",
+    "test_workers.py",
+    "test_bundle_stages.py",
+    "test_encoding.py",
+    "test_doors.py",
+    "test_recording.py",
+]
+# What a process makes once for all files of a folder, in half a minute, two need not make.
+IN_ONE_PROCESS = ("tests/export/",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order within a file stays."""
-    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.name) if item.path.name in LONGEST_FIRST else len(LONGEST_FIRST))
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONGEST_FIRST) if name in item.nodeid), len(LONGEST_FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, as `--dist loadfile` does, but for the folders that stay together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folders = (folder for folder in IN_ONE_PROCESS if nodeid.startswith(folder))
+            return next(folders, super()._split_scope(nodeid))
+
+    return Together(config, log)

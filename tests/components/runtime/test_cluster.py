@@ -156,6 +156,9 @@ def test_its_dashboard_is_on_loopback_and_it_stops_what_it_started(wanted: str, 
         family = [child for child in psutil.Process().children(recursive=True) if child not in before]
         names = [" ".join(process.cmdline()) for process in family]
         assert any("gcs_server" in name for name in names) and any("raylet" in name for name in names)
+        idle = {"dashboard.py", "log_monitor.py", "monitor.py"}
+        started = {word.rpartition("/")[2] for name in names for word in name.split()} & idle
+        assert started == ({"dashboard.py"} if wanted == "1" else set())
         node: Any = ray.worker._global_node  # pyright: ignore[reportAttributeAccessIssue]
         folder = Path(node.get_session_dir_path()).parent
         assert folder.exists()

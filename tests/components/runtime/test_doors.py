@@ -97,6 +97,8 @@ def test_nothing_listens_beyond_loopback(watch: Watch, tmp_path: Path) -> None:
     assert len(list(map_over_actors([{"key": key} for key in range(4)], Echo, {}, 2, tmp_path / "tries"))) == 4
     programs = " ".join(listener.program for listener in watch.seen)
     assert all(name in programs for name in ("gcs_server", "raylet", "RayTrainWorker", "dashboard"))  # it sees what there is
+    idle = ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher")
+    assert not any(name in programs for name in idle), "a process that serves nobody here"
     assert watch.open_to_others() == []
     assert [path.read_text() for path in folder.rglob("metrics_export_port_*")] == ["-1"]
 
