@@ -6,6 +6,7 @@ the longest files begin first.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,16 @@ IN_ONE_PROCESS = ("tests/export/",)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order within a file stays."""
     items.sort(key=lambda item: next((at for at, name in enumerate(LONGEST_FIRST) if name in item.nodeid), len(LONGEST_FIRST)))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store to be copied, for MLflow takes seconds to make its tables."""
+    from components.runtime.tracking_store import client_of
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client_of(f"sqlite:///{path}")
+    return path
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -53,11 +53,12 @@ REQUESTS = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Path]:
     """A working directory with what training and evaluation leave behind."""
     root, before = tmp_path_factory.mktemp("stages"), Path.cwd()
     tracking_before = os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(root)
+    shutil.copy(empty_database, root)
     tokenizer = train_tokenizer(["a red three top left", "a blue seven bottom right", "a green one"] * 4, 300)
     for name in ("data/tokenizer", "data/requests/images", "artifacts/train"):
         Path(name).mkdir(parents=True)

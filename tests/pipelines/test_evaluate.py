@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +51,9 @@ PROSE = "A class is made by a class statement. Its body runs once, in a new name
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The repository's parameters at the smallest size, in an empty working directory."""
+def params(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The repository's parameters at the smallest size, in a working directory with an empty tracking store."""
+    shutil.copy(empty_database, tmp_path)
     full = load(REPOSITORY / paths.PARAMS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -128,8 +129,9 @@ sys.exit(stage.execute("attempt", work))
 
 
 @pytest.mark.parametrize("moment", ["gcs_server", "started"])
-def test_it_is_told_to_end_with_all_its_processes(moment: str, workspace: Path) -> None:
+def test_it_is_told_to_end_with_all_its_processes(moment: str, workspace: Path, empty_database: Path) -> None:
     """While Ray starts, and at work: the whole group is told, so that Ray's own processes go too."""
+    shutil.copy(empty_database, workspace)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
     output = workspace / "output"
     with output.open("w") as file:

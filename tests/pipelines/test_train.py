@@ -26,11 +26,13 @@ from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start, 
 
 __all__ = ["corpus"]  # the fixture
 
+# Enough to be killed four times on the way, each time after a checkpoint more.
+MAX_STEPS = 200
 SETTINGS = [
     "train.model.preset=tiny",
     "train.model.patch_side=2",
     "train.batch_rows=4",
-    "train.max_steps=400",
+    f"train.max_steps={MAX_STEPS}",
     "train.warmup_steps=5",
     "train.checkpoint_every_steps=10",
     "train.sample_every_steps=30",
@@ -41,7 +43,7 @@ SETTINGS = [
 
 
 @pytest.fixture
-def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
+def workspace(corpus: Corpus, empty_database: Path, tmp_path: Path) -> Iterator[Path]:
     """A folder as the stages before training leave it, with unfinished work on another disk than results."""
     shutil.copytree(corpus.latents, tmp_path / "data/latents")
     shutil.copytree(corpus.tokenizer, tmp_path / "data/tokenizer")
@@ -51,6 +53,7 @@ def workspace(corpus: Corpus, tmp_path: Path) -> Iterator[Path]:
     quarantine.touch()
     write_json(tmp_path / "reports/validate/latents.json", validation_facts("latents", quarantine, {}))
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    shutil.copy(empty_database, tmp_path)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as other_disk:
         assert Path(other_disk).stat().st_dev != tmp_path.stat().st_dev
         (tmp_path / ".work").symlink_to(other_disk)
@@ -101,9 +104,9 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     output = finish(process)
     assert output.count("all workers start again from step") == 3
     assert output.count("resumed from step") == 4
-    assert "step 400/400 | loss" in output
+    assert f"step {MAX_STEPS}/{MAX_STEPS} | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
-    assert manifest["step"] == 400
+    assert manifest["step"] == MAX_STEPS
     assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "latents", "latents verdict"}
     history = (workspace / "reports/train/history.csv").read_bytes()
     assert (workspace / "artifacts/train/history.csv").read_bytes() == history
@@ -112,10 +115,10 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     with (workspace / "reports/train/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     # The second start takes twice as many workers: the steps and their losses do not depend on it.
-    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(5, 401, 5))
-    assert [int(row["step"]) for row in rows if row["validation_loss"]] == list(range(20, 401, 20))
+    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(5, MAX_STEPS + 1, 5))
+    assert [int(row["step"]) for row in rows if row["validation_loss"]] == list(range(20, MAX_STEPS + 1, 20))
     metrics = json.loads((workspace / "reports/train/metrics.json").read_text())
-    assert metrics["steps"] == 400
+    assert metrics["steps"] == MAX_STEPS
     assert metrics["train/loss_text"] < float(rows[0]["text"])
     assert (workspace / "reports/train/samples.png").stat().st_size > 0
     assert [path.name for path in (workspace / ".work/train").iterdir()] == ["another"], "other settings' work stays"
@@ -123,7 +126,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     client, run = run_of(workspace)
     assert run.info.run_id == first_run
     assert run.info.status == "FINISHED"
-    assert run.data.params["train.max_steps"] == "400"
+    assert run.data.params["train.max_steps"] == str(MAX_STEPS)
     history = client.get_metric_history(first_run, "train/loss")
     assert len({entry.step for entry in history}) == len(history)
     assert run.inputs

@@ -75,7 +75,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _environment() -> dict[str, str]:
+    """One process of a kind: the stages' own tests have two of each, and each takes longer to start than its work here."""
     kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    kept |= {"TRANSFUSION_NUM_WORKERS": "1", "TRANSFUSION_NUM_ACTORS": "1"}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
 
 
@@ -153,15 +155,13 @@ def test_a_second_run_only_looks_at_the_inputs(repository: Path) -> None:
 def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> None:
     before = (repository / "artifacts" / "train" / "manifest.json").read_bytes()
     floor = YAML().load((repository / "params.yaml").read_text())["validate"]["documents"]["min_documents"]
-    gate = [sys.executable, "-m", "pipelines.validate", "documents"]
     set_params(repository / "params.yaml", {"validate.documents.min_documents": 1_000_000})
     try:
         result = _repro(repository)
-        direct = subprocess.run(gate, cwd=repository, env=_environment(), capture_output=True, check=False)
     finally:
         set_params(repository / "params.yaml", {"validate.documents.min_documents": floor})
     said = result.stdout + result.stderr
-    assert result.returncode != 0 and direct.returncode == 1
+    assert result.returncode != 0
     assert "validate-documents: refused:" in said and "expect_table_row_count_to_be_between" in said and "1000000" in said
     assert "Running stage 'autoencoder'" not in said
     assert (repository / "artifacts" / "train" / "manifest.json").read_bytes() == before
@@ -176,9 +176,8 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
         {"train.max_steps": 4000, "train.checkpoint_every_steps": 10, "train.sample_every_steps": 4000},
     )
     command = [sys.executable, "-m", "dvc", "repro", "train"]
-    environment = _environment() | {"TRANSFUSION_NUM_WORKERS": "1"}
     with (repository / "killed.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
         deadline_s = time.monotonic() + 300
         while not _checkpoint_steps(repository) and time.monotonic() < deadline_s and process.poll() is None:
             time.sleep(0.5)
@@ -187,7 +186,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) ->
     assert reached, (repository / "killed.log").read_text()[-4000:]
     # Few steps more than were reached end the test soon; the number of steps is part of the run's identity, so keep it.
     with (repository / "resumed.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=repository, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=repository, env=_environment(), stdout=log, stderr=log, start_new_session=True)
         deadline_s = time.monotonic() + 300
         while (
             "resum" not in (repository / "resumed.log").read_text() and time.monotonic() < deadline_s and process.poll() is None

@@ -10,21 +10,12 @@ from pathlib import Path
 import pytest
 
 from components.runtime import cluster
-from components.runtime.tracking_store import client_of
 
 
 @pytest.fixture(scope="module")
 def ray_up() -> Iterator[None]:
     with cluster.start_ray():
         yield
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that is copied, for MLflow takes seconds to make its tables."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    client_of(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

@@ -314,12 +314,14 @@ def test_an_experiment_in_a_copy_that_dvc_deletes_is_kept(store: Path) -> None:
 
 
 def test_a_server_that_dies_is_stopped_and_comes_back(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    store: Path, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("components.runtime.recording.PATIENT", Patience(1.0, 60.0))
     picture, blocked_s = np.zeros((8, 8, 3), np.uint8), 0.0
+    (tmp_path / "server").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "server/server.db")
     with StoreServer(tmp_path / "server") as server:
         # The server asks for none; where it is kept is what matters here.
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("//", "//anna:hunter2@"))
