@@ -323,7 +323,7 @@ class DeadlyEncoder(PartEncoder):
 def test_a_document_that_ends_its_process_ends_the_work_and_a_second_run_goes_on(
     encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "2")
+    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "1")
     items = plan(encoded.sources, tmp_path)
     with start_ray():
         with monkeypatch.context() as patch:
