@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from components.data.documents import Document, ImageSegment, write_documents
-from components.runtime.cluster import start_ray
 from core.errors import BadInput, GateRefused
 from core.manifest import read_manifest, write_manifest
 from core.png import encode_png
@@ -27,16 +25,9 @@ ARTIFACT = Path("artifacts/autoencoder")
 PREPARATION = {"side_px": 16, "background": "white", "animated": "first_frame"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray that every stage in this process joins; a stage in a process of its own starts one of its own."""
-    with start_ray():
-        yield
-
-
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A folder with documents. One worker trains, where a test does not say otherwise."""
+    """A folder with documents. One worker trains, in this process, where a test does not say otherwise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "1")
     for split, seed in (("train", 1), ("test", 2)):
@@ -51,7 +42,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def test_it_trains_measures_and_publishes(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRANSFUSION_NUM_WORKERS")
+    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "2")
     stage_module.main(params)
     manifest = read_manifest(ARTIFACT, kind="autoencoder")
     assert manifest["preparation"] == PREPARATION
