@@ -27,9 +27,8 @@ PREPARATION = {"side_px": 16, "background": "white", "animated": "first_frame"}
 
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A folder with documents. One worker trains, in this process, where a test does not say otherwise."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "1")
+    monkeypatch.delenv("TRANSFUSION_NUM_WORKERS", raising=False)
     for split, seed in (("train", 1), ("test", 2)):
         images = enumerate(squares(24, seed).numpy())
         documents = [
@@ -41,8 +40,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     return dataclasses.replace(load(REPOSITORY / "params.yaml"), autoencoder=dataclasses.replace(CONFIG, max_steps=10))
 
 
-def test_it_trains_measures_and_publishes(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "2")
+def test_it_trains_measures_and_publishes(params: Params) -> None:
     stage_module.main(params)
     manifest = read_manifest(ARTIFACT, kind="autoencoder")
     assert manifest["preparation"] == PREPARATION
