@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
-from components.runtime.lone_node import needed_services
+from components.runtime.lone_node import loopback_variables, needed_services
 from components.runtime.ray_address import check_address, refusal
 from components.runtime.surroundings import allow_open_files
 from components.runtime.termination import asked
@@ -216,7 +216,7 @@ def _own_cluster(num_cpus: int) -> Iterator[None]:
     allow_open_files()
     folder = temporary_folder()
     search_path = os.pathsep.join(part for part in (str(REPOSITORY), os.environ.get("PYTHONPATH", "")) if part)
-    variables = _worker_variables() | _loopback_variables() | {"PYTHONPATH": search_path}
+    variables = _worker_variables() | loopback_variables() | {"PYTHONPATH": search_path}
     try:
         try:
             dashboard, worker_logs = _is_wanted("TRANSFUSION_RAY_DASHBOARD"), _is_wanted("TRANSFUSION_WORKER_LOGS")
@@ -295,9 +295,3 @@ def _worker_variables() -> dict[str, str]:
     # Threads that wait for each other by spinning are ten times slower and more where another program wants the cores.
     forwarded = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     return QUIET | {"OMP_WAIT_POLICY": "passive"} | forwarded
-
-
-def _loopback_variables() -> dict[str, str]:
-    """Where gloo and NCCL listen for the other workers of this machine."""
-    name = "lo" if sys.platform == "linux" else "lo0"
-    return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}

@@ -1,7 +1,9 @@
-"""Ray's node on a cluster of this machine alone, without the services that would serve nobody."""
+"""What a cluster of this machine alone does without: services that would serve nobody, and the network."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,3 +26,9 @@ def needed_services(*, dashboard: bool, worker_logs: bool) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(Node, name, original)
+
+
+def loopback_variables() -> dict[str, str]:
+    """Where gloo and NCCL listen for the other workers of this machine."""
+    name = "lo" if sys.platform == "linux" else "lo0"
+    return {key: os.environ.get(key, name) for key in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
