@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from export.text import shown
+from core.text import shown
 
 # Options of generation that are whole numbers: the least and the greatest. More steps than this show nothing in a picture,
 # and no model holds as many tokens; they would only keep an engine busy for days.
@@ -31,16 +31,16 @@ def check_options(values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """opset: of the ONNX graphs.
-
-    max_transformer_error, max_autoencoder_error: largest absolute difference to eager torch allowed, in fp32.
-    tensorrt: "auto" builds engines where TensorRT is found, "off" never, "required" fails without it.
-    """
+    """What the export makes of a trained model."""
 
     opset: Literal[23, 24]
+    """Of the ONNX graphs."""
     max_transformer_error: float
+    """Largest absolute difference to eager torch that is allowed, in fp32."""
     max_autoencoder_error: float
+    """The same for the autoencoder's graphs."""
     tensorrt: Literal["auto", "off", "required"]
+    """"auto" builds engines where TensorRT is found, "off" never, "required" fails without it."""
 
     def __post_init__(self) -> None:
         for name in ("max_transformer_error", "max_autoencoder_error"):
@@ -50,33 +50,43 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterConfig:
-    """When does a version become champion?
-
-    name: of the registered model. floors: metric -> least value; all must hold.
-    compare: the metric on which a new version must not be worse than the present champion.
-    """
+    """When a version becomes champion."""
 
     name: str
+    """Of the registered model."""
     floors: dict[str, float]
+    """Metric -> least value; all must hold."""
     compare: str
+    """The metric on which a new version must not be worse than the present champion."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferConfig:
-    """Batch inference over a bundle.
+class PredictOptions:
+    """Options of generation. Callers set them too, so they are checked here and not only where params.yaml is read.
 
-    requests: JSONL file of requests. batch_size: requests in flight in one engine.
-    engine: "auto" takes the best found (tensorrt, onnxruntime); or one of them by name.
-    guidance_scale, num_solver_steps, max_new_tokens, seed: of the generation.
+    Raises ValueError with a sentence.
     """
 
-    requests: str
     batch_size: int
-    engine: Literal["auto", "torch", "onnxruntime", "tensorrt"]
+    """Requests in flight together in one engine."""
     guidance_scale: float
+    """1 is none."""
     num_solver_steps: int
+    """Of an image."""
     max_new_tokens: int
+    """Of one answer."""
     seed: int
+    """With a request's id, it fixes that request's noise."""
 
     def __post_init__(self) -> None:
         check_options(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(PredictOptions):
+    """Batch inference over a bundle."""
+
+    requests: str
+    """JSONL file of requests."""
+    engine: Literal["auto", "torch", "onnxruntime", "tensorrt"]
+    """"auto" takes the best found (tensorrt, onnxruntime); or one of them by name."""

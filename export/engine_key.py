@@ -47,10 +47,11 @@ class Profile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """Everything a serialized engine depends on. graph_sha256: of the ONNX file, then of its weights' file."""
+    """Everything that a serialized engine depends on."""
 
     format_version: int
     graph_sha256: str
+    """Of the ONNX file, then of its weights' file."""
     tensorrt: str
     gpu: str
     compute_capability: str

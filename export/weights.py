@@ -1,4 +1,4 @@
-"""Weights read from a folder, or one sentence: what does not load, and numbers that are none."""
+"""Weights read from a folder; one sentence where they do not load, or hold numbers that are not finite."""
 
 from __future__ import annotations
 

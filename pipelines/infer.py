@@ -18,8 +18,7 @@ from core.files import atomic_replace, digest, write_bytes, write_json
 from core.manifest import write_manifest
 from export.bundle import bundle_digest, open_bundle
 from export.run.batch import BatchActor, actor_settings, after_death, batches
-from export.run.engines import open_engine
-from export.run.journal import append_journal, read_journal, unchanged
+from export.run.journal import append_journal, engines_of, read_journal, unchanged
 from export.run.predictions import IMAGES, QUARANTINE, figures, gather, set_aside, sheet, write_predictions
 from export.run.requests import read_requests
 from pipelines import paths, stage
@@ -33,38 +32,41 @@ def main(params: Params) -> None:
     config, path = params.infer, Path(params.infer.requests)
     read, bundle = read_requests(path), open_bundle(paths.BUNDLE)
     ancestors = of_bundle(bundle.manifest)
-    opened = open_engine(bundle, config.engine, engines=paths.ENGINES)
-    for reason in opened.passed_over:
-        print(f"infer: passed over {reason}", flush=True)
     facts = {"bundle_sha256": bundle_digest(bundle.manifest), "requests_sha256": read.sha256, "ancestors": ancestors}
     work = paths.WORK / "infer" / digest([facts, asdict(config)])[:16]
     folder, journal = work / "predictions", work / "journal.jsonl"
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     earlier, started_s = unchanged(read_journal(journal, folder), read.good, path.parent), time.monotonic()
     todo = [line for line in read.good if line.line not in earlier]
-    settings = actor_settings(bundle.folder, opened.name, paths.ENGINES, config, folder)
+    settings = actor_settings(bundle.folder, paths.ENGINES, config, folder)
     _answer(list(batches(todo, config.batch_size)), settings, journal)
-    predictions = gather(read, read_journal(journal, folder))
+    # Where all answers were there already, no process has made it.
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    records = read_journal(journal, folder)
+    predictions, engine = gather(read, records), engines_of(records) or config.engine
     report = figures(predictions, seconds=time.monotonic() - started_s, num_resumed=len(earlier))
     write_manifest(folder, kind="predictions", records=write_predictions(folder, predictions), **facts)
     write_bytes(paths.REPORTS / "infer/predictions.png", sheet(predictions, folder, path.parent))
-    write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": opened.name})
+    write_json(paths.REPORTS / "infer/throughput.json", report | {"engine": engine})
     atomic_replace(folder, paths.PREDICTIONS)
     forget(work)
     print(set_aside(path, predictions), end="", flush=True)
     if not predictions.answered:
         raise BadInput(f"none of the requests in {path} has an answer; {paths.PREDICTIONS / QUARANTINE} says why of each")
-    print(f"{report['requests']} answered by {opened.name} in {report['seconds']} s: {paths.PREDICTIONS}", flush=True)
+    print(f"{report['requests']} answered by {engine} in {report['seconds']} s: {paths.PREDICTIONS}", flush=True)
 
 
 def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path) -> None:
     """Answer every batch, and note each as it is done."""
     if not items:
         return
-    started_s, num_done = time.monotonic(), 0
+    started_s, num_done, passed_over = time.monotonic(), 0, set[str]()
     given_up = partial(after_death, requests_folder=Path(settings["requests_folder"]))
     with start_ray():
         for result in map_over_pool(items, BatchActor, settings, num_map_actors(), given_up):
+            for reason in result["passed_over"]:
+                if reason not in passed_over:
+                    passed_over.add(reason)
+                    print(f"infer: passed over {reason}", flush=True)
             append_journal(journal, result["answers"])
             num_done += len(result["answers"])
             print(f"{num_done} requests, {num_done / (time.monotonic() - started_s):.2f} a second", flush=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from components.data.config import BUILT_IN
-from components.runtime.fingerprint import fingerprint, local_entries
 from components.training.autoencoder.given_files import lpips_files, pretrained_files
 from core.files import write_json
+from core.fingerprint import fingerprint, local_entries
 from export.run.requests import read_requests
 from pipelines import paths, stage
 from pipelines.sections import Params

@@ -9,12 +9,12 @@ import dataclasses
 import difflib
 import json
 import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from components.runtime.diagnosis import first_line, sentence_of
+from core.text import half_surrogate
 from pipelines.combinations import contradictions
 from pipelines.sections import Params
 
@@ -155,7 +155,7 @@ def _unusable(value: Any, path: tuple[str, ...]) -> Iterator[str]:
         yield from _unusable(item, (*path, str(key)))
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{'.'.join(path)} = {value!r} must be a finite number"
-    if isinstance(value, str) and not value.isprintable() and any(unicodedata.category(mark) == "Cs" for mark in value):
+    if isinstance(value, str) and half_surrogate(value):
         yield f"{'.'.join(path)} = {value!r} holds half a surrogate pair, which no text file can; write the character itself"
 
 

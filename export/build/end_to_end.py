@@ -11,7 +11,7 @@ Legend: B rows, L sequence length, n patches of a latent, W numbers in a patch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,24 +32,26 @@ NUM_AFTER = 3
 OTHER_PATCHES = 4
 
 
-class Passage(NamedTuple):
-    """A latent and the text after it.
-
-    noised: one for each of TIMES, float32 [B, n, W]. clean: float32 [B, n, W]. after: int64 [B, NUM_AFTER], the first is the
-    latent's end token, the last the begin token of the next latent, if there is one.
-    """
+class Segment(NamedTuple):
+    """A latent and the text after it."""
 
     name: str
+    """Of the latent's modality."""
     noised: tuple[Tensor, ...]
+    """One for each of TIMES, float32 [B, n, W]."""
     clean: Tensor
+    """float32 [B, n, W]."""
     after: Tensor
+    """int64 [B, NUM_AFTER]: first the latent's end token, last the begin token of the next latent, if there is one."""
 
 
-class Story(NamedTuple):
-    """prefixes: a row each, int64 [prefix length], ending in the first latent's begin token. passages: one a modality."""
+class ParityCase(NamedTuple):
+    """A document a row."""
 
     prefixes: tuple[Tensor, ...]
-    passages: tuple[Passage, ...]
+    """Of each row, int64 [prefix length], ending in the first latent's begin token."""
+    segments: tuple[Segment, ...]
+    """One a modality."""
 
 
 def end_to_end(model: Transfusion, engine: Engine, *, num_patches: int, seed: int) -> dict[str, Difference]:
@@ -57,17 +59,17 @@ def end_to_end(model: Transfusion, engine: Engine, *, num_patches: int, seed: in
 
     num_patches: of the first modality's latent.
     """
-    story = _random_story(model.config, num_patches, seed)
-    wanted, got = _through_forward(model, story), _through_engine(engine, story)
+    case = _random_case(model.config, num_patches, seed)
+    wanted, got = _through_forward(model, case), _through_engine(engine, case)
     return {name: difference(wanted[name], got[name]) for name in wanted}
 
 
-def worst(story: dict[str, Difference]) -> Difference:
-    """The largest of an end-to-end comparison's differences."""
-    return max(story.values(), key=lambda entry: entry.max_abs)
+def max_error(differences: Mapping[str, Difference]) -> float:
+    """The largest absolute difference of an end-to-end comparison."""
+    return max(entry.max_abs for entry in differences.values())
 
 
-def story_length(config: ModelConfig, num_patches: int) -> int:
+def case_length(config: ModelConfig, num_patches: int) -> int:
     """Positions of the longer of the two documents."""
     return max(PREFIX_LENGTHS) + sum(_sizes(config, num_patches)) + NUM_AFTER * len(config.modalities)
 
@@ -76,13 +78,13 @@ def _sizes(config: ModelConfig, num_patches: int) -> list[int]:
     return [num_patches, *[OTHER_PATCHES] * (len(config.modalities) - 1)]
 
 
-def _random_story(config: ModelConfig, num_patches: int, seed: int) -> Story:
+def _random_case(config: ModelConfig, num_patches: int, seed: int) -> ParityCase:
     generator, num_rows = torch.Generator().manual_seed(seed), len(PREFIX_LENGTHS)
     begins = [modality.begin_token_id for modality in config.modalities]
     prefixes = tuple(torch.randint(5, config.vocab_size, (length,), generator=generator) for length in PREFIX_LENGTHS)
     for prefix in prefixes:
         prefix[0], prefix[-1] = config.bos_token_id, begins[0]
-    passages = []
+    segments = []
     for number, (modality, size) in enumerate(zip(config.modalities, _sizes(config, num_patches), strict=True)):
         shape = (num_rows, size, modality.patch_dim)
         after = torch.randint(5, config.vocab_size, (num_rows, NUM_AFTER), generator=generator)
@@ -90,8 +92,8 @@ def _random_story(config: ModelConfig, num_patches: int, seed: int) -> Story:
         if number + 1 < len(begins):
             after[:, -1] = begins[number + 1]
         *noised, clean = (torch.randn(shape, generator=generator) for _ in range(len(TIMES) + 1))
-        passages.append(Passage(modality.name, tuple(noised), clean, after))
-    return Story(prefixes, tuple(passages))
+        segments.append(Segment(modality.name, tuple(noised), clean, after))
+    return ParityCase(prefixes, tuple(segments))
 
 
 def _at_time(name: str, time: float) -> str:
@@ -105,22 +107,22 @@ def _after(name: str, index: int) -> str:
 # ---- through an engine
 
 
-def _through_engine(engine: Engine, story: Story) -> dict[str, Tensor]:
+def _through_engine(engine: Engine, case: ParityCase) -> dict[str, Tensor]:
     """Predictions [B, n, W] of each latent at each noise level, and logits [B, V] after each later token."""
     config, found = engine.config, dict[str, Tensor]()
-    end = torch.tensor([len(prefix) for prefix in story.prefixes])
+    end = torch.tensor([len(prefix) for prefix in case.prefixes])
     # Two slots below stay empty, so that a slice of the cache is what is written.
     rows = slice(2, 2 + len(end))
     cache = engine.new_cache(rows.stop)
-    engine.step(_text(config, pad_sequence(list(story.prefixes), batch_first=True), torch.zeros_like(end)), cache, rows)
-    for number, passage in enumerate(story.passages):
-        for noised, time in zip(passage.noised, TIMES, strict=True):
+    engine.step(_text(config, pad_sequence(list(case.prefixes), batch_first=True), torch.zeros_like(end)), cache, rows)
+    for number, segment in enumerate(case.segments):
+        for noised, time in zip(segment.noised, TIMES, strict=True):
             output = engine.step(_latent(config, number, noised, time, end), cache, rows)
-            found[_at_time(passage.name, time)] = output.prediction[..., : noised.shape[-1]]
-        engine.step(_latent(config, number, passage.clean, 0.0, end), cache, rows)
-        end = end + passage.clean.shape[1]
-        for index, token in enumerate(passage.after.split(1, dim=1)):
-            found[_after(passage.name, index)] = engine.step(_text(config, token, end), cache, rows).logits
+            found[_at_time(segment.name, time)] = output.prediction[..., : noised.shape[-1]]
+        engine.step(_latent(config, number, segment.clean, 0.0, end), cache, rows)
+        end = end + segment.clean.shape[1]
+        for index, token in enumerate(segment.after.split(1, dim=1)):
+            found[_after(segment.name, index)] = engine.step(_text(config, token, end), cache, rows).logits
             end = end + 1
     return found
 
@@ -156,22 +158,22 @@ def _inputs(ids: Tensor, patches: Tensor, kind: int, time: float, column: Tensor
 
 
 @torch.inference_mode()
-def _through_forward(model: Transfusion, story: Story) -> dict[str, Tensor]:
+def _through_forward(model: Transfusion, case: ParityCase) -> dict[str, Tensor]:
     """The same numbers by full forwards: one for each latent at each noise level, the others clean, and one all clean."""
     found: dict[str, Tensor] = {}
-    clean = [passage.clean for passage in story.passages]
-    for number, passage in enumerate(story.passages):
-        for noised, time in zip(passage.noised, TIMES, strict=True):
+    clean = [segment.clean for segment in case.segments]
+    for number, segment in enumerate(case.segments):
+        for noised, time in zip(segment.noised, TIMES, strict=True):
             patches, times = list(clean), [0.0] * len(clean)
             patches[number], times[number] = noised, time
-            prediction = model(_batch(story), *_noised(patches, times)).predictions[number]
-            found[_at_time(passage.name, time)] = prediction.view(noised.shape)
-    hidden = model.hidden(_batch(story), *_noised(clean, [0.0] * len(clean)))
-    start = torch.tensor([len(prefix) for prefix in story.prefixes]) + torch.arange(len(story.prefixes)) * _length(story)
-    for passage in story.passages:
-        start = start + passage.clean.shape[1]
+            prediction = model(_batch(case), *_noised(patches, times)).predictions[number]
+            found[_at_time(segment.name, time)] = prediction.view(noised.shape)
+    hidden = model.hidden(_batch(case), *_noised(clean, [0.0] * len(clean)))
+    start = torch.tensor([len(prefix) for prefix in case.prefixes]) + torch.arange(len(case.prefixes)) * _length(case)
+    for segment in case.segments:
+        start = start + segment.clean.shape[1]
         for index in range(NUM_AFTER):
-            found[_after(passage.name, index)] = model.head(hidden.states[start + index]).float()
+            found[_after(segment.name, index)] = model.head(hidden.states[start + index]).float()
         start = start + NUM_AFTER
     return found
 
@@ -182,29 +184,29 @@ def _noised(patches: Sequence[Tensor], times: Sequence[float]) -> tuple[list[Ten
     return [part.flatten(0, 1) for part in patches], level
 
 
-def _length(story: Story) -> int:
-    return max(len(prefix) for prefix in story.prefixes) + sum(passage.clean.shape[1] + NUM_AFTER for passage in story.passages)
+def _length(case: ParityCase) -> int:
+    return max(len(prefix) for prefix in case.prefixes) + sum(segment.clean.shape[1] + NUM_AFTER for segment in case.segments)
 
 
-def _batch(story: Story) -> Batch:
+def _batch(case: ParityCase) -> Batch:
     """Both documents as training sees them, a row each; nothing is to be predicted."""
-    num_rows, length = len(story.prefixes), _length(story)
+    num_rows, length = len(case.prefixes), _length(case)
     none = torch.zeros(0, dtype=torch.int64)
     ids = torch.zeros(num_rows, length, dtype=torch.int64)
     column = torch.arange(length).expand(num_rows, -1)
-    last, start, latents = column.clone(), torch.tensor([len(prefix) for prefix in story.prefixes]).unsqueeze(1), []
-    for row, prefix in enumerate(story.prefixes):
+    last, start, latents = column.clone(), torch.tensor([len(prefix) for prefix in case.prefixes]).unsqueeze(1), []
+    for row, prefix in enumerate(case.prefixes):
         ids[row, : len(prefix)] = prefix
-    for passage in story.passages:
-        size = passage.clean.shape[1]
+    for segment in case.segments:
+        size = segment.clean.shape[1]
         block = start + torch.arange(size)
         last.scatter_(1, block, block[:, -1:].expand_as(block))
         start = start + size
-        ids.scatter_(1, start + torch.arange(NUM_AFTER), passage.after)
+        ids.scatter_(1, start + torch.arange(NUM_AFTER), segment.after)
         start = start + NUM_AFTER
         latents.append(
             Latents(
-                patches=passage.clean.flatten(0, 1),
+                patches=segment.clean.flatten(0, 1),
                 patch_positions=(block + length * torch.arange(num_rows).unsqueeze(1)).flatten(),
                 latent_index=torch.arange(num_rows).repeat_interleave(size),
                 sample_index=torch.arange(num_rows),

@@ -35,19 +35,19 @@ class Limits(NamedTuple):
 
 
 class GraphSpec(NamedTuple):
-    """One graph to export.
-
-    inputs: name -> example, in the order of the module's forward. dims: name -> {axis: dimension's name}.
-    num_trailing: how many inputs the module takes as *args.
-    """
+    """One graph to export."""
 
     name: str
     module: nn.Module
     inputs: dict[str, Tensor]
+    """Name -> example, in the order of the module's forward."""
     outputs: tuple[str, ...]
     dims: dict[str, dict[int, str]]
+    """Of each input: axis -> the name of its dimension, which may change from call to call."""
     limits: dict[str, Limits]
+    """Of each named dimension."""
     num_trailing: int
+    """How many inputs the module takes as *args."""
 
     def arguments(self) -> tuple[Tensor, ...]:
         """The example inputs in the order of the graph's forward pass."""

@@ -1,6 +1,7 @@
 """The making of a bundle from the trained folders: copies, three graphs, their parity, the card.
 
-The manifest is the caller's. Nothing is judged but by `problems`: a report is wanted above all where a graph is wrong.
+The caller writes the manifest. Only `problems` judges, after everything was measured, because a report matters most where a
+graph is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from core.errors import GateRefused
 from core.images import Preparation
-from export.build.end_to_end import end_to_end, story_length, worst
+from export.build.end_to_end import case_length, end_to_end, max_error
 from export.build.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
 from export.build.model_card import model_card, numbers
 from export.build.parity import image_examples, image_parity, largest_error, step_parity
@@ -52,7 +53,7 @@ class Sources(NamedTuple):
 def build_bundle(
     sources: Sources, folder: Path, config: ExportConfig, *, preparation: Preparation, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Fill the empty `folder`, all but the manifest; returns what `measure` does. metrics: of the evaluation."""
+    """Write everything but the manifest into the empty `folder`; returns what `measure` does. metrics: of the evaluation."""
     model, autoencoder = (
         load_weights(Transfusion.from_pretrained, sources.model),
         load_weights(Autoencoder.from_pretrained, sources.autoencoder),
@@ -93,7 +94,7 @@ def generation_config(config: ModelConfig, autoencoder: Autoencoder, preparation
         max_length=config.max_position_embeddings,
         opset=opset,
     )
-    needed = story_length(config, generation.num_patches(image))
+    needed = case_length(config, generation.num_patches(image))
     if needed > config.max_position_embeddings:
         raise GateRefused(
             f"an image with a short prompt takes {needed} positions, the model holds {config.max_position_embeddings}"
@@ -134,7 +135,7 @@ def measure(
     channels = generation.latent_channels
     latents = image_examples(channels=channels, height=latent_side, width=latent_side, seed=PARITY_SEED)
     engine = OnnxRuntimeEngine(folder / STEP_GRAPH, model.config)
-    story = end_to_end(model, engine, num_patches=num_patches, seed=PARITY_SEED)
+    end_to_end_errors = end_to_end(model, engine, num_patches=num_patches, seed=PARITY_SEED)
     shapes = {
         STEP_GRAPH: step_parity(model, folder / STEP_GRAPH, num_patches=num_patches, seed=PARITY_SEED),
         ENCODER_GRAPH: image_parity(EncoderGraph(autoencoder), folder / ENCODER_GRAPH, images),
@@ -146,9 +147,9 @@ def measure(
     }
     graphs[STEP_GRAPH]["limit"] = config.max_transformer_error
     graphs["end_to_end"] = {
-        "largest_error": worst(story).max_abs,
+        "largest_error": max_error(end_to_end_errors),
         "limit": config.max_transformer_error,
-        "parts": story,
+        "parts": end_to_end_errors,
     }
     return {"opset": generation.opset, "reference": "eager torch, float32", "graphs": graphs}
 

@@ -24,20 +24,25 @@ from model.transfusion import Transfusion
 
 
 class Difference(NamedTuple):
-    """max_abs: largest absolute difference. rel_l2: norm of the difference over that of the expected. cosine: angle."""
+    """How far two tensors are from each other."""
 
     max_abs: float
+    """Largest absolute difference."""
     rel_l2: float
+    """Norm of the difference over that of the expected."""
     cosine: float
+    """Of the angle between them."""
 
 
 class ShapeSet(NamedTuple):
-    """One call of the step graph. filled: cache columns each row already holds; its length is the number of rows."""
+    """The sizes of one call of the step graph."""
 
     name: str
     filled: tuple[int, ...]
+    """Cache columns that each row holds already; as many entries as rows."""
     num_positions: int
     kv_length: int
+    """Cache columns that the call looks at."""
 
 
 def difference(expected: Tensor, actual: Tensor) -> Difference:

@@ -1,6 +1,6 @@
 """A graph module made into an ONNX file: one call of torch's exporter, checked, with named dimensions.
 
-The facts this rests on: example sizes must be at least 2 and distinct, or a dimension is taken for a constant; a
+It rests on these facts: example sizes must be at least 2 and distinct, or a dimension is taken for a constant; a
 dimension named with Dim keeps its name over all inputs; the checker reads weights by path, so also above 2 GB.
 """
 
@@ -23,9 +23,10 @@ from export.build.kv_cache_operator import onnx_translations
 
 
 class ExportedGraph(NamedTuple):
-    """path: of the graph; its weights are beside it in <name>.data where they are external."""
+    """A graph that was written."""
 
     path: Path
+    """Its weights are beside it in <name>.data where they are external."""
     opset: int
     num_nodes: int
     seconds: float
@@ -89,7 +90,7 @@ def _check_interface(spec: GraphSpec, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's chatter about torchvision and its own deprecations; errors still raise."""
+    """Silence the exporter's messages about torchvision and its own deprecations; errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

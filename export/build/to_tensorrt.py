@@ -1,6 +1,6 @@
 """The step graph built into a TensorRT engine. The one file that builds; where TensorRT is missing it says so.
 
-Facts it rests on: precision is decided by the graph (strongly typed); ONNX Attention becomes a fused layer whose build
+It rests on these facts: precision is decided by the graph (strongly typed); ONNX Attention becomes a fused layer whose build
 fails where no kernel exists (always in fp32, and for heads wider than 256), unless the node carries TRT_decomposable,
 which ONNX's checker and ONNX Runtime reject, so it is set in memory only; a build may log an error and return a plan.
 """
@@ -33,10 +33,12 @@ BUILDING = ".building-"
 
 
 class TensorrtReport(NamedTuple):
-    """built: whether an engine for this machine exists now. why: what stood against it, or where it is."""
+    """What became of the engine for this machine."""
 
     built: bool
+    """Whether it exists now."""
     why: str
+    """Where it is, or why it was not built."""
 
 
 def build_step_engine(graph: Path, config: ModelConfig, num_patches: int, engines: Path) -> TensorrtReport:

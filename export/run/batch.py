@@ -5,31 +5,26 @@ Items and results are plain JSON values, so that a cluster can carry them; pictu
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadPrompt
-from export.config import InferConfig
-from export.run.journal import SEEN
-from export.run.picture_files import fingerprint, read_picture
+from export.config import InferConfig, PredictOptions
+from export.run.journal import ENGINE, SEEN, Record
+from export.run.picture_files import fingerprint
 from export.run.predictions import IMAGES
-from export.run.predictor import Answer, PredictOptions, Predictor, Prompt
-from export.run.requests import RequestLine
+from export.run.predictor import Answer, Predictor
+from export.run.requests import TASKS, Prompt
 
 # How often a request may end the process that answers it. Not once, for a process may be ended by what is no request's
 # fault: another program that takes the memory, a machine that is taken away.
 MAX_TRIES = 3
 
 
-def batches(lines: Sequence[RequestLine], batch_size: int) -> Iterator[dict[str, Any]]:
+def batches(lines: Sequence[Prompt], batch_size: int) -> Iterator[dict[str, Any]]:
     """Items for `BatchActor`: batches of one task each, of batch_size lines at most."""
-    by_task = sorted(lines, key=lambda line: (line.task, line.line))
-    for _, group in groupby(by_task, key=lambda line: line.task):
-        members = [line._asdict() for line in group]
+    for task in sorted(TASKS):
+        members = [line for line in lines if line.task == task]
         for start in range(0, len(members), batch_size):
             yield {"lines": members[start : start + batch_size], "tries": 0}
 
@@ -42,8 +37,8 @@ def after_death(item: dict[str, Any], *, requests_folder: Path) -> tuple[list[di
     line given up is still the same.
     """
 
-    def alone(line: dict[str, Any], tries: int) -> dict[str, Any]:
-        return {"lines": [line], "tries": tries, "seen": fingerprint(requests_folder, line["image"])}
+    def alone(line: Prompt, tries: int) -> dict[str, Any]:
+        return {"lines": [line], "tries": tries, "seen": fingerprint(requests_folder, line.image_name)}
 
     if len(item["lines"]) > 1:
         return [alone(line, 0) for line in item["lines"]], None
@@ -51,17 +46,16 @@ def after_death(item: dict[str, Any], *, requests_folder: Path) -> tuple[list[di
     if tries < MAX_TRIES:
         return [alone(line, tries)], None
     error = f"ended the process that answered it {tries} times (a crash, or more memory than there is)"
-    answer = _named(RequestLine(**line)) | {"error": error, SEEN: item["seen"]}
-    return [], {"answers": [answer], "seconds": 0.0}
+    return [], {"answers": [_named(line) | {"error": error, SEEN: item["seen"]}], "passed_over": []}
 
 
-def actor_settings(bundle: Path, engine: str, engines: Path, config: InferConfig, folder: Path) -> dict[str, Any]:
+def actor_settings(bundle: Path, engines: Path, config: InferConfig, folder: Path) -> dict[str, Any]:
     """BatchActor's arguments, every path absolute, for a worker's working directory is another one."""
     return {
         "bundle": str(bundle.absolute()),
-        "engine": engine,
+        "engine": config.engine,
         "engines": str(engines.absolute()),
-        "options": {name: value for name, value in asdict(config).items() if name not in ("requests", "engine")},
+        "options": config,
         "requests_folder": str(Path(config.requests).parent.absolute()),
         "folder": str(folder.absolute()),
     }
@@ -70,40 +64,33 @@ def actor_settings(bundle: Path, engine: str, engines: Path, config: InferConfig
 class BatchActor:
     """Answers batches.
 
-    options: PredictOptions' fields. requests_folder: where image paths start. folder: pictures go into its images/.
+    engine: as `open_engine` takes it. requests_folder: where image paths start. folder: pictures go into its images/.
     """
 
     def __init__(
-        self, *, bundle: str, engine: str, engines: str, options: dict[str, Any], requests_folder: str, folder: str
+        self, *, bundle: str, engine: str, engines: str, options: PredictOptions, requests_folder: str, folder: str
     ) -> None:
         self.predictor = Predictor.open(Path(bundle), engine=engine, engines=Path(engines))
-        self.options = PredictOptions(**options)
+        self.options = options
         self.requests_folder, self.images = Path(requests_folder), Path(folder) / IMAGES
+        # Only now, so that an engine that cannot be had leaves nothing behind.
+        self.images.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """{"lines": [...]} -> {"answers": [...] in the same order, "seconds"}.
+        """{"lines": [...]} -> {"answers": [...] in the same order, "passed_over": why this is not a better engine}.
 
         A request's failure is its answer; an OSError is of the folder that pictures go into.
         """
-        lines = [RequestLine(**line) for line in item["lines"]]
-        started_s = time.monotonic()
-        seen = [fingerprint(self.requests_folder, line.image) for line in lines]
-        answers = self.predictor.predict([self._prompt(line) for line in lines], self.options)
-        return {
-            "answers": [
-                self._record(line, answer) | {SEEN: stamp} for line, answer, stamp in zip(lines, answers, seen, strict=True)
-            ],
-            "seconds": time.monotonic() - started_s,
-        }
+        lines = [Prompt(*line) for line in item["lines"]]
+        seen = [fingerprint(self.requests_folder, line.image_name) for line in lines]
+        answers = self.predictor.answer(lines, self.options, folder=self.requests_folder)
+        records = [
+            self._record(line, answer) | {SEEN: stamp, ENGINE: self.predictor.opened.name}
+            for line, answer, stamp in zip(lines, answers, seen, strict=True)
+        ]
+        return {"answers": records, "passed_over": self.predictor.opened.passed_over}
 
-    def _prompt(self, line: RequestLine) -> Prompt | Answer:
-        try:
-            image = read_picture(self.requests_folder, line.image) if line.image else b""
-        except BadPrompt as error:
-            return Answer(line.id, error=str(error))
-        return Prompt(line.id, line.task, line.prompt, image)
-
-    def _record(self, line: RequestLine, answer: Answer) -> dict[str, Any]:
+    def _record(self, line: Prompt, answer: Answer) -> Record:
         if answer.error:
             return _named(line) | {"error": answer.error}
         if not answer.image_png:
@@ -114,5 +101,5 @@ class BatchActor:
         return _named(line) | {"generated_image": f"{IMAGES}/{name}", "image_bytes": len(answer.image_png)}
 
 
-def _named(line: RequestLine) -> dict[str, Any]:
+def _named(line: Prompt) -> Record:
     return {"line": line.line, "id": line.id, "task": line.task}

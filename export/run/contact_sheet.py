@@ -1,4 +1,4 @@
-"""What came out, at a glance: one PNG of every picture with its caption, generated ones and described ones."""
+"""A contact sheet: one PNG of every picture with its caption, generated ones and described ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ INK, GIVEN, EMPTY = "#1a1a1a", "#2f6fb2", "#d0d0d0"
 
 
 class Cell(NamedTuple):
-    """picture: an encoded image's bytes. caption: the text under it. generated: which of the two the model made."""
+    """A picture and the text under it."""
 
     picture: bytes
+    """An encoded image's."""
     caption: str
-    generated: str  # "picture" or "caption"
+    generated: str
+    """Which of the two the model made: "picture" or "caption"."""
 
 
 def contact_sheet(cells: Sequence[Cell]) -> bytes:

@@ -1,4 +1,4 @@
-"""The engine that runs a bundle here: tried in order by really opening each; what is passed over is said, with why."""
+"""The engine that runs a bundle here: each is tried in order by really opening it, and is named where it is passed over."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ AUTO_ORDER = ("tensorrt", "onnxruntime")
 
 
 class OpenedEngine(NamedTuple):
-    """engine: ready to step. name: which it is. passed_over: a sentence for each better one that could not be had."""
+    """An engine that is ready to step."""
 
     engine: Engine
     name: str
     passed_over: tuple[str, ...]
+    """A sentence for each better one that cannot run here."""
 
 
 def open_engine(bundle: Bundle, wanted: str, *, engines: Path | None = None) -> OpenedEngine:

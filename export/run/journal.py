@@ -1,4 +1,4 @@
-"""The journal of batch inference: one line an answer, which a killed run goes on from."""
+"""The journal of batch inference: one line an answer, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from core.files import read_json_lines
 from export.run.picture_files import fingerprint
-from export.run.requests import RequestLine
+from export.run.requests import Prompt
 
 # What `BatchActor` says of one line: line, id, task, and generated_text, generated_image or error.
 Record = dict[str, Any]
-# The record's key for the fingerprint of the picture that was looked at.
-SEEN = "image_seen"
+# The record's keys for the fingerprint of the picture that was looked at, and for the engine that answered.
+SEEN, ENGINE = "image_seen", "engine"
 
 
 def read_journal(journal: Path, folder: Path) -> dict[int, Record]:
@@ -38,14 +38,19 @@ def _has_picture(record: Record, folder: Path) -> bool:
     return path.is_file() and path.stat().st_size == record.get("image_bytes")
 
 
-def unchanged(records: Mapping[int, Record], lines: Sequence[RequestLine], requests_folder: Path) -> dict[int, Record]:
+def unchanged(records: Mapping[int, Record], lines: Sequence[Prompt], requests_folder: Path) -> dict[int, Record]:
     """The records of `lines` whose picture is still the one that was looked at."""
     kept = {}
     for line in lines:
         record = records.get(line.line)
-        if record and record.get(SEEN) == fingerprint(requests_folder, line.image):
+        if record and record.get(SEEN) == fingerprint(requests_folder, line.image_name):
             kept[line.line] = record
     return kept
+
+
+def engines_of(records: Mapping[int, Record]) -> str:
+    """The engines that answered, by name: one as a rule, several where machines differ; "" where none did."""
+    return ", ".join(sorted({record[ENGINE] for record in records.values() if ENGINE in record}))
 
 
 def append_journal(journal: Path, records: Iterable[Record]) -> None:

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 from core.errors import BadPrompt
-from export.text import shown
+from core.fingerprint import local_entries
+from core.text import shown
 
 MAX_IMAGE_BYTES = 64 * 2**20
 
@@ -46,21 +47,15 @@ def _read(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def check_size(data: bytes) -> None:
+def check_size(data: bytes | bytearray | memoryview) -> None:
     """Raise BadPrompt for more bytes than a picture may have."""
     if len(data) > MAX_IMAGE_BYTES:
         raise BadPrompt(f"image has more than {MAX_IMAGE_BYTES // 2**20} MiB")
 
 
 def fingerprint(folder: Path, name: str) -> str:
-    """Size and time of change of the file `name` below `folder`, for telling that it changed.
-
-    "" for no name, and where there is no such file.
-    """
-    if not name:
-        return ""
-    try:
-        found = (folder / name).stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    """What tells that the file `name` below `folder` changed; "" for no name, and where there is no such file."""
+    for found in local_entries([str(folder / name)] if name else []):
+        if found.size is not None:
+            return f"{found.size} {found.version}".strip()
+    return ""

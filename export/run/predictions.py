@@ -1,4 +1,4 @@
-"""What batch inference leaves behind: results in request order, lines set aside, a contact sheet, a few figures.
+"""The output of batch inference: results in request order, lines set aside, a contact sheet, a few figures.
 
 results.jsonl holds each good request with `generated_text` or `generated_image` (a path beside it); quarantine.jsonl
 each line set aside with its number and reason.
@@ -16,7 +16,7 @@ from core.errors import BadPrompt
 from export.run.contact_sheet import Cell, contact_sheet
 from export.run.journal import Record
 from export.run.picture_files import read_picture
-from export.run.requests import BadLine, ReadRequests, RequestLine
+from export.run.requests import BadLine, Prompt, ReadRequests
 
 RESULTS, QUARANTINE, IMAGES = "results.jsonl", "quarantine.jsonl", "images"
 MAX_CELLS = 36
@@ -27,10 +27,12 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\u0085\u2028\u2029"}
 
 
 class Predictions(NamedTuple):
-    """answered: (request, its record) in request order. bad: lines set aside, before or by an engine, in line order."""
+    """Every line of the request file, in one of the two lists."""
 
-    answered: list[tuple[RequestLine, Record]]
+    answered: list[tuple[Prompt, Record]]
+    """Each request and its record, in the order of the file."""
     bad: list[BadLine]
+    """Lines set aside when they were read, and by the engine; in the order of the file."""
 
 
 def gather(read: ReadRequests, records: Mapping[int, Record]) -> Predictions:
@@ -44,7 +46,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> dict[str, int]:
     """Write results.jsonl and quarantine.jsonl; returns their numbers of records."""
     results = []
     for line, record in predictions.answered:
-        request = {"id": line.id, "task": line.task, "prompt": line.prompt, "image": line.image}
+        request = {"id": line.id, "task": line.task, "prompt": line.prompt, "image": line.image_name}
         generated = {key: record[key] for key in ("generated_text", "generated_image") if key in record}
         results.append({key: value for key, value in request.items() if value} | generated)
     _write_lines(folder / RESULTS, results)
@@ -74,9 +76,9 @@ def _cells(predictions: Predictions, folder: Path, requests_folder: Path) -> Ite
     for line, record in predictions.answered:
         if "generated_image" in record:
             yield Cell((folder / record["generated_image"]).read_bytes(), line.prompt, "picture")
-        elif line.image:
+        elif line.image_name:
             try:
-                picture = read_picture(requests_folder, line.image)
+                picture = read_picture(requests_folder, line.image_name)
             except BadPrompt:
                 # Gone since it was answered, which is no reason to lose the answers.
                 continue

@@ -1,12 +1,11 @@
 """A bundle that answers requests: text and pictures in, text and pictures out, over any engine.
 
-Needs the packages `model` and `export`, a tokenizer library and one engine's library; no Ray, DVC or MLflow.
+Needs the packages `export`, `model` and `core`, a tokenizer library and one engine's library; no Ray, DVC or MLflow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +17,13 @@ from core.images import ImageError
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER, Bundle, open_bundle
-from export.config import check_options
+from export.config import PredictOptions
 from export.graph_files import AGAIN
 from export.run.engine_onnxruntime import AutoencoderGraphs
 from export.run.engines import OpenedEngine, open_engine
-from export.run.picture_files import check_size
+from export.run.picture_files import read_picture
 from export.run.pictures import read_pixels, write_pngs
-from export.run.requests import check_parts
-from export.text import check_text
+from export.run.requests import TASKS, Prompt, check_fields
 from model.generation.requests import (
     Completion,
     Request,
@@ -41,40 +39,17 @@ MAX_REASON_CHARACTERS = 300
 NOT_FINITE = "the picture came out as numbers that are not finite; take a smaller guidance_scale"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """batch_size: requests in flight together. seed: with a request's id, it fixes that request's noise.
-
-    guidance_scale: 1 is none. num_solver_steps: an image. max_new_tokens: of one answer. Raises ValueError with a sentence.
-    """
-
-    batch_size: int
-    guidance_scale: float
-    num_solver_steps: int
-    max_new_tokens: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        check_options(vars(self))
-
-
-class Prompt(NamedTuple):
-    """task: one of export/run/requests.py's TASKS, which says what each is made of. image: a file's bytes."""
-
-    id: str
-    task: str
-    prompt: str = ""
-    image: bytes = b""
-
-
 class Answer(NamedTuple):
-    """text or image_png (a PNG file's bytes), by the task; or error, one sentence, where there is no answer."""
+    """To one prompt: a text or an image, by its task; or why there is neither."""
 
     id: str
     text: str = ""
     image_png: bytes = b""
+    """A PNG file's bytes."""
     error: str = ""
+    """One sentence."""
     num_tokens: int = 0
+    """Of the text."""
 
 
 class Predictor:
@@ -97,33 +72,46 @@ class Predictor:
         An Answer in a prompt's place, to a request that was refused before it came here, is passed on.
         """
         answers: dict[int, Answer] = {}
-        members: dict[str, list[_Member]] = {}
-        for index, prompt in enumerate(prompts):
+        asked: dict[int, Prompt] = {}
+        for place, prompt in enumerate(prompts):
             if isinstance(prompt, Answer):
-                answers[index] = prompt
+                answers[place] = prompt
                 continue
             try:
-                member = _Member(index, prompt.id, self.request(prompt, options))
-                members.setdefault(prompt.task, []).append(member)
-            except BaseException as error:
-                answers[index] = Answer(prompt.id, error=_reason(error))
+                check_fields({name: value for name, value in prompt._asdict().items() if name != "line"})
+                asked[place] = prompt
+            except ValueError as error:
+                answers[place] = Answer(prompt.id, error=str(error))
         # Tasks apart: beside a picture in progress every row of text is padded to the picture's length.
-        for task in sorted(members):
-            answers |= self._generated(members[task], options)
-        return [answers[index] for index in range(len(prompts))]
+        for task in sorted(TASKS):
+            places = [place for place, prompt in asked.items() if prompt.task == task]
+            answers |= zip(places, self.answer([asked[place] for place in places], options), strict=True)
+        return [answers[place] for place in range(len(prompts))]
 
-    def request(self, prompt: Prompt, options: PredictOptions) -> Request:
-        """What the generation loop is asked; raises BadPrompt."""
-        _check(prompt)
+    def answer(self, prompts: Sequence[Prompt], options: PredictOptions, *, folder: Path | None = None) -> list[Answer]:
+        """`predict` for prompts of one task that passed `check_fields`. folder: where the images that they name lie."""
+        answers: dict[int, Answer] = {}
+        requests: dict[int, Request] = {}
+        for place, prompt in enumerate(prompts):
+            try:
+                requests[place] = self.request(prompt, options, folder=folder)
+            except BaseException as error:
+                answers[place] = Answer(prompt.id, error=_reason(error))
+        ids = [prompts[place].id for place in requests]
+        answers |= zip(requests, self._generated(ids, list(requests.values()), options), strict=True)
+        return [answers[place] for place in range(len(prompts))]
+
+    def request(self, prompt: Prompt, options: PredictOptions, *, folder: Path | None = None) -> Request:
+        """What the generation loop is asked; raises BadPrompt. folder: where the image lies, if the prompt names it."""
         # A seed of the request's own: its answer depends on neither its place in the file nor its neighbours.
         config, seed = self.bundle.config, seed_of_name(options.seed, prompt.id)
         if prompt.task == "text_to_image":
             image_shape = self.bundle.generation.image_shape
             request = image_request(config, self._ids(prompt), seed=seed, image_shape=image_shape)
         elif prompt.task == "image_to_text":
-            request = caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
+            request = caption_request(config, self._latents(prompt, folder), seed=seed, max_new_tokens=options.max_new_tokens)
         elif prompt.task == "image_to_image":
-            request = edit_request(config, self._latents(prompt), self._ids(prompt), seed=seed)
+            request = edit_request(config, self._latents(prompt, folder), self._ids(prompt), seed=seed)
         else:
             request = text_request(config, self._ids(prompt), seed=seed, max_new_tokens=options.max_new_tokens)
         needed, held = request.columns_needed(config), self.opened.engine.max_length
@@ -144,33 +132,33 @@ class Predictor:
             raise BadPrompt("prompt is empty")
         return ids
 
-    def _latents(self, prompt: Prompt) -> Tensor:
+    def _latents(self, prompt: Prompt, folder: Path | None) -> Tensor:
         """Float [C, Y, X]."""
-        if not prompt.image:
+        image = read_picture(folder, prompt.image_name) if folder and prompt.image_name else prompt.image
+        if not image or isinstance(image, str):
             raise BadPrompt("image is missing or cannot be read")
-        check_size(prompt.image)
         generation = self.bundle.generation
-        return self.autoencoder.encode(read_pixels(prompt.image, generation.image_side_px, generation.image_rules))[0]
+        return self.autoencoder.encode(read_pixels(image, generation.image_side_px, generation.image_rules))[0]
 
-    def _generated(self, members: Sequence[_Member], options: PredictOptions) -> dict[int, Answer]:
-        """The answers by the prompts' places. Where one of several fails all of them, halves are tried, down to that one."""
+    def _generated(self, ids: Sequence[str], requests: Sequence[Request], options: PredictOptions) -> list[Answer]:
+        """The answers in order. Where one of several fails all of them, halves are tried, down to that one."""
+        if not requests:
+            return []
         sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
-        requests = [member.request for member in members]
         try:
             completions = generate(self.opened.engine, requests, sampling, num_slots=options.batch_size)
-            answers = self._answers([member.id for member in members], completions)
+            return self._answers(ids, completions)
         except BaseException as error:
-            if len(members) == 1:
-                return {members[0].place: Answer(members[0].id, error=_reason(error))}
             # Says whether to go on before anything is tried again.
-            _reason(error)
-            middle = len(members) // 2
-            return self._generated(members[:middle], options) | self._generated(members[middle:], options)
-        return {member.place: answer for member, answer in zip(members, answers, strict=True)}
+            reason = _reason(error)
+        if len(requests) == 1:
+            return [Answer(ids[0], error=reason)]
+        middle = len(requests) // 2
+        halves = (slice(0, middle), slice(middle, None))
+        return [answer for half in halves for answer in self._generated(ids[half], requests[half], options)]
 
     def _answers(self, ids: Sequence[str], completions: Sequence[Completion]) -> list[Answer]:
-        images = [image for completion in completions for image in completion.images]
-        files = iter(self._files(images))
+        files = iter(self._files([image for completion in completions for image in completion.images]))
         answers = []
         for id, completion in zip(ids, completions, strict=True):
             if completion.images:
@@ -188,27 +176,6 @@ class Predictor:
         pixels = self.autoencoder.decode(torch.stack(list(images)))
         files = write_pngs(pixels.nan_to_num())
         return [file if finite else b"" for file, finite in zip(files, pixels.isfinite().flatten(1).all(1), strict=True)]
-
-
-class _Member(NamedTuple):
-    """A request of one task. place: of its prompt among all."""
-
-    place: int
-    id: str
-    request: Request
-
-
-def _check(prompt: Prompt) -> None:
-    """Raise BadPrompt where a field holds what it cannot, whoever filled it in."""
-    try:
-        for name in ("id", "task", "prompt"):
-            check_text(name, getattr(prompt, name))
-        given = {"prompt": prompt.prompt, "image": prompt.image}
-        check_parts(prompt.task, [name for name, value in given.items() if value])
-    except ValueError as error:
-        raise BadPrompt(str(error)) from None
-    if not prompt.id.strip():
-        raise BadPrompt("id is missing; give every request its own")
 
 
 def _reason(error: BaseException) -> str:

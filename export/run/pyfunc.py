@@ -14,8 +14,10 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
+from export.config import PredictOptions
 from export.run.picture_files import MAX_IMAGE_BYTES
-from export.run.predictor import Answer, PredictOptions, Predictor, Prompt
+from export.run.predictor import Answer, Predictor
+from export.run.requests import Prompt
 from export.run.serving_schema import OUTPUTS
 
 # Records in flight together, however many a call brings.
@@ -49,7 +51,7 @@ def _prompt(row: dict[Any, Any]) -> Prompt | Answer:
     """A record as the predictor takes it, which checks its texts; or the answer to one whose picture is none."""
     fields = {name: "" if _is_missing(row.get(name)) else row[name] for name in ("id", "task", "prompt")}
     try:
-        return Prompt(**fields, image=_picture(row.get("image")))
+        return Prompt(fields["id"], fields["task"], fields["prompt"], _picture(row.get("image")))
     except ValueError as error:
         return Answer(fields["id"], error=str(error))
 

@@ -1,4 +1,4 @@
-"""Requests: lines of a JSONL file, each checked for itself; a bad line is set aside, the others stand.
+"""Requests, and the file of them: each line is checked for itself; a bad one is set aside, the others stand.
 
 {"id": "7", "task": "text_to_image", "prompt": "a red three top left"}
 {"id": "8", "task": "image_to_text", "image": "images/8.png"}       a path relative to the JSONL file, below its folder
@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from core.errors import BadInput
+from core.text import check_text, shown
+from export.run.picture_files import check_size
 from export.run.request_file import RequestLines
-from export.text import check_text, shown
 
 # What each task is made of.
 TASKS = {
@@ -27,35 +28,46 @@ TASKS = {
 _KEYS = {"id", "task", "prompt", "image"}
 
 
-class RequestLine(NamedTuple):
-    """One good line. line: its number from 1. prompt: "" for image_to_text. image: relative to the file, or ""."""
+class Prompt(NamedTuple):
+    """One request, whoever makes it: a line of a file, a served record, a caller."""
 
-    line: int
     id: str
     task: str
-    prompt: str
-    image: str
+    """One of TASKS."""
+    prompt: str = ""
+    """The words; "" for image_to_text."""
+    image: bytes | str = ""
+    """An image file's bytes. Of a line: the file's name, relative to the file of requests, or ""."""
+    line: int = 0
+    """Of a line its number, from 1."""
+
+    @property
+    def image_name(self) -> str:
+        """The name of the image's file; "" where there is none, or where its bytes are here."""
+        return self.image if isinstance(self.image, str) else ""
 
 
 class BadLine(NamedTuple):
-    """A line set aside. id: "" where it could not be read."""
+    """A line set aside."""
 
     line: int
     id: str
+    """"" where it could not be read."""
     reason: str
 
 
 class ReadRequests(NamedTuple):
-    """Every line of the file but the blank ones, in one of the two lists. sha256: of the bytes that were read."""
+    """Every line of the file but the blank ones, in one of the two lists."""
 
-    good: list[RequestLine]
+    good: list[Prompt]
     bad: list[BadLine]
     sha256: str
+    """Of the bytes that were read."""
 
 
 def read_requests(path: Path) -> ReadRequests:
     """Read and check every line of `path`; raises BadInput where it is missing, or holds no good line."""
-    good: list[RequestLine] = []
+    good: list[Prompt] = []
     bad: list[BadLine] = []
     seen: set[str] = set()
     lines = RequestLines(path)
@@ -119,31 +131,34 @@ def _id_of(value: Any) -> str:
     return str(found) if str(found).strip() else ""
 
 
-def _request(number: int, value: Any) -> RequestLine:
+def _request(number: int, value: Any) -> Prompt:
     if not isinstance(value, dict):
         raise ValueError(f"the line holds {type(value).__name__}, not an object")
     if unknown := sorted(set(value) - _KEYS):
         raise ValueError(f"unknown key {shown(unknown[0])}; known are {', '.join(sorted(_KEYS))}")
-    for key, item in value.items():
-        check_text(key, item)
-    if not value.get("id", "").strip():
-        raise ValueError("id is missing; give every request its own")
-    task = value.get("task", "")
-    check_parts(task, [key for key in ("image", "prompt") if value.get(key)])
-    for key in TASKS[task]:
+    check_fields(value)
+    for key in TASKS[value["task"]]:
         if not value.get(key, "").strip():
-            raise ValueError(f"{key} is missing or empty; {task} needs it")
+            raise ValueError(f"{key} is missing or empty; {value['task']} needs it")
     _check_place(value.get("image", ""))
-    return RequestLine(number, value["id"], task, value.get("prompt", ""), value.get("image", ""))
+    return Prompt(**value, line=number)
 
 
-def check_parts(task: str, given: Iterable[str]) -> None:
-    """Raise ValueError for an unknown task, and where a part is `given` that it is not made of."""
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise ValueError with one sentence for a field of a prompt that holds what it cannot, or that its task is not made of."""
+    for name, value in fields.items():
+        if name == "image" and isinstance(value, bytes | bytearray | memoryview):
+            check_size(value)
+        else:
+            check_text(name, value)
+    if not fields.get("id", "").strip():
+        raise ValueError("id is missing; give every request its own")
+    task = fields.get("task", "")
     if task not in TASKS:
         raise ValueError(f"task {shown(task)} is not one of {', '.join(TASKS)}")
-    for key in given:
-        if key not in TASKS[task]:
-            raise ValueError(f"{key} has no meaning for {task}; leave it out")
+    for name in ("image", "prompt"):
+        if fields.get(name) and name not in TASKS[task]:
+            raise ValueError(f"{name} has no meaning for {task}; leave it out")
 
 
 def _check_place(image: str) -> None:

@@ -3,8 +3,8 @@
 A cache's input and its output are the same memory. A runtime that is given one address for both writes the new columns in
 place (ONNX Runtime's TensorScatter, TensorRT's KVCacheUpdate); with two it would copy every cache at every step.
 
-Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, T cache length, K head
-width.
+Legend: B rows, S positions a step, W numbers in the widest modality's patch, V vocabulary, H heads, L cache length, K head
+dimension.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StepCall(NamedTuple):
 
 
 class StepTensors:
-    """Makes caches for a step graph, and the tensors of its calls. A cache: [slots, H, T, K], key and value by layer."""
+    """Makes caches for a step graph, and the tensors of its calls. A cache: [slots, H, L, K], key and value by layer."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         self.config, self.device = config, device

@@ -230,14 +230,14 @@ ANCESTORS_AND_STORES = (
     ),
     Listed(
         "a file that changed in size alone is the same",
-        "components/runtime/fingerprint.py",
+        "core/fingerprint.py",
         'yield Entry(name, status.st_size, f"{status.st_mtime_ns}',
         'yield Entry(name, 0, f"{status.st_mtime_ns}',
         ("tests/pipelines/test_inputs.py",),
     ),
     Listed(
         "a file that changed in time alone is the same",
-        "components/runtime/fingerprint.py",
+        "core/fingerprint.py",
         'f"{status.st_mtime_ns} {',
         'f"{',
         ("tests/pipelines/test_inputs.py",),

@@ -92,6 +92,7 @@ CLOSE: dict[str, Groups] = {
         ("tests/pipelines/test_train.py",),
     ),
     "core/errors.py": (("tests/core/test_manifest.py",),),
+    "core/fingerprint.py": (("tests/pipelines/test_inputs.py",), (REQUESTS,)),
     "core/jpeg_segments.py": (("tests/core/test_images.py",),),
     "core/leftovers.py": (("tests/core/test_files.py",),),
     "core/png.py": (("tests/core/test_images.py",),),
@@ -117,7 +118,7 @@ CLOSE: dict[str, Groups] = {
     "export/run/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/serving_schema.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/step_tensors.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
-    "export/text.py": (("tests/export/run/test_predictor.py",), (REQUESTS,)),
+    "core/text.py": (("tests/export/run/test_predictor.py",), (REQUESTS,)),
     "export/build/to_onnx.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
     "export/build/to_tensorrt.py": (("tests/export/build/test_modalities.py",),),
 }

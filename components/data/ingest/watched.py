@@ -14,8 +14,8 @@ from components.data.ingest.readers.endings import ALL_PICTURES
 from components.data.ingest.readers.locating import ANY_STORAGE_ERROR, locate, locate_folders, not_listed
 from components.data.ingest.readers.passed_over import PassedOver
 from components.data.ingest.readers.walking import Walk, is_local, outermost
-from components.runtime.fingerprint import Entry, Fingerprint, fingerprint, local_entries, remote_entry
 from core.errors import BadInput
+from core.fingerprint import Entry, Fingerprint, fingerprint, local_entries, remote_entry
 
 
 def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()) -> dict[str, Fingerprint]:

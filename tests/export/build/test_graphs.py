@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, worst
+from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, max_error
 from export.build.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
 from export.build.kv_cache_operator import scatter_cache, write_cache
 from export.build.make_bundle import problems
@@ -52,9 +52,9 @@ def test_end_to_end_equals_one_full_forward(made: Made) -> None:
     print(f"seed {seed}")
     for engine in (TorchEngine(made.model), OnnxRuntimeEngine(made.bundle.folder / STEP_GRAPH, made.model.config)):
         result = end_to_end(made.model, engine, num_patches=8, seed=seed)
-        print(type(engine).__name__, worst(result))
+        print(type(engine).__name__, max_error(result))
         assert len(result) == len(TIMES) + NUM_AFTER
-        assert worst(result).max_abs <= 1e-4
+        assert max_error(result) <= 1e-4
 
 
 def test_end_to_end_notices_an_engine_that_ignores_the_commit(made: Made) -> None:
@@ -66,7 +66,7 @@ def test_end_to_end_notices_an_engine_that_ignores_the_commit(made: Made) -> Non
                 return super().step(inputs, self.new_cache(rows.stop), rows)
             return super().step(inputs, cache, rows)
 
-    assert worst(end_to_end(made.model, Forgetful(made.model), num_patches=8, seed=1)).max_abs > 1e-3
+    assert max_error(end_to_end(made.model, Forgetful(made.model), num_patches=8, seed=1)) > 1e-3
 
 
 def test_autoencoder_graphs_hold_the_normalisation(made: Made) -> None:
@@ -102,7 +102,7 @@ def test_opset_23_falls_back_to_scatter(made: Made, tmp_path: Path) -> None:
     assert "TensorScatter" not in operators
     assert largest_error(step_parity(made.model, exported.path, num_patches=4, seed=3)) <= 1e-4
     engine = OnnxRuntimeEngine(exported.path, made.model.config)
-    assert worst(end_to_end(made.model, engine, num_patches=8, seed=3)).max_abs <= 1e-4
+    assert max_error(end_to_end(made.model, engine, num_patches=8, seed=3)) <= 1e-4
 
 
 def test_cache_write_is_what_it_says() -> None:

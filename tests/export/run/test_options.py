@@ -14,11 +14,11 @@ from core.images import OWN_RULES
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER
-from export.config import InferConfig
+from export.config import InferConfig, PredictOptions
 from export.run.batch import BatchActor, actor_settings
 from export.run.pictures import read_pixels
-from export.run.predictor import PredictOptions, Predictor, Prompt
-from export.run.requests import RequestLine
+from export.run.predictor import Predictor
+from export.run.requests import Prompt
 from model.generation.eager import TorchEngine
 from model.generation.requests import (
     Completion,
@@ -51,6 +51,7 @@ def by_torch(made: Made, prompt: Prompt, options: PredictOptions) -> Completion:
     if prompt.task == "text_to_image":
         request = image_request(config, ids, seed=seed, image_shape=(8, 8))
     elif prompt.task == "image_to_text":
+        assert isinstance(prompt.image, bytes)
         with torch.no_grad():
             latents = made.autoencoder.encode_moments(read_pixels(prompt.image, 16, OWN_RULES)).mean[0]
         request = caption_request(config, latents, seed=seed, max_new_tokens=options.max_new_tokens)
@@ -119,14 +120,13 @@ def test_requests_of_one_call_keep_what_each_asks_for(made: Made, predictor: Pre
 
 
 def test_params_reach_the_batches_of_infer(made: Made, predictor: Predictor, tmp_path: Path) -> None:
-    (tmp_path / "out/images").mkdir(parents=True)
     config = InferConfig(requests=str(tmp_path / "r.jsonl"), engine="onnxruntime", **dataclasses.asdict(OPTIONS))
-    settings = actor_settings(made.bundle.folder, "onnxruntime", tmp_path, config, tmp_path / "out")
+    settings = actor_settings(made.bundle.folder, tmp_path, config, tmp_path / "out")
     actor = BatchActor(**settings)
-    assert actor.options == OPTIONS
-    lines = [RequestLine(1, "a", "text", "a blue", ""), RequestLine(2, "b", "text_to_image", WORDS, "")]
-    answers = actor({"lines": [line._asdict() for line in lines], "tries": 0})["answers"]
-    text, picture = predictor.predict([Prompt(line.id, line.task, line.prompt) for line in lines], OPTIONS)
+    assert dataclasses.asdict(actor.options).items() >= dataclasses.asdict(OPTIONS).items()
+    lines = [Prompt("a", "text", "a blue", line=1), Prompt("b", "text_to_image", WORDS, line=2)]
+    answers = [actor({"lines": [line], "tries": 0})["answers"][0] for line in lines]
+    text, picture = predictor.predict(lines, OPTIONS)
     assert answers[0]["generated_text"] == text.text
     assert (tmp_path / "out" / answers[1]["generated_image"]).read_bytes() == picture.image_png
 

@@ -18,8 +18,10 @@ from core.images import OWN_RULES
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import TOKENIZER
+from export.config import PredictOptions
 from export.run.pictures import read_pixels, write_pngs
-from export.run.predictor import NOT_FINITE, PredictOptions, Predictor, Prompt
+from export.run.predictor import NOT_FINITE, Predictor
+from export.run.requests import Prompt
 from model.generation.requests import Request, SamplingOptions, edit_request
 from model.generation.sampling import generate
 from model.step import StepInputs, StepOutput
@@ -171,11 +173,12 @@ def test_a_picture_of_numbers_that_are_none_is_an_error(predictor: Predictor, mo
 def test_an_edit_depends_on_the_picture_and_on_the_words(predictor: Predictor) -> None:
     """What the loop itself makes of picture, instruction and seed, and another thing for another of either."""
     config = predictor.bundle.config
-    given = Prompt("e", "image_to_image", "make it blue", png(40, 30))
+    picture = png(40, 30)
+    given = Prompt("e", "image_to_image", "make it blue", picture)
     changed = [given, given._replace(prompt="make it red"), given._replace(image=png(40, 30, seed=1))]
     pictures = [predictor.predict([prompt], OPTIONS)[0].image_png for prompt in changed]
     assert len(set(pictures)) == 3
-    latents = predictor.autoencoder.encode(read_pixels(given.image, 16, OWN_RULES))[0]
+    latents = predictor.autoencoder.encode(read_pixels(picture, 16, OWN_RULES))[0]
     words = read_tokenizer(predictor.bundle.folder / TOKENIZER).encode("make it blue")
     request = edit_request(config, latents, words, seed=seed_of_name(OPTIONS.seed, "e"))
     options = SamplingOptions(num_steps=OPTIONS.num_solver_steps, guidance_scale=OPTIONS.guidance_scale)

@@ -17,7 +17,7 @@ from export.run.batch import MAX_TRIES, after_death, batches
 from export.run.journal import SEEN, append_journal, read_journal, unchanged
 from export.run.picture_files import fingerprint
 from export.run.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
-from export.run.requests import TASKS, BadLine, RequestLine, read_requests
+from export.run.requests import TASKS, BadLine, Prompt, read_requests
 
 GOOD = {"id": "1", "task": "text_to_image", "prompt": "a red three"}
 BAD = [
@@ -163,13 +163,13 @@ def test_batches_hold_one_task_and_every_line_once(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
     items = list(batches(read_requests(tmp_path / "r.jsonl").good, 3))
     assert [len(item["lines"]) for item in items] == [3, 1, 2]
-    assert all(len({line["task"] for line in item["lines"]}) == 1 for item in items)
-    assert sorted(line["line"] for item in items for line in item["lines"]) == [1, 2, 3, 4, 5, 6]
+    assert all(len({line.task for line in item["lines"]}) == 1 for item in items)
+    assert sorted(line.line for item in items for line in item["lines"]) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_times(tmp_path: Path) -> None:
-    lines = [RequestLine(n, str(n), "text", "a", "")._asdict() for n in range(1, 4)]
-    (item,) = batches([RequestLine(**line) for line in lines], 3)
+    lines = [Prompt(str(n), "text", "a", line=n) for n in range(1, 4)]
+    (item,) = batches(lines, 3)
     singles, result = after_death(item, requests_folder=tmp_path)
     assert result is None
     assert [single["lines"] for single in singles] == [[line] for line in lines]
@@ -188,7 +188,7 @@ def test_a_batch_whose_process_ended_is_tried_line_by_line_and_a_line_so_many_ti
 
 def test_a_request_given_up_is_not_tried_again_by_the_next_run_unless_its_picture_changed(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"one that ends the process")
-    lines = [RequestLine(1, "1", "text", "a", ""), RequestLine(2, "2", "image_to_text", "", "a.png")]
+    lines = [Prompt("1", "text", "a", line=1), Prompt("2", "image_to_text", image="a.png", line=2)]
     for item in batches(lines, 8):
         result, waiting = None, [item]
         while result is None:
@@ -235,8 +235,8 @@ def test_an_answer_about_a_picture_that_changed_since_is_made_again(tmp_path: Pa
     for name in ("a", "b", "c"):
         (tmp_path / name).write_bytes(name.encode())
     names = ["a", "b", "c", "missing", ""]
-    lines = [RequestLine(n, str(n), "image_to_text" if name else "text", "", name) for n, name in enumerate(names, start=1)]
-    records = {line.line: {"line": line.line, SEEN: fingerprint(tmp_path, line.image) if line.image else ""} for line in lines}
+    lines = [Prompt(str(n), "image_to_text" if name else "text", "", name, n) for n, name in enumerate(names, start=1)]
+    records = {line.line: {"line": line.line, SEEN: fingerprint(tmp_path, line.image_name)} for line in lines}
     assert unchanged(records, lines, tmp_path) == records
     (tmp_path / "b").write_bytes(b"another")
     (tmp_path / "c").unlink()

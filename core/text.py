@@ -1,4 +1,4 @@
-"""Texts from outside: what is no text is refused before anything is done with it, and messages show a value cut."""
+"""Texts from outside: what cannot be encoded is refused before anything is done with it, and messages show a value cut."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ def check_text(name: str, value: Any) -> None:
     """Raise ValueError with one sentence where the field `name` holds anything but text that can be encoded."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {type(value).__name__}")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        half, at = value[error.start], error.start + 1
+    if at := half_surrogate(value):
+        half = value[at - 1]
         raise ValueError(
             f"{name} holds {half!a} as character {at}, one half of a surrogate pair; write the whole character or leave it out"
-        ) from None
-    if size > MAX_TEXT_BYTES:
+        )
+    if (size := len(value.encode())) > MAX_TEXT_BYTES:
         raise ValueError(f"{name} has {size} bytes, more than {MAX_TEXT_BYTES}")
+
+
+def half_surrogate(text: str) -> int:
+    """The first character, counted from 1, that is half of a surrogate pair, which no UTF-8 can hold; 0 where none is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start + 1
+    return 0
 
 
 def shown(value: Any) -> str:
