@@ -56,7 +56,7 @@ def _requests(params: Params) -> dict[str, Any]:
     path = Path(params.infer.requests)
     if path.absolute().is_relative_to(paths.REQUESTS.absolute()):
         return {}
-    named = {request.image for request in read_requests(path).good if request.image}
+    named = {request.image_name for request in read_requests(path).good if request.image_name}
     return {"requests": _files([path]), "pictures": _files(path.parent / name for name in named)}
 
 

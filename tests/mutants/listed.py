@@ -200,8 +200,8 @@ DATA_AND_DOORS = (
     Listed(
         "a caption's max_new_tokens is ignored",
         "export/run/predictor.py",
-        "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=options.max_new_tokens)",
-        "caption_request(config, self._latents(prompt), seed=seed, max_new_tokens=512)",
+        "caption_request(config, self._latents(prompt, folder), seed=seed, max_new_tokens=options.max_new_tokens)",
+        "caption_request(config, self._latents(prompt, folder), seed=seed, max_new_tokens=512)",
         ("tests/export/run/test_options.py",),
     ),
 )

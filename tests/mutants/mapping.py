@@ -118,7 +118,7 @@ CLOSE: dict[str, Groups] = {
     "export/run/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/serving_schema.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/step_tensors.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
-    "core/text.py": (("tests/export/run/test_predictor.py",), (REQUESTS,)),
+    "core/text.py": (("tests/core/test_text.py",), (REQUESTS,)),
     "export/build/to_onnx.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
     "export/build/to_tensorrt.py": (("tests/export/build/test_modalities.py",),),
 }

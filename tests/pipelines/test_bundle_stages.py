@@ -246,7 +246,11 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(served: Any, name: s
     assert "Traceback" not in response.text
 
 
-def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: Params, cluster: None) -> None:
+def test_infer_answers_the_good_and_sets_the_bad_aside(
+    exported: Path, params: Params, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Here, and not in the processes that answer: they open the engine, and say which it is.
+    monkeypatch.setattr("export.run.engines._open_onnxruntime", None)
     infer.main(params)
     predictions = Path("artifacts/predictions")
     read_manifest(predictions, kind="predictions")
@@ -262,6 +266,7 @@ def test_infer_answers_the_good_and_sets_the_bad_aside(exported: Path, params: P
     assert all(entry["reason"] for entry in aside)
     report = read_json(Path("reports/infer/throughput.json"))
     assert (report["requests"], report["requests_set_aside"], report["images"]) == (5, 4, 3)
+    assert report["engine"] == "onnxruntime"
     assert Image.open("reports/infer/predictions.png").width > 100
     assert not Path(".work/infer").exists()
 
@@ -401,7 +406,7 @@ def test_where_nothing_is_answered_the_stage_fails_and_says_where_to_look(
     assert [(entry["line"], entry["id"]) for entry in aside] == [(1, "1"), (2, "")]
 
 
-def test_infer_refuses_before_any_work(exported: Path, params: Params) -> None:
+def test_infer_refuses_before_any_work(exported: Path, params: Params, cluster: None) -> None:
     def infer_with(**changes: str) -> None:
         infer.main(dataclasses.replace(params, infer=dataclasses.replace(params.infer, **changes)))
 
@@ -410,8 +415,10 @@ def test_infer_refuses_before_any_work(exported: Path, params: Params) -> None:
     Path("empty.jsonl").write_text("\n\n")
     with pytest.raises(BadInput, match="no usable request"):
         infer_with(requests="empty.jsonl")
+    before = set(Path(".work").glob("infer/*"))
     with pytest.raises(BadInput, match="TensorRT cannot run"):
         infer_with(engine="tensorrt")
+    assert set(Path(".work").glob("infer/*")) == before
     graph = exported / "step.onnx"
     data = graph.read_bytes()
     graph.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

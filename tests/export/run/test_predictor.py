@@ -63,7 +63,7 @@ def test_every_task_is_answered_in_order(predictor: Predictor) -> None:
     assert (wordless.error, pictureless.error) == ("prompt is empty", "image is missing or cannot be read")
 
 
-ODD: list[tuple[Any, Any, Any, bytes, str]] = [
+ODD: list[tuple[Any, Any, Any, bytes | str, str]] = [
     ("a", "text", "I like it \ud83d", b"", "prompt holds '\\ud83d' as character 11"),
     ("a\udc00", "text", "b", b"", "id holds"),
     ("a", "text\ud800", "b", b"", "task holds"),
@@ -81,6 +81,8 @@ ODD: list[tuple[Any, Any, Any, bytes, str]] = [
     ("a", "text_to_image", "b", b"picture", "image has no meaning for text_to_image"),
     ("a", "image_to_text", "b", b"picture", "prompt has no meaning for image_to_text"),
     ("a", "image_to_text", "", bytes(2**26 + 1), "image has more than 64 MiB"),
+    # Only a file of requests names files.
+    ("a", "image_to_text", "", __file__, "image is missing or cannot be read"),
 ]
 
 

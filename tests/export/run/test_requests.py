@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import BadInput
 from export.run.batch import MAX_TRIES, after_death, batches
-from export.run.journal import SEEN, append_journal, read_journal, unchanged
+from export.run.journal import ENGINE, SEEN, append_journal, engines_of, read_journal, unchanged
 from export.run.picture_files import fingerprint
 from export.run.predictions import MAX_NAMED, Predictions, gather, set_aside, write_predictions
 from export.run.requests import TASKS, BadLine, Prompt, read_requests
@@ -229,6 +229,13 @@ def test_a_journal_with_anything_else_in_it_is_read(tmp_path: Path) -> None:
         b'\0\0\0\n7\n[]\nnull\n{"line": "3"}\n{}\n\xff\n' + json.dumps(record).encode() + b'\n{"line": 4'
     )
     assert read_journal(tmp_path / "j", tmp_path) == {3: record}
+
+
+def test_the_engines_that_answered_are_named() -> None:
+    given_up = {1: {"line": 1, "error": "ended the process"}}
+    assert engines_of({}) == engines_of(given_up) == ""
+    records = given_up | {line: {"line": line, ENGINE: name} for line, name in enumerate("cac", start=2)}
+    assert engines_of(records) == "a, c"
 
 
 def test_an_answer_about_a_picture_that_changed_since_is_made_again(tmp_path: Path) -> None:

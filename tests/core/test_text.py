@@ -1,0 +1,32 @@
+"""What cannot be encoded is found wherever it stands, and a long value is shown cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.text import MAX_SHOWN_CHARACTERS, MAX_TEXT_BYTES, check_text, half_surrogate, shown
+
+
+def test_the_first_half_of_a_surrogate_pair_is_found() -> None:
+    for text, place in (("", 0), ("a\U0001f600\0", 0), ("\ud83d", 1), ("ab\udc00c\ud83d", 3)):
+        assert half_surrogate(text) == place
+        if place:
+            with pytest.raises(ValueError, match=rf"^prompt holds '\\\\ud...' as character {place}, one half of"):
+                check_text("prompt", text)
+        else:
+            check_text("prompt", text)
+
+
+def test_a_text_is_as_long_as_its_bytes() -> None:
+    check_text("id", "é" * (MAX_TEXT_BYTES // 2))
+    with pytest.raises(ValueError, match=f"^id has {MAX_TEXT_BYTES + 2} bytes, more than {MAX_TEXT_BYTES}$"):
+        check_text("id", "é" * (MAX_TEXT_BYTES // 2 + 1))
+    with pytest.raises(ValueError, match="^id must be text, not bytes$"):
+        check_text("id", b"a")
+
+
+def test_a_value_is_shown_up_to_a_length() -> None:
+    text = "a" * (MAX_SHOWN_CHARACTERS - 2)
+    assert shown(text) == repr(text)
+    assert shown(text + "b") == repr(text + "b")[:MAX_SHOWN_CHARACTERS] + "..."
+    assert shown(10**5000) == "a very long int"
