@@ -39,7 +39,7 @@ def main(params: Params) -> None:
     todo = [line for line in read.good if line.line not in earlier]
     settings = actor_settings(bundle.folder, paths.ENGINES, config, folder)
     _answer(list(batches(todo, config.batch_size)), settings, journal)
-    # Where all answers were there already, no process has made it.
+    # No process makes it where every answer is words, or was there already.
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     records = read_journal(journal, folder)
     predictions, engine = gather(read, records), engines_of(records) or config.engine

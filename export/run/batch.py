@@ -73,8 +73,6 @@ class BatchActor:
         self.predictor = Predictor.open(Path(bundle), engine=engine, engines=Path(engines))
         self.options = options
         self.requests_folder, self.images = Path(requests_folder), Path(folder) / IMAGES
-        # Only now, so that an engine that cannot be had leaves nothing behind.
-        self.images.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """{"lines": [...]} -> {"answers": [...] in the same order, "passed_over": why this is not a better engine}.
@@ -97,6 +95,8 @@ class BatchActor:
             return _named(line) | {"generated_text": answer.text, "num_tokens": answer.num_tokens}
         # Ids are anything users write, so the file is named by the line.
         name = f"{line.line:06d}.png"
+        # Not before: a process that is still starting when all is answered must not make the folder anew.
+        self.images.mkdir(parents=True, exist_ok=True)
         (self.images / name).write_bytes(answer.image_png)
         return _named(line) | {"generated_image": f"{IMAGES}/{name}", "image_bytes": len(answer.image_png)}
 

@@ -55,6 +55,8 @@ def engines_of(records: Mapping[int, Record]) -> str:
 
 def append_journal(journal: Path, records: Iterable[Record]) -> None:
     """Note finished answers."""
+    # Made with the first answer, so that an engine that cannot be opened leaves no unfinished work behind.
+    journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a") as file:
         # A kill may have cut the last line: what follows starts on a new one.
         file.write("".join(f"\n{json.dumps(record)}" for record in records))
