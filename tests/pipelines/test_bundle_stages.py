@@ -383,6 +383,7 @@ def test_a_full_disk_is_one_sentence_and_a_rerun_goes_on(
     journal.unlink()
     (work / "kept").rename(journal)
     picture = work / "predictions/images/000009.png"
+    picture.parent.mkdir(exist_ok=True)
     picture.unlink(missing_ok=True)
     picture.symlink_to("/dev/full")
     assert stage.exit_code("infer: ", lambda: infer.main(params)) == 1
