@@ -71,7 +71,7 @@ def exit_code(prefix: str, work: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _say(f"{prefix}interrupted; finished work is kept, run again to go on", loading.INTERRUPTED)
     except SystemExit as error:
-        if error.code != TERMINATED:
+        if error.code != TERMINATED and not asked():  # Ray, told to end too, exits by itself
             raise
         return _told_to_end(prefix)
     except Exception as error:

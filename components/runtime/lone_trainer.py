@@ -20,7 +20,14 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 IDLE_HERE = (DatasetsCallback, PlacementGroupCleanerCallback)
 
 
-class LoneTrainer(DataParallelTrainer):
+class InterruptibleTrainer(DataParallelTrainer):
+    """Leaves an interrupt to Python: Ray's own handler ends the process, with exit code 0."""
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        return
+
+
+class LoneTrainer(InterruptibleTrainer):
     """The watcher of machines is switched off by an environment variable, in `cluster.OWN_CLUSTER`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

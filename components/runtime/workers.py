@@ -65,13 +65,12 @@ def _trainer(
     import torch
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.config import LoggingConfig
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from components.runtime.lone_trainer import LoneTrainer
+    from components.runtime.lone_trainer import InterruptibleTrainer, LoneTrainer
     from components.runtime.rendezvous import backend_config
 
     use_gpu, folder = torch.cuda.is_available(), private_folder()
-    return lambda: (LoneTrainer if folder else DataParallelTrainer)(
+    return lambda: (LoneTrainer if folder else InterruptibleTrainer)(
         Traced(function),
         train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
         backend_config=backend_config("nccl" if use_gpu else "gloo", folder),

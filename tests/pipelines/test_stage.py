@@ -104,12 +104,14 @@ def test_it_is_told_to_end(name: str, workspace: Path) -> None:
         "    finally:\n"
         f"        os.kill(os.getpid(), signal.{name})\n"
         "        time.sleep(0.1)\n"
-        "        if sys.argv[1:]:\n"
+        "        if sys.argv[1:] == ['fails']:\n"
         "            raise ValueError('a worker is gone')\n"
+        "        if sys.argv[1:] == ['exits']:\n"
+        "            sys.exit(1)\n"
         "sys.exit(stage.exit_code('train: ', work))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    for more in ([], ["and a failure"]):
+    for more in ([], ["fails"], ["exits"]):
         line = [sys.executable, "-c", code, *more]
         ended = subprocess.run(line, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert (ended.returncode, ended.stderr) == (143, f"train: {stage.TOLD_TO_END}\n")

@@ -119,6 +119,8 @@ def test_bad_input_and_a_full_disk_end_the_run_at_once(ray_up: None, tmp_path: P
         run(full, tmp_path, num_workers=1)
     assert raised.value.errno == errno.ENOSPC
     assert (tmp_path / "lines.log").read_text() == "asked\n" * 2
+    # Ray's own handler would end an interrupted stage with exit code 0.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_an_exception_was_raised_from_arrives_with_it(ray_up: None, tmp_path: Path) -> None:
