@@ -25,7 +25,7 @@ LIMIT_FACTOR = 5
 # On top, for what else the machine may be doing.
 LIMIT_SLACK_S = 30.0
 # A test that hangs where no signal reaches it is ended from outside this much later.
-HANGING_S = 900.0
+HANGING_S = 120.0
 
 
 class Mutant(NamedTuple):
