@@ -8,8 +8,8 @@ from __future__ import annotations
 from core.errors import GateRefused
 from core.files import atomic_replace, fresh_folder, read_json, sha256, write_json
 from core.manifest import write_manifest
-from export.build.make_bundle import Sources, build_bundle, build_tensorrt, problems
-from export.build.parity import reported
+from export.builder.make_bundle import Sources, build_bundle, build_tensorrt, problems
+from export.builder.parity import reported
 from export.bundle import KIND, bundle_digest, open_bundle
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of

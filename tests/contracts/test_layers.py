@@ -29,7 +29,7 @@ HOMES = {
         for name in ("actor_pool", "actors", "cluster", "lone_node", "lone_trainer", "ray_address", "rendezvous", "workers")
     },
     "great_expectations": {"components/data/validate/expectations.py"},
-    "tensorrt": {"export/build/to_tensorrt.py", "export/run/engine_tensorrt.py", "export/engine_key.py"},
+    "tensorrt": {"export/builder/to_tensorrt.py", "export/run/engine_tensorrt.py", "export/engine_key.py"},
     "diffusers": {"model/latents/autoencoder.py"},
 }
 BANNED_FILE_NAMES = {"utils.py", "helpers.py", "base.py", "misc.py"}
@@ -79,7 +79,7 @@ def test_files_are_short_and_say_what_they_answer() -> None:
 
 
 def test_pytest_looks_into_every_folder_of_tests(pytestconfig: pytest.Config) -> None:
-    """By its own rules it passes over a folder that is called build, and says nothing."""
+    """By its own rules it passes over folders called build, dist or venv, and says nothing."""
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
     for name in {name for folder in folders for name in folder.relative_to(ROOT).parts}:
         assert not any(fnmatch(name, pattern) for pattern in pytestconfig.getini("norecursedirs")), name

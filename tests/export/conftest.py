@@ -15,7 +15,7 @@ from PIL import Image
 from core.images import Preparation
 from core.manifest import write_manifest
 from core.tokenizer import train_tokenizer
-from export.build.make_bundle import Sources, build_bundle
+from export.builder.make_bundle import Sources, build_bundle
 from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
 from model.config import ModelConfig, image_modality, model_config

@@ -18,7 +18,7 @@ import torch
 from core.errors import BadInput, GateRefused
 from core.images import Preparation
 from core.manifest import write_manifest
-from export.build.make_bundle import Sources, build_bundle, generation_config
+from export.builder.make_bundle import Sources, build_bundle, generation_config
 from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.run.engines import open_engine
 from export.run.predictor import Predictor
@@ -250,7 +250,7 @@ ALONE = """
 import sys
 from pathlib import Path
 # An installed project has them all.
-sys.modules.update(dict.fromkeys(("components", "pipelines", "export.build", "mlflow", "ray", "dvc")))
+sys.modules.update(dict.fromkeys(("components", "pipelines", "export.builder", "mlflow", "ray", "dvc")))
 from export.run.predictor import PredictOptions, Predictor, Prompt
 options = PredictOptions(batch_size=1, guidance_scale=1.0, num_solver_steps=1, max_new_tokens=2, seed=0)
 (answer,) = Predictor.open(Path(sys.argv[1])).predict([Prompt("1", "text", "a red")], options)
@@ -262,7 +262,7 @@ def test_a_bundle_answers_where_the_run_side_model_and_core_stand_alone(made: Ma
     root = Path(__file__).parents[2]
     (tmp_path / "export").mkdir()
     for path in (root / "model", root / "core", *(root / "export").iterdir()):
-        if path != root / "export/build":
+        if path != root / "export/builder":
             (tmp_path / path.relative_to(root)).symlink_to(path)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     line = [sys.executable, "-c", ALONE, str(made.bundle.folder)]

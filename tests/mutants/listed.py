@@ -185,10 +185,10 @@ DATA_AND_DOORS = (
     ),
     Listed(
         "a parity limit ten times too wide",
-        "export/build/make_bundle.py",
+        "export/builder/make_bundle.py",
         'if not entry["largest_error"] <= entry["limit"]',
         'if not entry["largest_error"] <= 10 * entry["limit"]',
-        ("tests/export/build/test_limits.py",),
+        ("tests/export/builder/test_limits.py",),
     ),
     Listed(
         "a request's max_new_tokens is ignored",

@@ -17,9 +17,9 @@ JOURNAL = "tests/components/training/transformer/test_journal.py"
 WORKER = "tests/components/training/transformer/test_worker.py"
 AUTOENCODER = "tests/components/training/autoencoder/test_train.py"
 AUTOENCODER_LOOP = "tests/components/training/autoencoder/test_trainer.py"
-GRAPHS = "tests/export/build/test_graphs.py"
+GRAPHS = "tests/export/builder/test_graphs.py"
 REQUESTS = "tests/export/run/test_requests.py"
-TENSORRT = "tests/export/build/test_to_tensorrt.py"
+TENSORRT = "tests/export/builder/test_to_tensorrt.py"
 PARAMS = "tests/pipelines/test_params.py"
 
 # In place of the mirrored file, or after it, in this order.
@@ -102,25 +102,25 @@ CLOSE: dict[str, Groups] = {
     "export/run/request_file.py": ((REQUESTS,),),
     "export/run/journal.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
     "export/run/batch.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/build/make_bundle.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
+    "export/builder/make_bundle.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
     "export/bundle.py": (("tests/export/run/test_predictor.py",),),
-    "export/build/kv_cache_operator.py": ((GRAPHS,), ("tests/export/run/test_engines.py",)),
+    "export/builder/kv_cache_operator.py": ((GRAPHS,), ("tests/export/run/test_engines.py",)),
     "export/config.py": ((PARAMS,), ("tests/export/run/test_predictor.py",)),
-    "export/build/end_to_end.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
+    "export/builder/end_to_end.py": ((GRAPHS,), ("tests/export/builder/test_modalities.py",)),
     "export/engine_key.py": ((TENSORRT,),),
     "export/run/engine_onnxruntime.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
     "export/graph_names.py": ((GRAPHS,),),
-    "export/build/graphs.py": (("tests/export/run/test_engines.py",),),
-    "export/build/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
-    "export/build/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/build/test_modalities.py")),
+    "export/builder/graphs.py": (("tests/export/run/test_engines.py",),),
+    "export/builder/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/builder/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/builder/test_modalities.py")),
     "export/run/predictions.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
     "export/run/predictor.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
     "export/run/pyfunc.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/serving_schema.py": (("tests/pipelines/test_bundle_stages.py",),),
     "export/run/step_tensors.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
     "core/text.py": (("tests/core/test_text.py",), (REQUESTS,)),
-    "export/build/to_onnx.py": ((GRAPHS,), ("tests/export/build/test_modalities.py",)),
-    "export/build/to_tensorrt.py": (("tests/export/build/test_modalities.py",),),
+    "export/builder/to_onnx.py": ((GRAPHS,), ("tests/export/builder/test_modalities.py",)),
+    "export/builder/to_tensorrt.py": (("tests/export/builder/test_modalities.py",),),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.errors import BadInput
-from export.build.make_bundle import build_tensorrt
+from export.builder.make_bundle import build_tensorrt
 from export.bundle import STEP_GRAPH
 from export.run.engine_onnxruntime import OnnxRuntimeEngine, session_device, wanted_providers
 from export.run.engines import open_engine

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from export.build.parity import Difference, difference
+from export.builder.parity import Difference, difference
 from model.batch import Batch, Latents
 from model.config import ModelConfig
 from model.step import Engine, StepInputs

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from core.errors import GateRefused
-from export.build.graphs import GraphSpec
-from export.build.kv_cache_operator import onnx_translations
+from export.builder.graphs import GraphSpec
+from export.builder.kv_cache_operator import onnx_translations
 
 
 class ExportedGraph(NamedTuple):

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from core.errors import GateRefused
-from export.build import to_tensorrt
-from export.build.make_bundle import build_tensorrt
-from export.build.to_tensorrt import decomposable_graph
+from export.builder import to_tensorrt
+from export.builder.make_bundle import build_tensorrt
+from export.builder.to_tensorrt import decomposable_graph
 from export.bundle import STEP_GRAPH
 from export.engine_key import (
     FLAGS,

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from core.errors import GateRefused
-from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, max_error
-from export.build.graphs import step_spec
-from export.build.make_bundle import Sources, build_bundle
-from export.build.parity import largest_error, step_parity
-from export.build.to_onnx import export_graph
+from export.builder.end_to_end import NUM_AFTER, TIMES, end_to_end, max_error
+from export.builder.graphs import step_spec
+from export.builder.make_bundle import Sources, build_bundle
+from export.builder.parity import largest_error, step_parity
+from export.builder.to_onnx import export_graph
 from export.run.engine_onnxruntime import OnnxRuntimeEngine
 from model.config import Experts, Modality, ModelConfig, PatchLayersKind, model_config
 from model.generation.eager import TorchEngine

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from export.build.graphs import step_example
+from export.builder.graphs import step_example
 from export.graph_names import STEP_INPUTS, cache_names
 from export.run.engine_onnxruntime import open_session
 from model.config import ModelConfig

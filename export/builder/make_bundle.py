@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from core.errors import GateRefused
 from core.images import Preparation
-from export.build.end_to_end import case_length, end_to_end, max_error
-from export.build.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
-from export.build.model_card import model_card, numbers
-from export.build.parity import image_examples, image_parity, largest_error, step_parity
-from export.build.to_onnx import export_graph
-from export.build.to_tensorrt import TensorrtReport, build_step_engine
+from export.builder.end_to_end import case_length, end_to_end, max_error
+from export.builder.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
+from export.builder.model_card import model_card, numbers
+from export.builder.parity import image_examples, image_parity, largest_error, step_parity
+from export.builder.to_onnx import export_graph
+from export.builder.to_tensorrt import TensorrtReport, build_step_engine
 from export.bundle import (
     AUTOENCODER,
     CARD,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from export.build.make_bundle import measure, problems
-from export.build.parity import Difference, difference, largest_error, reported
+from export.builder.make_bundle import measure, problems
+from export.builder.parity import Difference, difference, largest_error, reported
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH
 from export.config import ExportConfig
 from tests.export.conftest import CONFIG, Made

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import GateRefused
-from export.build.kv_cache_operator import scatter_cache, write_cache
+from export.builder.kv_cache_operator import scatter_cache, write_cache
 from export.graph_names import DECODER, ENCODER, STEP, STEP_DIMS, STEP_OUTPUTS, cache_names
 from model.config import ModelConfig
 from model.experts import selected, shared

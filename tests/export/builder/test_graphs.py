@@ -9,12 +9,12 @@ import onnx
 import pytest
 import torch
 
-from export.build.end_to_end import NUM_AFTER, TIMES, end_to_end, max_error
-from export.build.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
-from export.build.kv_cache_operator import scatter_cache, write_cache
-from export.build.make_bundle import problems
-from export.build.parity import ShapeSet, compare_step, difference, image_parity, largest_error, random_step, step_parity
-from export.build.to_onnx import export_graph
+from export.builder.end_to_end import NUM_AFTER, TIMES, end_to_end, max_error
+from export.builder.graphs import DecoderGraph, EncoderGraph, StepGraph, step_spec
+from export.builder.kv_cache_operator import scatter_cache, write_cache
+from export.builder.make_bundle import problems
+from export.builder.parity import ShapeSet, compare_step, difference, image_parity, largest_error, random_step, step_parity
+from export.builder.to_onnx import export_graph
 from export.bundle import DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH
 from export.graph_names import STEP_INPUTS, cache_names
 from export.run.engine_onnxruntime import OnnxRuntimeEngine, open_session
