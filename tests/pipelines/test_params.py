@@ -80,6 +80,18 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
         (
+            "validate.documents.min_images=0",
+            ["min_images = 0", "at least 1: the autoencoder is trained and measured on images"],
+        ),
+        ("ingest.split_shares.validation=-0.1", ["ingest.split_shares.validation", "-0.1", "at least 0"]),
+        ("ingest.scenes.num_kept_out_pairs=21", ["ingest.scenes.num_kept_out_pairs", "21", "0..20 of the 60 pairs"]),
+        ("ingest.images.max_pixels=89478486", ["ingest.images.max_pixels", "decompression bomb"]),
+        ("ingest.images.max_aspect_ratio=0.9", ["ingest.images.max_aspect_ratio", "at least 1"]),
+        ("ingest.images.formats=[]", ["ingest.images.formats", "at least one format"]),
+        ("ingest.duplicates.near_threshold=1.0", ["ingest.duplicates.near_threshold", "between 0 and 1"]),
+        ("ingest.vocab_size=260", ["ingest.vocab_size", "at least 261"]),
+        ("encode.crop_share=0.0", ["encode.crop_share", "above 0"]),
+        (
             "train.model={UNET, patch_side: 4, unet_channels: [64, 128]}",
             ["train.model.unet_channels", "3 numbers", "[64, 128, 256]"],
         ),
