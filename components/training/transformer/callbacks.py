@@ -35,8 +35,9 @@ PEAKS = {
 
 def peak_flops(device: torch.device) -> float | None:
     """The device's peak, or None where it is not known (a CPU, a GPU not in the table)."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    # By whole words: an L40 is no L4. "NVIDIA A100-SXM4-80GB", say.
+    words = torch.cuda.get_device_name(device).replace("-", " ").split() if device.type == "cuda" else []
+    return next((PEAKS[word] for word in words if word in PEAKS), None)
 
 
 class RankZeroCallback(Callback):
