@@ -6,6 +6,7 @@ the longest files begin first.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ LONGEST_FIRST = [
 ]
 # What a process makes once for all files of a folder, in half a minute, two need not make.
 IN_ONE_PROCESS = ("tests/export/",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Signals as a terminal leaves them: what a shell starts in the background, or nohup, ignores some, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from core.files import named
 from export.config import InferConfig, PredictOptions
 from export.run.journal import ENGINE, SEEN, Record
 from export.run.picture_files import fingerprint
@@ -97,7 +98,8 @@ class BatchActor:
         name = f"{line.line:06d}.png"
         # Not before: a process that is still starting when all is answered must not make the folder anew.
         self.images.mkdir(parents=True, exist_ok=True)
-        (self.images / name).write_bytes(answer.image_png)
+        with named(self.images / name):
+            (self.images / name).write_bytes(answer.image_png)
         return _named(line) | {"generated_image": f"{IMAGES}/{name}", "image_bytes": len(answer.image_png)}
 
 

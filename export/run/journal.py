@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.files import read_json_lines
+from core.files import named, read_json_lines
 from export.run.picture_files import fingerprint
 from export.run.requests import Prompt
 
@@ -57,6 +57,6 @@ def append_journal(journal: Path, records: Iterable[Record]) -> None:
     """Note finished answers."""
     # Made with the first answer, so that an engine that cannot be opened leaves no unfinished work behind.
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open("a") as file:
+    with named(journal), journal.open("a") as file:
         # A kill may have cut the last line: what follows starts on a new one.
         file.write("".join(f"\n{json.dumps(record)}" for record in records))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import BadPrompt
+from core.files import named
 from export.run.contact_sheet import Cell, contact_sheet
 from export.run.journal import Record
 from export.run.picture_files import read_picture
@@ -56,7 +57,7 @@ def write_predictions(folder: Path, predictions: Predictions) -> dict[str, int]:
 
 def _write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
     lines = (json.dumps(value, ensure_ascii=False).translate(LINE_ENDS) for value in values)
-    with path.open("w", encoding="utf-8") as file:
+    with named(path), path.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 

@@ -379,16 +379,16 @@ def test_a_full_disk_is_one_sentence_and_a_rerun_goes_on(
     journal.symlink_to("/dev/full")
     assert stage.exit_code("infer: ", lambda: infer.main(params)) == 1
     told = capsys.readouterr().err.strip()
-    assert "\n" not in told and "full" in told and "Traceback" not in told
+    assert "\n" not in told and "full" in told and "Traceback" not in told and "journal.jsonl" in told, told
     journal.unlink()
     (work / "kept").rename(journal)
     picture = work / "predictions/images/000009.png"
-    picture.parent.mkdir(exist_ok=True)
+    picture.parent.mkdir(parents=True, exist_ok=True)
     picture.unlink(missing_ok=True)
     picture.symlink_to("/dev/full")
     assert stage.exit_code("infer: ", lambda: infer.main(params)) == 1
     told = capsys.readouterr().err.strip()
-    assert "\n" not in told and "full" in told and "Traceback" not in told
+    assert "\n" not in told and "full" in told and "Traceback" not in told and picture.name in told, told
     assert journal.read_bytes().startswith(kept)
     picture.unlink()
     infer.main(params)

@@ -63,8 +63,6 @@ def test_a_signal_while_modules_are_loaded(workspace: Path) -> None:
     ):
         code = (
             "import os, runpy, signal, sys\n"
-            # What a shell starts in the background ignores it.
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "class Interrupt:\n"
             "    def find_spec(self, name, path=None, target=None):\n"
             f"        if name == {after!r}:\n"
