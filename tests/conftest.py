@@ -30,7 +30,7 @@ IN_ONE_PROCESS = ("tests/export/",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Signals as a terminal leaves them: what a shell starts in the background, or nohup, ignores some, and so do its children."""
+    """Signals as a terminal leaves them: what a shell starts in the background ignores some, and its children with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
