@@ -1,7 +1,11 @@
-"""Texts from outside: what cannot be encoded is refused before anything is done with it, and messages show a value cut."""
+"""Texts from outside: what cannot be encoded, or says two things, is refused before anything is done with it.
+
+Messages show a value cut.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 # Far beyond what any model holds; tokenizing more would only take time.
@@ -31,6 +35,16 @@ def half_surrogate(text: str) -> int:
     return 0
 
 
+def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for json's object_pairs_hook, which would keep the last of two equal keys; raises DoubledKey."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise DoubledKey(f"key {shown(twice)} occurs twice")
+    return found
+
+
 def shown(value: Any) -> str:
     """A value from outside as a message holds it: its Python form, a long one cut."""
     try:
@@ -39,3 +53,7 @@ def shown(value: Any) -> str:
         # Python does not write integers of more than some thousand digits.
         return f"a very long {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
+
+
+class DoubledKey(Exception):
+    """An object holds a key twice, and JSON does not say which value stands."""

@@ -64,7 +64,9 @@ _USE = """## Use
 
 ```python
 from pathlib import Path
-from export.run.predictor import PredictOptions, Predictor, Prompt
+from export.config import PredictOptions
+from export.run.predictor import Predictor
+from export.run.requests import Prompt
 
 options = PredictOptions(batch_size=8, guidance_scale=2.5, num_solver_steps=20, max_new_tokens=64, seed=0)
 answers = Predictor.open(Path("bundle")).predict([Prompt("1", "text_to_image", "a red three top left")], options)

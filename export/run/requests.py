@@ -9,12 +9,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from core.errors import BadInput
-from core.text import check_text, shown
+from core.text import DoubledKey, check_text, each_key_once, shown
 from export.run.picture_files import check_size
 from export.run.request_file import RequestLines
 
@@ -99,26 +99,13 @@ def _value(raw: bytes | str) -> Any:
     if isinstance(raw, str):
         raise ValueError(raw)
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_object)
+        return json.loads(raw.decode(), object_pairs_hook=each_key_once)
     except UnicodeDecodeError:
         raise ValueError("the line is not UTF-8") from None
-    except _DoubleKey as error:
+    except DoubledKey as error:
         raise ValueError(str(error)) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the line is not JSON: {error}") from None
-
-
-class _DoubleKey(Exception):
-    """An object holds a key twice, and JSON does not say which value stands."""
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise _DoubleKey(f"key {shown(twice)} occurs twice")
-    return found
 
 
 def _id_of(value: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from core.text import MAX_SHOWN_CHARACTERS, MAX_TEXT_BYTES, check_text, half_surrogate, shown
+from core.text import MAX_SHOWN_CHARACTERS, MAX_TEXT_BYTES, DoubledKey, check_text, each_key_once, half_surrogate, shown
 
 
 def test_the_first_half_of_a_surrogate_pair_is_found() -> None:
@@ -30,3 +32,10 @@ def test_a_value_is_shown_up_to_a_length() -> None:
     assert shown(text) == repr(text)
     assert shown(text + "b") == repr(text + "b")[:MAX_SHOWN_CHARACTERS] + "..."
     assert shown(10**5000) == "a very long int"
+
+
+def test_a_key_that_stands_twice_is_refused_at_any_depth() -> None:
+    assert json.loads('{"a": {"b": [1]}, "c": {"b": 2}}', object_pairs_hook=each_key_once) == {"a": {"b": [1]}, "c": {"b": 2}}
+    for text in ('{"a": 1, "b": 2, "a": 1}', '{"c": [{"a": 1, "a": 2}]}'):
+        with pytest.raises(DoubledKey, match="key 'a' occurs twice"):
+            json.loads(text, object_pairs_hook=each_key_once)

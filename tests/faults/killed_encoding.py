@@ -73,7 +73,7 @@ def killed_and_resumed(
         code = _finish(folder, overrides)
     if code or left:
         raise RuntimeError(f"encode ended with {code} and {len(left)} kills to make; see {folder / 'encode.log'}")
-    found = _digests(folder / paths.LATENTS)
+    found = digests(folder / paths.LATENTS)
     return Kills(len(targets), starts, found == expected, time.monotonic() - started_s)
 
 
@@ -85,7 +85,7 @@ def _undisturbed(folder: Path, overrides: Sequence[str]) -> dict[str, str]:
         for item in plan(sources, Path("undisturbed")):
             encoder(item)
         assemble(sources, settings, assembly, Path("undisturbed"), Path("undisturbed-latents"))
-        return _digests(Path("undisturbed-latents"))
+        return digests(Path("undisturbed-latents"))
 
 
 def _finish(folder: Path, overrides: Sequence[str]) -> int:
@@ -100,7 +100,8 @@ def _finish(folder: Path, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path) -> dict[str, str]:
+    """Every file below `folder`, by its name there."""
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import chdir
-from pathlib import Path
 
 from benchmarks.data.corpus import Corpus
-from core.files import sha256
 from tests.faults.corpora import encode_here, params_for, write_inputs
 from tests.faults.counts import Found, Setting, Trial, counted, environment, misses
-from tests.faults.killed_encoding import drawn, killed_and_resumed
+from tests.faults.killed_encoding import digests, drawn, killed_and_resumed
 
 
 def other_workers(setting: Setting) -> Found:
@@ -23,18 +21,18 @@ def other_workers(setting: Setting) -> Found:
     trials = []
     with chdir(work):
         encode_here(work / "reference", params_for(), work / "one")
-        expected = _digests(work / "one")
+        expected = digests(work / "one")
         for batch in (1, 3, 64):
             params = params_for(overrides=(f"encode.batch_size={batch}",))
             encode_here(work / f"batch-{batch}", params, work / "again", reverse=batch == 3)
-            trials.append(_same(f"batches of {batch}", expected, _digests(work / "again")))
+            trials.append(_same(f"batches of {batch}", expected, digests(work / "again")))
         for workers in () if setting.quick else ("1", "2"):
             sources, settings, assembly, _ = encode.inputs(params_for())
             target = work / f"workers-{workers}"
             with environment({"TRANSFUSION_NUM_ACTORS": workers}):
                 encode_parts(sources, settings, target)
             assemble(sources, settings, assembly, target, work / "again")
-            trials.append(_same(f"{workers} workers", expected, _digests(work / "again")))
+            trials.append(_same(f"{workers} workers", expected, digests(work / "again")))
     return Found(counted(trials), {}, misses(trials))
 
 
@@ -48,10 +46,6 @@ def killed_workers(setting: Setting) -> Found:
     missed = "" if outcome.same else "the bytes are not those of an undisturbed run"
     trials = [Trial(missed, wrong_bytes=int(not outcome.same)) for _ in range(outcome.made)]
     return Found(counted(trials), {}, misses(trials), f"in {outcome.starts} starts of the stage")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _same(what: str, expected: dict[str, str], found: dict[str, str]) -> Trial:

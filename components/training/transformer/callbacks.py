@@ -20,7 +20,7 @@ from core.manifest import write_manifest
 from model.transfusion import Transfusion
 
 PICTURES_A_LINE = 4
-# Dense bfloat16 peaks in FLOP/s, by a part of the device's name (the makers' data sheets).
+# Dense bfloat16 peaks in FLOP/s, by a word of the device's name (the makers' data sheets).
 PEAKS = {
     "H200": 989e12,
     "H100": 989e12,

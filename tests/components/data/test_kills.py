@@ -13,8 +13,7 @@ import numpy as np
 from benchmarks.data.corpus import Corpus
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
-from core.files import sha256
-from tests.faults.killed_encoding import killed_and_resumed
+from tests.faults.killed_encoding import digests, killed_and_resumed
 
 NUM_KILLS = 10
 ASSEMBLY = Assembly(weights={"made": 1.5}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})
@@ -61,10 +60,6 @@ def work_through(encoder: PartEncoder, encoded, folder: Path) -> None:
     for item in unfinished(plan(encoded.sources, folder / "work")):
         encoder(item)
     assemble(encoded.sources, encoded.settings, ASSEMBLY, folder / "work", folder / "latents")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_the_stage_and_a_worker_killed_give_the_bytes_of_one_process(tmp_path: Path) -> None:

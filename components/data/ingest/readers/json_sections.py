@@ -7,9 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import IO, Any
 
-from components.data.ingest.readers.records import UnusableError, each_key_once
+from components.data.ingest.readers.records import DOUBLED_KEY
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from core.errors import BadInput
+from core.text import DoubledKey, each_key_once
 
 CHUNK_BYTES = 2**20
 MAX_ENTRY_CHARS = 64 * 2**20
@@ -77,8 +78,8 @@ class _Text:
                     return value
             except RecursionError:
                 raise self._broken("is nested too deeply") from None
-            except UnusableError as error:
-                raise self._broken(f"is ambiguous: {error}") from None
+            except DoubledKey:
+                raise self._broken(f"is ambiguous: {DOUBLED_KEY}") from None
             except json.JSONDecodeError as error:
                 if self._ended or len(self._window) - self._at > MAX_ENTRY_CHARS:
                     raise self._broken(f"is broken or cut short ({error.msg})") from None

@@ -17,10 +17,11 @@ from components.data.ingest.readers.captions import says_text
 from components.data.ingest.readers.corpus_files import CorpusFile
 from components.data.ingest.readers.json_sections import json_entries
 from components.data.ingest.readers.line_pictures import line_records
-from components.data.ingest.readers.records import CAPTION_FIELDS, Line, Record, UnusableError, each_key_once, key_of
+from components.data.ingest.readers.records import CAPTION_FIELDS, DOUBLED_KEY, Line, Record, key_of
 from components.data.ingest.readers.unpacking import UNREADABLE, as_utf8
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
+from core.text import DoubledKey, each_key_once
 
 SUFFIXES = (".jsonl", ".ndjson")
 MAX_LINE_BYTES = 64 * 2**20
@@ -81,8 +82,8 @@ def _parse(line: bytes, position: str, key: str, source: str) -> Line | Rejected
         values = json.loads(line.decode("utf-8-sig"), object_pairs_hook=each_key_once)
     except UnicodeDecodeError:
         return Rejected(source, position, "invalid UTF-8")
-    except UnusableError as error:
-        return Rejected(source, position, str(error))
+    except DoubledKey:
+        return Rejected(source, position, DOUBLED_KEY)
     except (ValueError, RecursionError):
         return Rejected(source, position, "broken JSON")
     if not isinstance(values, dict):

@@ -18,17 +18,8 @@ CAPTION_FIELDS = ("caption", "captions", "text", "content", "TEXT", "txt")
 MAX_FILE_BYTES = 256 * 2**20
 # What a disk says of a name that no file on it can have, and of links in a circle.
 NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
-
-
-def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of these keys and values, for json's object_pairs_hook, which would keep the last of two equal keys.
-
-    UnusableError where a key stands twice.
-    """
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise UnusableError("a key stands twice in one JSON object")
-    return made
+# Why a record is rejected that `core.text.each_key_once` refuses.
+DOUBLED_KEY = "a key stands twice in one JSON object"
 
 
 class UnusableError(ValueError):

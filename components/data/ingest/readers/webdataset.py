@@ -32,10 +32,9 @@ from components.data.ingest.readers.pairing import (
 from components.data.ingest.readers.passed_over import SYSTEM, another_ending, is_system_path
 from components.data.ingest.readers.records import (
     CAPTION_FIELDS,
+    DOUBLED_KEY,
     MAX_FILE_BYTES,
     Record,
-    UnusableError,
-    each_key_once,
     first_text,
     pair_record,
     printable,
@@ -44,6 +43,7 @@ from components.data.ingest.readers.tar_leftovers import Leftovers, Slot, plain_
 from components.data.ingest.readers.unpacking import UNREADABLE
 from components.data.ingest.rejected import Rejected
 from core.errors import BadInput
+from core.text import DoubledKey, each_key_once
 
 SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tzst")
 # Parts under one outer key that are looked at together; of more of them, those of the first records are handed on.
@@ -189,8 +189,8 @@ def _record(group: Group, tar: _Tar) -> Record | Rejected:
         try:
             found = json.loads(sidecars[0].value.data, object_pairs_hook=each_key_once)
             captions = first_text(found, CAPTION_FIELDS)
-        except UnusableError as error:
-            return tar.rejected(group, str(error))
+        except DoubledKey:
+            return tar.rejected(group, DOUBLED_KEY)
         except (ValueError, RecursionError):
             return tar.rejected(group, "broken JSON")
     return pair_record(f"{tar.file.name}:{group.key}", printable(group.key), captions, images[0].value.data if images else None)
