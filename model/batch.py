@@ -52,7 +52,8 @@ class Batch(NamedTuple):
     labels: Tensor
     """int64 [N], what they predict."""
     after_image: Tensor
-    """bool [N], whether a latent stands before the position in its document."""
+    """bool [N], whether the label is of a text behind a latent of its document, the text's end included. That the document ends
+    right behind a latent, or another latent comes, is no text."""
 
     def used(self, pad_token_id: int) -> Tensor:
         """bool [B, L]: where a token or a patch stands, and not padding."""

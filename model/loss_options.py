@@ -20,7 +20,7 @@ class LossOptions:
     snr_gamma: float
     """Of min-SNR weights (Hang et al., arXiv 2303.09556); 0 is none."""
     after_image_weight: float
-    """How often a token after a latent counts."""
+    """How often a token of a text behind a latent counts (Batch.after_image)."""
     z_loss_weight: float
     """Of the squared log of the softmax's sum (Chameleon, arXiv 2405.09818: 1e-5); 0 is none."""
 

@@ -130,7 +130,11 @@ def lay_out(
     # The next stored id stands at the next position unless patches lie between: no text is predicted after a
     # begin-of-image (paper, Sec. 3) or after the last token of a document.
     predicts = np.flatnonzero(~is_boi[:-1] & (document[:-1] == document[1:]))
-    return Layout(*rows, patch_positions, token_at[predicts], tokens[predicts + 1], in_document[predicts] > in_stream[predicts])
+    # That a document ends behind an image, or that another image comes, is no text about it.
+    is_last = np.append(document[1:] != document[:-1], True)
+    no_text = np.append(False, is_boi[:-1])[predicts] & (is_last | is_boi)[predicts + 1]
+    after_image = (in_document > in_stream)[predicts] & ~no_text
+    return Layout(*rows, patch_positions, token_at[predicts], tokens[predicts + 1], after_image)
 
 
 def lay_out_streams(form: RowForm, streams: Sequence[np.ndarray], stream_row: np.ndarray) -> Layout:

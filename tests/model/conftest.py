@@ -73,7 +73,7 @@ def pack(rows: list[list[list[int]]], config: ModelConfig, length: int, seed: in
                 elif token != 3 and offset + 1 < len(document) and document[offset + 1] >= 0:
                     loss_positions.append(row * length + at)
                     target.append(document[offset + 1])
-                    after_image.append(bool(of_image))
+                    after_image.append(bool(of_image) and not (token == 4 and document[offset + 1] in (2, 3)))
             start += len(document)
         assert start <= length
     images = () if not config.modalities else _images(config, patch_positions, latent_index, grids, generator)

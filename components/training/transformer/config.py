@@ -91,8 +91,8 @@ class TrainConfig:
     image_loss_weight: NotNegative[float]
     """lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5 with epsilon; about 3 suits flow)."""
     loss: LossOptions
-    """What counts how much within the two. Its after_image_weight of 4 makes up for captions that come first in four of five
-    pairs; a time_shift of 3 draws noise levels closer to noise (SD3, eq. 23)."""
+    """What counts how much within the two. An after_image_weight above 1 makes up for captions that come first in most pairs;
+    a time_shift above 1 draws noise levels closer to noise (SD3, eq. 23)."""
     image_first_time_limit: Share
     """Noise level at most this where the image precedes its caption (paper, Sec. 4.3.4: 0.5)."""
     caption_dropout: Share

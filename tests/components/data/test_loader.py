@@ -58,6 +58,13 @@ def assert_equal(one: Batch, other: Batch) -> None:
         assert torch.equal(part, tensors_of(other)[name]), name
 
 
+def is_weighted(parts: list[int | bytes], index: int) -> bool:
+    """Whether part `index` is of a text behind an image; a document's end or an image right behind an image is not."""
+    right_behind = index > 0 and isinstance(parts[index - 1], bytes)
+    is_text = isinstance(parts[index], int) and parts[index] != 2
+    return any(isinstance(part, bytes) for part in parts[:index]) and (is_text or not right_behind)
+
+
 class Oracle:
     """Batches from documents, one token and one patch at a time, from the definitions alone."""
 
@@ -108,13 +115,13 @@ class Oracle:
                 if index:
                     out["loss_positions"].append(row_start + at - 1)
                     out["labels"].append(part)
-                    out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
+                    out["after_image"].append(is_weighted(parts, index))
                 cells.append((part, at - start, start, at))
                 seen_text |= part > 4
                 continue
             out["loss_positions"].append(row_start + at - 1)
             out["labels"].append(3)
-            out["after_image"].append(not all(isinstance(earlier, int) for earlier in parts[:index]))
+            out["after_image"].append(is_weighted(parts, index))
             first = at if image in hidden else start
             text_follows = any(isinstance(later, int) and later > 4 for later in parts[index:])
             out["time_limit"].append(0.5 if text_follows and not seen_text else 1.0)

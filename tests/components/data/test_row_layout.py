@@ -70,14 +70,16 @@ def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[
     for number, row in enumerate(rows):
         cells: list[tuple[int, int, int, int]] = []  # id, position, first, last
         for document in row:
-            start, text_before, image_before = len(cells), False, False
-            for part in [1, *document, 2]:
+            start, text_before, image_before, parts = len(cells), False, False, [1, *document, 2]
+            for index, part in enumerate(parts):
                 at = len(cells)
+                # A document ends in 2; behind an image, neither that nor another image is a text about it.
+                is_text = isinstance(parts[index - 1], int) or (isinstance(part, int) and part != 2)
                 if isinstance(part, int):
                     if text_before:
                         out["loss_positions"].append(number * row_length + at - 1)
                         out["labels"].append(part)
-                        out["after_image"].append(image_before)
+                        out["after_image"].append(image_before and is_text)
                     cells.append((part, at - start, start, at))
                     text_before = True
                     continue
@@ -85,7 +87,7 @@ def _by_hand(rows: list[list[Document]], row_length: int, patches: int) -> dict[
                 # The token before an image predicts its begin; the begin and the patches predict no text, the end does.
                 out["loss_positions"].append(number * row_length + at - 1)
                 out["labels"].append(BOI)
-                out["after_image"].append(image_before)
+                out["after_image"].append(image_before and is_text)
                 image_before = True
                 cells.append((BOI, at - start, first, at))
                 for patch in range(at + 1, at + 1 + patches):
