@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from components.evaluation.metrics import METRICS
+from components.evaluation.metrics import METRICS, metric_of
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
@@ -64,6 +64,6 @@ def _of_the_metrics(params: Params) -> Iterator[str]:
         *((f"register.floors.{key}", key) for key in params.register.floors),
     ]
     for path, metric in named:
-        if metric not in METRICS:
+        if metric_of(metric) is None:
             (near,) = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0)
             yield f"{path} = {metric!r} is no metric of the evaluation; did you mean {near}?"

@@ -36,12 +36,12 @@ def main(params: Params) -> None:
     samples = sample_grid(results.generated)
     write_bytes(REPORT / "samples.png", samples)
     write_text(REPORT / "index.html", page(results, samples, paths.TRAIN / "history.csv"))
-    write_json(REPORT / "diffusion.json", diffusion_rows(results))
+    write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors)
     log(results, samples, manifests["train"]["step"])
-    for key, value, metric in table(results.metrics):
-        print(f"{key:38} {value:7.4f}  {metric.meaning}")
+    for figure in table(results.metrics):
+        print(f"{figure.key:40} {figure.text(4):17}  {figure.metric.meaning}")
     for note in results.notes:
         print(f"not measured: {note}")
     print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)

@@ -5,7 +5,7 @@ artifacts/{bundle, train/run.json}, reports/{evaluate/metrics, export/parity}.js
 
 from __future__ import annotations
 
-from components.evaluation.metrics import METRICS
+from components.evaluation.metrics import metric_of
 from components.runtime import registry
 from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
@@ -33,7 +33,8 @@ def main(params: Params) -> None:
     with recorded(identity):
         version = known or _create(identity, name, bundle, digest, metrics)
         champion = version_of(uri, name, alias="champion")
-        higher = METRICS[config.compare].better == "higher" if config.compare in METRICS else True
+        compared = metric_of(config.compare)
+        higher = compared is None or compared.better == "higher"
         present = registry.version_metrics(champion) if champion and champion.version != version.version else None
         decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
         aliases = ["challenger"] + ["champion"] * decision.champion

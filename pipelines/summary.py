@@ -45,9 +45,9 @@ def print_results() -> None:
 
     # A pipe or a log has no width of its own; wrapping there would break the lines apart.
     console = Console(width=None if sys.stdout.isatty() else 150)
-    rows = Table("metric", "value", "better", "meaning", title="held-out results")
-    for key, value, metric in table(read_json(paths.REPORTS / "evaluate" / "metrics.json")):
-        rows.add_row(key, f"{value:.3f}", metric.better, metric.meaning)
+    rows = Table("metric", "value +- standard error", "better", "meaning", title="held-out results")
+    for figure in table(read_json(paths.REPORTS / "evaluate" / "metrics.json")):
+        rows.add_row(figure.key, figure.text(3), figure.metric.better, figure.metric.meaning)
     console.print(rows)
     for name, place in places():
         console.print(f"{name:>16}  {place}", highlight=False, soft_wrap=True)

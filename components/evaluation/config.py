@@ -45,6 +45,9 @@ class EvaluateConfig:
     """Of the generated scenes."""
     loss_times: Times
     """Noise levels in 0..1 at which the held-out diffusion loss is measured."""
+    x_0_error_times: Times
+    """Times of the paper's cosine schedule; at their signal-to-noise ratios the error of the implied clean latent is measured,
+    whatever the model's own path."""
     batch_size: Positive[int]
     """Requests generated together."""
     digit_classifier: DigitClassifierConfig

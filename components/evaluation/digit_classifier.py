@@ -43,13 +43,6 @@ class Cells(NamedTuple):
     """int64 [B]; EMPTY for no digit."""
 
 
-class ClassifierScores(NamedTuple):
-    """Shares of objects (digit, colour and place together) and of whole scenes that the classifier reads as they are."""
-
-    objects_right: float
-    scenes_right: float
-
-
 def train_classifier(scans: Sequence[int], config: DigitClassifierConfig, seed: int) -> DigitClassifier:
     """A classifier that has seen only `scans` (indices into load_scans())."""
     generator = torch.Generator().manual_seed(seed)
@@ -72,18 +65,6 @@ def train_classifier(scans: Sequence[int], config: DigitClassifierConfig, seed: 
             if (step + 1) % 200 == 0:
                 print(f"classifier step {step + 1}/{config.max_steps} | loss {loss.item():.3f}", flush=True)
     return classifier.eval()
-
-
-def score_classifier(
-    classifier: DigitClassifier, images: np.ndarray, truth: Sequence[frozenset[SceneObject]]
-) -> ClassifierScores:
-    """How much of real scenes the classifier reads rightly; an object it invents makes its scene wrong."""
-    read = classifier.read(images)
-    num_right = sum(len(found & real) for found, real in zip(read, truth, strict=True))
-    return ClassifierScores(
-        objects_right=num_right / sum(len(real) for real in truth),
-        scenes_right=sum(found == real for found, real in zip(read, truth, strict=True)) / len(truth),
-    )
 
 
 def sample_cells(intensity: Tensor, digit: Tensor, num_cells: int, generator: torch.Generator) -> Cells:

@@ -17,6 +17,7 @@ import numpy as np
 from components.data.demonstration.scenes import COLOURS, PLACES, SceneObject
 from components.data.documents import Document, document_name, read_documents
 from components.data.shards import Shard, open_shard, shard_keys, shard_paths
+from core.random import words_of
 
 # The 5-gram's counts of more prose than this would not fit small machines.
 MAX_TRAINING_BYTES = 16_000_000
@@ -46,7 +47,7 @@ class ImageDocument(NamedTuple):
     """source/key, unique in all corpora."""
     stored: Stored
     caption: str | None
-    """Its text where it holds exactly one image and some text, else None."""
+    """As `caption_of` says."""
     pictures: tuple[bytes, ...]
     """Its PNG files."""
     objects: frozenset[SceneObject] | None
@@ -66,10 +67,18 @@ class HeldOut(NamedTuple):
 
 
 class TrainingFacts(NamedTuple):
-    """What evaluation needs of the training documents: their prose, and the scans that scenes were made of (sorted)."""
+    """What evaluation needs of the training documents."""
 
     texts: list[str]
+    """Their prose."""
     scans: list[int]
+    """What their scenes and those of validation were made of, sorted."""
+    captions: frozenset[int]
+    """Hashes of their captions (`core.random.words_of`): the texts themselves would not fit where there are millions."""
+
+    def knows(self, caption: str) -> bool:
+        """Whether a training document has this very caption."""
+        return words_of([caption]).item() in self.captions
 
 
 def read_held_out(
@@ -100,9 +109,10 @@ def read_held_out(
 def read_training_facts(
     documents: Path, *, quarantined: frozenset[str], max_text_bytes: int = MAX_TRAINING_BYTES
 ) -> TrainingFacts:
-    """Prose of the training split (up to max_text_bytes) and the scans behind the training and validation scenes."""
+    """Prose (up to max_text_bytes) and captions of the training split, and the scans of training and validation scenes."""
     texts: list[str] = []
     scans: set[int] = set()
+    captions: set[int] = set()
     num_bytes = 0
     for split in ("train", "validation"):
         for document in read_documents(documents, split):
@@ -110,10 +120,18 @@ def read_training_facts(
                 continue
             if document.images:
                 scans.update(document.meta["scans"] if scene_objects(document.meta) else ())
+                if split == "train" and (caption := caption_of(document)):
+                    captions.add(words_of([caption]).item())
             elif split == "train" and num_bytes < max_text_bytes:
                 texts.append("".join(document.texts))
                 num_bytes += len(texts[-1].encode())
-    return TrainingFacts(texts, sorted(scans))
+    return TrainingFacts(texts, sorted(scans), frozenset(captions))
+
+
+def caption_of(document: Document) -> str | None:
+    """The text of a document that holds exactly one image and some text, else None."""
+    text = "".join(document.texts)
+    return text if len(document.images) == 1 and text else None
 
 
 def scene_objects(meta: Mapping[str, Any]) -> frozenset[SceneObject] | None:
@@ -129,11 +147,9 @@ def scene_objects(meta: Mapping[str, Any]) -> frozenset[SceneObject] | None:
 
 
 def _image_document(name: str, document: Document, stored: Stored) -> ImageDocument:
-    text = "".join(document.texts)
-    caption = text if len(document.images) == 1 and text else None
     objects = scene_objects(document.meta)
     scans = tuple(document.meta["scans"]) if objects else ()
-    return ImageDocument(name, stored, caption, document.images, objects, scans)
+    return ImageDocument(name, stored, caption_of(document), document.images, objects, scans)
 
 
 def _pieces(latents: Path, split: str) -> dict[str, dict[str, Stored]]:

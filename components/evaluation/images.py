@@ -1,18 +1,16 @@
-"""Pictures generated from prompts, and scored by what was asked for, object by object.
+"""Pictures generated from prompts, and pictures through the autoencoder and back.
 
 Legend: N prompts; images are uint8 [N, side, side, 3].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from components.data.demonstration.scenes import SceneObject
 from components.runtime.progress import report_progress
 from core.random import seed_of
 from core.tokenizer import TextTokenizer
@@ -20,22 +18,6 @@ from model.generation.requests import SamplingOptions, image_request
 from model.generation.sampling import generate
 from model.latents.autoencoder import Autoencoder, to_images, to_pixels
 from model.step import Engine
-
-Objects = frozenset[SceneObject]
-
-
-class SceneScores(NamedTuple):
-    """Shares in 0..1."""
-
-    objects: float
-    """Digit, colour and place together."""
-    scenes: float
-    """Exactly the asked objects and nothing more."""
-    digit: float
-    colour: float
-    """That of the object found at the asked place."""
-    place: float
-    """Anything found there."""
 
 
 def generate_images(
@@ -71,26 +53,3 @@ def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 
     device = autoencoder.latent_mean.device
     parts = [autoencoder.encode(to_pixels(part.to(device))) for part in torch.from_numpy(images).split(batch_size)]
     return decode(autoencoder, torch.cat(parts), batch_size)
-
-
-def score_scenes(asked: Sequence[Objects], read: Sequence[Objects], counted: Sequence[Objects] | None = None) -> SceneScores:
-    """Compare what was asked for with what was read, scene by scene.
-
-    counted: the asked objects that the shares of objects are over (all without it); whole scenes always count all.
-    """
-    counted = asked if counted is None else counted
-    at_place = [{thing.place: thing for thing in found} for found in read]
-    pairs = [(thing, at_place[index].get(thing.place)) for index, wanted in enumerate(counted) for thing in wanted]
-    if not pairs:
-        raise ValueError("counted: there is no object to score")
-    return SceneScores(
-        objects=_share(found == thing for thing, found in pairs),
-        scenes=_share(found == wanted for wanted, found in zip(asked, read, strict=True)),
-        digit=_share(found is not None and found.digit == thing.digit for thing, found in pairs),
-        colour=_share(found is not None and found.colour == thing.colour for thing, found in pairs),
-        place=_share(found is not None for _, found in pairs),
-    )
-
-
-def _share(outcomes: Iterable[bool]) -> float:
-    return float(np.mean(list(outcomes)))

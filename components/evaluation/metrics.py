@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+# What a share's key ends in where its standard error stands.
+STANDARD_ERROR = "_se"
 
 
 class Metric(NamedTuple):
@@ -11,7 +15,22 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower"]
 
 
-# A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json.
+class Figure(NamedTuple):
+    """A measured figure."""
+
+    key: str
+    value: float
+    standard_error: float | None
+    metric: Metric
+
+    def text(self, digits: int) -> str:
+        """The value, and its standard error where it has one: "0.961 +- 0.007"."""
+        error = "" if self.standard_error is None else f" +- {self.standard_error:.{digits}f}"
+        return f"{self.value:.{digits}f}{error}"
+
+
+# A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json. A key with a * is
+# there once a noise level. Shares measured on scenes have their standard error beside them, at the key with STANDARD_ERROR.
 METRICS: dict[str, Metric] = {
     "text_to_image/objects_right": Metric(
         "share of prompted objects generated in the right digit, colour and place, as the classifier reads them; seen pairs",
@@ -27,6 +46,10 @@ METRICS: dict[str, Metric] = {
         "the same as objects_right for digit-colour pairs that training never showed, those objects alone", "higher"
     ),
     "text_to_image/scenes_right_kept_out": Metric("share of scenes right among those that hold a kept-out pair", "higher"),
+    "text_to_image/objects_right_new_prompts": Metric(
+        "the same as objects_right for the prompts that are no training document's caption, word for word", "higher"
+    ),
+    "text_to_image/new_prompts": Metric("share of the prompts of seen pairs that are no training document's caption", "higher"),
     "text_to_image/judge_on_real": Metric(
         "share of objects of real held-out scenes that the classifier reads rightly: its own accuracy", "higher"
     ),
@@ -42,6 +65,10 @@ METRICS: dict[str, Metric] = {
         "higher",
     ),
     "image_to_text/scenes_right": Metric("share of generated captions that name exactly the scene's objects", "higher"),
+    "image_to_text/objects_right_new_captions": Metric(
+        "the same as objects_right for the scenes whose own caption no training document has, word for word", "higher"
+    ),
+    "image_to_text/new_captions": Metric("share of those scenes whose own caption no training document has", "higher"),
     "image_to_text/captions_readable": Metric("share of generated captions in one of the corpus's phrasings", "higher"),
     "text/bits_per_byte": Metric("bits the model needs for a byte of held-out prose", "lower"),
     "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower"),
@@ -53,9 +80,27 @@ METRICS: dict[str, Metric] = {
         "diffusion loss under another image's caption minus that under the right one; 0: captions are ignored",
         "higher",
     ),
+    "image/x0_error/*": Metric(
+        "mean squared error of the clean latent that the prediction implies, at the signal-to-noise ratio of the cosine"
+        " schedule at this time; compares across prediction types",
+        "lower",
+    ),
+    "image/x0_error_of_mean": Metric("the same error, at any noise, of answering with the mean of these latents", "lower"),
+    "conditioning/wrong_caption_x0_gap/*": Metric(
+        "the clean latent's error under another image's caption minus that under the right one", "higher"
+    ),
 }
 
 
-def table(values: Mapping[str, float]) -> list[tuple[str, float, Metric]]:
-    """(key, value, what it is) of every measured figure, in the order of METRICS."""
-    return [(key, values[key], metric) for key, metric in METRICS.items() if key in values]
+def metric_of(key: str) -> Metric | None:
+    """What the figure at a key of metrics.json is; None for any other key, a standard error's among them."""
+    return next((metric for pattern, metric in METRICS.items() if fnmatch.fnmatchcase(key, pattern)), None)
+
+
+def table(values: Mapping[str, float]) -> list[Figure]:
+    """Every measured figure, in the order of METRICS."""
+    return [
+        Figure(key, values[key], values.get(key + STANDARD_ERROR), metric)
+        for pattern, metric in METRICS.items()
+        for key in fnmatch.filter(values, pattern)
+    ]

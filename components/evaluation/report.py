@@ -6,6 +6,7 @@ import base64
 from html import escape
 from pathlib import Path
 
+from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
 from components.evaluation.suite import Captioned, Results
@@ -27,6 +28,11 @@ figure { margin: 0; } figcaption { font-size: .85rem; }
 """
 
 
+X_0_ERROR = """Models of any prediction type compare here: a noise level is the cosine schedule's time of the same
+signal-to-noise ratio, whatever the model's own path. A model that is worse than the mean of the latents would do better
+to answer with it."""
+
+
 def page(results: Results, samples_png: bytes, history: Path) -> str:
     """The whole page. samples_png: the sample grid. history: history.csv of the training, shown if it is there."""
     parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in results.notes)]
@@ -42,7 +48,11 @@ def page(results: Results, samples_png: bytes, history: Path) -> str:
             "</div>",
         ]
     if results.diffusion is not None:
-        parts += ["<h2>Held-out diffusion loss by noise level</h2>", _losses(results)]
+        parts += ["<h2>Held-out diffusion loss by noise level</h2>", _losses(diffusion_rows(results.diffusion))]
+    if results.x_0 is not None:
+        of_mean = {"mean": results.metrics["image/x0_error_of_mean"]}
+        rows = [row | of_mean for row in diffusion_rows(results.x_0)]
+        parts += ["<h2>Error of the implied clean latent by noise level</h2>", f"<p>{X_0_ERROR}</p>", _losses(rows)]
     if (png := curves(history)) is not None:
         parts += ["<h2>Training</h2>", _image(png, "losses over training steps")]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -51,9 +61,8 @@ def page(results: Results, samples_png: bytes, history: Path) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def diffusion_rows(results: Results) -> list[dict[str, float]]:
+def diffusion_rows(losses: DiffusionLosses | None) -> list[dict[str, float]]:
     """One row a noise level, for a DVC plot: time, loss and, where measured, right_caption and wrong_caption."""
-    losses = results.diffusion
     if losses is None:
         return []
     rows: list[dict[str, float]] = [{"time": time, "loss": loss} for time, loss in zip(losses.times, losses.all, strict=True)]
@@ -65,20 +74,20 @@ def diffusion_rows(results: Results) -> list[dict[str, float]]:
 
 def _metrics(results: Results) -> str:
     rows = [
-        f'<tr><td><code>{escape(key)}</code></td><td class="number">{value:.4f}</td>'
-        f"<td>{escape(metric.meaning)} ({metric.better} is better)</td></tr>"
-        for key, value, metric in table(results.metrics)
+        f'<tr><td><code>{escape(figure.key)}</code></td><td class="number">{figure.text(4)}</td>'
+        f"<td>{escape(figure.metric.meaning)} ({figure.metric.better} is better)</td></tr>"
+        for figure in table(results.metrics)
     ]
-    return "\n".join(["<table>", "<tr><th>figure</th><th>value</th><th>meaning</th></tr>", *rows, "</table>"])
+    return "\n".join(["<table>", "<tr><th>figure</th><th>value +- standard error</th><th>meaning</th></tr>", *rows, "</table>"])
 
 
-def _losses(results: Results) -> str:
-    rows = diffusion_rows(results)
+def _losses(rows: list[dict[str, float]]) -> str:
     names = {
         "time": "noise level",
         "loss": "all images",
         "right_caption": "right caption",
         "wrong_caption": "wrong caption",
+        "mean": "the latents' mean as the answer",
     }
     heading = "".join(f"<th>{names[key]}</th>" for key in rows[0])
     lines = ["<tr>" + "".join(f'<td class="number">{value:.4f}</td>' for value in row.values()) + "</tr>" for row in rows]

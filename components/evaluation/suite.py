@@ -13,13 +13,22 @@ import numpy as np
 
 from components.data.demonstration.scenes import Pair, SceneObject, describe
 from components.evaluation import language
-from components.evaluation.captions import caption_images, score_captions
+from components.evaluation.captions import caption_images
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.diffusion import DiffusionLosses, measure_diffusion
-from components.evaluation.digit_classifier import DigitClassifier, score_classifier, train_classifier
+from components.evaluation.diffusion import (
+    DiffusionLosses,
+    error_of_mean,
+    measure_diffusion,
+    target_error,
+    times_of_equal_snr,
+    x_0_error,
+)
+from components.evaluation.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
-from components.evaluation.images import generate_images, reconstruct, score_scenes
+from components.evaluation.images import generate_images, reconstruct
+from components.evaluation.metrics import STANDARD_ERROR
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
+from components.evaluation.scores import SceneScores, Share, score_captions, score_scenes
 from core.png import decode_png
 from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
@@ -75,6 +84,15 @@ class Results:
     generated: list[GeneratedImage] = field(default_factory=list)
     captions: list[Captioned] = field(default_factory=list)
     diffusion: DiffusionLosses | None = None
+    """Of the network's own target, at times of its own path."""
+    x_0: DiffusionLosses | None = None
+    """Of the implied clean latent, at times of the cosine schedule."""
+
+    def add(self, key: str, share: Share) -> None:
+        """Enter a share, and its standard error where there is one."""
+        self.metrics[key] = share.value
+        if share.standard_error is not None:
+            self.metrics[key + STANDARD_ERROR] = share.standard_error
 
 
 def measure(
@@ -89,11 +107,11 @@ def measure(
     measure_losses(results, target.model, held_out, config)
     if held_out.scenes:
         classifier = measure_classifier(results, target, held_out, training, config)
-        measure_generation(results, target, held_out, classifier, kept_out, config)
+        measure_generation(results, target, held_out, training, classifier, kept_out, config)
     else:
         results.notes.append("the corpora hold no digit scenes: pictures and captions are shown and not scored")
         show_generated(results, target, held_out, config)
-    measure_captions(results, target, held_out, config)
+    measure_captions(results, target, held_out, training, config)
     return results
 
 
@@ -111,10 +129,18 @@ def measure_language(results: Results, model: Transfusion, held_out: HeldOut, tr
 
 
 def measure_losses(results: Results, model: Transfusion, held_out: HeldOut, config: EvaluateConfig) -> None:
-    """Held-out diffusion loss, and the gap a wrong caption makes."""
-    losses = measure_diffusion(model, held_out.images[: config.num_loss_images], config.loss_times, seed=config.seed)
-    results.diffusion = losses
+    """Held-out diffusion loss, the implied clean latent's error by noise level, and the gaps that a wrong caption makes."""
+    images = held_out.images[: config.num_loss_images]
+    losses = measure_diffusion(model, images, config.loss_times, seed=config.seed, error=target_error)
+    times = times_of_equal_snr(model.config.process, config.x_0_error_times)
+    x_0 = measure_diffusion(model, images, times, seed=config.seed, error=x_0_error)._replace(times=config.x_0_error_times)
+    results.diffusion, results.x_0 = losses, x_0
     results.metrics["image/diffusion_loss"] = float(np.mean(losses.all))
+    results.metrics["image/x0_error_of_mean"] = error_of_mean(images)
+    for time, error in zip(x_0.times, x_0.all, strict=True):
+        results.metrics[f"image/x0_error/{time:g}"] = error
+    for time, right, wrong in zip(x_0.times, x_0.right or (), x_0.wrong or (), strict=False):
+        results.metrics[f"conditioning/wrong_caption_x0_gap/{time:g}"] = wrong - right
     if losses.right is not None and losses.wrong is not None:
         results.metrics["conditioning/wrong_caption_gap"] = float(np.mean(losses.wrong) - np.mean(losses.right))
     else:
@@ -131,11 +157,11 @@ def measure_classifier(
     classifier = train_classifier(training.scans, config.digit_classifier, config.seed)
     real = np.stack([decode_png(document.pictures[0]) for document in scenes])
     truth = [document.objects or frozenset() for document in scenes]
-    scores = score_classifier(classifier, real, truth)
-    results.metrics["text_to_image/judge_on_real"] = scores.objects_right
-    results.metrics["text_to_image/judge_scenes_on_real"] = scores.scenes_right
-    reconstructed = score_classifier(classifier, reconstruct(target.autoencoder, real), truth)
-    results.metrics["text_to_image/judge_on_reconstructed"] = reconstructed.objects_right
+    scores = score_scenes(truth, classifier.read(real))
+    results.add("text_to_image/judge_on_real", scores.objects)
+    results.add("text_to_image/judge_scenes_on_real", scores.scenes)
+    reconstructed = score_scenes(truth, classifier.read(reconstruct(target.autoencoder, real)))
+    results.add("text_to_image/judge_on_reconstructed", reconstructed.objects)
     return classifier
 
 
@@ -143,6 +169,7 @@ def measure_generation(
     results: Results,
     target: EvaluationTarget,
     held_out: HeldOut,
+    training: TrainingFacts,
     classifier: DigitClassifier,
     kept_out: Sequence[Pair],
     config: EvaluateConfig,
@@ -153,14 +180,18 @@ def measure_generation(
     prompts = [*seen, *unseen]
     images = images_of(target, held_out, [prompt.text for prompt in prompts], config)
     read, asked = classifier.read(images), [prompt.objects for prompt in prompts]
-    scores = score_scenes(asked[: len(seen)], read[: len(seen)])
-    for name in ("objects", "scenes", "digit", "colour", "place"):
-        results.metrics[f"text_to_image/{name}_right"] = getattr(scores, name)
+    for name, share in zip(SceneScores._fields, score_scenes(asked[: len(seen)], read[: len(seen)]), strict=True):
+        results.add(f"text_to_image/{name}_right", share)
+    new = [index for index, prompt in enumerate(seen) if not training.knows(prompt.text)]
+    results.metrics["text_to_image/new_prompts"] = len(new) / len(seen)
+    if new:
+        scores = score_scenes([asked[index] for index in new], [read[index] for index in new])
+        results.add("text_to_image/objects_right_new_prompts", scores.objects)
     if unseen:
         counted = [only_pairs(objects, kept_out) for objects in asked[len(seen) :]]
         scores = score_scenes(asked[len(seen) :], read[len(seen) :], counted)
-        results.metrics["text_to_image/objects_right_kept_out"] = scores.objects
-        results.metrics["text_to_image/scenes_right_kept_out"] = scores.scenes
+        results.add("text_to_image/objects_right_kept_out", scores.objects)
+        results.add("text_to_image/scenes_right_kept_out", scores.scenes)
     else:
         results.notes.append("no digit-colour pair was kept out of training: generating such pairs is not measured")
     for group, start, chosen in (
@@ -182,7 +213,9 @@ def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut
         ]
 
 
-def measure_captions(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> None:
+def measure_captions(
+    results: Results, target: EvaluationTarget, held_out: HeldOut, training: TrainingFacts, config: EvaluateConfig
+) -> None:
     """Image -> text over held-out pictures; scored where their objects are known."""
     documents = (
         held_out.scenes[: config.num_captions] or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
@@ -202,10 +235,15 @@ def measure_captions(results: Results, target: EvaluationTarget, held_out: HeldO
     if held_out.scenes:
         truth = [document.objects or frozenset() for document in documents]
         scores = score_captions(generated, truth)
-        results.metrics["image_to_text/objects_right"] = scores.objects
-        results.metrics["image_to_text/scenes_right"] = scores.scenes
-        results.metrics["image_to_text/captions_readable"] = scores.readable
-        right = [score_captions([text], [objects]).scenes == 1 for text, objects in zip(generated, truth, strict=True)]
+        results.add("image_to_text/objects_right", scores.objects)
+        results.add("image_to_text/scenes_right", scores.scenes)
+        results.add("image_to_text/captions_readable", scores.readable)
+        new = [index for index, document in enumerate(documents) if not training.knows(document.caption or "")]
+        results.metrics["image_to_text/new_captions"] = len(new) / len(documents)
+        if new:
+            scores = score_captions([generated[index] for index in new], [truth[index] for index in new])
+            results.add("image_to_text/objects_right_new_captions", scores.objects)
+        right = [score_captions([text], [objects]).scenes.value == 1 for text, objects in zip(generated, truth, strict=True)]
     results.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +66,10 @@ def decide(
         worse = not (mine >= theirs if higher_is_better else mine <= theirs)
         fit &= not worse
         verdict = "worse than" if worse else "not worse than"
-        reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}")
+        # Each measured with a standard error of its own, where it has one.
+        error = math.hypot(*(values.get(f"{compare}_se", 0.0) for values in (metrics, champion)))
+        close = " (the difference is within two standard errors)" if 0 < abs(mine - theirs) <= 2 * error else ""
+        reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}{close}")
     return Decision(fit, tuple(reasons))
 
 

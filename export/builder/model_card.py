@@ -102,8 +102,10 @@ def _model_index(name: str, metrics: Mapping[str, float]) -> str:
 def _figures(metrics: Mapping[str, float]) -> str:
     if not metrics:
         return ""
-    rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in sorted(metrics.items()))
-    return "## Figures\n\n| metric | value |\n|---|---|\n" + rows
+    errors = {key: f" +- {metrics[f'{key}_se']:.1g}" for key in metrics if f"{key}_se" in metrics}
+    figures = sorted((key, value) for key, value in metrics.items() if key.removesuffix("_se") not in errors or key in errors)
+    rows = "".join(f"| {key} | {value:.4g}{errors.get(key, '')} |\n" for key, value in figures)
+    return "## Figures\n\n| metric | value, with its standard error |\n|---|---|\n" + rows
 
 
 def numbers(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -19,6 +19,7 @@ from core.errors import BadInput, GateRefused
 from core.images import Preparation
 from core.manifest import write_manifest
 from export.builder.make_bundle import Sources, build_bundle, generation_config
+from export.builder.model_card import model_card
 from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.run.engines import open_engine
 from export.run.predictor import Predictor
@@ -210,6 +211,14 @@ def test_card_has_front_matter_and_figures(made: Made) -> None:
     assert {"type": "text_to_image/objects_right", "value": 0.97} in metrics
     assert "| text_to_image/objects_right | 0.97 |" in text
     assert "| step.onnx |" in text
+
+
+def test_card_shows_standard_errors_beside_their_figures(made: Made) -> None:
+    metrics = {"a/right": 0.96123, "a/right_se": 0.00712, "a/right_new": 0.5, "b_se": 3.0}
+    config, generation = made.model.config, made.bundle.generation
+    text = model_card("m", config, generation, num_parameters=1, parity={}, metrics=metrics)
+    rows = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
+    assert rows == ["| a/right | 0.9612 +- 0.007 |", "| a/right_new | 0.5 |", "| b_se | 3 |"]
 
 
 def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:

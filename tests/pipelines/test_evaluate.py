@@ -30,7 +30,7 @@ from components.data.documents import (
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
-from components.evaluation.metrics import METRICS
+from components.evaluation.metrics import METRICS, STANDARD_ERROR, table
 from components.evaluation.pictures import curves
 from components.runtime.recording import open_run
 from components.runtime.tracking_store import tracking_uri
@@ -65,6 +65,7 @@ def params(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
         num_loss_images=6,
         num_solver_steps=2,
         loss_times=(0.3, 0.7),
+        x_0_error_times=(0.5, 0.98),
         digit_classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
     )
     return dataclasses.replace(full, evaluate=small)
@@ -148,7 +149,12 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     run_id = write_world([*scenes(), *prose()])
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")
-    assert set(metrics) == set(METRICS)
+    figures = table(metrics)
+    assert [figure.metric for figure in figures if not figure.key.endswith("/0.98")] == list(METRICS.values())
+    errors = {figure.key + STANDARD_ERROR for figure in figures if figure.standard_error is not None}
+    assert set(metrics) == {figure.key for figure in figures} | errors
+    shares = ("_right", "_kept_out", "right_new_prompts", "right_new_captions", "_readable", "_on_real", "_on_reconstructed")
+    assert errors == {figure.key + STANDARD_ERROR for figure in figures if figure.key.endswith(shares)}
     assert all(math.isfinite(value) for value in metrics.values())
     assert logged_metrics(run_id) == pytest.approx(metrics)
     assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")
@@ -179,7 +185,9 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")
     text = {"text/bits_per_byte", "text/xz_bits_per_byte", "text/ngram_bits_per_byte"}
-    assert set(metrics) == text | {"image/diffusion_loss", "conditioning/wrong_caption_gap"}
+    levels = {f"{key}/{level}" for key in ("image/x0_error", "conditioning/wrong_caption_x0_gap") for level in (0.5, 0.98)}
+    losses = {"image/diffusion_loss", "image/x0_error_of_mean", "conditioning/wrong_caption_gap"}
+    assert set(metrics) == text | losses | levels
     page = (evaluate.REPORT / "index.html").read_text()
     assert "Not measured: the corpora hold no digit scenes" in page
     assert "a beach, number" in page

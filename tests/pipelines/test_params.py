@@ -79,6 +79,7 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
+        ("evaluate.x_0_error_times=[1.0]", ["evaluate.x_0_error_times", "1.0"]),
         (
             "validate.documents.min_images=0",
             ["min_images = 0", "at least 1: the autoencoder is trained and measured on images"],
@@ -110,6 +111,7 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
         ("register.compare=text_to_image/objects_rigth", ["register.compare", "did you mean text_to_image/objects_right?"]),
         ("register.floors={loss: 0.1}", ["register.floors.loss", "no metric"]),
+        ("register.compare=text_to_image/objects_right_se", ["register.compare", "did you mean text_to_image/objects_right?"]),
         ("train={}", ["train.", "is missing"]),
         ("train", ["section.key=value"]),
     ],

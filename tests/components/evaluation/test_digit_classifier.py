@@ -16,9 +16,9 @@ from components.evaluation.digit_classifier import (
     DigitClassifier,
     colour_of,
     sample_cells,
-    score_classifier,
     train_classifier,
 )
+from components.evaluation.scores import score_scenes
 
 SHARES = SplitShares(validation=0.08, test=0.12)
 
@@ -51,16 +51,17 @@ def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
 
 
 def test_reads_real_scenes_of_unseen_scans(classifier: DigitClassifier, scenes: Scenes) -> None:
-    scores = score_classifier(classifier, *scenes)
+    images, truth = scenes
+    scores = score_scenes(truth, classifier.read(images))
     print(scores)
-    assert scores.objects_right >= 0.97
-    assert scores.scenes_right >= 0.94
+    assert scores.objects.value >= 0.97
+    assert scores.scenes.value >= 0.94
 
 
 def test_reads_larger_pictures_and_empty_ones(classifier: DigitClassifier, scenes: Scenes) -> None:
     images, truth = scenes
     doubled = images[:100].repeat(2, axis=1).repeat(2, axis=2)
-    assert score_classifier(classifier, doubled, truth[:100]).objects_right >= 0.9
+    assert score_scenes(truth[:100], classifier.read(doubled)).objects.value >= 0.9
     assert classifier.read(np.zeros((2, 32, 32, 3), np.uint8)) == [frozenset(), frozenset()]
     assert classifier.read(np.zeros((0, 32, 32, 3), np.uint8)) == []
 
@@ -73,7 +74,8 @@ def test_a_wrong_claim_is_counted_as_one(classifier: DigitClassifier, scenes: Sc
     other = SceneObject((thing.digit + 1) % 10, thing.colour, thing.place)
     claims[0] = claims[0] - {thing} | {other}
     num_objects = sum(map(len, claims))
-    assert score_classifier(classifier, images[right], claims) == ((num_objects - 1) / num_objects, 3 / 4)
+    scores = score_scenes(claims, classifier.read(images[right]))
+    assert (scores.objects.value, scores.scenes.value) == ((num_objects - 1) / num_objects, 3 / 4)
 
 
 def test_training_cells_show_what_they_say() -> None:

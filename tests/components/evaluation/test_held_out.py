@@ -49,9 +49,13 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         document("t", TextSegment("train prose"), split="train"),
         document("bad", TextSegment("broken"), split="train"),
         document("s", TextSegment("y"), picture, split="train", objects=SCENE["objects"], scans=[7, 5]),
+        document("late", picture, TextSegment("a beach"), split="train"),
+        document("mute", picture, split="train"),
+        document("two", picture, TextSegment("a pair"), picture, split="train"),
+        document("worse", TextSegment("blurred"), picture, split="train"),
     ]
     write_documents(tmp_path / "documents", "train", training, 9)
-    shown = document("v", picture, TextSegment("y"), split="validation", objects=SCENE["objects"], scans=[5, 9])
+    shown = document("v", picture, TextSegment("not trained on"), split="validation", objects=SCENE["objects"], scans=[5, 9])
     write_documents(tmp_path / "documents", "validation", [shown, document("w", TextSegment("no"), split="validation")], 9)
     first = {"c/a": ([1, 10, 3, 4, 2], 1), "c/b#0": ([1, 11, 12], 0), "c/b#1": ([12, 13, 2], 0)}
     second = {"c/c": ([1, 3, 4, 14, 3, 4, 2], 2), "c/d#1": ([1, 15, 2], 0), "c/e": ([1, 3, 4, 16, 2], 1)}
@@ -89,9 +93,13 @@ def test_limits_keep_the_first_documents(folders: tuple[Path, Path]) -> None:
     assert [document.name for document in held_out.images] == ["c/a", "c/c"]
 
 
-def test_training_facts_are_prose_and_scans_of_training_and_validation(folders: tuple[Path, Path]) -> None:
-    facts = read_training_facts(folders[0], quarantined=frozenset({"c/bad"}))
-    assert facts == (["train prose"], [5, 7, 9])
+def test_training_facts_are_prose_scans_and_captions(folders: tuple[Path, Path]) -> None:
+    facts = read_training_facts(folders[0], quarantined=frozenset({"c/bad", "c/worse"}))
+    assert (facts.texts, facts.scans) == (["train prose"], [5, 7, 9])
+    assert len(facts.captions) == 2
+    assert facts.knows("y") and facts.knows("a beach")
+    for other in ("", "Y", "y ", "train prose", "not trained on", "a pair", "blurred", "caption"):
+        assert not facts.knows(other), other
 
 
 def test_a_users_meta_is_no_scene() -> None:

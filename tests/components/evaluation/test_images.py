@@ -1,4 +1,4 @@
-"""Pictures are scored as promised, and generated from their own prompt and seed alone."""
+"""Pictures are generated from their own prompt and seed alone."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.demonstration.scenes import SceneObject
-from components.evaluation.images import generate_images, reconstruct, score_scenes
+from components.evaluation.images import generate_images, reconstruct
 from core.tokenizer import TextTokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
-
-THREE = SceneObject(3, "red", "top left")
-SEVEN = SceneObject(7, "blue", "bottom right")
-ONE = SceneObject(1, "cyan", "top right")
 
 
 @pytest.fixture(scope="module")
@@ -25,34 +20,6 @@ def autoencoder() -> Autoencoder:
     return Autoencoder.create(
         block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, sample_side_px=8
     ).eval()
-
-
-def test_right_scenes_score_one() -> None:
-    asked = [frozenset({THREE, SEVEN}), frozenset({ONE})]
-    assert score_scenes(asked, asked) == (1, 1, 1, 1, 1)
-
-
-def test_each_mistake_lowers_its_own_share() -> None:
-    asked = [frozenset({THREE, SEVEN})] * 4 + [frozenset({ONE})]
-    read = [
-        frozenset({THREE._replace(digit=8), SEVEN}),  # another digit
-        frozenset({THREE._replace(colour="green"), SEVEN}),  # another colour
-        frozenset({THREE._replace(place="bottom left"), SEVEN}),  # another place
-        frozenset({THREE, SEVEN, ONE}),  # one too many
-        frozenset({ONE}),
-    ]
-    scores = score_scenes(asked, read)
-    assert scores.objects == pytest.approx(6 / 9)
-    assert scores.scenes == pytest.approx(1 / 5)
-    assert (scores.digit, scores.colour, scores.place) == pytest.approx((7 / 9, 7 / 9, 8 / 9))
-
-
-def test_only_counted_objects_make_the_shares_of_objects() -> None:
-    asked, read = [frozenset({THREE, SEVEN}), frozenset({THREE})], [frozenset({SEVEN}), frozenset({THREE})]
-    scores = score_scenes(asked, read, [frozenset({THREE}), frozenset({THREE})])
-    assert (scores.objects, scores.scenes) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="counted"):
-        score_scenes(asked, read, [frozenset(), frozenset()])
 
 
 def test_a_picture_depends_on_its_prompt_and_seed_alone(

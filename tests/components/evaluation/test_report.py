@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from components.evaluation.diffusion import DiffusionLosses
-from components.evaluation.metrics import METRICS, table
+from components.evaluation.metrics import METRICS, metric_of, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
 from components.evaluation.report import diffusion_rows, page
 from components.evaluation.suite import Captioned, GeneratedImage, Results
@@ -39,7 +39,13 @@ def picture(number: int) -> np.ndarray:
 @pytest.fixture
 def results() -> Results:
     return Results(
-        metrics={"text/bits_per_byte": 2.25, "text_to_image/objects_right": 0.5},
+        metrics={
+            "text/bits_per_byte": 2.25,
+            "text_to_image/objects_right": 0.5,
+            "text_to_image/objects_right_se": 0.0625,
+            "image/x0_error/0.98": 0.71875,
+            "image/x0_error_of_mean": 0.90625,
+        },
         notes=["no <scenes> here"],
         generated=[
             GeneratedImage("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(LAYOUT.columns + 1)
@@ -47,12 +53,30 @@ def results() -> Results:
         + [GeneratedImage("kept out", picture(200), "a red three top left", "", None)],
         captions=[Captioned(picture(9), "the <b>truth</b>", '<script>alert("x")</script>', False)],
         diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
+        x_0=DiffusionLosses((0.98,), [0.71875], [0.7126], [0.7127]),
     )
 
 
 def test_every_promised_figure_has_a_meaning() -> None:
     assert set(PROMISED) <= set(METRICS)
-    assert [key for key, _, _ in table(dict.fromkeys(reversed(METRICS), 1.0))] == list(METRICS)
+    assert [figure.key for figure in table(dict.fromkeys(reversed(METRICS), 1.0))] == list(METRICS)
+
+
+def test_a_figure_by_noise_level_is_known_by_its_key_and_a_standard_error_is_none() -> None:
+    assert metric_of("image/x0_error/0.98") is METRICS["image/x0_error/*"]
+    assert metric_of("text_to_image/objects_right") is METRICS["text_to_image/objects_right"]
+    for other in ("image/x0_error", "text_to_image/objects_right_se", "loss"):
+        assert metric_of(other) is None
+
+
+def test_a_share_is_written_with_its_standard_error(results: Results) -> None:
+    written = [(figure.key, figure.text(3)) for figure in table(results.metrics)]
+    assert written == [
+        ("text_to_image/objects_right", "0.500 +- 0.062"),
+        ("text/bits_per_byte", "2.250"),
+        ("image/x0_error/0.98", "0.719"),
+        ("image/x0_error_of_mean", "0.906"),
+    ]
 
 
 def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_path: Path) -> None:
@@ -63,6 +87,8 @@ def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_pa
         METRICS["text/bits_per_byte"].meaning,
         "no &lt;scenes&gt; here",
         "0.8750",
+        "0.5000 +- 0.0625",
+        *(f'<td class="number">{value}</td>' for value in ("0.9800", "0.7126", "0.7127", "0.9062")),
     ):
         assert shown in html
     assert "text/xz_bits_per_byte" not in html
@@ -100,5 +126,5 @@ def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:
 
 
 def test_the_plot_has_one_row_a_noise_level(results: Results) -> None:
-    assert diffusion_rows(results)[1] == {"time": 0.9, "loss": 2.0, "right_caption": 0.75, "wrong_caption": 0.875}
-    assert diffusion_rows(Results()) == []
+    assert diffusion_rows(results.diffusion)[1] == {"time": 0.9, "loss": 2.0, "right_caption": 0.75, "wrong_caption": 0.875}
+    assert diffusion_rows(None) == []

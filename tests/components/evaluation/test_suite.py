@@ -1,8 +1,9 @@
-"""The figures that the suite makes of its parts: the caption gap's sign and size, and whose scans the classifier has seen."""
+"""The figures that the suite makes of its parts: gaps and errors, whose scans the classifier has seen, what is new."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,12 +12,23 @@ import torch
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
 from components.evaluation import digit_classifier as classifier_module
+from components.evaluation import suite
 from components.evaluation.config import DigitClassifierConfig, EvaluateConfig
-from components.evaluation.digit_classifier import DigitClassifier, score_classifier, train_classifier
+from components.evaluation.diffusion import caption_first, squared_error, times_of_equal_snr, x_0_error
+from components.evaluation.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
-from components.evaluation.suite import EvaluationTarget, Results, measure_classifier, measure_losses
+from components.evaluation.prompts import Prompt, seen_prompts
+from components.evaluation.scores import score_scenes, share_of
+from components.evaluation.suite import (
+    EvaluationTarget,
+    Results,
+    measure_captions,
+    measure_classifier,
+    measure_generation,
+    measure_losses,
+)
 from core.png import encode_png
-from core.random import seed_of
+from core.random import seed_of, words_of
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
 from model.latents.autoencoder import Autoencoder
@@ -34,6 +46,7 @@ CONFIG = EvaluateConfig(
     guidance_scale=2.0,
     num_solver_steps=2,
     loss_times=(0.35, 0.8),
+    x_0_error_times=(0.4, 0.98),
     batch_size=2,
     digit_classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
 )
@@ -70,6 +83,29 @@ def test_the_caption_gap_is_the_loss_under_another_caption_less_that_under_the_o
     assert abs(gap) > 1e-3
     assert results.metrics["conditioning/wrong_caption_gap"] == pytest.approx(gap, rel=1e-3)
     assert results.metrics["image/diffusion_loss"] == pytest.approx(loss(own), rel=1e-4)
+
+    # The clean latent's, a figure a level, at the model's own time of that level's signal-to-noise ratio.
+    times = times_of_equal_snr(config.process, CONFIG.x_0_error_times)
+    for number, (level, time) in enumerate(zip(CONFIG.x_0_error_times, times, strict=True)):
+        right, wrong = (
+            squared_error(
+                model,
+                [caption_first(entry.stored, one.stored.ids, config) for entry, one in zip(own, captions, strict=True)],
+                time,
+                x_0_error,
+                seed=seed_of(SEED, number),
+                max_positions=99,
+            ).total
+            / num_values
+            for captions in (own, others)
+        )
+        assert results.metrics[f"image/x0_error/{level}"] == pytest.approx(right, rel=1e-4)
+        assert results.metrics[f"conditioning/wrong_caption_x0_gap/{level}"] == pytest.approx(wrong - right, rel=1e-3)
+    assert results.x_0 is not None and results.x_0.times == CONFIG.x_0_error_times
+
+
+def trained_on(scans: list[int], captions: Sequence[str] = ()) -> TrainingFacts:
+    return TrainingFacts([], scans, frozenset(words_of(captions).tolist()))
 
 
 def shown(scan: int) -> SceneObject:
@@ -114,7 +150,7 @@ def test_the_classifier_has_seen_the_training_scans_alone(target: EvaluationTarg
     wanted = train_classifier(seen, CONFIG.digit_classifier, SEED)
     without_other_scans(monkeypatch, seen)
     results = Results()
-    classifier = measure_classifier(results, target, held_out, TrainingFacts([], seen), CONFIG)
+    classifier = measure_classifier(results, target, held_out, trained_on(seen), CONFIG)
     assert all(bool(value.isfinite().all()) for value in classifier.state_dict().values())
     assert_same_weights(classifier, wanted)
 
@@ -124,17 +160,80 @@ def test_the_classifiers_own_accuracy_is_measured_on_the_held_out_scenes_that_ar
     # A classifier that can read, so that a picture's truth matters.
     config = dataclasses.replace(CONFIG, digit_classifier=DigitClassifierConfig(max_steps=60, batch_size=64))
     results = Results()
-    classifier = measure_classifier(results, target, HeldOut([], documents), TrainingFacts([], SCANS["train"].tolist()), config)
+    classifier = measure_classifier(results, target, HeldOut([], documents), trained_on(SCANS["train"].tolist()), config)
     chosen = documents[: config.num_captions]
     images = np.stack([picture(number, one.scans[0]) for number, one in enumerate(chosen)])
-    scores = score_classifier(classifier, images, [one.objects or frozenset() for one in chosen])
-    assert scores.objects_right >= 0.4
-    assert results.metrics["text_to_image/judge_on_real"] == scores.objects_right
-    assert results.metrics["text_to_image/judge_scenes_on_real"] == scores.scenes_right
+    scores = score_scenes([one.objects or frozenset() for one in chosen], classifier.read(images))
+    assert scores.objects.value >= 0.4
+    for key, share in (("judge_on_real", scores.objects), ("judge_scenes_on_real", scores.scenes)):
+        assert results.metrics[f"text_to_image/{key}"] == share.value
+        assert results.metrics[f"text_to_image/{key}_se"] == share.standard_error
 
 
 def test_a_scan_of_training_in_a_held_out_scene_is_a_fault(target: EvaluationTarget) -> None:
     scans = SCANS["train"].tolist()
     held_out = HeldOut([], [scene(0, int(SCANS["test"][0])), scene(1, scans[7])])
     with pytest.raises(AssertionError, match=rf"\[{scans[7]}\]"):
-        measure_classifier(Results(), target, held_out, TrainingFacts([], scans), CONFIG)
+        measure_classifier(Results(), target, held_out, trained_on(scans), CONFIG)
+
+
+class Reads(DigitClassifier):
+    """Reads what it was told to, whatever the pictures show."""
+
+    def __init__(self, found: Sequence[frozenset[SceneObject]]) -> None:
+        super().__init__()
+        self.found = list(found)
+
+    def read(self, images: np.ndarray) -> list[frozenset[SceneObject]]:
+        assert len(images) == len(self.found)
+        return self.found
+
+
+@pytest.mark.parametrize("known", [(0, 3, 4), (), tuple(range(7))])
+def test_prompts_that_training_has_word_for_word_are_reported_apart(
+    known: tuple[int, ...], target: EvaluationTarget, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = seen_prompts(7, [], SEED)
+    monkeypatch.setattr(suite, "images_of", lambda target, held_out, texts, config: np.zeros((len(texts), 8, 8, 3), np.uint8))
+    training = trained_on([], [prompts[index].text for index in known] + ["another"])
+    results = Results()
+    found = [prompt.objects if index % 3 else frozenset(list(prompt.objects)[1:]) for index, prompt in enumerate(prompts)]
+    evaluated = dataclasses.replace(CONFIG, num_seen_scenes=7)
+    measure_generation(results, target, HeldOut([], []), training, Reads(found), [], evaluated)
+
+    def share(chosen: list[int]) -> tuple[float, float | None]:
+        right = [len(prompts[index].objects) - (index % 3 == 0) for index in chosen]
+        return share_of(right, [len(prompts[index].objects) for index in chosen])
+
+    new = [index for index in range(7) if index not in known]
+    key = "text_to_image/objects_right"
+    assert results.metrics["text_to_image/new_prompts"] == len(new) / 7
+    assert (results.metrics[key], results.metrics[f"{key}_se"]) == share(list(range(7)))
+    if new:
+        assert (results.metrics[f"{key}_new_prompts"], results.metrics[f"{key}_new_prompts_se"]) == share(new)
+    else:
+        assert f"{key}_new_prompts" not in results.metrics
+
+
+def test_captions_that_training_has_word_for_word_are_reported_apart(
+    target: EvaluationTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = seen_prompts(5, [], SEED)
+    documents = [captioned_scene(number, prompt) for number, prompt in enumerate(prompts)]
+    generated = [prompt.text if number in (0, 2) else "" for number, prompt in enumerate(prompts)]
+    monkeypatch.setattr(suite, "caption_images", lambda *arguments, **options: generated)
+    results = Results()
+    training = trained_on([], [prompts[0].text, prompts[1].text])
+    measure_captions(results, target, HeldOut([], documents), training, CONFIG)
+    sizes = [len(prompt.objects) for prompt in prompts]
+    wanted = share_of([sizes[2], 0, 0], sizes[2:])
+    key = "image_to_text/objects_right"
+    assert results.metrics["image_to_text/new_captions"] == 3 / 5
+    assert (results.metrics[f"{key}_new_captions"], results.metrics[f"{key}_new_captions_se"]) == wanted
+    assert results.metrics[key] == (sizes[0] + sizes[2]) / sum(sizes)
+    assert [entry.right for entry in results.captions] == [True, False, True, False, False]
+
+
+def captioned_scene(number: int, prompt: Prompt) -> ImageDocument:
+    stored = Stored(np.zeros(1, np.int64), np.zeros((1, 4, 4, 4), np.float32))
+    return ImageDocument(f"c/{number}", stored, prompt.text, (encode_png(picture(number, 0)),), prompt.objects, ())

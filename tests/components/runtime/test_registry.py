@@ -30,6 +30,19 @@ def test_rule(metrics: dict[str, float], champion: dict[str, float] | None, want
     assert any(reason in sentence for sentence in decision.reasons)
 
 
+def test_a_difference_within_the_errors_is_called_so() -> None:
+    def sentence(theirs: float, *, mine_se: float = 0.03, theirs_se: float = 0.04) -> str:
+        champion = {"a/right": theirs, "a/right_se": theirs_se}
+        return decide({"a/right": 0.5, "a/right_se": mine_se}, champion, floors={}, compare="a/right").reasons[-1]
+
+    within = "within two standard errors"
+    # Of the difference: 0.05.
+    assert within in sentence(0.59) and "worse than" in sentence(0.59) and within in sentence(0.41)
+    assert within not in sentence(0.61) and within not in sentence(0.39) and within not in sentence(0.5)
+    assert within not in sentence(0.51, mine_se=0, theirs_se=0)
+    assert within not in decide({"a/right": 0.5}, {"a/right": 0.49}, floors={}, compare="a/right").reasons[-1]
+
+
 def test_a_metric_where_less_is_better() -> None:
     def beats(mine: float, theirs: float) -> bool:
         return decide({"bits": mine}, {"bits": theirs}, floors={}, compare="bits", higher_is_better=False).champion
