@@ -81,13 +81,11 @@ METRICS: dict[str, Metric] = {
         "higher",
     ),
     "image/x0_error/*": Metric(
-        "mean squared error of the clean latent that the prediction implies, at the signal-to-noise ratio of the cosine"
-        " schedule at this time; compares across prediction types",
-        "lower",
+        "squared error of the clean latent that the prediction implies, at this noise level of the cosine schedule", "lower"
     ),
     "image/x0_error_of_mean": Metric("the same error, at any noise, of answering with the mean of these latents", "lower"),
     "conditioning/wrong_caption_x0_gap/*": Metric(
-        "the clean latent's error under another image's caption minus that under the right one", "higher"
+        "the clean latent's error under another image's caption minus that under the right one, there", "higher"
     ),
 }
 

@@ -29,8 +29,8 @@ figure { margin: 0; } figcaption { font-size: .85rem; }
 
 
 X_0_ERROR = """Models of any prediction type compare here: a noise level is the cosine schedule's time of the same
-signal-to-noise ratio, whatever the model's own path. A model that is worse than the mean of the latents would do better
-to answer with it."""
+signal-to-noise ratio, whatever the model's own path. Where a model is worse than the mean of these latents, it had better
+answer with that."""
 
 
 def page(results: Results, samples_png: bytes, history: Path) -> str:

@@ -107,11 +107,14 @@ def measure(
     measure_losses(results, target.model, held_out, config)
     if held_out.scenes:
         classifier = measure_classifier(results, target, held_out, training, config)
-        measure_generation(results, target, held_out, training, classifier, kept_out, config)
+        prompts, read = measure_generation(results, target, held_out, classifier, kept_out, config)
+        measure_new_prompts(results, prompts, read, training)
     else:
         results.notes.append("the corpora hold no digit scenes: pictures and captions are shown and not scored")
         show_generated(results, target, held_out, config)
-    measure_captions(results, target, held_out, training, config)
+    captions = measure_captions(results, target, held_out, config)
+    if held_out.scenes:
+        measure_new_captions(results, held_out.scenes[: config.num_captions], captions, training)
     return results
 
 
@@ -169,12 +172,11 @@ def measure_generation(
     results: Results,
     target: EvaluationTarget,
     held_out: HeldOut,
-    training: TrainingFacts,
     classifier: DigitClassifier,
     kept_out: Sequence[Pair],
     config: EvaluateConfig,
-) -> None:
-    """Text -> image, for seen and for kept-out pairs."""
+) -> tuple[list[Prompt], list[frozenset[SceneObject]]]:
+    """Text -> image, for seen and for kept-out pairs; returns the prompts of seen pairs and what was read in their pictures."""
     seen = seen_prompts(config.num_seen_scenes, kept_out, config.seed)
     unseen = kept_out_prompts(config.num_kept_out_scenes, kept_out, config.seed)
     prompts = [*seen, *unseen]
@@ -182,11 +184,6 @@ def measure_generation(
     read, asked = classifier.read(images), [prompt.objects for prompt in prompts]
     for name, share in zip(SceneScores._fields, score_scenes(asked[: len(seen)], read[: len(seen)]), strict=True):
         results.add(f"text_to_image/{name}_right", share)
-    new = [index for index, prompt in enumerate(seen) if not training.knows(prompt.text)]
-    results.metrics["text_to_image/new_prompts"] = len(new) / len(seen)
-    if new:
-        scores = score_scenes([asked[index] for index in new], [read[index] for index in new])
-        results.add("text_to_image/objects_right_new_prompts", scores.objects)
     if unseen:
         counted = [only_pairs(objects, kept_out) for objects in asked[len(seen) :]]
         scores = score_scenes(asked[len(seen) :], read[len(seen) :], counted)
@@ -201,6 +198,17 @@ def measure_generation(
         results.generated += [
             _generated_image(group, images[start + i], prompt, read[start + i]) for i, prompt in enumerate(chosen[:NUM_SHOWN])
         ]
+    return seen, read[: len(seen)]
+
+
+def measure_new_prompts(
+    results: Results, prompts: Sequence[Prompt], read: Sequence[frozenset[SceneObject]], training: TrainingFacts
+) -> None:
+    """How many prompts are no training document's caption, and the objects right among those."""
+    new = [(prompt.objects, found) for prompt, found in zip(prompts, read, strict=True) if not training.knows(prompt.text)]
+    results.metrics["text_to_image/new_prompts"] = len(new) / len(prompts)
+    if new:
+        results.add("text_to_image/objects_right_new_prompts", score_scenes(*zip(*new, strict=True)).objects)
 
 
 def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> None:
@@ -213,15 +221,13 @@ def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut
         ]
 
 
-def measure_captions(
-    results: Results, target: EvaluationTarget, held_out: HeldOut, training: TrainingFacts, config: EvaluateConfig
-) -> None:
-    """Image -> text over held-out pictures; scored where their objects are known."""
+def measure_captions(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> list[str]:
+    """Image -> text over held-out pictures; scored where their objects are known. Returns the captions, generated."""
     documents = (
         held_out.scenes[: config.num_captions] or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
     )
     if not documents:
-        return
+        return []
     room = max(len(target.tokenizer.encode(document.caption or "")) for document in documents) + CAPTION_MARGIN_TOKENS
     generated = caption_images(
         TorchEngine(target.model),
@@ -238,13 +244,23 @@ def measure_captions(
         results.add("image_to_text/objects_right", scores.objects)
         results.add("image_to_text/scenes_right", scores.scenes)
         results.add("image_to_text/captions_readable", scores.readable)
-        new = [index for index, document in enumerate(documents) if not training.knows(document.caption or "")]
-        results.metrics["image_to_text/new_captions"] = len(new) / len(documents)
-        if new:
-            scores = score_captions([generated[index] for index in new], [truth[index] for index in new])
-            results.add("image_to_text/objects_right_new_captions", scores.objects)
         right = [score_captions([text], [objects]).scenes.value == 1 for text, objects in zip(generated, truth, strict=True)]
     results.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
+    return generated
+
+
+def measure_new_captions(
+    results: Results, scenes: Sequence[ImageDocument], generated: Sequence[str], training: TrainingFacts
+) -> None:
+    """How many scenes have a caption that no training document has, and the objects named rightly in those."""
+    new = [
+        (text, scene.objects or frozenset())
+        for text, scene in zip(generated, scenes, strict=True)
+        if not training.knows(scene.caption or "")
+    ]
+    results.metrics["image_to_text/new_captions"] = len(new) / len(scenes)
+    if new:
+        results.add("image_to_text/objects_right_new_captions", score_captions(*zip(*new, strict=True)).objects)
 
 
 def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str], config: EvaluateConfig) -> np.ndarray:

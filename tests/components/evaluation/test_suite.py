@@ -12,20 +12,19 @@ import torch
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
 from components.evaluation import digit_classifier as classifier_module
-from components.evaluation import suite
 from components.evaluation.config import DigitClassifierConfig, EvaluateConfig
 from components.evaluation.diffusion import caption_first, squared_error, times_of_equal_snr, x_0_error
 from components.evaluation.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
-from components.evaluation.prompts import Prompt, seen_prompts
+from components.evaluation.prompts import seen_prompts
 from components.evaluation.scores import score_scenes, share_of
 from components.evaluation.suite import (
     EvaluationTarget,
     Results,
-    measure_captions,
     measure_classifier,
-    measure_generation,
     measure_losses,
+    measure_new_captions,
+    measure_new_prompts,
 )
 from core.png import encode_png
 from core.random import seed_of, words_of
@@ -177,63 +176,40 @@ def test_a_scan_of_training_in_a_held_out_scene_is_a_fault(target: EvaluationTar
         measure_classifier(Results(), target, held_out, trained_on(scans), CONFIG)
 
 
-class Reads(DigitClassifier):
-    """Reads what it was told to, whatever the pictures show."""
-
-    def __init__(self, found: Sequence[frozenset[SceneObject]]) -> None:
-        super().__init__()
-        self.found = list(found)
-
-    def read(self, images: np.ndarray) -> list[frozenset[SceneObject]]:
-        assert len(images) == len(self.found)
-        return self.found
-
-
 @pytest.mark.parametrize("known", [(0, 3, 4), (), tuple(range(7))])
-def test_prompts_that_training_has_word_for_word_are_reported_apart(
-    known: tuple[int, ...], target: EvaluationTarget, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prompts_that_training_has_word_for_word_are_reported_apart(known: tuple[int, ...]) -> None:
     prompts = seen_prompts(7, [], SEED)
-    monkeypatch.setattr(suite, "images_of", lambda target, held_out, texts, config: np.zeros((len(texts), 8, 8, 3), np.uint8))
-    training = trained_on([], [prompts[index].text for index in known] + ["another"])
-    results = Results()
-    found = [prompt.objects if index % 3 else frozenset(list(prompt.objects)[1:]) for index, prompt in enumerate(prompts)]
-    evaluated = dataclasses.replace(CONFIG, num_seen_scenes=7)
-    measure_generation(results, target, HeldOut([], []), training, Reads(found), [], evaluated)
-
-    def share(chosen: list[int]) -> tuple[float, float | None]:
-        right = [len(prompts[index].objects) - (index % 3 == 0) for index in chosen]
-        return share_of(right, [len(prompts[index].objects) for index in chosen])
-
-    new = [index for index in range(7) if index not in known]
-    key = "text_to_image/objects_right"
-    assert results.metrics["text_to_image/new_prompts"] == len(new) / 7
-    assert (results.metrics[key], results.metrics[f"{key}_se"]) == share(list(range(7)))
-    if new:
-        assert (results.metrics[f"{key}_new_prompts"], results.metrics[f"{key}_new_prompts_se"]) == share(new)
-    else:
-        assert f"{key}_new_prompts" not in results.metrics
-
-
-def test_captions_that_training_has_word_for_word_are_reported_apart(
-    target: EvaluationTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = seen_prompts(5, [], SEED)
-    documents = [captioned_scene(number, prompt) for number, prompt in enumerate(prompts)]
-    generated = [prompt.text if number in (0, 2) else "" for number, prompt in enumerate(prompts)]
-    monkeypatch.setattr(suite, "caption_images", lambda *arguments, **options: generated)
-    results = Results()
-    training = trained_on([], [prompts[0].text, prompts[1].text])
-    measure_captions(results, target, HeldOut([], documents), training, CONFIG)
     sizes = [len(prompt.objects) for prompt in prompts]
-    wanted = share_of([sizes[2], 0, 0], sizes[2:])
-    key = "image_to_text/objects_right"
-    assert results.metrics["image_to_text/new_captions"] == 3 / 5
-    assert (results.metrics[f"{key}_new_captions"], results.metrics[f"{key}_new_captions_se"]) == wanted
-    assert results.metrics[key] == (sizes[0] + sizes[2]) / sum(sizes)
-    assert [entry.right for entry in results.captions] == [True, False, True, False, False]
+    # One object is missing in every third picture.
+    read = [frozenset(list(prompt.objects)[index % 3 == 0 :]) for index, prompt in enumerate(prompts)]
+    results = Results()
+    measure_new_prompts(results, prompts, read, trained_on([], [prompts[index].text for index in known] + ["another"]))
+    new = [index for index in range(7) if index not in known]
+    assert results.metrics.pop("text_to_image/new_prompts") == len(new) / 7
+    wanted = {}
+    if new:
+        share = share_of([sizes[index] - (index % 3 == 0) for index in new], [sizes[index] for index in new])
+        key = "text_to_image/objects_right_new_prompts"
+        wanted = {key: share.value, f"{key}_se": share.standard_error}
+    assert results.metrics == wanted
 
 
-def captioned_scene(number: int, prompt: Prompt) -> ImageDocument:
+@pytest.mark.parametrize("known", [(0, 1), (), tuple(range(5))])
+def test_captions_that_training_has_word_for_word_are_reported_apart(known: tuple[int, ...]) -> None:
+    prompts = seen_prompts(5, [], SEED)
+    sizes = [len(prompt.objects) for prompt in prompts]
     stored = Stored(np.zeros(1, np.int64), np.zeros((1, 4, 4, 4), np.float32))
-    return ImageDocument(f"c/{number}", stored, prompt.text, (encode_png(picture(number, 0)),), prompt.objects, ())
+    scenes = [
+        ImageDocument(f"c/{number}", stored, prompt.text, (), prompt.objects, ()) for number, prompt in enumerate(prompts)
+    ]
+    generated = [prompt.text if number in (0, 2) else "" for number, prompt in enumerate(prompts)]
+    results = Results()
+    measure_new_captions(results, scenes, generated, trained_on([], [prompts[index].text for index in known]))
+    new = [index for index in range(5) if index not in known]
+    assert results.metrics.pop("image_to_text/new_captions") == len(new) / 5
+    wanted = {}
+    if new:
+        share = share_of([sizes[index] * (index in (0, 2)) for index in new], [sizes[index] for index in new])
+        key = "image_to_text/objects_right_new_captions"
+        wanted = {key: share.value, f"{key}_se": share.standard_error}
+    assert results.metrics == wanted
