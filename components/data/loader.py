@@ -24,7 +24,7 @@ from components.data.row_layout import RowForm, lay_out
 from components.data.shard_cache import SplitFiles, open_split
 from components.data.shards import Shard, check_shard, open_shard, shard_keys
 from core.errors import BadInput
-from core.random import generator, seed_of, uniform
+from core.random import generator, philox, seed_of, uniform
 from model.batch import Batch
 from model.latents.patches import patchify
 
@@ -249,11 +249,12 @@ def _viewed(whole: np.ndarray, others: np.ndarray | None, image: np.ndarray, vie
 
 def _normal(seed: int, step: int, sample: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
     """Normal numbers float32 [M, *shape], a stream of its own for each image in each step."""
-    noise = torch.empty(len(sample), *shape)
-    # A generator for each image, so that its noise does not depend on who else is in the batch.
-    for into, number in zip(noise, sample.tolist(), strict=True):
-        into.normal_(generator=torch.Generator().manual_seed(seed_of(seed, step, number, LATENT_STREAM)))
-    return noise
+    noise = np.empty((len(sample), *shape), np.float32)
+    # A stream for each image, so that its noise does not depend on who else is in the batch.
+    streams = philox(seed_of(seed, step, number, LATENT_STREAM) for number in sample.tolist())
+    for into, stream in zip(noise, streams, strict=True):
+        stream.standard_normal(dtype=np.float32, out=into)
+    return torch.from_numpy(noise)
 
 
 # Two, for a step may end one epoch and begin the next.

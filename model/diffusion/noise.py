@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from core.random import seed_of
+from core.random import philox, seed_of
 from model.config import DiffusionProcess
 from model.diffusion.schedules import alpha_sigma, compute_snr
 
@@ -47,16 +48,15 @@ def sample_noise(
     sample_index: int64 [M], each latent's number in its split. num_patches: int64 [M]. modality: its number in the
     configuration.
     """
-    times, noises = [], []
-    for sample, count in zip(sample_index.tolist(), num_patches.tolist(), strict=True):
-        # The first modality's key has no fourth part: it draws as it did when there were images alone.
-        stream = seed_of(seed, step, sample, modality) if modality else seed_of(seed, step, sample)
-        generator = torch.Generator().manual_seed(stream)
-        times.append(torch.rand((), generator=generator))
-        noises.append(torch.randn(count, patch_dim, generator=generator))
-    if not times:
-        return TimedNoise(torch.zeros(0), torch.zeros(0, patch_dim))
-    return TimedNoise(torch.stack(times), torch.cat(noises))
+    counts = num_patches.tolist()
+    time, noise = np.empty(len(counts), np.float32), np.empty((sum(counts), patch_dim), np.float32)
+    streams = philox(seed_of(seed, step, sample, modality) for sample in sample_index.tolist())
+    start = 0
+    for latent, (generator, count) in enumerate(zip(streams, counts, strict=True)):
+        time[latent] = generator.random(dtype=np.float32)
+        generator.standard_normal(dtype=np.float32, out=noise[start : start + count])
+        start += count
+    return TimedNoise(torch.from_numpy(time), torch.from_numpy(noise))
 
 
 def training_time(

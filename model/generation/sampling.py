@@ -196,7 +196,7 @@ class _Loop:
         uniform = None
         if options.temperature:
             # Of the request's own generator, so that the neighbours in the batch change nothing.
-            uniform = torch.stack([torch.rand((), generator=sequence.generator) for sequence, _ in wanting])
+            uniform = torch.tensor([sequence.generator.random() for sequence, _ in wanting], dtype=torch.float64)
         tokens = choose(
             suppress(torch.stack([logits for _, logits in wanting]), self.suppressible, torch.tensor(suppressed)),
             uniform,

@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from core.random import philox, seed_of
 from model.config import ModelConfig
 from model.diffusion.solvers import Denoiser
 from model.generation.requests import Completion, Latent, Request, SamplingOptions
@@ -100,14 +102,17 @@ class NoisyLatent:
     """A latent under way, and the solver that denoises it."""
 
     def __init__(
-        self, config: ModelConfig, modality: int, axes: Sequence[int], options: SamplingOptions, generator: torch.Generator
+        self, config: ModelConfig, modality: int, axes: Sequence[int], options: SamplingOptions, generator: np.random.Generator
     ) -> None:
         self.modality, self.axes = modality, axes
         self._kind = config.modalities[modality]
         self._grid = self._kind.grid(axes)
         # float32 [p, W]; drawn on the CPU, so that every device begins with the same noise, and then where predictions are.
-        self.x_t = torch.randn((math.prod(self._grid), self._kind.patch_dim), generator=generator)
-        self.denoiser = Denoiser(config.process, options.solver, options.num_steps, generator)
+        shape = (math.prod(self._grid), self._kind.patch_dim)
+        self.x_t = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+        # Only 32 bits of it count, for torch's generator reads no more: enough for what "ddpm" adds to noise that has them all.
+        added = torch.Generator().manual_seed(int(generator.integers(2**63)))
+        self.denoiser = Denoiser(config.process, options.solver, options.num_steps, added)
 
     def chunk(self, *, ended: bool) -> Chunk:
         """The latent as it is. ended: with its end token behind it."""
@@ -129,7 +134,8 @@ class SequenceState:
 
     def __init__(self, config: ModelConfig, request: Request, options: SamplingOptions) -> None:
         self.config, self.request, self.options = config, request, options
-        self.generator = torch.Generator().manual_seed(request.seed)
+        # Folded, so that a seed may be any integer; what counts of it are its last 64 bits.
+        (self.generator,) = philox([seed_of(request.seed)])
         # Cache columns that hold what is committed; the next chunk is written behind them. A latent under way is not counted:
         # it is written over at every evaluation.
         self.length = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.random import generator, rank_of, seed_of, seed_of_name, uniform, uniform_of, words_of
+from core.random import generator, philox, rank_of, seed_of, seed_of_name, uniform, uniform_of, words_of
 
 
 def test_draws_are_those_of_the_definition() -> None:
@@ -19,10 +19,20 @@ def test_draws_are_those_of_the_definition() -> None:
     ]
     assert generator(17, 3, 0, 5).integers(2**63) == 1477006232907107767
     assert generator(17, 3).permutation(6).tolist() == [0, 2, 4, 1, 5, 3]
+    assert [draw.integers(2**63) for draw in philox([0, 2**64 - 1])] == [106500010600983629, 2166953674393202173]
     assert uniform_of("split", "000012", 17) == 0x332161802E611068 / 2**64
     assert seed_of_name(17, "a red seven") == 60015087039643057
     assert rank_of(17, "topics#0001").hex().startswith("bbd115eddc8629da")
     assert words_of(["s/0", "café"]).tolist() == [1141346728292430197, 6302685136992524259]
+
+
+def test_streams_of_philox_are_numpys_whatever_was_drawn_before() -> None:
+    for seed, drawn in zip(seeds := [5, 2**63 + 5, 5 + 2**32, 2**64 - 1, 5], philox(seeds), strict=True):
+        plain = np.random.Generator(np.random.Philox(key=seed))
+        # An odd number of halves of a word: what is left of it must not reach the next stream.
+        assert np.array_equal(drawn.standard_normal((3, 5), np.float32), plain.standard_normal((3, 5), np.float32))
+        assert drawn.random(dtype=np.float32) == plain.random(dtype=np.float32)
+        assert drawn.integers(2**63) == plain.integers(2**63)
 
 
 def test_uniform_numbers_are_uniform_and_independent() -> None:

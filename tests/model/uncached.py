@@ -8,9 +8,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from core.random import seed_of
 from model.batch import Batch, Latents
 from model.config import ModelConfig
 from model.diffusion.solvers import Denoiser
@@ -90,15 +92,16 @@ def denoise(
     document: list[int | Placed],
     axes: tuple[int, ...],
     options: SamplingOptions,
-    generator: torch.Generator,
+    generator: np.random.Generator,
 ) -> Placed:
     """The clean latent after a document that ends in a begin token."""
     begin = document[-1]
     (number,) = [index for index, each in enumerate(model.config.modalities) if each.begin_token_id == begin]
     modality = model.config.modalities[number]
     grid = tuple(length // side for length, side in zip(axes, modality.patch_size, strict=True))
-    x = torch.randn(math.prod(grid), modality.patch_dim, generator=generator)
-    denoiser = Denoiser(model.config.process, options.solver, options.num_steps, generator)
+    x = torch.from_numpy(generator.standard_normal((math.prod(grid), modality.patch_dim), dtype=np.float32))
+    added = torch.Generator().manual_seed(int(generator.integers(2**63)))
+    denoiser = Denoiser(model.config.process, options.solver, options.num_steps, added)
     while not denoiser.done:
         part = Placed(number, x, grid, denoiser.time)
         prediction = look(model, [*document, part]).prediction
@@ -112,7 +115,7 @@ def denoise(
 
 def reference(model: Transfusion, request: Request, options: SamplingOptions) -> list[list[int] | Placed]:
     """What a request should give, at temperature 0: texts and clean latents."""
-    config, generator = model.config, torch.Generator().manual_seed(request.seed)
+    config, generator = model.config, np.random.Generator(np.random.Philox(key=seed_of(request.seed)))
     document: list[int | Placed] = []
     for part in request.prefix:
         if isinstance(part, Latent):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.data import loader
 from components.data.documents import Document, TextSegment
 from components.data.encode.packing import open_packing, pack, write_packing
 from components.data.loader import PackedRows, rows_of_step
@@ -19,7 +20,7 @@ from components.data.shards import Shard, open_shard, pack_keys, shard_keys, sha
 from core.errors import BadInput
 from core.manifest import write_manifest
 from core.png import decode_png
-from core.random import uniform
+from core.random import seed_of, uniform
 from core.tokenizer import load_tokenizer
 from model.batch import Batch, Latents
 from model.latents.autoencoder import Autoencoder, to_pixels
@@ -309,6 +310,16 @@ def test_resampled_latents_are_draws_of_the_posterior_keyed_by_step_and_image(vi
     other = batch_of(rows, everything, step=4, resample=True).latents[0].patches
     other_mean = batch_of(rows, everything, step=4).latents[0].patches
     assert abs(np.corrcoef(noise.flatten(), ((other - other_mean) / 0.5).flatten())[0, 1]) < 0.1
+
+
+def test_every_bit_of_a_stream_changes_the_draw_of_the_posterior(viewed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = PackedRows(viewed, "train", None)
+
+    def drawn(upper: int) -> torch.Tensor:
+        monkeypatch.setattr(loader, "seed_of", lambda *key: seed_of(*key) % 2**32 + upper * 2**32)
+        return batch_of(rows, [0], step=3, resample=True).latents[0].patches
+
+    assert (drawn(1) != drawn(2)).float().mean() > 0.99
 
 
 def test_an_epoch_holds_every_row_once() -> None:

@@ -47,20 +47,32 @@ def targets(process: DiffusionProcess, x_0: Tensor, eps: Tensor, time: Tensor) -
 # ---- draws
 
 
-def test_draws_of_the_first_modality_are_what_they_always_were() -> None:
-    # Taken from the first version of `sample_noise`, before there were modalities: trained models continue with the same noise.
+def test_draws_are_those_of_their_key() -> None:
+    """By numpy's Philox under the key's hash; what is learnt from old data must not change unnoticed."""
     drawn = noise.sample_noise(12, 345, torch.tensor([0, 67, 8_000_000_001]), torch.tensor([1, 2, 1]), 3)
     assert [value.hex() for value in drawn.time.tolist()] == [
-        "0x1.c6fcfe0000000p-1",
-        "0x1.b26cc40000000p-1",
-        "0x1.4808300000000p-1",
+        "0x1.c2f2660000000p-1",
+        "0x1.2246100000000p-4",
+        "0x1.2fecec0000000p-1",
     ]
     assert [[value.hex() for value in row] for row in drawn.noise.tolist()] == [
-        ["-0x1.a7574a0000000p+0", "-0x1.dd51a60000000p-1", "-0x1.6937d00000000p+0"],
-        ["-0x1.4a8e760000000p-1", "-0x1.442ab60000000p+0", "-0x1.18f99c0000000p-2"],
-        ["-0x1.4c866a0000000p+0", "0x1.73a5520000000p-2", "0x1.2f3a560000000p-2"],
-        ["0x1.ac6a380000000p-1", "0x1.603f5e0000000p-5", "0x1.1ef7ea0000000p+0"],
+        ["0x1.472a340000000p-1", "-0x1.04b5e60000000p-1", "-0x1.6d14f00000000p+0"],
+        ["-0x1.0610180000000p+0", "0x1.6df9080000000p-1", "0x1.ff54a60000000p-2"],
+        ["0x1.5cd88e0000000p-2", "-0x1.04a6620000000p+1", "-0x1.0f298e0000000p-1"],
+        ["-0x1.68054c0000000p+0", "-0x1.7e9b340000000p+0", "0x1.7684520000000p+0"],
     ]
+
+
+def test_each_of_a_streams_64_bits_changes_the_noise(monkeypatch: pytest.MonkeyPatch, rng: random.Random) -> None:
+    """A hash gives the upper 32 bits as good as the lower ones; with half of them many latents would share their noise."""
+    stream, bit = rng.randrange(2**63), rng.randrange(32, 63)
+
+    def drawn(key: int) -> Tensor:
+        monkeypatch.setattr(noise, "seed_of", lambda *parts: key)
+        return noise.sample_noise(1, 2, torch.tensor([3]), torch.tensor([2]), 4).noise
+
+    assert torch.equal(drawn(stream), drawn(stream))
+    assert (drawn(stream) != drawn(stream ^ 1 << bit)).all()
 
 
 def test_draws_depend_on_seed_step_sample_and_modality_alone(rng: random.Random) -> None:
@@ -86,6 +98,7 @@ def test_draws_look_uniform_and_normal(modality: int) -> None:
     drawn = noise.sample_noise(0, 0, torch.arange(2000), torch.full((2000,), 2), 8, modality)
     assert abs(drawn.time.mean() - 0.5) < 0.03 and abs(drawn.time.std() - 12**-0.5) < 0.02
     assert abs(drawn.noise.mean()) < 0.03 and abs(drawn.noise.std() - 1) < 0.02
+    assert abs(drawn.noise.pow(3).mean()) < 0.1 and abs(drawn.noise.pow(4).mean() - 3) < 0.3
     neighbours = torch.corrcoef(torch.stack([drawn.time[:-1], drawn.time[1:]]))[0, 1]
     assert abs(neighbours) < 0.09
 

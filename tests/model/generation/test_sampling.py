@@ -155,6 +155,21 @@ def test_a_request_does_not_depend_on_its_neighbours(temperature: float, rng: ra
                 torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("ends_in_text", [False, True])
+def test_every_bit_of_a_seed_counts(ends_in_text: bool, rng: random.Random) -> None:
+    model, seed = tiny_model(seed=rng.randrange(1000)), rng.randrange(2**64)
+    image = image_request(model.config, [7], seed=seed, image_shape=(4, 4))
+    text = text_request(model.config, [7], seed=seed, max_new_tokens=40)
+    request = text if ends_in_text else image
+    options = SamplingOptions(num_steps=1, guidance_scale=1, temperature=20.0)
+    again = [request._replace(seed=each) for each in (seed, seed, seed ^ 1 << rng.randrange(32, 64))]
+    one, same, other = generate(TorchEngine(model), again, options, num_slots=3)
+    if ends_in_text:
+        assert one.text.tolist() == same.text.tolist() != other.text.tolist()
+    else:
+        assert torch.equal(one.images[0], same.images[0]) and (one.images[0] != other.images[0]).all()
+
+
 class Watched(TorchEngine):
     """Remembers the rows and positions of every pass."""
 

@@ -126,9 +126,10 @@ def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: Los
     num_patches = len(images.patches) // len(images.sample_index)
     times, noises = [], []
     for sample, limit in zip(images.sample_index.tolist(), images.time_limit.tolist(), strict=True):
-        generator = torch.Generator().manual_seed(seed_of(seed, step, sample))
-        time = torch.rand((), generator=generator)
-        noises.append(torch.randn(num_patches, images.patches.shape[-1], generator=generator))
+        generator = np.random.Generator(np.random.Philox(key=seed_of(seed, step, sample, 0)))
+        time = torch.tensor(generator.random(dtype=np.float32))
+        shape = (num_patches, images.patches.shape[-1])
+        noises.append(torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)))
         times.append(limit * options.time_shift * time / (1 + (options.time_shift - 1) * time))
     time, noise = torch.stack(times), torch.cat(noises)
     at = time[images.latent_index].unsqueeze(-1)
