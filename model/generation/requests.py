@@ -138,8 +138,13 @@ class SamplingOptions:
 
 
 def image_request(config: ModelConfig, caption_ids: Sequence[int], *, seed: int, image_shape: tuple[int, ...]) -> Request:
-    """Caption -> one image. caption_ids: the caption's tokens without markers; none for an image without any prompt."""
-    prefix = torch.tensor([config.bos_token_id, *caption_ids, config.image.begin_token_id])
+    """Caption -> one image. caption_ids: the caption's tokens without markers; none for an image without any prompt.
+
+    Without one the image sees its begin token alone, as where training drops a caption: the unconditional branch of guidance.
+    """
+    # Behind a begin of sequence at once stand images that come first, which training noises to image_first_time_limit at most.
+    caption = [config.bos_token_id, *caption_ids] if caption_ids else []
+    prefix = torch.tensor([*caption, config.image.begin_token_id])
     return Request((prefix,), seed, max_new_tokens=0, max_latents=1, shapes=_only_images(config, image_shape))
 
 

@@ -166,7 +166,8 @@ class _Loop:
         """Whether the sequence's next chunk needs the unconditional prediction beside its own."""
         low, high = self.options.guidance_interval
         latent = sequence.noisy_latent
-        return self.guided and latent is not None and low <= latent.denoiser.time <= high
+        # Behind its begin token alone a latent is the unconditional one itself.
+        return self.guided and latent is not None and sequence.length > 1 and low <= latent.denoiser.time <= high
 
     def _write_unconditional_prefixes(self, pairs: Sequence[int]) -> None:
         """Let the unconditional slots of `pairs` hold the begin token of what each denoises."""

@@ -6,10 +6,13 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from components.data.row_layout import RowForm, lay_out
+from core.random import seed_of
 from model.config import Modality, ModelConfig
 from model.generation.eager import TorchEngine
 from model.generation.requests import (
@@ -222,6 +225,38 @@ def test_guidance_costs_second_rows_only_inside_its_interval() -> None:
     assert passes(2.0, (0.4, 0.8)) == [(1, 5), (1, 4), (1, 1), (2, 4), (2, 4), (1, 4)]
     assert passes(2.0, (0.0, 1.0)) == [(1, 5), (1, 1), (2, 4), (2, 4), (2, 4), (2, 4)]
     assert passes(1.0, (0.0, 1.0)) == [(1, 5), (1, 4), (1, 4), (1, 4), (1, 4)]
+
+
+def test_an_image_without_a_caption_is_what_training_teaches_where_it_drops_the_caption(rng: random.Random) -> None:
+    """One step from pure noise, with the batch of a document whose image sees nothing before itself as the oracle."""
+    model = tiny_model(seed=rng.randrange(1000))
+    request = image_request(model.config, [], seed=rng.randrange(2**32), image_shape=(4, 6))
+    engine = Watched(model)
+    (completion,) = generate(engine, [request], SamplingOptions(num_steps=1, guidance_scale=3.0), num_slots=1)
+    assert engine.passes == [(1, 1), (1, 6)]
+    tokens = np.array([1, *words(rng), BOI, 4, 2])
+    at = len(tokens) - 3
+    layout = lay_out(
+        RowForm(length=32, patches_per_image=6, boi=BOI, pad=0),
+        tokens,
+        np.array([0, len(tokens)]),
+        np.array([rng.randrange(8)]),
+        hidden_captions=np.array([True]),
+        num_rows=1,
+    )
+    layout = layout._replace(position_ids=layout.position_ids - at)
+    stream = np.random.Generator(np.random.Philox(key=seed_of(request.seed)))
+    noise = torch.from_numpy(stream.standard_normal((6, model.config.patch_dim), dtype=np.float32))
+    batch = layout.batch(noise, (2, 3))
+    with torch.no_grad():
+        (prediction,) = model(batch, [noise], [torch.ones(1)]).predictions
+    got = patchify(completion.images[0].unsqueeze(0), (2, 2))[0]
+    # The flow's only step: the noise less the velocity.
+    torch.testing.assert_close(got, noise - prediction, rtol=1e-5, atol=1e-5 * float(prediction.abs().max()))
+    # And it is not what the document's image says that sees what stands before it.
+    with torch.no_grad():
+        (other,) = model(batch._replace(kv_start=torch.zeros_like(batch.kv_start)), [noise], [torch.ones(1)]).predictions
+    assert (other - prediction).abs().max() > 1e-2
 
 
 def test_guidance_at_one_is_the_conditional_branch_and_otherwise_changes_the_image() -> None:
