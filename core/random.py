@@ -16,12 +16,16 @@ WORD = 0xFFFFFFFFFFFFFFFF
 STEP, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
+# What `philox` gives; pure torch code draws from it, and imports no numpy.
+Stream = np.random.Generator
+
+
 def generator(*key: int) -> np.random.Generator:
     """numpy's generator for this key alone."""
     return np.random.default_rng(key)
 
 
-def philox(seeds: Iterable[int]) -> Iterator[np.random.Generator]:
+def philox(seeds: Iterable[int]) -> Iterator[Stream]:
     """For each seed of up to 64 bits the start of a stream of its own; every bit counts, where torch's CPU generator reads 32.
 
     One generator that is set anew (to make one takes ten times as long): draw from it before the next seed.

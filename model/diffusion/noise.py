@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,14 +48,14 @@ def sample_noise(
     configuration.
     """
     counts = num_patches.tolist()
-    time, noise = np.empty(len(counts), np.float32), np.empty((sum(counts), patch_dim), np.float32)
+    time, noise = torch.empty(len(counts)), torch.empty(sum(counts), patch_dim)
     streams = philox(seed_of(seed, step, sample, modality) for sample in sample_index.tolist())
     start = 0
     for latent, (generator, count) in enumerate(zip(streams, counts, strict=True)):
-        time[latent] = generator.random(dtype=np.float32)
-        generator.standard_normal(dtype=np.float32, out=noise[start : start + count])
+        time[latent] = generator.random(dtype="float32")
+        generator.standard_normal(dtype="float32", out=noise[start : start + count].numpy())
         start += count
-    return TimedNoise(torch.from_numpy(time), torch.from_numpy(noise))
+    return TimedNoise(time, noise)
 
 
 def training_time(

@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from core.random import philox, seed_of
+from core.random import Stream, philox, seed_of
 from model.config import ModelConfig
 from model.diffusion.solvers import Denoiser
 from model.generation.requests import Completion, Latent, Request, SamplingOptions
@@ -102,14 +101,14 @@ class NoisyLatent:
     """A latent under way, and the solver that denoises it."""
 
     def __init__(
-        self, config: ModelConfig, modality: int, axes: Sequence[int], options: SamplingOptions, generator: np.random.Generator
+        self, config: ModelConfig, modality: int, axes: Sequence[int], options: SamplingOptions, generator: Stream
     ) -> None:
         self.modality, self.axes = modality, axes
         self._kind = config.modalities[modality]
         self._grid = self._kind.grid(axes)
         # float32 [p, W]; drawn on the CPU, so that every device begins with the same noise, and then where predictions are.
         shape = (math.prod(self._grid), self._kind.patch_dim)
-        self.x_t = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+        self.x_t = torch.from_numpy(generator.standard_normal(shape, dtype="float32"))
         # Only 32 bits of it count, for torch's generator reads no more: enough for what "ddpm" adds to noise that has them all.
         added = torch.Generator().manual_seed(int(generator.integers(2**63)))
         self.denoiser = Denoiser(config.process, options.solver, options.num_steps, added)
