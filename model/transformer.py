@@ -43,7 +43,8 @@ def rotary_embedding(position_ids: Tensor, head_dim: int, theta: float) -> Rotar
 def apply_rotary(x: Tensor, cos_sin: RotaryEmbedding) -> Tensor:
     """Turn each pair (first half, second half) of the head dim by its position's angle. x: [B, H, L, K]."""
     real, imaginary = x.chunk(2, dim=-1)
-    # Halves and not neighbours are paired, as Hugging Face's Llama does: two slices instead of a gather.
+    # Halves and not neighbours are paired, as Hugging Face's Llama does: two slices instead of a gather. In
+    # the precision of x, for in float32 the rotation of halves takes half as long again on a CPU.
     cos, sin = cos_sin.cos.to(x.dtype), cos_sin.sin.to(x.dtype)
     return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
 

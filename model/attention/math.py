@@ -59,6 +59,8 @@ class _MathAttention(torch.autograd.Function):
             scores = buffer[: len(query[piece])]
             _product(query[piece], key[piece].transpose(2, 3), scores, ctx.scale, None if bias is None else bias[piece])
             piece_weight = weight[piece] if kept else weight[: len(scores)]
+            # It sums in float32 and rounds its result alone, which the next product takes in half precision. So are the scores,
+            # for on a CPU no product of halves gives more.
             torch.softmax(scores, -1, out=piece_weight)
             _product(piece_weight, value[piece], output[piece])
         if kept:

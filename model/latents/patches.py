@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,12 @@ def time_features(time: Tensor, num_features: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+def unrounded(x: Tensor) -> AbstractContextManager[object]:
+    """Inside, autocast rounds nothing. Without autocast no context at all, for exporters would write it into the graph."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def _times(sizes: Sequence[int]) -> str:
     return " x ".join(map(str, sizes))
 
@@ -88,4 +95,6 @@ class LinearPatchLayers(nn.Module):
 
     def patch_out(self, hidden: Tensor, time: Tensor, grids: Sequence[tuple[int, ...]] = (), skip: None = None) -> Tensor:
         """[..., D] -> [..., W], what the network predicts, in float32. time: unread, it is in the hidden states already."""
-        return self.proj_out(hidden).float()
+        # The last product is small, and what it rounds is the prediction's error.
+        with unrounded(hidden):
+            return self.proj_out(hidden.to(self.proj_out.weight.dtype)).float()

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import Modality
-from model.latents.patches import patchify, time_features, unpatchify
+from model.latents.patches import patchify, time_features, unpatchify, unrounded
 
 Grids = Sequence[tuple[int, ...]]
 # For each group of latents of one grid, what every down block made, [m, c, *axes of its level], in the order they ran.
@@ -186,7 +186,10 @@ class UNetPatchLayers(nn.Module):
             if level:
                 # Repeated pixels and a convolution; a transposed convolution leaves a checkerboard.
                 x = self.upsample[level - 1](F.interpolate(x, size=remaining[-1].shape[2:], mode="nearest"))
-        return self.conv_out(F.silu(self.out_norm(x)))
+        x = F.silu(self.out_norm(x))
+        # As in the linear layers, the last one is small, and what it rounds is the prediction's error.
+        with unrounded(x):
+            return self.conv_out(x.to(self.conv_out.weight.dtype))
 
     def _embedded(self, time: Tensor) -> Tensor:
         """[m] -> [m, T]."""
