@@ -19,7 +19,8 @@ class AutoencoderLossConfig:
     reconstruction: Literal["l1", "l2"]
     """Of pixels in -1..1; the paper's is l1."""
     kl_weight: NotNegative[float]
-    """Of the KL term, summed over an image's latents; kind kl only."""
+    """Of the KL term, summed over an image's latents and divided by the 3 * height * width numbers of its pixels, as LDM weighs
+    it (arXiv 2112.10752); kind kl only."""
     lpips_weight: NotNegative[float]
     lpips_weights: str
     """A file, or a folder of files, that hold torchvision's VGG-16 features and the lpips package's linear layers; "" leaves

@@ -33,12 +33,16 @@ def picture_loss(config: AutoencoderConfig, decoded: Tensor, pixels: Tensor, lpi
 
 
 def latent_loss(config: AutoencoderConfig, result: Reconstruction | QuantisedReconstruction) -> Tensor:
-    """Kind kl: the KL to a standard normal, summed over an image's latents. Kind vq: both distances to the codes."""
+    """Kind kl: the KL to a standard normal, of an image's latents together, shared among its pixels' numbers. Kind vq: both
+    distances to the codes.
+
+    Beside a mean over pixels it counts as in LDM (Rombach et al., arXiv 2112.10752), whose code sums both over an image.
+    """
     if isinstance(result, QuantisedReconstruction):
         return config.codes.commitment_weight * result.commitment + config.codes.codebook_weight * result.codebook
     mean, log_variance = result.mean.float(), result.log_variance.float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
-    return config.loss.kl_weight * kl
+    return config.loss.kl_weight * kl / result.pixels[0].numel()
 
 
 def adversarial_loss(discriminator: nn.Module, decoded: Tensor) -> Tensor:

@@ -117,10 +117,11 @@ def test_losses_are_those_of_the_paper() -> None:
     assert picture_loss(l1, decoded, pixels, None).item() == pytest.approx((decoded - pixels).abs().mean().item())
     assert picture_loss(CONFIG, decoded, pixels, None).item() == pytest.approx((decoded - pixels).square().mean().item())
     mean, log_variance = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
-    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
-    divergence = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum((1, 2, 3)).mean()
+    posterior = torch.distributions.Normal(mean.double(), (log_variance.double() / 2).exp())
+    divergence = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum()
+    # LDM adds sums over all of an image, the mean of images; here their mean over its 3 * 8 * 8 numbers.
     found = latent_loss(CONFIG, Reconstruction(decoded, mean, log_variance))
-    assert found.item() == pytest.approx(1e-6 * divergence.item(), rel=1e-5)
+    assert found.item() == pytest.approx(1e-6 * divergence.item() / 3 / (3 * 8 * 8), rel=1e-5)
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
     assert discriminator_loss(real, fake).item() == pytest.approx(0.5 * (0.25 + 0.5))
     assert decoder_loss(fake).item() == 1.5
