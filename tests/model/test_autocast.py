@@ -31,7 +31,7 @@ def test_the_last_layer_of_a_prediction_is_not_rounded(kind: str, rng: random.Ra
     grids, time = ((2, 3), (2, 2)), torch.rand(2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         _, skip = layers.patch_in(torch.randn(10, modality.patch_dim), time, torch.tensor([0] * 6 + [1] * 4), grids)
-        prediction = layers.patch_out(torch.randn(10, 16), time, grids, skip)
+        prediction = layers.patch_out(torch.randn(10, 16), time, grids, skip)  # type: ignore[arg-type]
     assert prediction.dtype == torch.float32
     assert sum(output.numel() for _, output in calls) == prediction.numel()
     exact = last.double()
