@@ -40,8 +40,8 @@ class DiffusionProcess(NamedTuple):
     """How latents are noised, and what of it the network predicts."""
 
     prediction_type: PredictionType
-    """"epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise). "v" is the velocity on the same path (Salimans and
-    Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified flow where the
+    """"epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise), written with a skip: sigma_t * x_t + alpha_t * the
+    network's output. "v" is the velocity on the same path (Salimans and Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified flow where the
     network predicts the clean patch (JiT, arXiv 2511.13720)."""
     zero_terminal_snr: bool = False
     """The cosine schedule ends in pure noise (arXiv 2305.08891), where the noise says nothing of the image; with "v" alone."""
@@ -96,6 +96,9 @@ class ModelConfig:
     """The kinds of latents; the first one is the pipeline's images."""
     prediction_type: PredictionType
     zero_terminal_snr: bool
+    noise_skip: bool = False
+    """Whether the noised patch has a way of its own into a predicted noise, around the network; always with "epsilon", and with
+    nothing else. A config.json without it is of a version that knew no skip."""
     experts: Experts
     """Weights that text and each modality have for themselves. "shared": none (the paper). "feed_forward": the feed-forward
     layers. "full": all but the attention they share (Mixture-of-Transformers, arXiv 2411.04996)."""
@@ -124,6 +127,11 @@ class ModelConfig:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(map(repr, allowed))}")
         if self.zero_terminal_snr and self.prediction_type != "v":
             raise ValueError(f"zero_terminal_snr: goes with prediction_type 'v', not {self.prediction_type!r}")
+        if self.noise_skip != (self.prediction_type == "epsilon"):
+            raise ValueError(
+                f"noise_skip: {self.noise_skip} does not go with prediction_type {self.prediction_type!r}; a model that predicts"
+                " the noise without it is of an earlier version: train it anew"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -233,6 +241,7 @@ def model_config(
         modalities=modalities,
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
+        noise_skip=prediction_type == "epsilon",
         experts=experts,
         qk_norm=qk_norm,
         max_position_embeddings=max_position_embeddings,

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from model.batch import Batch, Latents
-from model.config import ModelConfig
+from model.config import DiffusionProcess, ModelConfig
 from model.diffusion import noise
 from model.diffusion.noise import TimedNoise
+from model.diffusion.schedules import noisy_level
 from model.loss_options import LossOptions
 from model.transfusion import Output
 
@@ -39,11 +40,19 @@ def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, options: Los
 
     model: a Transfusion, or a wrapper with its forward. seed and step key the noise, not the state of any generator.
     """
-    noises = [training_noise(part, number, seed, step, options) for number, part in enumerate(batch.latents)]
+    process = process_of(model)
+    noises = [training_noise(process, part, number, seed, step, options) for number, part in enumerate(batch.latents)]
     return loss_sums_at(model, batch, noises, options)
 
 
-def training_noise(latents: Latents, modality: int, seed: int, step: int, options: LossOptions) -> TimedNoise:
+def process_of(model: nn.Module) -> DiffusionProcess:
+    """The diffusion process of a Transfusion, or of a wrapper (DistributedDataParallel), which keeps it as `module`."""
+    return cast(ModelConfig, getattr(model, "module", model).config).process
+
+
+def training_noise(
+    process: DiffusionProcess, latents: Latents, modality: int, seed: int, step: int, options: LossOptions
+) -> TimedNoise:
     """Noise of one modality's latents, at the times that the options ask for, on the latents' device."""
     num_patches = torch.tensor([math.prod(grid) for grid in latents.grids], dtype=torch.long)
     uniform = noise.sample_noise(seed, step, latents.sample_index, num_patches, latents.patches.shape[-1], modality)
@@ -56,13 +65,12 @@ def training_noise(latents: Latents, modality: int, seed: int, step: int, option
     )
     # On the CPU until here, so that any device and any number of workers learn from the same noise.
     device = latents.patches.device
-    return TimedNoise(time=time.to(device) * latents.time_limit, noise=uniform.noise.to(device))
+    return TimedNoise(time=noisy_level(process, time.to(device) * latents.time_limit), noise=uniform.noise.to(device))
 
 
 def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], options: LossOptions) -> LossSums:
     """Both losses at given noise and times, an entry of `noises` for each modality."""
-    # Workers wrap the model (DistributedDataParallel), and a wrapper keeps it as `module`.
-    process = cast(ModelConfig, getattr(model, "module", model).config).process
+    process = process_of(model)
     patch_time = [part.time[latents.latent_index].unsqueeze(-1) for part, latents in zip(noises, batch.latents, strict=True)]
     x_t = [
         noise.add_noise(process, latents.patches, part.noise, time)

@@ -20,7 +20,7 @@ from benchmarks.gpu.clock import Result, attempt, seconds_of_each
 from benchmarks.gpu.work import SPECIAL_IDS, Work, configuration, make_batch
 from model.batch import Batch
 from model.compiled import compile_for_training
-from model.config import ModelConfig
+from model.config import DiffusionProcess, ModelConfig
 from model.diffusion.noise import TimedNoise
 from model.flops import step_flops
 from model.loss import loss_sums_at, training_noise
@@ -65,7 +65,7 @@ def train(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
     rows = rows_that_fit(work, config, device)
     while True:
         trained = new_trained(config, device)
-        given = [prepare(work, rows, seed, device) for seed in range(work.warm_up + work.repeats)]
+        given = [prepare(work, config.process, rows, seed, device) for seed in range(work.warm_up + work.repeats)]
         eager = attempt(lambda: measure(work, trained, given, device))  # noqa: B023
         if "OutOfMemoryError" not in eager.get("error", "") or rows == 1:
             break
@@ -122,11 +122,11 @@ def take_step(trained: Trained, given: Given, device: torch.device) -> torch.Ten
     return loss.detach()
 
 
-def prepare(work: Work, rows: int, seed: int, device: torch.device) -> Given:
+def prepare(work: Work, process: DiffusionProcess, rows: int, seed: int, device: torch.device) -> Given:
     """A batch and its noise, made on the CPU and moved."""
     batch, num_tokens = make_batch(work, rows, seed)
     start = time.perf_counter()
-    drawn = [training_noise(part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
+    drawn = [training_noise(process, part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
     draw_seconds = time.perf_counter() - start
     moved = [TimedNoise(*(part.to(device) for part in each)) for each in drawn]
     num_positions = int(batch.used(SPECIAL_IDS["pad"]).sum())

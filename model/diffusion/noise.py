@@ -2,9 +2,13 @@
 
 The prediction types (model/config.py: DiffusionProcess), with alpha_t and sigma_t of the time (schedules.py):
     epsilon  the noise eps; the paper's (Transfusion, arXiv 2408.11039, Sec. 2.2; Ho et al., arXiv 2006.11239, eq. 14)
-    v        alpha_t * eps - sigma_t * x_0 (Salimans and Ho, arXiv 2202.00512, Appendix D)
+    v        v = alpha_t * eps - sigma_t * x_0 (Salimans and Ho, arXiv 2202.00512, Appendix D)
     flow     eps - x_0, the velocity d x_t / d time (Esser et al., arXiv 2403.03206, Sec. 2)
     x        x_0, with the loss on the velocity it implies (JiT, arXiv 2511.13720, Sec. 3)
+"epsilon" is written as eps = sigma_t * x_t + alpha_t * network. Since eps = sigma_t * x_t + alpha_t * v, the network's output
+stands where v's does, and its error in the noise is alpha_t times its error in v: the paper's loss, number by number. Without
+that skip a network must repeat a whole patch of noise, behind a norm and through a stream hardly wider than the patch; what it
+loses on the way is divided by alpha_t at high noise, and captions were not learnt.
 Noise is a pure function of (seed, step, sample, modality), so that neither a restart nor the number of workers changes what is
 learnt.
 
@@ -96,17 +100,16 @@ def squared_error(
         return ((x_t - prediction) / floored - (x_t - x_0) / floored).square()
     if process.prediction_type == "flow":
         return (prediction - (noise - x_0)).square()
-    if process.prediction_type == "v":
-        alpha_t, sigma_t = alpha_sigma(process, time)
-        return (prediction - (alpha_t * noise - sigma_t * x_0)).square()
-    return (prediction - noise).square()
+    alpha_t, sigma_t = alpha_sigma(process, time)
+    error = prediction - (alpha_t * noise - sigma_t * x_0)
+    return (error if process.prediction_type == "v" else alpha_t * error).square()
 
 
 def loss_weight(process: DiffusionProcess, time: Tensor, snr_gamma: float) -> Tensor:
     """Min-SNR weights (Hang et al., arXiv 2303.09556, Sec. 3.4), of the shape of time; snr_gamma 0 gives ones.
 
     Whatever the prediction type, the clean patch that it implies then has the squared error's weight min(SNR, gamma). The
-    network's own error is that of the clean patch times 1 / SNR ("epsilon"), 1 / (SNR + 1) ("v"), or t^2 ("flow" and "x",
+    error that is squared is that of the clean patch times 1 / SNR ("epsilon"), 1 / (SNR + 1) ("v"), or t^2 ("flow" and "x",
     whose SNR is ((1 - t) / t)^2; with t from X_TIME_FLOOR up in "x", as in `squared_error`), which gives
         epsilon  min(SNR, gamma) / SNR         v  min(SNR, gamma) / (SNR + 1)         flow, x  min(SNR, gamma) * t^2
     Weights are at most 1 and not normalised, so they lower the latents' share of the whole loss; at time 1 only epsilon's is
@@ -124,27 +127,20 @@ def loss_weight(process: DiffusionProcess, time: Tensor, snr_gamma: float) -> Te
 
 
 def predicted_x_0(process: DiffusionProcess, x_t: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-    """The clean patches that a prediction implies. x_t, prediction: [..., W]; time broadcasts against them.
-
-    "epsilon" divides by alpha_t, 5e-5 at time 1: finite, but the prediction's error is 20,000 times as large there.
-    """
+    """The clean patches that a prediction implies. x_t, prediction: [..., W]; time broadcasts against them."""
     if process.prediction_type == "x":
         return prediction
     alpha_t, sigma_t = alpha_sigma(process, time)
     if process.prediction_type == "flow":
         return x_t - sigma_t * prediction
-    if process.prediction_type == "v":
-        return alpha_t * x_t - sigma_t * prediction
-    return (x_t - sigma_t * prediction) / alpha_t
+    return alpha_t * x_t - sigma_t * prediction
 
 
 def predicted_noise(process: DiffusionProcess, x_t: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
     """The noise that a prediction implies; arguments as for `predicted_x_0`. Finite at time 0, where "x" says nothing of it."""
-    if process.prediction_type == "epsilon":
-        return prediction
     alpha_t, sigma_t = alpha_sigma(process, time)
     if process.prediction_type == "flow":
         return x_t + alpha_t * prediction
-    if process.prediction_type == "v":
-        return sigma_t * x_t + alpha_t * prediction
-    return (x_t - alpha_t * prediction) / sigma_t.clamp(min=TINY_TIME)
+    if process.prediction_type == "x":
+        return (x_t - alpha_t * prediction) / sigma_t.clamp(min=TINY_TIME)
+    return sigma_t * x_t + alpha_t * prediction

@@ -46,6 +46,17 @@ def alpha_sigma(process: DiffusionProcess, time: Tensor) -> AlphaSigma:
     return AlphaSigma(alpha_t.to(time.dtype), sigma_t.to(time.dtype))
 
 
+def noisy_level(process: DiffusionProcess, time: Tensor) -> Tensor:
+    """The noise levels that training is to see for times in 0..1, of the same shape.
+
+    On the DDPM path the next multiple of 1 / T from 1 / T on: uniform times become the paper's uniform t in 1..T, the network
+    is told the level that it sees, and never one without noise, where there is nothing to predict.
+    """
+    if process.is_flow:
+        return time
+    return (time * NUM_DDPM_STEPS).ceil().clamp(min=1) / NUM_DDPM_STEPS
+
+
 def compute_snr(process: DiffusionProcess, time: Tensor) -> Tensor:
     """SNR = (alpha_t / sigma_t)^2, of the shape of time: infinite at time 0; ((1 - t) / t)^2 on the flow path."""
     alpha_t, sigma_t = alpha_sigma(process, time)

@@ -35,6 +35,8 @@ Grids = Sequence[tuple[int, ...]]
 UNetSkip = tuple[tuple[Tensor, ...], ...]
 
 Convolution = type[nn.Conv1d | nn.Conv2d | nn.Conv3d]
+# How much of a skip joins what comes from the transformer, to begin with.
+SKIP_SHARE = 0.5
 CONVOLUTIONS: dict[int, Convolution] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -55,6 +57,11 @@ def halvings(modality: Modality) -> list[tuple[int, ...]]:
             "one and another for each halving"
         )
     return steps
+
+
+def _init(layer: nn.Module, *, std: float) -> None:
+    nn.init.normal_(layer.weight, std=std)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def _blocks(number: int, conv: Convolution, inputs: int, outputs: int, time_width: int) -> nn.ModuleList:
@@ -117,20 +124,30 @@ class UNetPatchLayers(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Torch's initial weights, but every residual block begins as its shortcut and the prediction as zero.
+        """Residual blocks begin as their shortcuts and the prediction as zero (Nichol and Dhariwal), and nothing shrinks on the way.
 
-        Both are Nichol and Dhariwal's. A patch enters the transformer as large as from fresh linear layers.
+        On the way up a shortcut begins as what comes from the transformer and half of the skip. With torch's weights each layer
+        there passes on a part of what the transformer says and takes the whole skip in: 0.003 of the skips' influence was left
+        at the end (patch side 4), and captions were not learnt. A patch enters the transformer as large as from fresh linear
+        layers.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 module.reset_parameters()
-        for layer in (self.conv_out, *(module.second for module in self.modules() if isinstance(module, ResidualBlock))):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in (self.conv_in, *self.downsample, *self.upsample, self.proj_out):
+            _init(layer, std=layer.weight[0].numel() ** -0.5)  # type: ignore[index,union-attr,operator]
         hidden_size, channels = self.proj_in.weight.shape
         patch_dim = self.channels * math.prod(self.patch_size)
-        nn.init.normal_(self.proj_in.weight, std=0.02 * (1024 / hidden_size * patch_dim / channels) ** 0.5)
-        nn.init.zeros_(self.proj_in.bias)
+        _init(self.proj_in, std=0.02 * (1024 / hidden_size * patch_dim / channels) ** 0.5)
+        _init(self.conv_out, std=0.0)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                _init(module.second, std=0.0)
+                if not isinstance(module.shortcut, nn.Identity):
+                    _init(module.shortcut, std=0.0)
+                    own, skip = module.shortcut.weight.data.chunk(2, dim=1)
+                    own.flatten(1).fill_diagonal_(1.0)
+                    skip.flatten(1).fill_diagonal_(SKIP_SHARE)
 
     def patch_in(self, patches: Tensor, time: Tensor, latent_index: Tensor | None, grids: Grids) -> tuple[Tensor, UNetSkip]:
         """Noised patches to hidden states.

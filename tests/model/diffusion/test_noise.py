@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.config import DiffusionProcess, PredictionType
 from model.diffusion import noise
-from model.diffusion.schedules import compute_snr
+from model.diffusion.schedules import alpha_sigma, compute_snr
 
 PROCESSES = [
     *(DiffusionProcess(prediction_type) for prediction_type in get_args(PredictionType)),
@@ -37,11 +37,11 @@ def uniform(rng: random.Random, *shape: int, low: float = 0.0, high: float = 1.0
 
 
 def targets(process: DiffusionProcess, x_0: Tensor, eps: Tensor, time: Tensor) -> Tensor:
-    """What a perfect network says, from the definitions."""
-    if process.prediction_type == "v":
+    """What a perfect network says, from the definitions; that of "epsilon" stands behind the skip, in the place of v's."""
+    if process.prediction_type in ("v", "epsilon"):
         # v rotates: the noised patches of (eps, -clean) in the place of (clean, eps).
         return noise.add_noise(process, eps, -x_0, time)
-    return {"epsilon": eps, "flow": eps - x_0, "x": x_0}[process.prediction_type]
+    return {"flow": eps - x_0, "x": x_0}[process.prediction_type]
 
 
 # ---- draws
@@ -206,10 +206,26 @@ def test_a_perfect_prediction_costs_nothing_and_another_does(process: DiffusionP
     given = {"x_t": x_t, "x_0": x_0, "noise": eps, "time": time}
     assert noise.squared_error(process, perfect, **given).max() < 1e-20
     off = normal(rng, 50, 6)
-    # In its own space the error is the prediction's, except for "x", where it is the implied velocity's.
-    scale = time.clamp(min=noise.X_TIME_FLOOR) if process.prediction_type == "x" else 1
-    expected = (off / scale).square()
+    # In its own space the error is the prediction's, except for "x" and "epsilon", where it is the implied velocity's or noise's.
+    scale = {"x": 1 / time.clamp(min=noise.X_TIME_FLOOR), "epsilon": alpha_sigma(process, time).alpha_t}
+    expected = (off * scale.get(process.prediction_type, 1)).square()
     torch.testing.assert_close(noise.squared_error(process, perfect + off, **given), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_epsilon_loss_is_the_papers_whatever_the_network_says(rng: random.Random) -> None:
+    process, theirs = DiffusionProcess("epsilon"), diffusers_schedule(DiffusionProcess("epsilon"))
+    x_0, eps, output = (normal(rng, 100, 6, dtype=torch.float32) for _ in range(3))
+    step = torch.tensor([rng.randrange(1, 1000) for _ in range(100)])
+    x_t, time = theirs.add_noise(x_0, eps, step - 1), (step / 1000).unsqueeze(-1)
+    # diffusers turns what a network says of the velocity on this path into noise; the paper's loss compares that.
+    alpha_t = theirs.alphas_cumprod[step - 1].sqrt().unsqueeze(-1)
+    predicted = (1 - alpha_t.square()).sqrt() * x_t + alpha_t * output
+    found = noise.squared_error(process, output, x_t=x_t, x_0=x_0, noise=eps, time=time)
+    torch.testing.assert_close(found, (predicted - eps).square(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(noise.predicted_noise(process, x_t, output, time), predicted, rtol=1e-3, atol=1e-4)
+    clean = (x_t - (1 - alpha_t.square()).sqrt() * predicted) / alpha_t
+    near = (alpha_t > 0.1).expand_as(clean)  # their float32 table divided by less says little
+    torch.testing.assert_close(noise.predicted_x_0(process, x_t, output, time)[near], clean[near], rtol=1e-2, atol=1e-3)
 
 
 def test_the_x_loss_is_the_flow_loss_of_the_velocity_it_implies(rng: random.Random) -> None:

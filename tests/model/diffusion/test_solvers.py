@@ -69,7 +69,8 @@ def gaussian_solution(process: DiffusionProcess, x: Tensor, begin: float, end: f
 def prediction_of(process: DiffusionProcess, x: Tensor, x_0: Tensor, time: float) -> Tensor:
     a, b = alpha_sigma(process, torch.tensor(time, dtype=torch.float64))
     eps = (x - a * x_0) / b
-    return {"epsilon": eps, "v": a * eps - b * x_0, "flow": eps - x_0, "x": x_0}[process.prediction_type]
+    velocity = a * eps - b * x_0
+    return {"epsilon": velocity, "v": velocity, "flow": eps - x_0, "x": x_0}[process.prediction_type]
 
 
 @pytest.mark.parametrize(("process", "solver"), [*DDPM_PATH, *FLOW_PATH])

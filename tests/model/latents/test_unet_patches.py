@@ -168,6 +168,26 @@ def test_it_begins_with_a_prediction_of_zero_and_vectors_of_the_linear_codecs_si
     assert float(hidden.std()) == pytest.approx(0.02 * (1024 / 512) ** 0.5 * 32**0.5, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("patch", "channels", "unet_channels", "width"), [((4, 4), 8, (64, 128, 256), 256), ((2, 2), 8, (544, 1088), 768)]
+)
+def test_the_transformer_has_a_say_from_the_beginning(
+    patch: tuple[int, ...], channels: int, unet_channels: tuple[int, ...], width: int, rng: random.Random
+) -> None:
+    """As much as half of what the skips have; with torch's own weights 0.003 and 0.04."""
+    torch.manual_seed(rng.randrange(2**32))
+    layers, grids = UNetPatchLayers(_modality(patch, unet_channels, channels), width), [(2, 2)] * 8
+    # The last layer begins at zero and passes on whatever comes.
+    torch.nn.init.normal_(layers.conv_out.weight)
+    patches, said, time = torch.randn(2, 32, channels * math.prod(patch)), torch.randn(2, 32, width), torch.rand(8)
+    with torch.no_grad():
+        first, second = (layers.patch_in(each, time, None, grids)[1] for each in patches)
+        here = layers.patch_out(said[0], time, grids, first)
+        by_transformer = (layers.patch_out(said[1], time, grids, first) - here).std()
+        by_skips = (layers.patch_out(said[0], time, grids, second) - here).std()
+    assert 0.4 < by_transformer / by_skips < 2
+
+
 def test_every_weight_matters_and_calls_without_latents_bring_gradients_of_zero(rng: random.Random) -> None:
     layers = _layers((4, 2), rng.randrange(1000))
     patches, time, _ = _call(rng, layers, [(2, 3)])
