@@ -40,9 +40,9 @@ class DiffusionProcess(NamedTuple):
     """How latents are noised, and what of it the network predicts."""
 
     prediction_type: PredictionType
-    """"epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise), written with a skip: sigma_t * x_t + alpha_t * the
-    network's output. "v" is the velocity on the same path (Salimans and Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity (arXiv 2209.03003). "x" is rectified flow where the
-    network predicts the clean patch (JiT, arXiv 2511.13720)."""
+    """"epsilon" is the paper's (DDPM, cosine schedule, T = 1000, the noise), written as sigma_t * x_t + alpha_t * the network's
+    output. "v" is the velocity on the same path (Salimans and Ho, arXiv 2202.00512). "flow" is rectified flow with its velocity
+    (arXiv 2209.03003). "x" is rectified flow where the network predicts the clean patch (JiT, arXiv 2511.13720)."""
     zero_terminal_snr: bool = False
     """The cosine schedule ends in pure noise (arXiv 2305.08891), where the noise says nothing of the image; with "v" alone."""
 
@@ -129,8 +129,8 @@ class ModelConfig:
             raise ValueError(f"zero_terminal_snr: goes with prediction_type 'v', not {self.prediction_type!r}")
         if self.noise_skip != (self.prediction_type == "epsilon"):
             raise ValueError(
-                f"noise_skip: {self.noise_skip} does not go with prediction_type {self.prediction_type!r}; a model that predicts"
-                " the noise without it is of an earlier version: train it anew"
+                f"noise_skip: {self.noise_skip} does not go with prediction_type {self.prediction_type!r}; a model that"
+                " predicts the noise without it is of an earlier version: train it anew"
             )
 
     @property

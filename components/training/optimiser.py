@@ -14,12 +14,13 @@ def clip_and_step(
 ) -> float:
     """One step at this rate; returns the gradient's norm before clipping. No weight moves where it is not finite.
 
-    beta1: of this step, where it changes from step to step.
+    beta1: of this step, where it changes from step to step. A group of parameters with a rate_share takes that part of
+    learning_rate.
     """
     # The one place where a training step waits for an accelerator: whether weights may move is decided by this number.
     norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate_share", 1.0)
         if beta1 is not None:
             group["betas"] = (beta1, group["betas"][1])
     if math.isfinite(norm):

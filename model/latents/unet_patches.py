@@ -124,7 +124,7 @@ class UNetPatchLayers(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Residual blocks begin as their shortcuts and the prediction as zero (Nichol and Dhariwal), and nothing shrinks on the way.
+        """Residual blocks begin as their shortcuts and the prediction as zero (Nichol and Dhariwal), and nothing fades.
 
         On the way up a shortcut begins as what comes from the transformer and half of the skip. With torch's weights each layer
         there passes on a part of what the transformer says and takes the whole skip in: 0.003 of the skips' influence was left

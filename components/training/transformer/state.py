@@ -41,7 +41,7 @@ def new_state(config: TrainConfig, rows: PackedRows, device: torch.device) -> Tr
     # Only what is trained: the average sees batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         compile_for_training(model)
-    return TransformerState(model, ema_model, build_optimiser(model, config))
+    return TransformerState(model, ema_model, build_optimiser(model, config, model.config.hidden_size))
 
 
 def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:

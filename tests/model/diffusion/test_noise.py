@@ -206,7 +206,7 @@ def test_a_perfect_prediction_costs_nothing_and_another_does(process: DiffusionP
     given = {"x_t": x_t, "x_0": x_0, "noise": eps, "time": time}
     assert noise.squared_error(process, perfect, **given).max() < 1e-20
     off = normal(rng, 50, 6)
-    # In its own space the error is the prediction's, except for "x" and "epsilon", where it is the implied velocity's or noise's.
+    # The prediction's error, but for "x" that of the velocity it implies, and for "epsilon" that of the noise.
     scale = {"x": 1 / time.clamp(min=noise.X_TIME_FLOOR), "epsilon": alpha_sigma(process, time).alpha_t}
     expected = (off * scale.get(process.prediction_type, 1)).square()
     torch.testing.assert_close(noise.squared_error(process, perfect + off, **given), expected, rtol=1e-6, atol=1e-9)
