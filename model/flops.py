@@ -58,7 +58,8 @@ def _unet_products(layers: UNetPatchLayers, grid: tuple[int, ...]) -> int:
     products += math.prod(grid) * _num_weights([layers.proj_in, layers.proj_out])
     for level, (enter, down, up) in enumerate(zip([layers.conv_in, *layers.downsample], layers.down, layers.up, strict=True)):
         axes = [length // step for length, step in zip(axes, enter.stride, strict=True)]  # type: ignore[arg-type]
-        leave = [*layers.upsample[level : level + 1], *([] if level else [layers.conv_out])]
+        # What leads up from a level reads that level's pixels.
+        leave = [layers.upsample[level - 1] if level else layers.conv_out]
         products += math.prod(axes) * _num_weights([enter, down, up, *leave], CONVOLUTION)
     return products
 

@@ -32,8 +32,8 @@ from model.diffusion.schedules import NUM_DDPM_STEPS, alpha_sigma
 
 Solver = Literal["auto", "ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"]
 
-# The first level, in steps of the DDPM path. A noise prediction is divided by the alpha_t that is left, and at T the capped
-# cosine schedule leaves 5e-5; at 980 it is 3%. A prediction of v is not divided by anything.
+# The first level, in steps of the DDPM path. The loss of "epsilon" counts what the network says by alpha_t^2: at T that is
+# 2e-9, so that nothing is learnt there, and 1e-3 at 980. That of "v" counts it in full.
 FIRST_STEP: dict[PredictionType, int] = {"epsilon": 980, "v": NUM_DDPM_STEPS}
 
 # What l takes for alpha_t where there is none, so that solvers of second order have a first step to extrapolate from.

@@ -118,7 +118,13 @@ class UNetPatchLayers(nn.Module):
         self.proj_in = nn.Linear(channels[-1], hidden_size)
         self.proj_out = nn.Linear(hidden_size, channels[-1])
         self.up = nn.ModuleList(_blocks(self.num_blocks, conv, 2 * each, each, time_width) for each in channels)
-        self.upsample = nn.ModuleList(conv(coarse, fine, 3, padding=1) for fine, coarse in itertools.pairwise(channels))
+        # Each coarse pixel says of its finer ones what each holds. Repeated pixels and a convolution would tell them apart by
+        # their neighbours alone, too little for a transformer that has one vector a patch to draw with.
+        self.upsample = nn.ModuleList(
+            conv(coarse, fine * math.prod(step), 1)
+            for (fine, coarse), step in zip(itertools.pairwise(channels), steps, strict=True)
+        )
+        self.steps = steps
         self.out_norm = ChannelNorm(channels[0])
         self.conv_out = conv(channels[0], self.channels, 3, padding=1)
         self.init_weights()
@@ -201,8 +207,9 @@ class UNetPatchLayers(nn.Module):
             for block in self.up[level]:  # type: ignore[union-attr]
                 x = block(torch.cat([x, remaining.pop()], dim=1), embedded)
             if level:
-                # Repeated pixels and a convolution; a transposed convolution leaves a checkerboard.
-                x = self.upsample[level - 1](F.interpolate(x, size=remaining[-1].shape[2:], mode="nearest"))
+                fine = remaining[-1]
+                pixels = self.upsample[level - 1](x).flatten(2).transpose(1, 2)
+                x = unpatchify(pixels, channels=fine.shape[1], axes=fine.shape[2:], patch_size=self.steps[level - 1])
         x = F.silu(self.out_norm(x))
         # As in the linear layers, the last one is small, and what it rounds is the prediction's error.
         with unrounded(x):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.config import DiffusionProcess
-from model.diffusion.noise import add_noise, predicted_x_0
+from model.diffusion.noise import predicted_x_0, squared_error
 from model.diffusion.schedules import alpha_sigma
 from model.diffusion.solvers import Denoiser, Solver, guided, solver_times
 from tests.model.trajectories import (
@@ -224,12 +224,11 @@ def test_times_fall_evenly_from_the_first_level_to_clean(process: DiffusionProce
             solver_times(process, 1001)
 
 
-def test_the_first_level_keeps_a_signal_where_noise_is_predicted() -> None:
-    """The error of a noise prediction is divided by the signal: 33 times as large at the first level, 20,000 at time 1."""
+def test_the_first_level_is_one_that_the_loss_of_a_predicted_noise_teaches() -> None:
     times = torch.tensor([solver_times(EPSILON, 1)[0], 1.0])
-    x, error = torch.zeros(2), torch.full((2,), 0.01)
-    off = predicted_x_0(EPSILON, add_noise(EPSILON, x, x, times), error, times).abs()
-    assert off[0] < 0.35 and off[1] > 200
+    zero, said = torch.zeros(2), torch.ones(2)
+    counted = squared_error(EPSILON, said, x_t=zero, x_0=zero, noise=zero, time=times)
+    assert counted[0] > 5e-4 and counted[1] < 1e-8
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction(rng: random.Random) -> None:
