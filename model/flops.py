@@ -54,7 +54,7 @@ def _unet_products(layers: UNetPatchLayers, grid: tuple[int, ...]) -> int:
     """Of one latent."""
     axes = [patches * side for patches, side in zip(grid, layers.patch_size, strict=True)]
     # The time is embedded once on the way in and once on the way out, and read by every block.
-    products = _num_weights([layers.time_embedding, layers.time_embedding, layers.down, layers.up], LINEAR)
+    products = _num_weights([layers.time_embedding, layers.time_embedding, layers.time_in, layers.down, layers.up], LINEAR)
     products += math.prod(grid) * _num_weights([layers.proj_in, layers.proj_out])
     for level, (enter, down, up) in enumerate(zip([layers.conv_in, *layers.downsample], layers.down, layers.up, strict=True)):
         axes = [length // step for length, step in zip(axes, enter.stride, strict=True)]  # type: ignore[arg-type]

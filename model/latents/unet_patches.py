@@ -116,6 +116,7 @@ class UNetPatchLayers(nn.Module):
         )
         self.in_norm = ChannelNorm(channels[-1])
         self.proj_in = nn.Linear(channels[-1], hidden_size)
+        self.time_in = nn.Linear(time_width, hidden_size)
         self.proj_out = nn.Linear(hidden_size, channels[-1])
         self.up = nn.ModuleList(_blocks(self.num_blocks, conv, 2 * each, each, time_width) for each in channels)
         # Each coarse pixel says of its finer ones what each holds. Repeated pixels and a convolution would tell them apart by
@@ -145,6 +146,7 @@ class UNetPatchLayers(nn.Module):
         hidden_size, channels = self.proj_in.weight.shape
         patch_dim = self.channels * math.prod(self.patch_size)
         _init(self.proj_in, std=0.02 * (1024 / hidden_size * patch_dim / channels) ** 0.5)
+        _init(self.time_in, std=0.02 * (1024 / hidden_size) ** 0.5)
         _init(self.conv_out, std=0.0)
         for module in self.modules():
             if isinstance(module, ResidualBlock):
@@ -169,8 +171,11 @@ class UNetPatchLayers(nn.Module):
         times = _times(time, grids)
         for grid, group in _grouped(patches, grids).items():
             latents = unpatchify(group, channels=self.channels, axes=self._axes(grid), patch_size=self.patch_size)
-            x, skip = self._down(latents.to(self.conv_in.weight.dtype), times[grid])
-            hidden.append(self.proj_in(x.flatten(2).transpose(1, 2)))
+            embedded = self._embedded(times[grid])
+            x, skip = self._down(latents.to(self.conv_in.weight.dtype), embedded)
+            # The transformer is told the time as well, as by the linear layers: blocks that begin as shortcuts say nothing
+            # of it for long, and what a caption is good for depends on it.
+            hidden.append(self.proj_in(x.flatten(2).transpose(1, 2)) + self.time_in(F.silu(embedded)).unsqueeze(1))
             skips.append(skip)
         return _restored(hidden, grids), tuple(skips)
 
@@ -189,9 +194,8 @@ class UNetPatchLayers(nn.Module):
             written.append(patchify(x.to(torch.promote_types(x.dtype, torch.float32)), self.patch_size))
         return _restored(written, grids)
 
-    def _down(self, latents: Tensor, time: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """[m, C, *axes] and noise levels [m] -> [m, c, *grid], and the blocks' outputs."""
-        embedded = self._embedded(time)
+    def _down(self, latents: Tensor, embedded: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """[m, C, *axes] and the embedded time, [m, T] -> [m, c, *grid], and the blocks' outputs."""
         x, outputs = self.conv_in(latents), []
         for level, blocks in enumerate(self.down):
             x = self.downsample[level - 1](x) if level else x

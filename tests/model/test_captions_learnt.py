@@ -21,8 +21,8 @@ from model.loss_options import PLAIN
 from model.transfusion import Transfusion
 from tests.model.conftest import SPECIAL_IDS, pack
 
-NUM_CAPTIONS, CHANNELS, SIDE, PATCH_SIDE = 8, 4, 8, 4
-NUM_STEPS, BATCH, RATE = 150, 32, 3e-3
+NUM_CAPTIONS, CHANNELS, SIDE, PATCH_SIDE = 4, 4, 8, 4
+NUM_STEPS, BATCH, RATE = 150, 16, 3e-3
 FIRST_WORD = 10
 
 

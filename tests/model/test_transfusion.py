@@ -6,13 +6,13 @@ import dataclasses
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from model.config import RENAMED, RENAMED_OF_MODALITY, ModelConfig, model_config
+from model.config import RENAMED, RENAMED_OF_MODALITY, ModelConfig, PredictionType, model_config
 from model.diffusion.noise import TimedNoise
 from model.loss import loss_sums, loss_sums_at
 from model.loss_options import PLAIN
@@ -262,3 +262,16 @@ def test_weights_of_another_size_and_unknown_keys_are_refused(tmp_path: Path) ->
     path.write_text(json.dumps(values | {"depth": 3}))
     with pytest.raises(ValueError, match="depth"):
         Transfusion.from_pretrained(tmp_path)
+
+
+def test_a_model_that_predicts_noise_without_the_skip_is_refused_and_others_are_read() -> None:
+    """config.json of a version before the skip: what such a network says of the noise would be taken for a velocity."""
+    for prediction_type in get_args(PredictionType):
+        values = {key: value for key, value in tiny_config(prediction_type).to_dict().items() if key != "noise_skip"}
+        if prediction_type != "epsilon":
+            assert ModelConfig.from_dict(values) == tiny_config(prediction_type)
+            with pytest.raises(ValueError, match="noise_skip: True does not go with"):
+                ModelConfig.from_dict({**values, "noise_skip": True})
+            continue
+        with pytest.raises(ValueError, match=r"noise_skip: False does not go with .*'epsilon'.* train it anew"):
+            ModelConfig.from_dict(values)
