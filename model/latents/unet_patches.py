@@ -10,7 +10,8 @@ There is no attention in it: that is what the transformer in its middle does.
 The paper leaves the sizes open. At 8 channels and 2 x 2 patches these come to its 0.17B and 0.27B:
 
     hidden size 768:                      unet_channels (544, 1088)
-    hidden size 1024, 1536, 2048, 4096:   unet_channels (704, 1344)
+    hidden size 1024, 1536, 2048:         unet_channels (704, 1344)
+    hidden size 4096:                     unet_channels (688, 1312)
 
 Legend: M latents in the call, m of them of one grid, n patches a latent, P patches in all, W numbers in a patch, D hidden
 size, C channels, c channels of a level, T numbers of the embedded time; axes are latent pixels, grid is patches along each

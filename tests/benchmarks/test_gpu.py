@@ -27,6 +27,7 @@ from benchmarks.gpu.work import (
 )
 from benchmarks.packed_batch import packed_batch
 from benchmarks.rows import batch_of
+from model.config import DiffusionProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 # The two beside it lay its rows out.
@@ -135,7 +136,7 @@ def test_rows_of_the_full_work_are_full_and_half_images(seed: int) -> None:
 
 
 def test_positions_are_tokens_and_markers_and_no_padding(seed: int) -> None:
-    given = prepare(TOY, 3, seed, torch.device("cpu"))
+    given = prepare(TOY, DiffusionProcess("flow"), 3, seed, torch.device("cpu"))
     rng = random.Random(seed)
     plans = [plan for _ in range(3) for plan in plan_row(rng, TOY.row_length, TOY.grid)]
     assert given.num_tokens == sum(map(num_tokens, plans))

@@ -26,6 +26,9 @@ from core.errors import BadInput, GateRefused
 from core.files import read_json, sha256, write_json
 from core.manifest import read_manifest, write_manifest
 from core.tokenizer import train_tokenizer
+from export.builder import make_bundle
+from export.builder.graphs import GraphSpec
+from export.builder.to_onnx import ExportedGraph
 from export.bundle import open_bundle
 from export.run.batch import BatchActor
 from model.config import image_modality, model_config
@@ -114,7 +117,16 @@ def test_export_writes_a_bundle_and_its_reports(exported: Path) -> None:
     assert tensorrt["built"] or tensorrt["why"].startswith("not built: ")
 
 
-def test_a_graph_above_the_limit_stops_the_stage_and_keeps_the_report(exported: Path, params: Params) -> None:
+def test_a_graph_above_the_limit_stops_the_stage_and_keeps_the_report(
+    exported: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(spec: GraphSpec, path: Path, *, opset: int, external_data: bool) -> ExportedGraph:
+        """The graphs of the same model, which take half a minute to make, are measured anew."""
+        for part in exported.glob(f"{path.name}*"):
+            shutil.copy(part, path.parent)
+        return ExportedGraph(path, opset, num_nodes=0, seconds=0.0)
+
+    monkeypatch.setattr(make_bundle, "export_graph", again)
     report, kept = Path("reports/export/parity.json"), (exported / "manifest.json").read_bytes()
     before = report.read_bytes()
     report.unlink()

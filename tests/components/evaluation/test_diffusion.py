@@ -101,10 +101,14 @@ def alpha_sigma(process: DiffusionProcess, time: float) -> tuple[float, float]:
     return alpha_t, math.sqrt(1 - alpha_t**2)
 
 
+def changed_type(config: ModelConfig, prediction_type: PredictionType) -> ModelConfig:
+    return dataclasses.replace(config, prediction_type=prediction_type, noise_skip=prediction_type == "epsilon")
+
+
 def of_type(config: ModelConfig, prediction_type: PredictionType) -> Transfusion:
     """A random model, large enough that every input matters to every output."""
     torch.manual_seed(7)
-    model = Transfusion(dataclasses.replace(config, prediction_type=prediction_type)).eval()
+    model = Transfusion(changed_type(config, prediction_type)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -153,7 +157,7 @@ def test_the_same_guess_has_the_same_error_whatever_the_prediction_type(config: 
     entries = [document(config, number, [20, 21], str(number)) for number in range(150)]
     errors = []
     for prediction_type in get_args(PredictionType):
-        model = cast(Transfusion, Shrinking(dataclasses.replace(config, prediction_type=prediction_type)))
+        model = cast(Transfusion, Shrinking(changed_type(config, prediction_type)))
         times = times_of_equal_snr(model.config.process, LEVELS)
         errors.append(measure_diffusion(model, entries, times, seed=SEED, error=x_0_error).all)
     ratios = [alpha / sigma for alpha, sigma in (alpha_sigma(DiffusionProcess("epsilon"), level) for level in LEVELS)]

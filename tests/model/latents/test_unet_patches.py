@@ -150,7 +150,7 @@ def test_a_residual_block_is_diffusers_with_a_layer_norm(rng: random.Random) -> 
 
 @pytest.mark.parametrize(
     ("width", "channels", "millions"),
-    [(768, (544, 1088), 170), *((width, (704, 1344), 270) for width in (1024, 1536, 2048, 4096))],
+    [(768, (544, 1088), 170), *((width, (704, 1344), 270) for width in (1024, 1536, 2048)), (4096, (688, 1312), 270)],
 )
 def test_the_widths_in_the_docstring_have_the_papers_size(width: int, channels: tuple[int, ...], millions: int) -> None:
     with torch.device("meta"):
