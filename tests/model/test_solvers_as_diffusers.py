@@ -127,7 +127,7 @@ def test_euler_equals_diffusers(process: DiffusionProcess, rng: random.Random) -
     scheduler.set_timesteps(sigmas=times[:-1])
     scheduler.sigmas = torch.tensor(times, dtype=torch.float64)
     theirs = theirs_along(scheduler, times[:-1], x, velocity_of(process))
-    assert_same(trajectory(process, "euler", num_steps, x), theirs, 1e-5)
+    assert_same(trajectory(process, "euler", num_steps, x), theirs, 1e-5 if process == FLOW else 1e-4)
 
 
 @pytest.mark.parametrize("process", [FLOW, X])
@@ -142,7 +142,8 @@ def test_heun_equals_diffusers(process: DiffusionProcess, rng: random.Random) ->
     theirs = theirs_along(scheduler, twice, x, velocity_of(process))
     ours = trajectory(process, "heun", num_steps, x)
     assert len(ours) - 1 == 2 * num_steps - 1
-    assert_same(ours, theirs, 1e-5)
+    # Their steps are float32, and the velocity that "x" implies divides by a small time at the end.
+    assert_same(ours, theirs, 1e-5 if process == FLOW else 1e-4)
 
 
 def velocity_of(process: DiffusionProcess) -> Network:

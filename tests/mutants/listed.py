@@ -50,7 +50,9 @@ TRAINING_STEP = (
         'nn.utils.clip_grad_norm_(network.parameters(), float("inf"))',
         STEPS,
     ),
-    Listed("the learning rate is never set", OPTIMISER, 'group["lr"] = learning_rate', "pass", STEPS),
+    Listed(
+        "the learning rate is never set", OPTIMISER, 'group["lr"] = learning_rate * group.get("rate_share", 1.0)', "pass", STEPS
+    ),
     Listed(
         "validation with training's loss options",
         LOOP,
@@ -89,8 +91,8 @@ TRAINING_STEP = (
     Listed(
         "norms decay too",
         "components/training/transformer/optimiser.py",
-        '"params": vectors, "weight_decay": 0.0',
-        '"params": vectors, "weight_decay": config.weight_decay',
+        "config.weight_decay if parameter.dim() >= 2 else 0.0",
+        "config.weight_decay",
     ),
 )
 

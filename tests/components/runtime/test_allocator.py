@@ -9,39 +9,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-# Pages that the system had to give while four buffers of 16 MiB were made and freed six times: by a process that was made to
-# give everything back, and by the same one after `keep_freed_memory`. They are taken as torch takes a tensor's memory on a CPU
-# (c10/core/impl/alloc_cpu.cpp), whose import would take longer than all the rest.
+# Pages that the system had to give while eight buffers of 16 MiB were made and freed ten times: by a process that was made to
+# give everything back, and by the same one after `keep_freed_memory`.
 PROGRAM = """
 import ctypes, resource
+import torch
 from components.runtime.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
 
-libc = ctypes.CDLL(None)
-
-def made():
-    buffer = ctypes.c_void_p()
-    assert libc.posix_memalign(ctypes.byref(buffer), ctypes.c_size_t(64), ctypes.c_size_t(2**24)) == 0
-    ctypes.memset(buffer, 1, 2**24)
-    return buffer
+torch.set_num_threads(1)
 
 def step():
-    for buffer in [made() for _ in range(4)]:
-        libc.free(buffer)
+    buffers = [torch.ones(2**22) for _ in range(8)]
 
 def pages():
     step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(6):
+    for _ in range(10):
         step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 for threshold in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-    libc.mallopt(threshold, 2**17)
+    ctypes.CDLL(None).mallopt(threshold, 2**17)
 given_back = pages()
 keep_freed_memory()
 print(given_back, pages())
 """
-STEP_PAGES = 4 * 2**24 // os.sysconf("SC_PAGE_SIZE")
+STEP_PAGES = 8 * 2**24 // os.sysconf("SC_PAGE_SIZE")
 
 
 class Pages(NamedTuple):
@@ -61,10 +54,10 @@ def pages_taken(**environment: str) -> Pages:
 def test_freed_memory_is_kept() -> None:
     for environment in ({}, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}):
         taken = pages_taken(**environment)
-        assert taken.given_back > 5.4 * STEP_PAGES
+        assert taken.given_back > 9 * STEP_PAGES
         assert taken.kept < 2 * STEP_PAGES
 
 
 def test_what_the_environment_says_stays() -> None:
-    assert pages_taken(MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072").kept > 5.4 * STEP_PAGES
-    assert pages_taken(GLIBC_TUNABLES="glibc.malloc.mmap_threshold=131072").kept > 5.4 * STEP_PAGES
+    assert pages_taken(MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072").kept > 9 * STEP_PAGES
+    assert pages_taken(GLIBC_TUNABLES="glibc.malloc.mmap_threshold=131072").kept > 9 * STEP_PAGES
