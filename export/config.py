@@ -55,9 +55,9 @@ class RegisterConfig:
     name: str
     """Of the registered model."""
     floors: dict[str, float]
-    """Metric -> least value; all must hold."""
+    """Metric (a key of components/evaluation/metrics.py, of which higher is better) -> least value; all must hold. Empty: none."""
     compare: str
-    """The metric on which a new version must not be worse than the present champion."""
+    """The metric on which a new version must not be worse than the present champion, in the direction that is better for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ stages look at.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from components.evaluation.metrics import METRICS, metric_of
+from components.evaluation.metrics import METRICS, Metric
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
@@ -59,11 +59,23 @@ def _of_the_images(params: Params) -> Iterator[str]:
 
 
 def _of_the_metrics(params: Params) -> Iterator[str]:
-    named = [
-        ("register.compare", params.register.compare),
-        *((f"register.floors.{key}", key) for key in params.register.floors),
-    ]
-    for path, metric in named:
-        if metric_of(metric) is None:
-            (near,) = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0)
-            yield f"{path} = {metric!r} is no metric of the evaluation; did you mean {near}?"
+    known = _measured(params)
+    for key in params.register.floors:
+        path = f"register.floors: {key!r}"
+        yield from _unknown(path, key, known)
+        if key in known and known[key].better == "lower":
+            yield f"{path} is the better the lower it is, and a floor is a least value; name it in register.compare instead"
+    yield from _unknown(f"register.compare = {params.register.compare!r}", params.register.compare, known)
+
+
+def _measured(params: Params) -> dict[str, Metric]:
+    """Every figure that the evaluation can have, those of noise levels once for each level that is measured."""
+    times = [f"{time:g}" for time in params.evaluate.x_0_error_times]
+    return {key.replace("*", time): metric for key, metric in METRICS.items() for time in (times if "*" in key else [""])}
+
+
+def _unknown(path: str, key: str, known: Mapping[str, Metric]) -> Iterator[str]:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}?" if near else "components/evaluation/metrics.py lists them"
+        yield f"{path} is no metric of the evaluation; {meant}"

@@ -109,9 +109,14 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.weight_decay=-0.1", ["train.weight_decay", "-0.1", "at least 0"]),
         *((f"{section}.seed={seed}", [f"{section}.seed", seed, "0..4294967295"]) for section, seed in SEEDS),
         ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
-        ("register.compare=text_to_image/objects_rigth", ["register.compare", "did you mean text_to_image/objects_right?"]),
-        ("register.floors={loss: 0.1}", ["register.floors.loss", "no metric"]),
-        ("register.compare=text_to_image/objects_right_se", ["register.compare", "did you mean text_to_image/objects_right?"]),
+        ("register.compare=text_to_image/objects_rigth", ["register.compare", "did you mean text_to_image/objects_right or"]),
+        ("register.compare=foo/bar", ["register.compare = 'foo/bar' is no metric", "components/evaluation/metrics.py lists them"]),
+        ("register.compare=bits_per_byte", ["did you mean text/bits_per_byte or"]),
+        ("register.floors={loss: 0.1}", ["register.floors: 'loss' is no metric"]),
+        ("register.floors={text/bits_per_byte: 3.0}", ["register.floors: 'text/bits_per_byte'", "register.compare instead"]),
+        ("register.compare=image/x0_error/0.42", ["register.compare", "did you mean image/x0_error/0."]),
+        ("register.compare=image/x0_error/*", ["register.compare", "did you mean image/x0_error/0."]),
+        ("register.compare=text_to_image/objects_right_se", ["register.compare", "did you mean text_to_image/objects_right or"]),
         ("train={}", ["train.", "is missing"]),
         ("train", ["section.key=value"]),
     ],
@@ -163,6 +168,11 @@ def test_terms_of_the_autoencoder_need_images_of_some_size() -> None:
 def test_a_given_autoencoder_is_not_judged_by_the_settings_of_another() -> None:
     params = load(PARAMS, ["ingest.image_side_px=30", "autoencoder.pretrained=given"])
     assert (params.ingest.image_side_px, params.autoencoder.pretrained) == (30, "given")
+
+
+def test_a_figure_of_a_measured_noise_level_may_be_compared() -> None:
+    overrides = ["register.compare=conditioning/wrong_caption_x0_gap/0.98", "register.floors={}"]
+    assert load(PARAMS, overrides).register.floors == {}
 
 
 def test_overrides_take_yaml_values() -> None:
