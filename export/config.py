@@ -55,7 +55,7 @@ class RegisterConfig:
     name: str
     """Of the registered model."""
     floors: dict[str, float]
-    """Metric (a key of components/evaluation/metrics.py, of which higher is better) -> least value; all must hold. Empty: none."""
+    """Metric (a key of components/evaluation/metrics.py, of which higher is better) -> least value; all must hold."""
     compare: str
     """The metric on which a new version must not be worse than the present champion, in the direction that is better for it."""
 
