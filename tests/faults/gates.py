@@ -51,7 +51,8 @@ def empty_corpora(setting: Setting) -> Found:
     """D11: corpora without a row, a table without rows, and columns that are null throughout."""
     import pandas as pd
 
-    from components.data.validate.expectations import Check, row_rule, validate_table
+    from components.data.validate.expectations import validate_table
+    from components.data.validate.rules import Check, row_rule
     from components.data.validate.suites import validate_documents
 
     trials, plain = [], []

@@ -11,67 +11,20 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.data.quarantine import Quarantined
 from components.data.validate.data_docs import as_html, from_html, make_offline
 from components.data.validate.results import NUM_ROWS_SHOWN, ExpectationResult, ValidationResult
+from components.data.validate.rules import KEY, Check, Minimum, Rule
+from components.data.validate.sentences import Break, row_reason, sentence, share_sentence
 from core.files import fresh_folder
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import EphemeralDataContext
 
-# The column that names a row, in every table that is checked.
-KEY = "key"
 SITE = "data_docs"
-
-
-class Rule(NamedTuple):
-    """One expectation."""
-
-    level: Literal["row", "table"]
-    """ "row": a failing row is quarantined, and does not stop by itself. "table": a failure refuses, or warns."""
-    severity: Literal["critical", "warning"]
-    """Great Expectations' own: a table that breaks a critical rule is refused."""
-    kind: str
-    """A class of great_expectations.expectations."""
-    arguments: dict[str, Any]
-    reason: str
-    """Why it must hold."""
-
-
-class Check(NamedTuple):
-    """Rules over one table."""
-
-    name: str
-    """Of the table, in the report and in Data Docs."""
-    table: pd.DataFrame
-    rules: Sequence[Rule]
-
-
-class Minimum(NamedTuple):
-    """Rules over a part of the checked table, once bad rows are out."""
-
-    name: str
-    selection: Mapping[str, Any]
-    """Column -> the value that the part's rows have."""
-    rules: Sequence[Rule]
-
-
-def row_rule(kind: str, reason: str, **arguments: Any) -> Rule:
-    """A rule whose failing rows are quarantined."""
-    return Rule("row", "warning", kind, arguments, reason)
-
-
-def table_rule(kind: str, reason: str, **arguments: Any) -> Rule:
-    """A rule whose failure refuses the table."""
-    return Rule("table", "critical", kind, arguments, reason)
-
-
-def warning_rule(kind: str, reason: str, **arguments: Any) -> Rule:
-    """A rule about the table whose failure is told and does not refuse."""
-    return Rule("table", "warning", kind, arguments, reason)
 
 
 def validate_table(
@@ -87,35 +40,57 @@ def validate_table(
     docs: folder that Data Docs are written to, anew, None for none; index.html is the page to open.
     """
     context = _context()
-    results, broken = _run(context, rows)
+    of_rows, broken = _run(context, rows)
+    told = [_Told(rule, result, len(rows.table)) for rule, result in zip(rows.rules, of_rows, strict=True)]
     quarantined, kept = _quarantine(rows.table, broken)
-    parts = [Check(minimum.name, _part(kept, minimum.selection), minimum.rules) for minimum in minimums]
-    for check in (*parts, *others):
-        results += _run(context, check)[0]
+    for minimum in minimums:
+        part, whole = _part(kept, minimum.selection), _part(rows.table, minimum.selection)
+        taken = [each for key in whole[KEY] if key in broken for each in broken[key]] if KEY in whole else []
+        told += _told(context, Check(minimum.name, part, minimum.rules), taken)
+    for check in others:
+        told += _told(context, check)
     share = len(quarantined) / max(1, len(rows.table))
-    refusals = [_sentence(result) for result in results if _refuses(result)]
-    warnings = [_sentence(result) for result in results if _warns(result)]
+    refusals = [each.sentence() for each in told if _refuses(each.result)]
+    warnings = [each.sentence() for each in told if _warns(each.result)]
     if share > max_quarantined_share:
-        first = ", ".join(f"{entry.key} ({entry.reason})" for entry in quarantined[:3])
+        bound = f"validate.{rows.name}.max_quarantined_share {max_quarantined_share}"
+        by_name = {str(key): breaks for key, breaks in broken.items()}
+        breaks = [each for entry in quarantined for each in by_name[entry.key]]
         refusals.append(
-            f"{len(quarantined)} of {len(rows.table)} rows of {rows.name} break row expectations, a share of"
-            f" {share:.4f} over the {max_quarantined_share} of max_quarantined_share: {first}"
+            share_sentence(rows.name, breaks, num_quarantined=len(quarantined), num_rows=len(rows.table), bound=bound)
         )
-    result = ValidationResult(results, quarantined, share, refusals, warnings)
+    result = ValidationResult([each.result for each in told], quarantined, share, refusals, warnings)
     if docs:
         _write_docs(context, docs)
         make_offline(docs, result)
     return result
 
 
-def _quarantine(table: pd.DataFrame, broken: Mapping[Any, list[str]]) -> tuple[list[Quarantined], pd.DataFrame]:
+class _Told(NamedTuple):
+    """A rule, what came of it, and what its sentence needs beside."""
+
+    rule: Rule
+    result: ExpectationResult
+    num_rows: int
+    set_aside: Sequence[Break] = ()
+
+    def sentence(self) -> str:
+        return sentence(self.rule, self.result, num_rows=self.num_rows, set_aside=self.set_aside)
+
+
+def _told(context: EphemeralDataContext, check: Check, set_aside: Sequence[Break] = ()) -> list[_Told]:
+    results = _run(context, check)[0]
+    return [_Told(rule, result, len(check.table), set_aside) for rule, result in zip(check.rules, results, strict=True)]
+
+
+def _quarantine(table: pd.DataFrame, broken: Mapping[Any, list[Break]]) -> tuple[list[Quarantined], pd.DataFrame]:
     """The rows to quarantine in the table's order, each once, and the table without them."""
     if not broken:
         return [], table
     is_broken = table[KEY].isin(list(broken))
     # A null key has several spellings; its table is refused.
     keys = dict.fromkeys(key for key in table.loc[is_broken, KEY] if key in broken)
-    return [Quarantined(str(key), "; ".join(broken[key])) for key in keys], table.loc[~is_broken]
+    return [Quarantined(str(key), "; ".join(map(row_reason, broken[key]))) for key in keys], table.loc[~is_broken]
 
 
 def _part(table: pd.DataFrame, selection: Mapping[str, Any]) -> pd.DataFrame:
@@ -148,8 +123,8 @@ def _context() -> EphemeralDataContext:
     return context
 
 
-def _run(context: EphemeralDataContext, check: Check) -> tuple[list[ExpectationResult], dict[Any, list[str]]]:
-    """What came of each rule, in order, and the keys that break row rules with their reasons."""
+def _run(context: EphemeralDataContext, check: Check) -> tuple[list[ExpectationResult], dict[Any, list[Break]]]:
+    """What came of each rule, in order, and the keys that break row rules with what each broke."""
     import great_expectations as gx
 
     expectations = [_expectation(rule, position) for position, rule in enumerate(check.rules)]
@@ -170,14 +145,13 @@ def _run(context: EphemeralDataContext, check: Check) -> tuple[list[ExpectationR
     # The results come in an order of their own.
     answers: list[dict[str, Any]] = [dict(item.to_json_dict()) for item in run.results]
     by_position = {answer["expectation_config"]["meta"]["position"]: answer for answer in answers}
-    results, broken = [], {}
+    results, broken = [], dict[Any, list[Break]]()
     for position, rule in enumerate(check.rules):
         result, failing = _expectation_result(check.name, rule, by_position[position])
         results.append(result)
         if rule.level == "row":
             for row in failing:
-                value = "; ".join(f"{name} = {row[name]}" for name in row if name != KEY)
-                broken.setdefault(row[KEY], []).append(f"{value}: {rule.reason}")
+                broken.setdefault(row[KEY], []).append(Break(rule, row))
     return results, broken
 
 
@@ -215,16 +189,6 @@ def _error(exception_info: Mapping[str, Any]) -> str:
         if isinstance(entry, Mapping) and entry.get("raised_exception"):
             return str(entry.get("exception_message"))
     return ""
-
-
-def _sentence(result: ExpectationResult) -> str:
-    shown = ", ".join(f"{name} {value}" for name, value in result.arguments.items())
-    what = f"{result.table}: {result.expectation} ({shown}) "
-    if result.error:
-        return what + f"could not be evaluated: {result.error}"
-    keys = ", ".join(str(row[KEY]) for row in result.rows[:5])
-    seen = f"failed on {result.num_failing} rows ({keys})" if keys else f"failed, observed {result.observed}"
-    return f"{what}{seen}: {result.reason}"
 
 
 def _write_docs(context: EphemeralDataContext, docs: Path) -> None:

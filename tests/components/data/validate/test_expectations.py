@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from components.data.validate.expectations import Check, Minimum, row_rule, table_rule, validate_table, warning_rule
+from components.data.validate.expectations import validate_table
 from components.data.validate.results import ValidationResult
+from components.data.validate.rules import Check, Minimum, row_rule, table_rule, warning_rule
 
 
 def table(**columns: list[Any]) -> pd.DataFrame:
@@ -66,22 +67,22 @@ def test_a_table_without_keys_is_refused_and_names_no_row() -> None:
 def test_too_many_bad_rows_refuse_and_are_named() -> None:
     result = decide(table(size=[1, 12, 3, 40]), SMALL, share=0.49)
     (sentence,) = result.refusals
-    assert "2 of 4 rows" in sentence
-    assert "0.49" in sentence
+    assert "2 of 4 rows are set aside" in sentence
+    assert "above validate.things.max_quarantined_share 0.49: 2 of them because sizes above 9" in sentence
     assert "k1 (size = 12: sizes above 9 do not fit)" in sentence
 
 
 def test_a_table_rule_refuses_at_once_and_names_the_rows() -> None:
     result = decide(table(name=["a", None, "c"]), NOT_NULL, share=1.0)
     (sentence,) = result.refusals
-    assert "expect_column_values_to_not_be_null (column name) failed on 1 rows (k1): needed by name" in sentence
+    assert sentence == "things: column name is missing in 1 rows (k1): needed by name"
 
 
 def test_a_warning_is_told_and_does_not_stop() -> None:
     result = decide(table(size=[1, 2]), SMALL, ROWS, MANY)
     assert result.passed
     (sentence,) = result.warnings
-    assert sentence == "things: expect_table_row_count_to_be_between (min_value 5) failed, observed 2: few rows teach little"
+    assert sentence == "things: the number of rows, 2, is below 5: few rows teach little"
     assert [result.severity for result in result.results] == ["warning", "critical", "warning"]
     assert result.to_dict()["warnings"] == [sentence]
     both = decide(table(size=[1]), ROWS, MANY)
@@ -99,7 +100,7 @@ def test_a_warning_that_cannot_be_evaluated_is_a_warning() -> None:
 def test_an_empty_table_fails_its_floor_though_every_other_rule_holds() -> None:
     result = decide(table(size=[], name=[]), SMALL, NOT_NULL, ROWS, share=1.0)
     assert [result.success for result in result.results] == [True, True, False]
-    assert "expect_table_row_count_to_be_between (min_value 2) failed, observed 0" in result.refusals[0]
+    assert result.refusals == ["things: the number of rows, 0, is below 2: nothing to learn from"]
 
 
 def test_a_rule_that_cannot_be_evaluated_refuses_even_for_rows() -> None:
@@ -116,6 +117,27 @@ def test_floors_count_what_is_left_of_each_part() -> None:
     result = decide(frame, SMALL, minimums=minimums)
     assert [result.observed for result in result.results[1:]] == [2, 1, 0]
     assert [sentence.split(":")[0] for sentence in result.refusals] == ["things-b", "things-none"]
+    missing = "without the 1 that were set aside before (1 because sizes above 9 do not fit)"
+    assert [missing in sentence for sentence in result.refusals] == [True, False]
+
+
+def test_a_sentence_says_what_was_seen_the_bound_its_parameter_and_the_cause() -> None:
+    told = {"what": "the fill", "cause": "rows are long; shorten them"}
+    fill = table_rule("ExpectColumnValuesToBeBetween", "why", column="fill", min_value=0.9, max_value=1.1)
+    fill = fill.because(told["what"], told["cause"], min_value="a.min_fill", max_value="a.max_fill")
+    for value, bound in ((0.883, "below a.min_fill 0.9"), (1.25, "above a.max_fill 1.1")):
+        (sentence,) = decide(table(fill=[value]), fill).refusals
+        assert sentence == f"things: the fill, {value}, is {bound}: rows are long; shorten them"
+    (sentence,) = decide(table(fill=[0.5, 1.0, 1.2]), fill).refusals
+    assert "the fill is below a.min_fill 0.9 or above a.max_fill 1.1 in 2 rows (k0: 0.5, k2: 1.2): rows are long" in sentence
+    mean = table_rule("ExpectColumnMeanToBeBetween", "why", column="fill", min_value=-0.5, max_value=0.5)
+    (sentence,) = decide(table(fill=[2.0, 1.0]), mean.because("the mean", "", max_value="a.max_mean")).refusals
+    assert sentence == "things: the mean, 1.5, is farther from 0 than a.max_mean 0.5: why"
+    row = SMALL.because("", "boxes; open them", max_value="a.max_size")
+    result = decide(table(size=[12, 3]), row)
+    assert result.quarantined[0].reason == "size = 12, above a.max_size 9: sizes above 9 do not fit"
+    (sentence,) = decide(table(size=[12, 3]), row, share=0.4).refusals
+    assert "above validate.things.max_quarantined_share 0.4: 1 of them because sizes above 9 do not fit; boxes;" in sentence
 
 
 def test_the_report_is_the_same_for_the_same_table() -> None:

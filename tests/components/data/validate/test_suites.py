@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from components.data.config import DocumentChecks, LatentChecks
 from components.data.documents import SPLITS, read_documents
 from components.data.documents_table import document_row, write_table
 from components.data.shards import open_shard, shard_paths, write_shard
+from components.data.validate import document_rules, latent_rules
 from components.data.validate.results import ValidationResult
 from components.data.validate.suites import validate_documents, validate_latents
 from core.manifest import read_manifest
 from core.tokenizer import load_tokenizer
+from pipelines.params import load
 
 DOCUMENT_CHECKS = DocumentChecks(
     min_documents=5, min_images=4, max_tokens=5000, min_unique_share=0.9, max_quarantined_share=0.1
@@ -36,6 +39,7 @@ LATENT_CHECKS = LatentChecks(
     max_quarantined_share=0.1,
 )
 HUGE = 10**6
+PARAMS = Path(__file__).parents[4] / "params.yaml"
 LENIENT = dataclasses.replace(DOCUMENT_CHECKS, max_quarantined_share=0.2)
 
 
@@ -116,27 +120,71 @@ def test_content_in_two_splits_is_set_aside_in_both(documents: pd.DataFrame) -> 
     assert [entry.key for entry in result.quarantined] == ["made/train-0", "made/test-0"]
 
 
+def test_a_minimum_that_duplicates_take_away_counts_them(documents: pd.DataFrame) -> None:
+    """Five of eight pictures in validation are also in training: the split misses its minimum for that reason alone."""
+    validation = documents.index[documents["split"] == "validation"]
+    number = len(validation) - DOCUMENT_CHECKS.min_documents + 1
+    train = documents.index[documents["split"] == "train"]
+    frame = changed(documents, "sha256", documents.loc[train[:number], "sha256"].to_numpy(), row=validation[:number])
+    result = validate_documents(
+        frame, dataclasses.replace(DOCUMENT_CHECKS, max_quarantined_share=1.0), image_side_px=16, docs=None
+    )
+    sentence = next(text for text in result.refusals if text.startswith("documents-validation: the number of documents"))
+    assert "4, is below validate.documents.min_documents 5" in sentence
+    assert f"without the {number} that were set aside before ({number} because held-out documents must not be" in sentence
+    assert "ingest.duplicates.exact: drop" in sentence
+
+
+def test_every_rule_says_its_cause_and_every_bound_its_parameter() -> None:
+    """A parameter that is named exists, and has the bound's value."""
+    params = load(PARAMS)
+    documents, latents = params.validate.documents, params.validate.latents
+    manifest = {name: dict.fromkeys(SPLITS, 1) for name in ("num_rows", "num_documents", "packing_fill")}
+    manifest |= {"row_length": params.encode.row_length, "num_set_aside": 0}
+    rules = [
+        *document_rules.rules_of_rows(documents, params.ingest.image_side_px),
+        *document_rules.rules_of_measures(),
+        *latent_rules.rules_of_rows(latents, params.encode.row_length),
+        *latent_rules.rules_of_scale(latents),
+        *latent_rules.rules_of_origin(),
+        *latent_rules.rules_of_shards(),
+        *(rule for split in SPLITS for rule in document_rules.rules_of_split(split, documents)),
+        *(rule for split in SPLITS for rule in latent_rules.rules_of_split(split)),
+        *(rule for split in SPLITS for rule in latent_rules.rules_of_packing(split, latents, manifest)),
+    ]
+    named = set()
+    for rule in rules:
+        assert rule.cause, rule
+        for argument, dotted in rule.parameters.items():
+            assert abs(rule.arguments[argument]) == attrgetter(dotted)(params)
+            named.add(dotted)
+    fields = [("documents", documents), ("latents", latents)]
+    every = {f"validate.{name}.{field.name}" for name, checks in fields for field in dataclasses.fields(checks)}
+    # That of rows of documents is named by the sentence of the share itself.
+    assert every - named == {"validate.documents.max_quarantined_share"}
+
+
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("key", "made/train-1", "to_be_unique"),
-        ("key", None, "to_not_be_null"),
-        ("split", "tain", "to_be_in_set"),
-        ("split", None, "to_not_be_null"),
-        ("num_tokens", None, "to_not_be_null"),
-        ("num_segments", None, "to_not_be_null"),
-        ("sha256", None, "to_not_be_null"),
+        ("key", "made/train-1", "comes more than once"),
+        ("key", None, "is missing"),
+        ("split", "tain", "is none of train, validation, test"),
+        ("split", None, "is missing"),
+        ("num_tokens", None, "is missing"),
+        ("num_segments", None, "is missing"),
+        ("sha256", None, "is missing"),
     ],
 )
 def test_a_broken_table_of_documents_is_refused(documents: pd.DataFrame, column: str, value: Any, words: str) -> None:
     result = judge_them(changed(documents, column, value))
-    assert any(words in sentence and f"column {column}" in sentence for sentence in result.refusals), result.refusals
+    assert any(f"column {column} {words}" in sentence for sentence in result.refusals), result.refusals
 
 
 def test_a_split_without_documents_or_images_is_refused(documents: pd.DataFrame) -> None:
     without_test = judge_them(documents.loc[documents["split"] != "test"])
     assert without_test.refusals[0].startswith(
-        "documents-test: expect_table_row_count_to_be_between (min_value 5) failed, observed 0"
+        "documents-test: the number of documents in the test split, 0, is below validate.documents.min_documents 5: the corpora"
     )
     without_images = judge_them(documents.assign(num_images=0))
     assert [sentence.split(" ")[0] for sentence in without_images.refusals] == [f"documents-{split}:" for split in SPLITS]
@@ -147,22 +195,21 @@ def test_columns_of_nulls_are_refused(documents: pd.DataFrame) -> None:
     for columns in (["key"], ["split", "source", "num_segments", "num_tokens", "num_images", "sha256"]):
         result = judge_them(documents.assign(**dict.fromkeys(columns)))
         for column in columns:
-            assert any("to_not_be_null" in text and f"column {column}" in text for text in result.refusals), column
+            assert any(f"column {column} is missing in" in text for text in result.refusals), column
 
 
 def test_pictures_that_were_not_measured_are_refused(documents: pd.DataFrame) -> None:
     columns = ["width_px", "height_px", "std_pixel"]
     for rows in (slice(None), 0):
         result = judge_them(changed(documents, columns, np.nan, row=rows))
-        starts = [text.split(")")[0] for text in result.refusals]
-        rule = "documents-with-pictures: expect_column_values_to_not_be_null (column "
-        assert starts == [rule + column for column in columns]
+        starts = [text.partition(" is missing in ")[0] for text in result.refusals]
+        assert starts == [f"documents-with-pictures: column {column}" for column in columns]
 
 
 def test_an_empty_corpus_is_refused(documents: pd.DataFrame) -> None:
     result = judge_them(documents.iloc[:0])
     for split in SPLITS:
-        assert any(text.startswith(f"documents-{split}: expect_table_row_count") for text in result.refusals)
+        assert any(text.startswith(f"documents-{split}: the number of documents") for text in result.refusals)
 
 
 def test_documents_that_come_again_are_told_and_kept(documents: pd.DataFrame) -> None:
@@ -171,14 +218,15 @@ def test_documents_that_come_again_are_told_and_kept(documents: pd.DataFrame) ->
     result = judge_them(repeated)
     assert result.passed and not result.quarantined
     (sentence,) = result.warnings
-    assert "column sha256, min_value 0.9" in sentence and "learnt by heart" in sentence
+    assert "content of their own" in sentence and "is below validate.documents.min_unique_share 0.9" in sentence
+    assert "learnt by heart" in sentence and "ingest.duplicates.exact: drop" in sentence
     assert not judge_them(documents).warnings
 
 
 @pytest.mark.parametrize("column", ["key", "split", "num_tokens", "std_pixel"])
 def test_a_missing_column_is_refused(documents: pd.DataFrame, column: str) -> None:
     result = judge_them(documents.drop(columns=column))
-    assert "expect_table_columns_to_match_set" in result.refusals[0]
+    assert result.refusals[0].startswith(f"documents: columns are missing: {column}: the table was changed")
 
 
 class Latents:
@@ -221,9 +269,12 @@ def test_bad_latents_are_set_aside_each_with_its_reason(latents: Latents) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"num_rows": 2}, "packing-train: expect_column_values_to_be_between (column num_rows, min_value 3)"),
-        ({"packing_fill": 0.4}, "column packing_fill, min_value 0.5"),
-        ({"num_set_aside": 20}, "column share_set_aside, max_value 0.1"),
+        (
+            {"num_rows": 2},
+            "packing-train: the number of rows of the train split, 2, is below validate.latents.min_rows 3: 70 documents",
+        ),
+        ({"packing_fill": 0.4}, "the packing fill, 0.4, is below validate.latents.min_packing_fill 0.5: rows of 80 hold "),
+        ({"num_set_aside": 20}, "max_quarantined_share 0.1: 20 documents with images are longer than a row of 80; raise"),
     ],
 )
 def test_what_the_manifest_says_of_the_rows_is_checked(latents: Latents, change: dict[str, Any], words: str) -> None:
@@ -250,12 +301,14 @@ def test_latents_that_were_not_measured_are_refused(latents: Latents) -> None:
     latents.table = latents.table.assign(**dict.fromkeys(columns, np.nan))
     refusals = latents.validate_table().refusals
     for column in columns:
-        rule = f"latents-with-pictures: expect_column_values_to_not_be_null (column {column})"
-        assert any(text.startswith(rule) for text in refusals), column
+        assert any(text.startswith(f"latents-with-pictures: column {column} is missing in ") for text in refusals), column
 
 
-@pytest.mark.parametrize("factor", [0.18, 5.5])
-def test_latents_of_another_scale_are_refused_though_no_single_one_strays(latents: Latents, factor: float) -> None:
+@pytest.mark.parametrize(
+    ("factor", "bound"),
+    [(0.18, "below validate.latents.min_overall_std 0.3"), (5.5, "above validate.latents.max_overall_std 2.0")],
+)
+def test_latents_of_another_scale_are_refused_though_no_single_one_strays(latents: Latents, factor: float, bound: str) -> None:
     """The factor of a well-known autoencoder, forgotten or applied twice."""
     stds = latents.table[["latent_std_min", "latent_std_max"]] / latents.table["latent_std_max"].mean()
     latents.table[["latent_std_min", "latent_std_max"]] = stds
@@ -264,14 +317,14 @@ def test_latents_of_another_scale_are_refused_though_no_single_one_strays(latent
     latents.table[["latent_std_min", "latent_std_max"]] = stds * factor
     result = latents.validate_table(checks)
     (sentence,) = result.refusals
-    assert sentence.startswith("latents-with-pictures: expect_column_mean_to_be_between (column latent_std_max")
+    assert sentence.startswith(f"latents-with-pictures: the deviation of latents, {factor}, is {bound}: latents of another")
     assert not result.quarantined
 
 
 def test_latents_of_another_autoencoder_are_refused(latents: Latents) -> None:
     latents.autoencoder = "0" * 64
     (sentence,) = latents.validate_table().refusals
-    assert sentence.startswith("origin: expect_column_pair_values_to_be_equal")
+    assert sentence.startswith("origin: made_by and decoded_by differ")
     assert "another autoencoder" in sentence
 
 
@@ -281,11 +334,11 @@ def test_latents_of_another_shape_are_refused(latents: Latents, tmp_path: Path) 
     shard = open_shard(path)
     write_shard(path, shard._replace(latents=shard.latents[:, :, :2].copy()))
     (sentence,) = latents.validate_table().refusals
-    assert sentence.startswith("shards: expect_column_pair_values_to_be_equal")
+    assert sentence.startswith("shards: shape and shape_expected differ in 1 rows")
     assert str(path.relative_to(latents.folder)) in sentence
 
 
 def test_positions_that_do_not_fit_the_shape_are_refused(latents: Latents) -> None:
     latents.manifest["patch_side"] = 1
     (sentence,) = latents.validate_table().refusals
-    assert "column_A num_positions, column_B num_positions_expected" in sentence
+    assert "num_positions and num_positions_expected differ" in sentence
