@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from components.runtime.cluster import device
+from components.training.autoencoder.config import AutoencoderConfig
 from components.training.autoencoder.images import read_images
 from components.training.autoencoder.pretrained import load_pretrained
 from components.training.autoencoder.quality import code_use, psnr_db, reconstruct
@@ -56,8 +57,8 @@ def main(params: Params) -> None:
     write_json(REPORT / "metrics.json", facts)
     save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES])
     if facts["psnr_db"] < config.min_psnr_db:
-        reached = f"held-out PSNR is {facts['psnr_db']:.1f} dB, below autoencoder.min_psnr_db {config.min_psnr_db}"
-        raise GateRefused(f"{reached}; raise autoencoder.max_steps and see {REPORT / 'reconstructions.png'}")
+        reached = f"the held-out PSNR, {facts['psnr_db']:.1f} dB, is below autoencoder.min_psnr_db {config.min_psnr_db}"
+        raise GateRefused(f"{reached}: {_cause(config)}; see {REPORT / 'reconstructions.png'}")
     whole = fresh_folder(work / "published")
     autoencoder.cpu().save_pretrained(whole)
     write_manifest(whole, kind="autoencoder", ancestors=ancestors, preparation=preparation, **facts)
@@ -66,6 +67,16 @@ def main(params: Params) -> None:
     print(
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
         flush=True,
+    )
+
+
+def _cause(config: AutoencoderConfig) -> str:
+    """What is most often behind a low PSNR."""
+    if config.pretrained:
+        return f"{config.pretrained} was made for other pictures; take another, or lower the bound"
+    return (
+        f"{config.max_steps} steps were too few, or the pictures hold more detail than the preset {config.preset} keeps; raise"
+        " autoencoder.max_steps, take a larger autoencoder.preset or an autoencoder.pretrained, or lower the bound"
     )
 
 

@@ -122,9 +122,8 @@ def test_content_in_two_splits_is_set_aside_in_both(documents: pd.DataFrame) -> 
 
 def test_a_minimum_that_duplicates_take_away_counts_them(documents: pd.DataFrame) -> None:
     """Five of eight pictures in validation are also in training: the split misses its minimum for that reason alone."""
-    validation = documents.index[documents["split"] == "validation"]
+    validation, train = (np.flatnonzero(documents["split"] == split) for split in ("validation", "train"))
     number = len(validation) - DOCUMENT_CHECKS.min_documents + 1
-    train = documents.index[documents["split"] == "train"]
     frame = changed(documents, "sha256", documents.loc[train[:number], "sha256"].to_numpy(), row=validation[:number])
     result = validate_documents(
         frame, dataclasses.replace(DOCUMENT_CHECKS, max_quarantined_share=1.0), image_side_px=16, docs=None
