@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 PredictionType = Literal["epsilon", "v", "flow", "x"]
 PatchLayersKind = Literal["linear", "unet"]
 Experts = Literal["shared", "feed_forward", "full"]
-Preset = Literal["tiny", "demo", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]
+Preset = Literal["tiny", "demo", "0.015b", "0.04b", "0.16b", "0.37b", "0.76b", "1.4b", "7b"]
 
 # Keys that config.json had before it took Hugging Face's, and what they are called now.
 RENAMED = {
@@ -190,6 +190,9 @@ PRESETS: dict[Preset, SizePreset] = {
     "demo": SizePreset(256, 4, 8, 704),
     # For tests of the whole graph, where only the wiring matters.
     "tiny": SizePreset(32, 2, 2, 64),
+    # For corpora between the demonstration's and the paper's, by the same rules: docs/own-corpus.md says which for which.
+    "0.015b": SizePreset(384, 8, 6, 1024),
+    "0.04b": SizePreset(512, 12, 8, 1536),
     # The paper's five.
     "0.16b": SizePreset(768, 16, 12, 2048),
     "0.37b": SizePreset(1024, 24, 16, 2816),

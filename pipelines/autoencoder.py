@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from components.runtime.cluster import device
-from components.training.autoencoder.config import AutoencoderConfig
 from components.training.autoencoder.images import read_images
 from components.training.autoencoder.pretrained import load_pretrained
-from components.training.autoencoder.quality import code_use, psnr_db, reconstruct
+from components.training.autoencoder.quality import code_use, commonest_cause, psnr_db, reconstruct
 from components.training.autoencoder.train import train_autoencoder, work_folder
 from components.training.pictures import save_pairs
 from core.errors import GateRefused
@@ -58,7 +57,7 @@ def main(params: Params) -> None:
     save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES])
     if facts["psnr_db"] < config.min_psnr_db:
         reached = f"the held-out PSNR, {facts['psnr_db']:.1f} dB, is below autoencoder.min_psnr_db {config.min_psnr_db}"
-        raise GateRefused(f"{reached}: {_cause(config)}; see {REPORT / 'reconstructions.png'}")
+        raise GateRefused(f"{reached}: {commonest_cause(config)}; see {REPORT / 'reconstructions.png'}")
     whole = fresh_folder(work / "published")
     autoencoder.cpu().save_pretrained(whole)
     write_manifest(whole, kind="autoencoder", ancestors=ancestors, preparation=preparation, **facts)
@@ -67,16 +66,6 @@ def main(params: Params) -> None:
     print(
         f"{facts['psnr_db']:.1f} dB on {len(held_out)} held-out images; see {REPORT / 'reconstructions.png'}",
         flush=True,
-    )
-
-
-def _cause(config: AutoencoderConfig) -> str:
-    """What is most often behind a low PSNR."""
-    if config.pretrained:
-        return f"{config.pretrained} was made for other pictures; take another, or lower the bound"
-    return (
-        f"{config.max_steps} steps were too few, or the pictures hold more detail than the preset {config.preset} keeps; raise"
-        " autoencoder.max_steps, take a larger autoencoder.preset or an autoencoder.pretrained, or lower the bound"
     )
 
 

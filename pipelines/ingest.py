@@ -5,6 +5,7 @@ ingest.corpora -> data/documents, data/tokenizer, data/requests, data/quarantine
 
 from __future__ import annotations
 
+from components.data.config import BUILT_IN
 from components.data.demonstration.example_requests import write_requests
 from components.data.ingest.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
 from components.runtime.ancestors import check_ancestors
@@ -18,16 +19,16 @@ REPORT = paths.REPORTS / "ingest/counts.json"
 
 
 def main(params: Params) -> None:
-    """Collect the corpora, learn the tokenizer, describe every document, and write the demonstration's requests."""
+    """Collect the corpora, learn the tokenizer, describe every document, and write example requests."""
     config = params.ingest
     collected = collect(config, paths.DOCUMENTS, REJECTED)
     tokenizer = learn_tokenizer(config, paths.DOCUMENTS, collected)
     tokenizer.save(fresh_folder(paths.TOKENIZER))
     ancestors = check_ancestors({paths.TOKENIZER: manifest_of(paths.TOKENIZER, kind="tokenizer")})
     report = finish(config, paths.DOCUMENTS, collected, tokenizer, ancestors)
-    num_requests = write_requests(
-        paths.REQUESTS, paths.DOCUMENTS, kept_out=kept_out(config), has_scenes=has_scenes(config), seed=config.seed
-    )
+    own = [corpus.name for corpus in config.corpora if corpus.format not in BUILT_IN]
+    facts = {"kept_out": kept_out(config), "has_scenes": has_scenes(config), "own": own, "seed": config.seed}
+    num_requests = write_requests(paths.REQUESTS, paths.DOCUMENTS, **facts)
     write_json(REPORT, report)
     for name, counts in report["corpora"].items():
         print(

@@ -42,10 +42,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     problems = [*_unknown_keys(tree, Params, ()), *_unusable(tree, ())]
     if problems:
         raise ParamsError(f"{path}: {problems[0]}")
+    _fill_corpora(tree)
     params = _validate(tree, path)
     for sentence in contradictions(params):
         raise ParamsError(f"{path}: {sentence}")
     return params
+
+
+def _fill_corpora(tree: dict[str, Any]) -> None:
+    """Give every entry of ingest.corpora what it leaves out, from ingest.corpus_defaults; other shapes are refused later."""
+    ingest = tree.get("ingest")
+    if isinstance(ingest, dict) and isinstance(ingest.get("corpora"), list):
+        defaults = ingest.get("corpus_defaults")
+        known = defaults if isinstance(defaults, dict) else {}
+        ingest["corpora"] = [known | entry if isinstance(entry, dict) else entry for entry in ingest["corpora"]]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

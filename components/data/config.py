@@ -31,16 +31,9 @@ CropShare = Annotated[float, rule(lambda share: 0 < share <= 1, "must lie above 
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorpusConfig:
-    """One corpus."""
+class CorpusDefaults:
+    """What an entry of the corpora need not say: what it leaves out is taken from ingest.corpus_defaults."""
 
-    name: str
-    """Short, unique; stands in every document's `source`."""
-    format: CorpusFormat
-    """How it is stored."""
-    path: str
-    """A file, folder, glob or brace pattern, local or by any fsspec URL (s3://...); "" for the two built-in demonstration
-    corpora. A path that exists is taken as it stands, whatever characters are in it."""
     images: str
     """The folder of the files that coco, mmc4, obelics, parquet and jsonl name, local or by URL; "" for the others, and where
     names are looked up beside the parquet or jsonl file. "none" takes the text of these five formats alone."""
@@ -54,6 +47,19 @@ class CorpusConfig:
     """The first so many of the corpus are taken; 0 takes all."""
     weight: Weight
     """Of the corpus in the training mixture, relative to the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig(CorpusDefaults):
+    """One corpus, what its entry leaves out filled in (pipelines/params.py)."""
+
+    name: str
+    """Short, unique; stands in every document's `source`."""
+    format: CorpusFormat
+    """How it is stored."""
+    path: str
+    """A file, folder, glob or brace pattern, local or by any fsspec URL (s3://...); "" for the two built-in demonstration
+    corpora. A path that exists is taken as it stands, whatever characters are in it."""
 
     def __post_init__(self) -> None:
         of = f"the {self.format} corpus {self.name!r}"
@@ -118,6 +124,7 @@ class IngestConfig:
     images: ImagesConfig
     text: TextConfig
     duplicates: DuplicatesConfig
+    corpus_defaults: CorpusDefaults
     corpora: tuple[CorpusConfig, ...]
 
     def __post_init__(self) -> None:

@@ -130,6 +130,19 @@ class PackedRows:
             time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
         )
 
+    def captions(self, number: int) -> list[list[int]]:
+        """Token ids of the first `number` different texts beside an image, in the order of the kept documents."""
+        documents, controls = self._documents, set(self.special_ids.values())
+        found: dict[tuple[int, ...], None] = {}
+        for document in np.flatnonzero(self._kept & (documents.image_end > documents.image_start)):
+            tokens, _ = self._tokens(np.array([document]))
+            found[tuple(token for token in tokens.tolist() if token not in controls)] = None
+            # An image without a text is no caption.
+            found.pop((), None)
+            if len(found) == number:
+                break
+        return [list(caption) for caption in found]
+
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across an image."""

@@ -22,6 +22,8 @@ WITHOUT_SECTION = {"inputs"}
 WATCHED = {
     "ingest.corpora.path": "ingest",
     "ingest.corpora.images": "ingest",
+    # Watched as that of each entry that leaves it out.
+    "ingest.corpus_defaults.images": "ingest",
     "autoencoder.pretrained": "autoencoder",
     "autoencoder.loss.lpips_weights": "autoencoder",
     "infer.requests": "infer",

@@ -73,8 +73,7 @@ def tar_bytes(members: Sequence[tuple[str | tarfile.TarInfo, bytes]]) -> bytes:
 
 def params_for(*corpora: dict[str, Any], overrides: Sequence[str] = ()) -> Params:
     """params.yaml with small sizes and these corpora; what they leave out is neutral."""
-    neutral = {"name": "mine", "images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 1.0}
-    neutral |= {"max_documents": 0, "weight": 1.0}
+    neutral = {"name": "mine", "caption_first_share": 1.0}
     listed = json.dumps([neutral | corpus for corpus in corpora])
     return load(ROOT / "params.yaml", (*SMALL, *([f"ingest.corpora={listed}"] if corpora else []), *overrides))
 

@@ -122,8 +122,7 @@ def _bad_index() -> bytes:
 
 def _ingested(folder: Path, path: Path, poisoned: _Poisoned, marker: Path) -> Trial:
     """The ingest stage in a process of its own, as a user starts it."""
-    corpus = f'[{{name: mine, format: parquet, path: "{path}", images: "", captions: each, caption_per_line: false,'
-    corpus += " caption_first_share: 1.0, max_documents: 0, weight: 1.0}]"
+    corpus = f'[{{name: mine, format: parquet, path: "{path}", caption_first_share: 1.0}}]'
     command = [sys.executable, "-m", "pipelines.ingest", "--params", str(ROOT / "params.yaml"), "--set"]
     command += [f"ingest.corpora={corpus}", "--set", "ingest.vocab_size=300"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}

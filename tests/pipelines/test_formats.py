@@ -156,9 +156,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     """All corpora at once through ingest, the gate of documents, encode and the gate of latents."""
     folder = tmp_path_factory.mktemp("formats")
     corpora = {make.__name__: make(fresh_folder(folder / make.__name__)) for make in MAKERS}
-    neutral = {"images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 0.8}
-    neutral |= {"max_documents": 0, "weight": 1.0}
-    listed = [neutral | {"name": name} | corpus.fields for name, corpus in corpora.items()]
+    listed = [{"name": name} | corpus.fields for name, corpus in corpora.items()]
     params = load(PARAMS, (*OVERRIDES, f"ingest.corpora={json.dumps(listed)}"))
     with pytest.MonkeyPatch.context() as here:
         here.chdir(fresh_folder(folder / "pipeline"))

@@ -34,10 +34,8 @@ SMALL = (
 
 
 def corpora(*chosen: dict[str, Any]) -> str:
-    """The override that makes these the corpora; what they leave out is neutral. JSON is YAML."""
-    neutral = {"images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 0.8}
-    neutral |= {"max_documents": 0, "weight": 1.0}
-    return f"ingest.corpora={json.dumps([neutral | corpus for corpus in chosen])}"
+    """The override that makes these the corpora. JSON is YAML."""
+    return f"ingest.corpora={json.dumps(chosen)}"
 
 
 def params(*overrides: str) -> Params:

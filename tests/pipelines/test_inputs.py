@@ -27,15 +27,14 @@ from tests.faults.repro import project, set_params
 
 ROOT = Path(__file__).parents[2]
 LONG_AGO_NS = 10**18 + 123_456_789
-REST = {"captions": "each", "caption_per_line": False, "caption_first_share": 0.8, "max_documents": 0, "weight": 1.0}
 CORPORA = [
-    {"name": "tars", "format": "webdataset", "path": "given/tars/{a,b}*.tar", "images": ""},
-    {"name": "tables", "format": "parquet", "path": "given/tables", "images": ""},
+    {"name": "tars", "format": "webdataset", "path": "given/tars/{a,b}*.tar"},
+    {"name": "tables", "format": "parquet", "path": "given/tables"},
     {"name": "coco", "format": "coco", "path": "given/coco.json", "images": "given/coco"},
     {"name": "pages", "format": "obelics", "path": "given/pages/*.jsonl", "images": "given/pages/images"},
     {"name": "mmc4", "format": "mmc4", "path": "given/mmc4/a.jsonl", "images": "given/coco"},
-    {"name": "lines", "format": "jsonl", "path": "given/lines", "images": ""},
-    {"name": "photos", "format": "image_folder", "path": "given/photos*", "images": ""},
+    {"name": "lines", "format": "jsonl", "path": "given/lines"},
+    {"name": "photos", "format": "image_folder", "path": "given/photos*"},
 ]
 
 
@@ -136,7 +135,7 @@ def write(name: str, content: bytes) -> None:
 
 
 def given(*more: str) -> Params:
-    corpora = json.dumps([corpus | REST for corpus in CORPORA])
+    corpora = json.dumps(CORPORA)
     settings = [f"ingest.corpora={corpora}", "autoencoder.pretrained=given/vae", "infer.requests=given/asked.jsonl"]
     return load(ROOT / "params.yaml", [*settings, *more])
 
@@ -237,7 +236,7 @@ def test_what_is_not_read_is_not_seen(params: Params) -> None:
 
 def test_what_the_graph_writes_is_no_corpus_beside_one(params: Params) -> None:
     write("here.jsonl", b'{"text": "a line"}')
-    corpora = json.dumps([CORPORA[5] | REST | {"path": "here.jsonl"}])
+    corpora = json.dumps([CORPORA[5] | {"path": "here.jsonl"}])
     at_the_root = load(ROOT / "params.yaml", [f"ingest.corpora={corpora}"])
     before = look(at_the_root)
     for folder in (paths.PREDICTIONS / "images", paths.REPORTS / "evaluate", paths.REQUESTS / "images"):
@@ -260,7 +259,7 @@ def said(work: Callable[[], object]) -> str:
 
 
 def test_a_missing_path_is_refused_as_its_stage_refuses_it(params: Params) -> None:
-    none = given(f"ingest.corpora={json.dumps([CORPORA[0] | REST | {'path': 'given/none'}])}")
+    none = given(f"ingest.corpora={json.dumps([CORPORA[0] | {'path': 'given/none'}])}")
     assert said(lambda: inputs.main(none)) == said(lambda: collect(none.ingest, paths.DOCUMENTS, Path("quarantine")))
     none = given("autoencoder.pretrained=given/none")
     assert said(lambda: inputs.main(none)) == said(lambda: load_pretrained(Path("given/none"), 32))
@@ -287,8 +286,8 @@ def test_a_store_is_watched_by_what_it_lists(
         for name in ("tars/a.tar", "tars/b.tar", "coco/captions.json", "coco/train/0.png"):
             put(f"s3://watched/{name}", b"first")
         corpora = [
-            CORPORA[0] | REST | {"path": "s3://watched/tars"},
-            CORPORA[2] | REST | {"path": "s3://watched/coco/captions.json", "images": "s3://watched/coco/train"},
+            CORPORA[0] | {"path": "s3://watched/tars"},
+            CORPORA[2] | {"path": "s3://watched/coco/captions.json", "images": "s3://watched/coco/train"},
         ]
         params = load(ROOT / "params.yaml", [f"ingest.corpora={json.dumps(corpora)}"])
         before = look(params)
@@ -324,7 +323,7 @@ def test_dvc_runs_a_stage_again_whose_files_changed(tmp_path: Path) -> None:
         for ending, content in (("png", picture(number)), ("txt", f"caption {number}".encode())):
             (work / "photos").mkdir(exist_ok=True)
             (work / f"photos/{number}.{ending}").write_bytes(content)
-    set_params(work / "params.yaml", {"ingest.corpora": [CORPORA[6] | REST | {"path": "photos"}]})
+    set_params(work / "params.yaml", {"ingest.corpora": [CORPORA[6] | {"path": "photos"}]})
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs", "ingest"]
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs"]
     (work / "photos/3.txt").write_bytes(b"caption 8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,6 @@ def test_values_that_cannot_be_made(value: str, tmp_path: Path) -> None:
         assert sentence.startswith("--set train.seed=" if overrides else str(path))
 
 
-CORPUS = (
-    "name: a, format: jsonl, captions: each, caption_per_line: false, caption_first_share: 0.8, max_documents: 0, weight: 1.0"
-)
-
 UNET = "preset: demo, patch_layers: unet, prediction_type: flow, zero_terminal_snr: false, experts: shared, qk_norm: false"
 SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("evaluate", "99999999999999")]
 
@@ -72,11 +69,14 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.model={preset: demo, codec: linear}", ["train.model.codec = 'linear'", "now called train.model.patch_layers"]),
         ("train.learning_rate=.nan", ["train.learning_rate", "nan"]),
         ("ingest.corpora=[]", ["ingest.corpora", "at least one"]),
-        (f"ingest.corpora=[{{{CORPUS}, path: '', images: ''}}]", ["ingest.corpora.0.path", "must name the files"]),
+        ("ingest.corpora=[{name: a, format: jsonl, path: ''}]", ["ingest.corpora.0.path", "must name the files"]),
         (
-            f"ingest.corpora=[{{{CORPUS.replace('jsonl', 'webdataset')}, path: x, images: y}}]",
+            "ingest.corpora=[{name: a, format: webdataset, path: x, images: y}]",
             ["ingest.corpora.0.images", 'must be ""'],
         ),
+        ("ingest.corpora=[{name: a, format: jsonl, path: x, weight: 0.0}]", ["ingest.corpora.0.weight", "must be positive"]),
+        ("ingest.corpora=[a]", ["ingest.corpora.0", "'a'"]),
+        ("ingest.corpus_defaults={images: ''}", ["ingest.corpus_defaults.captions", "is missing"]),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
         ("evaluate.x_0_error_times=[1.0]", ["evaluate.x_0_error_times", "1.0"]),
@@ -101,8 +101,7 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("ingest.image_side_px=30", ["ingest.image_side_px = 30", "autoencoder.preset demo", "multiple of 4"]),
         ("ingest.image_side_px=40", ["train.model.patch_side = 4", "latents' side of 10"]),
         ("ingest.image_side_px=512", ["encode.row_length = 256", "1028 positions"]),
-        ("train.sampling.prompts=[]", ["train.sampling.prompts", "one caption at least"]),
-        ("train.sampling.prompts=[' ']", ["train.sampling.prompts", "one caption at least"]),
+        ("train.sampling.prompts=[' ']", ["train.sampling.prompts", "no caption that is empty"]),
         (r'train.sampling.prompts=["a\ud800"]', ["train.sampling.prompts.0", "half a surrogate pair"]),
         ("train.adam_beta2=1.0", ["train.adam_beta2", "below 1"]),
         ("train.min_learning_rate=0.1", ["train.min_learning_rate", "0.1", "learning_rate 0.003"]),
@@ -173,6 +172,24 @@ def test_a_given_autoencoder_is_not_judged_by_the_settings_of_another() -> None:
 def test_a_figure_of_a_measured_noise_level_may_be_compared() -> None:
     overrides = ["register.compare=conditioning/wrong_caption_x0_gap/0.98", "register.floors={}"]
     assert load(PARAMS, overrides).register.floors == {}
+
+
+def test_an_entry_of_the_corpora_leaves_out_what_the_defaults_say() -> None:
+    entries = "[{name: a, format: jsonl, path: x}, {name: b, format: coco, path: y, images: z, weight: 3.0}]"
+    overrides = [f"ingest.corpora={entries}", "ingest.corpus_defaults.weight=0.5", "ingest.corpus_defaults.captions=one"]
+    first, second = load(PARAMS, overrides).ingest.corpora
+    assert (first.weight, first.captions, first.images) == (0.5, "one", "")
+    assert (second.weight, second.captions, second.images) == (3.0, "one", "z")
+    with pytest.raises(ParamsError, match=r"ingest\.corpora\.0\.path is missing"):
+        load(PARAMS, ["ingest.corpora=[{name: a, format: jsonl}]"])
+
+
+def test_the_demonstrations_corpora_are_what_they_were() -> None:
+    scenes, prose = load(PARAMS).ingest.corpora
+    same = {"path": "", "images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 0.8}
+    same |= {"max_documents": 0}
+    assert asdict(scenes) == same | {"name": "scenes", "format": "digit_scenes", "weight": 2.0}
+    assert asdict(prose) == same | {"name": "prose", "format": "python_prose", "weight": 1.0}
 
 
 def test_overrides_take_yaml_values() -> None:

@@ -1,9 +1,9 @@
-"""The requests that the demonstration's batch inference answers: prompts, held-out pictures, beginnings of text."""
+"""The requests that batch inference answers until there are others: prompts, held-out pictures, beginnings of text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from components.data.demonstration.scenes import PHRASINGS, Pair, SceneObject, describe, random_objects, seen_pairs
@@ -18,19 +18,20 @@ NUM_PROMPTS, NUM_PICTURES, NUM_BEGINNINGS = 12, 8, 4
 MAX_BEGINNING_CHARS = 160
 
 
-def write_requests(folder: Path, documents: Path, *, kept_out: Sequence[Pair], has_scenes: bool, seed: int) -> int:
+def write_requests(
+    folder: Path, documents: Path, *, kept_out: Sequence[Pair], has_scenes: bool, own: Collection[str], seed: int
+) -> int:
     """Write requests.jsonl, the pictures it names and a manifest into `folder`; returns the number of requests.
 
-    Prompts are new scenes where the corpora have scenes, else captions of held-out documents. Pictures and beginnings
-    come from the test split, from another split only where the test split has none.
+    own: the corpora that are not the demonstration's. Where they have pictures, prompts are captions of theirs that were held
+    out, and new scenes where the demonstration's scenes alone have some. Pictures and beginnings are of their documents too,
+    where they have any, from the test split, and from another split only where the test split has none.
     """
     fresh_folder(folder)
-    with_image = _examples(documents, max(NUM_PROMPTS, NUM_PICTURES), with_image=True)
-    prompts = (
-        scene_prompts(NUM_PROMPTS, kept_out, seed)
-        if has_scenes
-        else [document.texts[0] for document in with_image[:NUM_PROMPTS]]
-    )
+    with_image = _examples(documents, max(NUM_PROMPTS, NUM_PICTURES), own, with_image=True)
+    of_scenes = has_scenes and not any(document.source in own for document in with_image)
+    captions = list(dict.fromkeys(document.texts[0] for document in with_image))[:NUM_PROMPTS]
+    prompts = scene_prompts(NUM_PROMPTS, kept_out, seed) if of_scenes else captions
     lines = [
         {"id": f"picture-{number:02d}", "task": "text_to_image", "prompt": prompt} for number, prompt in enumerate(prompts)
     ]
@@ -38,7 +39,7 @@ def write_requests(folder: Path, documents: Path, *, kept_out: Sequence[Pair], h
         name = f"images/{number:02d}.png"
         write_bytes(folder / name, document.images[0])
         lines.append({"id": f"caption-{number:02d}", "task": "image_to_text", "image": name})
-    for number, document in enumerate(_examples(documents, NUM_BEGINNINGS, with_image=False)):
+    for number, document in enumerate(_examples(documents, NUM_BEGINNINGS, own, with_image=False)):
         lines.append({"id": f"text-{number:02d}", "task": "text", "prompt": beginning(document.texts[0])})
     write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
     write_manifest(folder, kind=KIND, records={FILE: len(lines)})
@@ -65,19 +66,22 @@ def beginning(text: str) -> str:
     return cut.rpartition(" ")[0] or cut
 
 
-def _examples(documents: Path, number: int, *, with_image: bool) -> list[Document]:
-    """The first documents of the most held-out split that has any of this kind."""
-    for split in reversed(SPLITS):
-        found = _of_kind(documents, split, number, with_image)
-        if found:
-            return found
+def _examples(documents: Path, number: int, own: Collection[str], *, with_image: bool) -> list[Document]:
+    """The first documents of the most held-out split that has any of this kind, of the user's own corpora if they have any."""
+    for sources in [own, None] if own else [None]:
+        for split in reversed(SPLITS):
+            found = _of_kind(documents, split, number, sources, with_image)
+            if found:
+                return found
     return []
 
 
-def _of_kind(documents: Path, split: str, number: int, with_image: bool) -> list[Document]:
+def _of_kind(documents: Path, split: str, number: int, sources: Collection[str] | None, with_image: bool) -> list[Document]:
+    """sources: the corpora to take them from, None for all."""
+
     def fitting() -> Iterator[Document]:
         for document in read_documents(documents, split):
-            if document.texts and bool(document.images) == with_image:
+            if document.texts and bool(document.images) == with_image and (sources is None or document.source in sources):
                 yield document
 
     return [document for document, _ in zip(fitting(), range(number), strict=False)]

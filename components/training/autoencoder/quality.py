@@ -1,4 +1,4 @@
-"""How well an autoencoder reconstructs images: their PSNR, and the use of its codes.
+"""How well an autoencoder reconstructs images: their PSNR, why it is low, and the use of its codes.
 
 Legend: N images; images are uint8 [N, height, width, 3].
 """
@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from components.training.autoencoder.config import AutoencoderConfig
 from components.training.autoencoder.images import IMAGES_A_PASS
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, to_images, to_pixels
 from model.latents.vector_quantiser import perplexity
@@ -42,3 +43,13 @@ def code_use(autoencoder: Autoencoder, images: Tensor) -> dict[str, float]:
         "num_codes_used": int((counts > 0).sum()),
         "code_perplexity": round(perplexity(counts), 2),
     }
+
+
+def commonest_cause(config: AutoencoderConfig) -> str:
+    """What is most often behind a low PSNR, and what to do about it."""
+    if config.pretrained:
+        return f"{config.pretrained} was made for other pictures; take another, or lower the bound"
+    return (
+        f"{config.max_steps} steps were too few, or the pictures hold more detail than the preset {config.preset} keeps; raise"
+        " autoencoder.max_steps, take a larger autoencoder.preset or an autoencoder.pretrained, or lower the bound"
+    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
+from components.data.loader import PackedRows
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
@@ -43,7 +42,7 @@ def peak_flops(device: torch.device) -> float | None:
 class RankZeroCallback(Callback):
     """What worker 0 does with the results; it alone writes."""
 
-    def __init__(self, run: TransformerRun, latent_shape: Sequence[int], world: World, *, first_step: int) -> None:
+    def __init__(self, run: TransformerRun, validation: PackedRows, world: World, *, first_step: int) -> None:
         self.run, self.config, self.world = run, run.config, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
@@ -53,7 +52,7 @@ class RankZeroCallback(Callback):
             self.config.sampling,
             tokenizer=run.tokenizer,
             autoencoder=run.autoencoder,
-            latent_shape=latent_shape,
+            validation=validation,
             seed=self.config.seed,
         )
 

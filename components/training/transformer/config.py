@@ -14,8 +14,8 @@ Channels = Annotated[tuple[int, ...], rule(lambda channels: all(each >= 1 for ea
 Prompts = Annotated[
     tuple[str, ...],
     rule(
-        lambda prompts: bool(prompts) and all(prompt.strip() for prompt in prompts),
-        "must hold one caption at least, and none that is empty",
+        lambda prompts: all(prompt.strip() for prompt in prompts),
+        "must hold no caption that is empty",
     ),
 ]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
@@ -60,7 +60,7 @@ class SamplingConfig:
     """How images are generated while training."""
 
     prompts: Prompts
-    """Fixed captions, the same every time."""
+    """Fixed captions, the same every time; none: the first four different ones of the validation split."""
     guidance_scale: Positive[float]
     """1 is none."""
     num_steps: Positive[int]

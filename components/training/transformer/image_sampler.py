@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from components.data.loader import PackedRows
 from components.training.transformer.config import SamplingConfig
-from core.tokenizer import load_tokenizer
+from core.errors import BadInput
+from core.tokenizer import TextTokenizer, load_tokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions, image_request
 from model.generation.sampling import generate
 from model.latents.autoencoder import Autoencoder, to_images
 from model.transfusion import Transfusion
 
+# As many pictures as a line of the sheet has.
+NUM_HELD_OUT_CAPTIONS = 4
+
+
+def prompts_of(config: SamplingConfig, validation: PackedRows, tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """The configured prompts; where there are none, the first captions of the validation split.
+
+    Raises BadInput where that has none either.
+    """
+    if config.prompts:
+        return config.prompts
+    captions = [tokenizer.decode(caption) for caption in validation.captions(NUM_HELD_OUT_CAPTIONS)]
+    if not captions:
+        raise BadInput("train.sampling.prompts is empty, and no image of the validation split has a caption; write some")
+    return tuple(captions)
+
 
 class ImageSampler:
-    """Generates an image of each configured prompt."""
+    """Generates an image of each prompt."""
 
     def __init__(
-        self, config: SamplingConfig, *, tokenizer: Path, autoencoder: Path, latent_shape: Sequence[int], seed: int
+        self, config: SamplingConfig, *, tokenizer: Path, autoencoder: Path, validation: PackedRows, seed: int
     ) -> None:
-        self.prompts = config.prompts
+        words = load_tokenizer(tokenizer)
+        self.prompts = prompts_of(config, validation, words)
         self._options = SamplingOptions(num_steps=config.num_steps, guidance_scale=config.guidance_scale)
-        encode = load_tokenizer(tokenizer).encode
-        self._captions = [encode(prompt) for prompt in config.prompts]
+        self._captions = [words.encode(prompt) for prompt in self.prompts]
         self._autoencoder = Autoencoder.from_pretrained(autoencoder)
-        self._image_shape = (latent_shape[1], latent_shape[2])
+        _, height, width = validation.latent_shape
+        self._image_shape = (height, width)
         self._seed = seed
 
     @torch.inference_mode()

@@ -23,6 +23,6 @@ def train(run: TransformerRun, world: World) -> None:
         if world.rank > 0:
             trainer.run(trainer.schedule(Callback()), first_step=first_step)
             return
-        callback = RankZeroCallback(run, rows.latent_shape, world, first_step=first_step)
+        callback = RankZeroCallback(run, validation, world, first_step=first_step)
         trainer.run(trainer.schedule(callback), first_step=first_step)
         callback.finish(state)

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.data.config import CorpusConfig, CorpusFormat, IngestConfig, ProseConfig, ScenesConfig, SplitShares
+from components.data.config import (
+    CorpusConfig,
+    CorpusDefaults,
+    CorpusFormat,
+    IngestConfig,
+    ProseConfig,
+    ScenesConfig,
+    SplitShares,
+)
 from components.data.content_config import DuplicatesConfig, ImagesConfig, TextConfig
 from components.data.documents import Document, ImageSegment
 from components.data.ingest.corpus import read_records
@@ -29,6 +37,9 @@ Members = Sequence[tuple[str, bytes]]
 
 IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
+DEFAULTS = CorpusDefaults(
+    images="", captions="each", caption_per_line=False, caption_first_share=0.8, max_documents=0, weight=1.0
+)
 IMAGES = ImagesConfig(**vars(OWN_RULES), decoder_memory_mib=1024, decoder_seconds=20.0)
 
 
@@ -67,9 +78,7 @@ def write_jsonl(path: Path, records: Sequence[Any]) -> None:
 
 
 def corpus_of(format: CorpusFormat, path: Path | str, **changes: Any) -> CorpusConfig:
-    neutral: dict[str, Any] = {"images": "", "captions": "each", "caption_per_line": False, "caption_first_share": 0.8}
-    neutral |= {"max_documents": 0, "weight": 1.0}
-    return CorpusConfig(name="mine", format=format, path=str(path), **neutral | changes)
+    return CorpusConfig(name="mine", format=format, path=str(path), **asdict(DEFAULTS) | changes)
 
 
 def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_bytes: int = 4096) -> IngestConfig:
@@ -93,6 +102,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
             image_distance=3,
             max_remembered=1000,
         ),
+        corpus_defaults=DEFAULTS,
         corpora=corpora,
     )
 

@@ -1,11 +1,20 @@
-"""The peak rate that a GPU's utilisation is measured by, from the name that its driver gives."""
+"""The peak rate that a GPU's utilisation is measured by, from its driver's name for it; and what pictures are drawn of."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 from components.training.transformer.callbacks import peak_flops
+from components.training.transformer.image_sampler import ImageSampler, prompts_of
+from components.training.transformer.state import configuration
+from core.errors import BadInput
+from core.tokenizer import load_tokenizer
+from model.transfusion import Transfusion
+from tests.components.training.conftest import CAPTIONS, CONFIG, Corpus
 
 # NVIDIA's data sheets: dense bfloat16 products.
 NAMED = [
@@ -28,3 +37,26 @@ def test_a_gpu_is_known_by_its_whole_name(name: str, peak: float | None, monkeyp
 
 def test_a_cpu_has_no_peak_to_compare_with() -> None:
     assert peak_flops(torch.device("cpu")) is None
+
+
+def test_without_prompts_pictures_are_of_held_out_captions(corpus: Corpus) -> None:
+    validation, words = corpus.rows("validation"), load_tokenizer(corpus.tokenizer)
+    none = dataclasses.replace(CONFIG.sampling, prompts=())
+    found = prompts_of(none, validation, words)
+    assert 1 < len(found) == len(set(found)) <= 4 and set(found) <= set(CAPTIONS)
+    sampler = ImageSampler(
+        none, tokenizer=corpus.tokenizer, autoencoder=corpus.autoencoder, validation=validation, seed=CONFIG.seed
+    )
+    assert sampler.prompts == found
+    torch.manual_seed(1)
+    pictures = sampler.generate(Transfusion(configuration(CONFIG, validation)).eval())
+    assert pictures.shape == (len(found), 8, 8, 3) and pictures.dtype == torch.uint8
+    assert prompts_of(CONFIG.sampling, validation, words) == CONFIG.sampling.prompts
+
+
+def test_neither_prompts_nor_captions(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    validation = corpus.rows("validation")
+    monkeypatch.setattr(validation, "_kept", np.zeros_like(validation._kept))
+    none = dataclasses.replace(CONFIG.sampling, prompts=())
+    with pytest.raises(BadInput, match=r"train\.sampling\.prompts is empty"):
+        prompts_of(none, validation, load_tokenizer(corpus.tokenizer))
