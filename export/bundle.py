@@ -3,7 +3,7 @@
 config.json, model.safetensors    the transformer, as Hugging Face lays models out
 autoencoder/                      the image autoencoder, a diffusers folder
 tokenizer.json                    byte-level BPE
-generation_config.json            sizes that generation needs, and how pictures are prepared
+generation_config.json            sizes that generation needs, how pictures are prepared, and how it was measured
 step.onnx (+ .data)               one generation step on a slot cache
 vae_encoder.onnx, vae_decoder.onnx
 README.md                         the model card
@@ -17,13 +17,17 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from core.errors import BadInput
 from core.images import OWN_RULES, ImageRules
 from core.manifest import MANIFEST, read_manifest
+from export.config import check_options
 from export.graph_files import AGAIN, check_graph
 from model.config import Modality, ModelConfig
+
+if TYPE_CHECKING:
+    from model.diffusion.solvers import Solver
 
 KIND = "bundle"
 STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH = "step.onnx", "vae_encoder.onnx", "vae_decoder.onnx"
@@ -40,13 +44,20 @@ REQUIRED = (
 )
 
 
-# Fields of GenerationConfig that are words; the others are sizes.
-CHOICES = {"image_background": ("black", "white"), "image_animated": ("first_frame", "refuse")}
+# Fields of GenerationConfig that are words; the others but guidance_scale are whole numbers.
+CHOICES = {
+    "image_background": ("black", "white"),
+    "image_animated": ("first_frame", "refuse"),
+    "solver": ("ddpm", "ddim", "dpmpp", "unipc", "euler", "heun"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """Sizes that generation needs, and how the pictures of the corpus were prepared."""
+    """Sizes that generation needs, how the pictures of the corpus were prepared, and what a model is asked with by default.
+
+    The options of generation are those that the evaluation's figures hold for; their names are Hugging Face's where it has one.
+    """
 
     image_side_px: int
     """Of the square images the model was trained on."""
@@ -62,6 +73,14 @@ class GenerationConfig:
     """Columns of a cache slot."""
     opset: int
     """Of the ONNX graphs."""
+    guidance_scale: float
+    """Of the evaluation's pictures; 1 is none."""
+    num_solver_steps: int
+    """Of the evaluation's pictures."""
+    solver: Solver
+    """Of the evaluation's pictures; one for the model's prediction type (model/diffusion/solvers.py)."""
+    max_new_tokens: int
+    """Of an answer in words."""
 
     @property
     def image_rules(self) -> ImageRules:
@@ -125,15 +144,19 @@ def _generation(folder: Path) -> GenerationConfig:
     path = folder / GENERATION
     values, names = _read(path), {field.name for field in fields(GenerationConfig)}
     if not isinstance(values, dict) or set(values) != names:
-        # Bundles of before do not say how pictures are prepared, and what they do not say is not guessed.
+        # Bundles of before do not say how pictures are prepared, or how they were measured, and it is not guessed.
         wrong = ", ".join(sorted(names ^ set(values))) if isinstance(values, dict) else "an object"
         raise BadInput(f"{path} lacks, or has too many: {wrong}; {AGAIN}")
     for name, value in values.items():
         if name in CHOICES:
             if value not in CHOICES[name]:
                 raise BadInput(f"{path}: {name}: {value!r} must be one of {', '.join(CHOICES[name])}; {AGAIN}")
-        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        elif name != "guidance_scale" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise BadInput(f"{path}: {name}: {value!r} must be a whole number of at least 1; {AGAIN}")
+    try:
+        check_options(values)
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}; {AGAIN}") from None
     return GenerationConfig(**values)
 
 

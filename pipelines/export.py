@@ -5,12 +5,16 @@ artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/metrics.json ->
 
 from __future__ import annotations
 
-from core.errors import GateRefused
+from collections.abc import Mapping
+from typing import Any
+
+from core.errors import BadInput, GateRefused
 from core.files import atomic_replace, fresh_folder, read_json, sha256, write_json
 from core.manifest import write_manifest
-from export.builder.make_bundle import Sources, build_bundle, build_tensorrt, problems
+from export.builder.make_bundle import Evaluated, Sources, build_bundle, build_tensorrt, problems
 from export.builder.parity import reported
 from export.bundle import KIND, bundle_digest, open_bundle
+from model.generation.requests import SamplingOptions
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
 from pipelines.sections import Params
@@ -25,8 +29,9 @@ def main(params: Params) -> None:
     manifests, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")
+    evaluated = Evaluated(read_json(METRICS), sampling_of(manifests["evaluation"]))
     preparation = preparation_of("autoencoder", manifests)
-    parity = build_bundle(sources, folder, params.export, preparation=preparation, metrics=read_json(METRICS))
+    parity = build_bundle(sources, folder, params.export, preparation=preparation, evaluated=evaluated)
     write_json(REPORT, reported(parity))
     for graph, entry in parity["graphs"].items():
         print(f"{graph}: largest error {entry['largest_error']:.1e}, allowed {entry['limit']:.0e}", flush=True)
@@ -40,6 +45,13 @@ def main(params: Params) -> None:
     write_json(TENSORRT, tensorrt._asdict())
     print(f"TensorRT engine {tensorrt.why}", flush=True)
     print(f"bundle {bundle_digest(manifest)[:12]} in {paths.BUNDLE}", flush=True)
+
+
+def sampling_of(evaluation: Mapping[str, Any]) -> SamplingOptions:
+    """How the evaluation of this manifest generated its pictures; BadInput for one from before it was noted."""
+    if "sampling" not in evaluation:
+        raise BadInput(f"{paths.EVALUATION} does not say how its pictures were generated; run `dvc repro`, which makes it anew")
+    return SamplingOptions(**evaluation["sampling"])
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, 
 from components.evaluation.scores import SceneScores, Share, score_captions, score_scenes
 from core.png import decode_png
 from core.tokenizer import TextTokenizer
+from model.config import ModelConfig
+from model.diffusion.solvers import chosen_solver
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
@@ -271,11 +273,17 @@ def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str
         target.autoencoder,
         target.tokenizer,
         prompts,
-        SamplingOptions(num_steps=config.num_solver_steps, guidance_scale=config.guidance_scale),
+        sampling_options(target.model.config, config),
         image_shape=(height, width),
         seed=config.seed,
         num_slots=config.batch_size,
     )
+
+
+def sampling_options(model: ModelConfig, config: EvaluateConfig) -> SamplingOptions:
+    """How pictures are generated here, the solver by its own name: what the figures of pictures hold for."""
+    solver = chosen_solver(model.process, "auto")
+    return SamplingOptions(num_steps=config.num_solver_steps, guidance_scale=config.guidance_scale, solver=solver)
 
 
 def _generated_image(group: str, image: np.ndarray, prompt: Prompt, read: frozenset[SceneObject]) -> GeneratedImage:

@@ -34,12 +34,16 @@ from export.config import ExportConfig
 from export.run.engine_onnxruntime import OnnxRuntimeEngine
 from export.weights import load_weights
 from model.config import ModelConfig
+from model.diffusion.solvers import chosen_solver
+from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
 # Inputs of the parity check are random and the same in every run.
 PARITY_SEED = 2408
 CARD_NAME = "Transfusion"
+# Of an answer in words, where nobody says how long it may be. The evaluation takes its own length from the held-out captions.
+MAX_NEW_TOKENS = 64
 
 
 class Sources(NamedTuple):
@@ -50,28 +54,37 @@ class Sources(NamedTuple):
     tokenizer: Path
 
 
+class Evaluated(NamedTuple):
+    """The evaluation's figures, and how it generated the pictures that they were measured on."""
+
+    metrics: Mapping[str, Any]
+    sampling: SamplingOptions
+
+
 def build_bundle(
-    sources: Sources, folder: Path, config: ExportConfig, *, preparation: Preparation, metrics: Mapping[str, Any]
+    sources: Sources, folder: Path, config: ExportConfig, *, preparation: Preparation, evaluated: Evaluated
 ) -> dict[str, Any]:
-    """Write everything but the manifest into the empty `folder`; returns what `measure` does. metrics: of the evaluation."""
+    """Write everything but the manifest into the empty `folder`; returns what `measure` does."""
     model, autoencoder = (
         load_weights(Transfusion.from_pretrained, sources.model),
         load_weights(Autoencoder.from_pretrained, sources.autoencoder),
     )
-    generation = generation_config(model.config, autoencoder, preparation, config.opset)
+    generation = generation_config(model.config, autoencoder, preparation, evaluated.sampling, opset=config.opset)
     _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)
     write_generation_config(folder, generation)
     parity = measure(model, autoencoder, folder, generation, config)
     errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(metrics)}
+    figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(evaluated.metrics)}
     (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures))
     return parity
 
 
-def generation_config(config: ModelConfig, autoencoder: Autoencoder, preparation: Preparation, opset: int) -> GenerationConfig:
-    """The sizes that generation needs; raises GateRefused where the parts do not fit each other."""
+def generation_config(
+    config: ModelConfig, autoencoder: Autoencoder, preparation: Preparation, sampling: SamplingOptions, *, opset: int
+) -> GenerationConfig:
+    """What a bundle says of generation; raises GateRefused where the parts do not fit each other."""
     if not config.modalities or len(config.image.patch_size) != 2:
         names = ", ".join(modality.name for modality in config.modalities) or "none"
         raise GateRefused(f"a bundle wants images as the model's first modality, patches of two axes; it has: {names}")
@@ -93,6 +106,10 @@ def generation_config(config: ModelConfig, autoencoder: Autoencoder, preparation
         latent_channels=image.channels,
         max_length=config.max_position_embeddings,
         opset=opset,
+        guidance_scale=sampling.guidance_scale,
+        num_solver_steps=sampling.num_steps,
+        solver=chosen_solver(config.process, sampling.solver),
+        max_new_tokens=MAX_NEW_TOKENS,
     )
     needed = case_length(config, generation.num_patches(image))
     if needed > config.max_position_embeddings:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from core.errors import BadPrompt
+from core.errors import BadInput, BadPrompt
 from core.images import ImageError
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
-from export.bundle import TOKENIZER, Bundle, open_bundle
+from export.bundle import GENERATION, TOKENIZER, Bundle, open_bundle
 from export.config import PredictOptions
 from export.graph_files import AGAIN
 from export.run.engine_onnxruntime import AutoencoderGraphs
@@ -24,6 +24,7 @@ from export.run.engines import OpenedEngine, open_engine
 from export.run.picture_files import read_picture
 from export.run.pictures import read_pixels, write_pngs
 from export.run.requests import TASKS, Prompt, check_fields
+from model.diffusion.solvers import chosen_solver
 from model.generation.requests import (
     Completion,
     Request,
@@ -36,6 +37,10 @@ from model.generation.requests import (
 from model.generation.sampling import generate
 
 MAX_REASON_CHARACTERS = 300
+# Requests in flight together where nobody says how many, however many there are.
+MAX_BATCH = 32
+# Options whose values the bundle brings.
+MEASURED = ("guidance_scale", "num_solver_steps", "max_new_tokens")
 NOT_FINITE = "the picture came out as numbers that are not finite; take a smaller guidance_scale"
 
 
@@ -58,6 +63,10 @@ class Predictor:
     def __init__(self, bundle: Bundle, opened: OpenedEngine) -> None:
         self.bundle, self.opened = bundle, opened
         self.tokenizer = read_tokenizer(bundle.folder / TOKENIZER, AGAIN)
+        try:
+            chosen_solver(bundle.config.process, bundle.generation.solver)
+        except ValueError as error:
+            raise BadInput(f"{bundle.folder / GENERATION}: {error}; {AGAIN}") from None
         self.autoencoder = AutoencoderGraphs(bundle)
 
     @staticmethod
@@ -66,11 +75,23 @@ class Predictor:
         bundle = open_bundle(folder)
         return Predictor(bundle, open_engine(bundle, engine, engines=engines))
 
-    def predict(self, prompts: Sequence[Prompt | Answer], options: PredictOptions) -> list[Answer]:
+    def options(self, **chosen: Any) -> PredictOptions:
+        """What is chosen, and for the rest what the bundle's figures were measured with.
+
+        Raises ValueError with a sentence for an option that there is not, and for a value that cannot be used.
+        """
+        options = {name: getattr(self.bundle.generation, name) for name in MEASURED} | {"batch_size": MAX_BATCH, "seed": 0}
+        if unknown := sorted(set(chosen) - set(options)):
+            raise ValueError(f"{unknown[0]} is no option; there are {', '.join(sorted(options))}")
+        return PredictOptions(**options | chosen)
+
+    def predict(self, prompts: Sequence[Prompt | Answer], options: PredictOptions | None = None) -> list[Answer]:
         """Answer every prompt, in order; one that cannot be fulfilled gets an error and harms no other.
 
-        An Answer in a prompt's place, to a request that was refused before it came here, is passed on.
+        options: by default `options()`. An Answer in a prompt's place, to a request that was refused before it came here, is
+        passed on.
         """
+        options = options or self.options()
         answers: dict[int, Answer] = {}
         asked: dict[int, Prompt] = {}
         for place, prompt in enumerate(prompts):
@@ -144,7 +165,9 @@ class Predictor:
         """The answers in order. Where one of several fails all of them, halves are tried, down to that one."""
         if not requests:
             return []
-        sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
+        sampling = SamplingOptions(
+            num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale, solver=self.bundle.generation.solver
+        )
         try:
             completions = generate(self.opened.engine, requests, sampling, num_slots=options.batch_size)
             return self._answers(ids, completions)

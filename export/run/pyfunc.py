@@ -14,14 +14,10 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
-from export.config import PredictOptions
 from export.run.picture_files import MAX_IMAGE_BYTES
 from export.run.predictor import Answer, Predictor
 from export.run.requests import Prompt
 from export.run.serving_schema import OUTPUTS
-
-# Records in flight together, however many a call brings.
-MAX_BATCH = 32
 
 
 class TransfusionModel(mlflow.pyfunc.PythonModel):
@@ -40,7 +36,7 @@ class TransfusionModel(mlflow.pyfunc.PythonModel):
         """
         rows = model_input.to_dict(orient="records")
         try:
-            options = PredictOptions(batch_size=min(MAX_BATCH, max(1, len(rows))), **(params or {}))
+            options = self.predictor.options(**(params or {}))
         except (ValueError, TypeError) as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
         answers = self.predictor.predict([_prompt(row) for row in rows], options)

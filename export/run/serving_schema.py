@@ -10,6 +10,9 @@ does half a surrogate pair in the JSON, which pandas does not take into a table.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from export.bundle import GenerationConfig
 
 MODEL_CODE = Path(__file__).with_name("pyfunc.py")
 
@@ -18,13 +21,8 @@ MODEL_CODE = Path(__file__).with_name("pyfunc.py")
 INPUTS = (("id", "any", True), ("task", "any", True), ("prompt", "any", False), ("image", "any", False))
 # Of an answer: the record's id ("" where it has none), then text or image_png or error; the other two are empty.
 OUTPUTS = (("id", "string", True), ("text", "string", True), ("image_png", "binary", True), ("error", "string", True))
-# What a caller may set and what holds where it does not: name -> type, default. The fields of PredictOptions.
-PARAMETERS = {
-    "guidance_scale": ("double", 2.5),
-    "num_solver_steps": ("integer", 20),
-    "max_new_tokens": ("integer", 64),
-    "seed": ("integer", 0),
-}
+# What a caller may set, with its type: fields of PredictOptions.
+PARAMETERS = {"guidance_scale": "double", "num_solver_steps": "integer", "max_new_tokens": "integer", "seed": "integer"}
 EXAMPLE = ({"id": "1", "task": "text_to_image", "prompt": "a red three top left"},)
 PACKAGES = (
     "torch",
@@ -38,3 +36,8 @@ PACKAGES = (
     "pandas",
     "mlflow",
 )
+
+
+def parameters(generation: GenerationConfig) -> dict[str, tuple[str, Any]]:
+    """Name -> type, and what holds where a caller sets nothing: what the bundle's figures were measured with."""
+    return {name: (kind, getattr(generation, name, 0)) for name, kind in PARAMETERS.items()}

@@ -15,10 +15,11 @@ from PIL import Image
 from core.images import Preparation
 from core.manifest import write_manifest
 from core.tokenizer import train_tokenizer
-from export.builder.make_bundle import Sources, build_bundle
+from export.builder.make_bundle import Evaluated, Sources, build_bundle
 from export.bundle import Bundle, open_bundle
 from export.config import ExportConfig
 from model.config import ModelConfig, image_modality, model_config
+from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 
@@ -26,6 +27,8 @@ IMAGE_SIDE_PX = 16
 PREPARATION = Preparation(side_px=IMAGE_SIDE_PX, background="black", animated="first_frame")
 CAPTIONS = ["a red three top left", "a blue seven bottom right and a green one top left", "def return(self): pass"] * 4
 CONFIG = ExportConfig(opset=24, max_transformer_error=1e-4, max_autoencoder_error=1e-3, tensorrt="auto")
+# No value is the default of anything.
+EVALUATED = Evaluated({"text_to_image/objects_right": 0.97}, SamplingOptions(num_steps=4, guidance_scale=3.5, solver="heun"))
 
 
 class Made(NamedTuple):
@@ -88,8 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = root / "bundle"
     folder.mkdir()
     started_s = time.monotonic()
-    metrics = {"text_to_image/objects_right": 0.97}
-    parity = build_bundle(sources, folder, CONFIG, preparation=PREPARATION, metrics=metrics)
+    parity = build_bundle(sources, folder, CONFIG, preparation=PREPARATION, evaluated=EVALUATED)
     seconds = time.monotonic() - started_s
     write_manifest(folder, kind="bundle")
     return Made(sources, open_bundle(folder), model, autoencoder, parity, seconds)

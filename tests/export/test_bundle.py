@@ -23,7 +23,7 @@ from export.builder.model_card import model_card
 from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.run.engines import open_engine
 from export.run.predictor import Predictor
-from tests.export.conftest import CONFIG, PREPARATION, Made
+from tests.export.conftest import CONFIG, EVALUATED, PREPARATION, Made
 
 
 def test_layout(made: Made) -> None:
@@ -142,22 +142,30 @@ def test_sizes_of_generation_are_whole_numbers(copied: Path, value: object, fiel
         ({"image_background": None}, "image_background: None must be one of black, white"),
         ({"image_animated": ["refuse"]}, r"image_animated: \['refuse'\] must be one of first_frame, refuse"),
         ({"image_sidepx": 16}, "lacks, or has too many: image_sidepx"),
+        ({"guidance_scale": "4"}, "guidance_scale: '4' must be a number greater than 0"),
+        ({"guidance_scale": 0}, "guidance_scale: 0 must be a number greater than 0"),
+        ({"num_solver_steps": 10**6}, "num_solver_steps: 1000000 must be a whole number from 1 to 10000"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0 must be a whole number"),
+        ({"solver": "auto"}, "solver: 'auto' must be one of ddpm, ddim, dpmpp, unipc, euler, heun"),
+        ({"solver": "ddim"}, "solver: 'ddim' does not go with prediction_type 'flow'; choose of auto, euler, heun"),
     ],
 )
-def test_what_a_bundle_says_of_its_pictures_is_checked(copied: Path, change: dict[str, object], said: str) -> None:
+def test_what_a_bundle_says_of_pictures_is_checked(copied: Path, change: dict[str, object], said: str) -> None:
     values = json.loads((copied / "generation_config.json").read_text())
     (copied / "generation_config.json").write_text(json.dumps(values | change))
     write_manifest(copied, kind="bundle")
-    with pytest.raises(BadInput, match=rf"{said}; export the bundle again"):
-        open_bundle(copied)
+    with pytest.raises(BadInput, match=rf"{said}.*; export the bundle again"):
+        Predictor.open(copied)
 
 
-def test_a_bundle_from_before_it_said_how_pictures_are_prepared_is_refused(copied: Path) -> None:
+@pytest.mark.parametrize("unsaid", [("image_animated", "image_background"), ("guidance_scale", "num_solver_steps", "solver")])
+def test_a_bundle_from_before_it_said_so_is_refused(copied: Path, unsaid: tuple[str, ...]) -> None:
+    """How pictures are prepared, and how they were generated when the model was measured."""
     values = json.loads((copied / "generation_config.json").read_text())
-    old = {name: value for name, value in values.items() if name not in ("image_background", "image_animated")}
+    old = {name: value for name, value in values.items() if name not in unsaid}
     (copied / "generation_config.json").write_text(json.dumps(old))
     write_manifest(copied, kind="bundle")
-    with pytest.raises(BadInput, match="lacks, or has too many: image_animated, image_background; export the bundle again"):
+    with pytest.raises(BadInput, match=f"lacks, or has too many: {', '.join(unsaid)}; export the bundle again"):
         open_bundle(copied)
 
 
@@ -180,10 +188,10 @@ def test_weights_that_are_no_numbers_are_not_exported(made: Made, tmp_path: Path
     spoilt_sources = made.sources._replace(model=tmp_path / "model")
     (tmp_path / "bundle").mkdir()
     with pytest.raises(BadInput, match="hold numbers that are not finite"):
-        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, metrics={})
+        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, evaluated=EVALUATED)
     (tmp_path / "model/model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(BadInput, match="do not load"):
-        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, metrics={})
+        build_bundle(spoilt_sources, tmp_path / "bundle", CONFIG, preparation=PREPARATION, evaluated=EVALUATED)
 
 
 def test_a_manifest_must_list_what_is_used(copied: Path) -> None:
@@ -243,7 +251,7 @@ def test_a_model_without_images_first_is_refused(made: Made) -> None:
     for modalities, names in (((), "none"), ((sound, made.model.config.image), "sound, image")):
         config = dataclasses.replace(made.model.config, modalities=modalities)
         with pytest.raises(GateRefused, match=f"images as the model's first modality.*it has: {names}"):
-            generation_config(config, made.autoencoder, PREPARATION, 24)
+            generation_config(config, made.autoencoder, PREPARATION, EVALUATED.sampling, opset=24)
 
 
 def _side(side_px: int) -> Preparation:
@@ -252,9 +260,9 @@ def _side(side_px: int) -> Preparation:
 
 def test_parts_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(GateRefused, match="do not cut into patches"):
-        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(18), metrics={})
+        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(18), evaluated=EVALUATED)
     with pytest.raises(GateRefused, match="positions"):
-        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(64), metrics={})
+        build_bundle(Sources(*made.sources), tmp_path, CONFIG, preparation=_side(64), evaluated=EVALUATED)
 
 
 ALONE = """

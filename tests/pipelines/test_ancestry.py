@@ -131,6 +131,10 @@ def make_bundle(content: str, ancestors: dict[str, str]) -> None:
         latent_channels=4,
         max_length=64,
         opset=24,
+        guidance_scale=3.5,
+        num_solver_steps=4,
+        solver="euler",
+        max_new_tokens=8,
     )
     write_generation_config(paths.BUNDLE, generation)
     write_json(paths.PARITY, {"graphs": {}, "of": content})
@@ -174,6 +178,11 @@ def test_metrics_of_another_model_are_refused(name: str, params: Params) -> None
     write_json(paths.EVALUATION / "metrics.json", {"text_to_image/objects_right": 1.0})
     with pytest.raises(BadInput, match=r"^reports/evaluate/metrics\.json does not have the bytes its manifest lists"):
         stage(name)(params)
+
+
+def test_an_evaluation_from_before_it_said_how_pictures_were_generated_is_refused(params: Params) -> None:
+    with pytest.raises(BadInput, match=r"^reports/evaluate does not say how its pictures were generated; run `dvc repro`"):
+        export.main(params)
 
 
 @pytest.mark.parametrize("name", ["register", "infer"])

@@ -42,6 +42,7 @@ from pipelines.sections import Params
 ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX = 16
 METRICS = {"text_to_image/objects_right": 0.95, "image_to_text/objects_right": 0.93}
+SAMPLING = {"guidance_scale": 3.5, "num_steps": 3, "solver": "euler"}
 REQUESTS = [
     {"id": "a", "task": "text_to_image", "prompt": "a red three top left"},
     {"id": "b", "task": "image_to_text", "image": "images/b.png"},
@@ -111,6 +112,7 @@ def test_export_writes_a_bundle_and_its_reports(exported: Path) -> None:
     assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "train", "evaluation"}
     generation = open_bundle(exported).generation
     assert (generation.image_side_px, generation.image_background) == (SIDE_PX, "white")
+    assert (generation.guidance_scale, generation.num_solver_steps, generation.solver) == tuple(SAMPLING.values())
     graphs = read_json(Path("reports/export/parity.json"))["graphs"]
     assert all(0 < entry["largest_error"] <= entry["limit"] for entry in graphs.values())
     tensorrt = read_json(Path("reports/export/tensorrt.json"))
@@ -184,7 +186,8 @@ def served(exported: Path, params: Params) -> Any:
 def test_the_registered_model_answers(served: Any) -> None:
     import pandas as pd
 
-    assert served.metadata.signature is not None
+    defaults = {spec.name: spec.default for spec in served.metadata.signature.params}
+    assert (defaults["guidance_scale"], defaults["num_solver_steps"]) == (3.5, 3)
     rows = [{"id": "1", "task": "text_to_image", "prompt": "a red three"}, {"id": "2", "task": "text", "prompt": ""}]
     answers = served.predict(pd.DataFrame(rows), params={"num_solver_steps": 2})
     assert Image.open(io.BytesIO(answers["image_png"][0])).size == (SIDE_PX, SIDE_PX)
@@ -446,7 +449,8 @@ def _evaluated(metrics: dict[str, float]) -> None:
     """What the evaluation of artifacts/train leaves."""
     write_json(Path("reports/evaluate/metrics.json"), metrics)
     _, ancestors = given("tokenizer", "autoencoder", "train")
-    write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], ancestors=ancestors)
+    facts = {"ancestors": ancestors, "sampling": SAMPLING}
+    write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], **facts)
 
 
 def _republish(bundle: Path, metrics: dict[str, float]) -> None:

@@ -39,6 +39,7 @@ from core.manifest import read_manifest, write_manifest
 from core.png import encode_png
 from core.tokenizer import train_tokenizer
 from model.config import image_modality, model_config
+from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths
@@ -164,7 +165,11 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     history = curves(paths.TRAIN / "history.csv")
     assert history and base64.b64encode(history).decode() in text
     everything = {"tokenizer", "documents", "autoencoder", "latents", "train", "documents verdict", "latents verdict"}
-    assert set(read_manifest(evaluate.REPORT, kind="evaluation")["ancestors"]) == everything
+    manifest, config = read_manifest(evaluate.REPORT, kind="evaluation"), params.evaluate
+    assert set(manifest["ancestors"]) == everything
+    sampling = SamplingOptions(**manifest["sampling"])
+    assert (sampling.guidance_scale, sampling.num_steps) == (config.guidance_scale, config.num_solver_steps)
+    assert sampling.solver == "euler"
 
 
 def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(

@@ -21,7 +21,7 @@ from model.generation.eager import TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions
 from model.generation.sampling import generate
 from model.transfusion import Transfusion
-from tests.export.conftest import CONFIG, PREPARATION, Made, lively_model
+from tests.export.conftest import CONFIG, EVALUATED, PREPARATION, Made, lively_model
 
 
 class Exported(NamedTuple):
@@ -122,5 +122,5 @@ def test_a_unet_patches_is_refused_before_anything_is_written(made: Made, tmp_pa
     folder = tmp_path / "bundle"
     folder.mkdir()
     with pytest.raises(GateRefused, match="the U-Net of image cannot be exported yet"):
-        build_bundle(sources, folder, CONFIG, preparation=PREPARATION, metrics={})
+        build_bundle(sources, folder, CONFIG, preparation=PREPARATION, evaluated=EVALUATED)
     assert not list(folder.iterdir())

@@ -13,12 +13,14 @@ import torch
 from core.images import OWN_RULES
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
+from export.builder.make_bundle import MAX_NEW_TOKENS
 from export.bundle import TOKENIZER
 from export.config import InferConfig, PredictOptions
 from export.run.batch import BatchActor, actor_settings
 from export.run.pictures import read_pixels
 from export.run.predictor import Predictor
 from export.run.requests import Prompt
+from model.diffusion.solvers import Solver
 from model.generation.eager import TorchEngine
 from model.generation.requests import (
     Completion,
@@ -30,7 +32,7 @@ from model.generation.requests import (
     text_request,
 )
 from model.generation.sampling import generate
-from tests.export.conftest import Made, png
+from tests.export.conftest import EVALUATED, Made, png
 
 # No value is the default of anything.
 OPTIONS = PredictOptions(batch_size=3, guidance_scale=3.25, num_solver_steps=3, max_new_tokens=5, seed=41)
@@ -44,7 +46,7 @@ def predictor(made: Made) -> Predictor:
     return Predictor.open(made.bundle.folder)
 
 
-def by_torch(made: Made, prompt: Prompt, options: PredictOptions) -> Completion:
+def by_torch(made: Made, prompt: Prompt, options: PredictOptions, solver: Solver = EVALUATED.sampling.solver) -> Completion:
     """What the trained model generates, without graphs, batches or neighbours."""
     config, seed = made.model.config, seed_of_name(options.seed, prompt.id)
     ids = read_tokenizer(made.bundle.folder / TOKENIZER).encode(prompt.prompt)
@@ -57,7 +59,7 @@ def by_torch(made: Made, prompt: Prompt, options: PredictOptions) -> Completion:
         request = caption_request(config, latents, seed=seed, max_new_tokens=options.max_new_tokens)
     else:
         request = text_request(config, ids, seed=seed, max_new_tokens=options.max_new_tokens)
-    sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale)
+    sampling = SamplingOptions(num_steps=options.num_solver_steps, guidance_scale=options.guidance_scale, solver=solver)
     return generate(TorchEngine(made.model), [request], sampling, num_slots=1)[0]
 
 
@@ -117,6 +119,23 @@ def test_requests_of_one_call_keep_what_each_asks_for(made: Made, predictor: Pre
                     assert isinstance(right, Latent) and torch.allclose(left.values, right.values, atol=1e-4)
                 else:
                     assert torch.equal(left, right)  # type: ignore[arg-type]
+
+
+def test_what_nobody_chose_is_as_measured(made: Made, predictor: Predictor) -> None:
+    sampling = EVALUATED.sampling
+    options = predictor.options()
+    assert (options.guidance_scale, options.num_solver_steps) == (sampling.guidance_scale, sampling.num_steps)
+    assert (options.max_new_tokens, options.seed) == (MAX_NEW_TOKENS, 0)
+    chosen = predictor.options(guidance_scale=1.5)
+    assert chosen == dataclasses.replace(options, guidance_scale=1.5)
+    prompt = Prompt("a", "text_to_image", WORDS)
+    (answer,) = predictor.predict([prompt])
+    measured, euler = (grey_levels(by_torch(made, prompt, options, solver).images[0], made) for solver in ("heun", "euler"))
+    assert np.abs(drawn(answer.image_png) - measured).max() <= 1
+    assert np.abs(measured - euler).max() > 3
+    assert answer == predictor.predict([prompt], options)[0]
+    with pytest.raises(ValueError, match=r"^guidance is no option; there are batch_size, guidance_scale, "):
+        predictor.options(guidance=2.0)
 
 
 def test_params_reach_the_batches_of_infer(made: Made, predictor: Predictor, tmp_path: Path) -> None:

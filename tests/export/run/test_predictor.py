@@ -183,7 +183,7 @@ def test_an_edit_depends_on_the_picture_and_on_the_words(predictor: Predictor) -
     latents = predictor.autoencoder.encode(read_pixels(picture, 16, OWN_RULES))[0]
     words = read_tokenizer(predictor.bundle.folder / TOKENIZER).encode("make it blue")
     request = edit_request(config, latents, words, seed=seed_of_name(OPTIONS.seed, "e"))
-    options = SamplingOptions(num_steps=OPTIONS.num_solver_steps, guidance_scale=OPTIONS.guidance_scale)
+    options = SamplingOptions(num_steps=OPTIONS.num_solver_steps, guidance_scale=OPTIONS.guidance_scale, solver="heun")
     (wanted,) = generate(predictor.opened.engine, [request], options, num_slots=2)
     assert pictures[0] == write_pngs(predictor.autoencoder.decode(wanted.images[0][None]))[0]
 
