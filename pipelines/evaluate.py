@@ -5,14 +5,12 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
 from components.evaluation.metrics import table
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, page
-from components.evaluation.suite import EvaluationTarget, Results, measure, sampling_options
+from components.evaluation.suite import EvaluationTarget, Results, measure, sampling_facts
 from components.runtime.cluster import device
 from components.runtime.recording import open_run, recorded
 from core.files import read_fields, write_bytes, write_json, write_text
@@ -40,7 +38,7 @@ def main(params: Params) -> None:
     write_text(REPORT / "index.html", page(results, samples, paths.TRAIN / "history.csv"))
     write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
-    sampling = asdict(sampling_options(target.model.config, params.evaluate))
+    sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
     log(results, samples, manifests["train"]["step"])
     for figure in table(results.metrics):

@@ -6,8 +6,8 @@ What does not apply to the corpora (no scenes, so nothing a classifier could rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -284,6 +284,11 @@ def sampling_options(model: ModelConfig, config: EvaluateConfig) -> SamplingOpti
     """How pictures are generated here, the solver by its own name: what the figures of pictures hold for."""
     solver = chosen_solver(model.process, "auto")
     return SamplingOptions(num_steps=config.num_solver_steps, guidance_scale=config.guidance_scale, solver=solver)
+
+
+def sampling_facts(model: ModelConfig, config: EvaluateConfig) -> dict[str, Any]:
+    """`sampling_options` by name, for a manifest."""
+    return asdict(sampling_options(model, config))
 
 
 def _generated_image(group: str, image: np.ndarray, prompt: Prompt, read: frozenset[SceneObject]) -> GeneratedImage:

@@ -11,10 +11,11 @@ from typing import Any
 
 from core.files import named
 from export.config import InferConfig, PredictOptions
+from export.run.answers import Answer
 from export.run.journal import ENGINE, SEEN, Record
 from export.run.picture_files import fingerprint
 from export.run.predictions import IMAGES
-from export.run.predictor import Answer, Predictor
+from export.run.predictor import Predictor
 from export.run.requests import TASKS, Prompt
 
 # How often a request may end the process that answers it. Not once, for a process may be ended by what is no request's

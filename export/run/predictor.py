@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.errors import BadInput, BadPrompt
-from core.images import ImageError
 from core.random import seed_of_name
 from core.tokenizer import read_tokenizer
 from export.bundle import GENERATION, TOKENIZER, Bundle, open_bundle
 from export.config import PredictOptions
 from export.graph_files import AGAIN
+from export.run.answers import Answer, reason_of
 from export.run.engine_onnxruntime import AutoencoderGraphs
 from export.run.engines import OpenedEngine, open_engine
 from export.run.picture_files import read_picture
 from export.run.pictures import read_pixels, write_pngs
-from export.run.requests import TASKS, Prompt, check_fields
+from export.run.requests import TASKS, Prompt, check_fields, usual_task
 from model.diffusion.solvers import chosen_solver
 from model.generation.requests import (
     Completion,
@@ -36,25 +36,11 @@ from model.generation.requests import (
 )
 from model.generation.sampling import generate
 
-MAX_REASON_CHARACTERS = 300
 # Requests in flight together where nobody says how many, however many there are.
 MAX_BATCH = 32
 # Options whose values the bundle brings.
 MEASURED = ("guidance_scale", "num_solver_steps", "max_new_tokens")
 NOT_FINITE = "the picture came out as numbers that are not finite; take a smaller guidance_scale"
-
-
-class Answer(NamedTuple):
-    """To one prompt: a text or an image, by its task; or why there is neither."""
-
-    id: str
-    text: str = ""
-    image_png: bytes = b""
-    """A PNG file's bytes."""
-    error: str = ""
-    """One sentence."""
-    num_tokens: int = 0
-    """Of the text."""
 
 
 class Predictor:
@@ -85,16 +71,34 @@ class Predictor:
             raise ValueError(f"{unknown[0]} is no option; there are {', '.join(sorted(options))}")
         return PredictOptions(**options | chosen)
 
-    def predict(self, prompts: Sequence[Prompt | Answer], options: PredictOptions | None = None) -> list[Answer]:
+    def ask(self, prompt: str = "", *, image: str | Path | bytes = b"", task: str = "", **chosen: Any) -> Answer:
+        """The answer to one prompt.
+
+        image: a file, or its bytes. task: one of TASKS; by default a picture of the words, the words for a picture, or the
+        picture changed as the words say. chosen: as `options` takes them. Raises BadPrompt where there is no answer, and
+        ValueError for an option that cannot be used.
+        """
+        options = self.options(**chosen)
+        if not isinstance(image, bytes):
+            # Of the file itself, where the name is a link.
+            path = Path(image).resolve()
+            image = read_picture(path.parent, path.name)
+        (answer,) = self.predict([Prompt("1", task or usual_task(prompt, image), prompt, image)], options)
+        if answer.error:
+            raise BadPrompt(answer.error)
+        return answer
+
+    def predict(self, prompts: Sequence[str | Prompt | Answer], options: PredictOptions | None = None) -> list[Answer]:
         """Answer every prompt, in order; one that cannot be fulfilled gets an error and harms no other.
 
-        options: by default `options()`. An Answer in a prompt's place, to a request that was refused before it came here, is
-        passed on.
+        prompts: plain text asks for a picture; its id is its place, counted from 1. An Answer in a prompt's place, to a request
+        that was refused before it came here, is passed on. options: by default `options()`.
         """
         options = options or self.options()
         answers: dict[int, Answer] = {}
         asked: dict[int, Prompt] = {}
-        for place, prompt in enumerate(prompts):
+        for place, given in enumerate(prompts):
+            prompt = Prompt(str(place + 1), usual_task(given), given) if isinstance(given, str) else given
             if isinstance(prompt, Answer):
                 answers[place] = prompt
                 continue
@@ -117,7 +121,7 @@ class Predictor:
             try:
                 requests[place] = self.request(prompt, options, folder=folder)
             except BaseException as error:
-                answers[place] = Answer(prompt.id, error=_reason(error))
+                answers[place] = Answer(prompt.id, error=reason_of(error))
         ids = [prompts[place].id for place in requests]
         answers |= zip(requests, self._generated(ids, list(requests.values()), options), strict=True)
         return [answers[place] for place in range(len(prompts))]
@@ -173,7 +177,7 @@ class Predictor:
             return self._answers(ids, completions)
         except BaseException as error:
             # Says whether to go on before anything is tried again.
-            reason = _reason(error)
+            reason = reason_of(error)
         if len(requests) == 1:
             return [Answer(ids[0], error=reason)]
         middle = len(requests) // 2
@@ -199,17 +203,3 @@ class Predictor:
         pixels = self.autoencoder.decode(torch.stack(list(images)))
         files = write_pngs(pixels.nan_to_num())
         return [file if finite else b"" for file, finite in zip(files, pixels.isfinite().flatten(1).all(1), strict=True)]
-
-
-def _reason(error: BaseException) -> str:
-    """Why a request has no answer, in one sentence. An error that asks the process to end is raised again."""
-    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-        raise error
-    if isinstance(error, BadPrompt | ImageError):
-        return str(error)
-    # The accelerator's is a class of torch's own.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "the answer needs more memory than there is; take a smaller batch_size or a shorter prompt"
-    # The tokenizer's panics derive from BaseException alone, so callers catch that.
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"the answer failed with {type(error).__name__}{': ' if first else ''}{first[:MAX_REASON_CHARACTERS]}"

@@ -14,8 +14,9 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
+from export.run.answers import Answer
 from export.run.picture_files import MAX_IMAGE_BYTES
-from export.run.predictor import Answer, Predictor
+from export.run.predictor import Predictor
 from export.run.requests import Prompt
 from export.run.serving_schema import OUTPUTS
 

@@ -148,6 +148,13 @@ def check_fields(fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} has no meaning for {task}; leave it out")
 
 
+def usual_task(prompt: str, image: bytes | str = b"") -> str:
+    """What is most likely wanted of words, of a picture, or of both, where nobody says: one of TASKS."""
+    if image:
+        return "image_to_image" if prompt else "image_to_text"
+    return "text_to_image"
+
+
 def _check_place(image: str) -> None:
     place = PurePosixPath(image)
     if place.is_absolute() or ".." in place.parts:

@@ -23,6 +23,7 @@ HOMES = {
             for name in ("tracking_store", "store_address", "store_failures", "delivery", "registry")
         ),
         "export/run/pyfunc.py",
+        "export/run/registered.py",
     },
     "ray": {
         f"components/runtime/{name}.py"

@@ -26,6 +26,8 @@ from core.errors import BadInput, GateRefused
 from core.files import read_json, sha256, write_json
 from core.manifest import read_manifest, write_manifest
 from core.tokenizer import train_tokenizer
+from export import ask
+from export.ask import open_model
 from export.builder import make_bundle
 from export.builder.graphs import GraphSpec
 from export.builder.to_onnx import ExportedGraph
@@ -192,6 +194,22 @@ def test_the_registered_model_answers(served: Any) -> None:
     answers = served.predict(pd.DataFrame(rows), params={"num_solver_steps": 2})
     assert Image.open(io.BytesIO(answers["image_png"][0])).size == (SIDE_PX, SIDE_PX)
     assert answers["error"][1] == "prompt is empty"
+
+
+def test_a_registered_model_is_asked_by_its_alias(served: Any, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"models:/{params.register.name}@challenger"
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.name != "registered_model_meta"}
+    assert ask.main(["a red three", "--model", uri, "-o", "red.png", "--seed", "0"]) == 0
+    assert "red.png (guidance 3.5, 3 steps of euler, seed 0, onnxruntime)" in capsys.readouterr().out
+    # What it says of itself is what it does: the same picture by the bundle.
+    open_model("artifacts/bundle").ask("a red three").save("again.png")
+    assert Path("red.png").read_bytes() == Path("again.png").read_bytes()
+    after = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file() and path in before}
+    assert {path for path in after if after[path] != before[path]} <= {Path("mlflow.db")}
+    for uri, said in (("models:/transfusion@nobody", "cannot be had from"), ("models:/nobody/1", "cannot be had from")):
+        assert ask.main(["a red three", "--model", uri]) == 1
+        refusal = capsys.readouterr().err
+        assert said in refusal and refusal.count("\n") == 1
 
 
 PICTURE = "data/requests/images/b.png"
