@@ -5,7 +5,7 @@ Each part is a file of its own, so that a part at a time is in the CPU's memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,16 +16,16 @@ from core.files import named
 from core.manifest import read_manifest, write_manifest
 
 KIND = "checkpoint"
-# What AdamW keeps of a parameter; `step` counts its updates.
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# What optimisers keep of a parameter: AdamW the first three, `step` counting its updates, and Muon the last.
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 OTHERS = "others"
 
 
 class Trained(NamedTuple):
-    """A network, and the optimiser that moves it; an average of weights has none."""
+    """A network, and the optimisers that move it, each some of its parameters; an average of weights has none."""
 
     network: nn.Module
-    optimiser: torch.optim.AdamW | None = None
+    optimisers: Sequence[torch.optim.Optimizer] = ()
 
 
 class TrainingState(Protocol):
@@ -60,11 +60,10 @@ def load_state(folder: Path, state: TrainingState) -> int:
     Raises BadInput where the manifest does not vouch for the folder.
     """
     step = int(read_manifest(folder, kind=KIND)["step"])
-    for name, (network, optimiser) in state.networks().items():
+    for name, (network, optimisers) in state.networks().items():
         network.load_state_dict(_read(folder, name))
-        if optimiser is not None:
-            for moment in MOMENTS:
-                _load_moment(network, optimiser, moment, _read(folder, f"{name}.{moment}"))
+        for moment in MOMENTS:
+            _load_moment(network, optimisers, moment, _read(folder, f"{name}.{moment}"))
     others = _read(folder, OTHERS)
     for name, tensor in state.others().items():
         tensor.copy_(others[name])
@@ -74,25 +73,29 @@ def load_state(folder: Path, state: TrainingState) -> int:
 def _parts(state: TrainingState) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """A file's name and its tensors."""
     yield OTHERS, state.others()
-    for name, (network, optimiser) in state.networks().items():
+    for name, (network, optimisers) in state.networks().items():
         yield name, network.state_dict()
-        if optimiser is not None:
-            for moment in MOMENTS:
-                yield f"{name}.{moment}", _moments(network, optimiser, moment)
+        for moment in MOMENTS:
+            yield f"{name}.{moment}", _moments(network, optimisers, moment)
 
 
-def _moments(network: nn.Module, optimiser: torch.optim.AdamW, moment: str) -> dict[str, Tensor]:
-    """By the parameters' names; nothing before the optimiser's first step."""
+def _moments(network: nn.Module, optimisers: Sequence[torch.optim.Optimizer], moment: str) -> dict[str, Tensor]:
+    """By the parameters' names; nothing before an optimiser's first step, or where it keeps no such moment."""
     # By name, where torch's own state_dict counts: a parameter more or less shifts nobody's moments.
-    moved = {name: optimiser.state[each] for name, each in network.named_parameters() if optimiser.state[each]}
-    return {name: values[moment] for name, values in moved.items()}
+    kept = {parameter: values for optimiser in optimisers for parameter, values in optimiser.state.items()}
+    named = {name: kept.get(parameter, {}) for name, parameter in network.named_parameters()}
+    return {name: values[moment] for name, values in named.items() if moment in values}
 
 
-def _load_moment(network: nn.Module, optimiser: torch.optim.AdamW, moment: str, values: dict[str, Tensor]) -> None:
-    # AdamW's fused step on an accelerator reads even the count there.
-    for name, parameter in network.named_parameters():
-        if name in values:
-            optimiser.state[parameter][moment] = values[name].to(parameter.device)
+def _load_moment(
+    network: nn.Module, optimisers: Sequence[torch.optim.Optimizer], moment: str, values: dict[str, Tensor]
+) -> None:
+    name_of = {parameter: name for name, parameter in network.named_parameters()}
+    for optimiser in optimisers:
+        for parameter in (each for group in optimiser.param_groups for each in group["params"]):
+            # AdamW's fused step on an accelerator reads even the count there.
+            if (name := name_of[parameter]) in values:
+                optimiser.state[parameter][moment] = values[name].to(parameter.device)
 
 
 def _read(folder: Path, name: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,22 +11,28 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def clip_and_step(
-    network: nn.Module, optimiser: torch.optim.AdamW, *, clip_norm: float, learning_rate: float, beta1: float | None = None
+    network: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    *,
+    clip_norm: float,
+    learning_rate: float,
+    beta1: float | None = None,
 ) -> float:
     """One step at this rate; returns the gradient's norm before clipping. No weight moves where it is not finite.
 
-    beta1: of this step, where it changes from step to step. A group of parameters with a rate_share takes that part of
-    learning_rate.
+    optimisers: each of some of the network's parameters. beta1: of this step, where it changes from step to step. A group of
+    parameters with a rate_share takes that part of learning_rate.
     """
     # The one place where a training step waits for an accelerator: whether weights may move is decided by this number.
     norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
-    for group in optimiser.param_groups:
+    for group in (group for optimiser in optimisers for group in optimiser.param_groups):
         group["lr"] = learning_rate * group.get("rate_share", 1.0)
         if beta1 is not None:
             group["betas"] = (beta1, group["betas"][1])
-    if math.isfinite(norm):
-        optimiser.step()
-    optimiser.zero_grad()
+    for optimiser in optimisers:
+        if math.isfinite(norm):
+            optimiser.step()
+        optimiser.zero_grad()
     return norm
 
 

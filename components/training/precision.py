@@ -11,7 +11,15 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context of a forward pass. "auto" takes bfloat16 where the device multiplies faster in it."""
+    """The context of a forward pass, in `product_type` where that is not float32."""
+    import torch
+
+    dtype = product_type(precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype != torch.float32)
+
+
+def product_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format of matrix products. "auto" takes bfloat16 where the device multiplies faster in it."""
     # Not above: the configuration names Precision, and reading it must not take torch's seconds.
     import torch
 
@@ -19,4 +27,4 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     on_cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     is_fast = on_cpu if device.type == "cpu" else device.type == "cuda"
     wanted = precision == "bfloat16" or (precision == "auto" and is_fast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    return torch.bfloat16 if wanted else torch.float32

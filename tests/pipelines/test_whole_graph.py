@@ -168,6 +168,31 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(repository: Path) -> 
     assert _repro(repository).returncode == 0
 
 
+def test_recipes_are_trained_and_measured_as_the_graph_does_it(repository: Path) -> None:
+    def recipes(*arguments: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.recipes",
+            "--only",
+            "flow",
+            "--threads",
+            "1",
+            "--out",
+            "found.json",
+            *arguments,
+        ]
+        return subprocess.run(command, cwd=repository, env=_environment(), capture_output=True, text=True, check=True).stdout
+
+    first = recipes("--seeds", "3")
+    metrics = json.loads((repository / "found.json").read_text())["recipes"]["flow"]["3"]["metrics"]
+    assert set(metrics) == set(_report(repository, "evaluate/metrics.json"))
+    assert metrics["text/bits_per_byte"] != _report(repository, "evaluate/metrics.json")["text/bits_per_byte"], "another seed"
+    again = recipes("--seeds", "3")
+    assert "step" in first and "step" not in again, "what is there already is not trained again"
+    assert again.splitlines() == first.splitlines()[-2:], "the table, alone"
+
+
 @pytest.mark.timeout(900)
 def test_a_killed_training_goes_on_from_its_last_checkpoint(repository: Path) -> None:
     """SIGKILL to dvc and to everything it started, once a checkpoint stands; the next repro does not begin at step 0."""

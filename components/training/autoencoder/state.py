@@ -33,7 +33,7 @@ class AutoencoderState(NamedTuple):
 
     def networks(self) -> dict[str, Trained]:
         """Those that there are."""
-        found = {"autoencoder": Trained(self.autoencoder, self.optimiser), "discriminator": self.discriminator}
+        found = {"autoencoder": Trained(self.autoencoder, [self.optimiser]), "discriminator": self.discriminator}
         found["ema_model"] = Trained(self.ema_model) if self.ema_model is not None else None
         return {name: trained for name, trained in found.items() if trained is not None}
 
@@ -67,9 +67,8 @@ def new_state(config: AutoencoderConfig, side_px: int, device: torch.device) -> 
     discriminator = None
     if config.loss.gan_weight:
         network = PatchDiscriminator().to(device)
-        discriminator = Trained(
-            network, torch.optim.AdamW(network.parameters(), betas=(0.5, 0.9), weight_decay=0.0, fused=True)
-        )
+        optimiser = torch.optim.AdamW(network.parameters(), betas=(0.5, 0.9), weight_decay=0.0, fused=True)
+        discriminator = Trained(network, [optimiser])
     return AutoencoderState(
         autoencoder=autoencoder,
         optimiser=torch.optim.AdamW(autoencoder.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True),

@@ -116,7 +116,7 @@ class AutoencoderTrainer(Trainer):
         # Gradients are averaged over workers, and each worker's loss is a share of one sum.
         (loss * self.world.size).backward()
         cycle = one_cycle(config, step)
-        norm = clip_and_step(state.autoencoder, state.optimiser, clip_norm=CLIP_NORM, **cycle._asdict())
+        norm = clip_and_step(state.autoencoder, [state.optimiser], clip_norm=CLIP_NORM, **cycle._asdict())
         # On the images that this step decoded, detached: the discriminator's gradient ends there.
         if adversarial:
             self.train_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
@@ -156,12 +156,11 @@ class AutoencoderTrainer(Trainer):
     def train_discriminator(self, pixels: Tensor, decoded: Tensor, share: float, rate: float) -> None:
         """One step of the discriminator on real and decoded images."""
         assert self.state.discriminator is not None and self.discriminator is not None
-        network, optimiser = self.state.discriminator
-        assert optimiser is not None
+        network, optimisers = self.state.discriminator
         with autocast("auto", self.world.device):
             real, fake = self.discriminator(torch.cat([pixels, decoded.to(pixels.dtype)])).float().chunk(2)
         (discriminator_loss(real, fake) * share * self.world.size).backward()
-        clip_and_step(network, optimiser, clip_norm=CLIP_NORM, learning_rate=rate)
+        clip_and_step(network, optimisers, clip_norm=CLIP_NORM, learning_rate=rate)
 
     def restart_codes(self, step: int) -> str:
         """Move codes that were not used since the last call to latents of this step; says how many were used."""

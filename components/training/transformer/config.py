@@ -83,6 +83,10 @@ class TrainConfig:
     min_learning_rate: NotNegative[float]
     weight_decay: NotNegative[float]
     """Of matrices alone."""
+    optimiser: Literal["adamw", "muon"]
+    """"adamw" (the paper), or "muon" for the blocks' matrices and AdamW for all else (components/training/muon.py)."""
+    muon_momentum: Beta
+    """Of "muon" alone."""
     adam_beta1: Beta
     adam_beta2: Beta
     adam_eps: Positive[float]

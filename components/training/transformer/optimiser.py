@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices only, and a rate that warms up and falls by a cosine; convolutions take a share of it.
+"""AdamW, or Muon with AdamW for what is no matrix of a block, and a rate that warms up and falls by a cosine.
 
 Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
 warm-up.
@@ -12,16 +12,49 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from components.runtime.world import World
+from components.training.muon import Muon
+from components.training.precision import product_type
 from components.training.transformer.config import TrainConfig
+from model.transfusion import Transfusion
+
+# How many matrices lie one below the other in a parameter of that name: queries, keys, values; gate and up.
+NUM_PARTS = {"qkv.weight": 3, "gate_up.weight": 2}
 
 
-def build_optimiser(model: nn.Module, config: TrainConfig, hidden_size: int) -> torch.optim.AdamW:
-    """AdamW over all parameters of `model`; norms and biases, and nothing else, are free of decay.
+def build_optimisers(model: Transfusion, config: TrainConfig, world: World) -> tuple[torch.optim.Optimizer, ...]:
+    """AdamW over all parameters, or over those that Muon is not for: embedding, head, patch layers, norms."""
+    hidden_size = model.config.hidden_size
+    if config.optimiser == "adamw":
+        return (adamw(list(model.parameters()), config, hidden_size),)
+    matrices = {name: each for name, each in model.transformer.named_parameters() if each.dim() == 2}
+    others = [each for name, each in model.named_parameters() if name.removeprefix("transformer.") not in matrices]
+    members: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
+    for name, each in matrices.items():
+        members[num_parts(name)].append(each)
+    muon = Muon(
+        [{"params": params, "num_parts": number} for number, params in members.items()],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        momentum=config.muon_momentum,
+        dtype=product_type(config.precision, world.device),
+        world=world,
+    )
+    return adamw(others, config, hidden_size), muon
+
+
+def num_parts(name: str) -> int:
+    """Matrices in a block's parameter."""
+    return next((number for ending, number in NUM_PARTS.items() if name.endswith(ending)), 1)
+
+
+def adamw(parameters: list[nn.Parameter], config: TrainConfig, hidden_size: int) -> torch.optim.AdamW:
+    """AdamW over `parameters`; norms and biases, and nothing else, are free of decay.
 
     hidden_size: of the transformer, for whose matrices the rate is chosen.
     """
     members: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-    for parameter in model.parameters():
+    for parameter in parameters:
         decay = config.weight_decay if parameter.dim() >= 2 else 0.0
         members[decay, rate_share(parameter, hidden_size)].append(parameter)
     groups = [{"params": params, "weight_decay": decay, "rate_share": share} for (decay, share), params in members.items()]

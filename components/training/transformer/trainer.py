@@ -133,7 +133,7 @@ class TransformerTrainer(Trainer):
         (loss * self.world.size).backward()
         rate = learning_rate(config, step)
         # The bare model: where workers wrap it, the wrapper's gradients are these.
-        self.gradient_norm = clip_and_step(state.model, state.optimiser, clip_norm=config.clip_norm, learning_rate=rate)
+        self.gradient_norm = clip_and_step(state.model, state.optimisers, clip_norm=config.clip_norm, learning_rate=rate)
         update_ema(state.ema_model, state.model, config.ema_decay, step)
         self.accumulator.sums += global_sums
         self.accumulator.num_steps += 1

@@ -17,7 +17,7 @@ def train(run: TransformerRun, world: World) -> None:
     """Train from the newest usable checkpoint to the last step; worker 0 writes `run.finished`."""
     rows = PackedRows(run.latents, "train", run.quarantine)
     validation = PackedRows(run.latents, "validation", run.quarantine)
-    state = new_state(run.config, rows, world.device)
+    state = new_state(run.config, rows, world)
     trainer = TransformerTrainer(run.config, state, rows, validation, world)
     with run.resumed(state, world) as first_step:
         if world.rank > 0:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from components.training.optimiser import clip_and_step, update_ema
-from components.training.transformer.optimiser import build_optimiser, learning_rate
+from components.training.transformer.optimiser import adamw, learning_rate
 from tests.components.training.conftest import CONFIG, changed
 
 
@@ -24,7 +24,7 @@ def test_the_rate_warms_up_and_falls_by_a_cosine() -> None:
 
 def test_only_matrices_decay() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    optimiser = build_optimiser(model, changed(weight_decay=0.5, learning_rate=0.1), hidden_size=3)
+    optimiser = adamw(list(model.parameters()), changed(weight_decay=0.5, learning_rate=0.1), hidden_size=3)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -37,11 +37,11 @@ def test_only_matrices_decay() -> None:
 def test_a_convolution_moves_what_it_says_no_faster_than_a_matrix_does() -> None:
     width = 32
     model = nn.Sequential(nn.Linear(width, 8), nn.Conv2d(width, 8, 3), nn.Conv1d(8, 8, 3), nn.Conv2d(16, 8, 1))
-    optimiser = build_optimiser(model, changed(weight_decay=0.0), hidden_size=width)
+    optimiser = adamw(list(model.parameters()), changed(weight_decay=0.0), hidden_size=width)
     before = [layer.weight.detach().clone() for layer in model]  # type: ignore[union-attr]
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    clip_and_step(model, optimiser, clip_norm=1e9, learning_rate=0.01)
+    clip_and_step(model, [optimiser], clip_norm=1e9, learning_rate=0.01)
     # The first step of Adam moves every weight by the rate; each of the first two sums over the moves of its fan-in.
     moved = [(layer.weight - old)[0].sum().item() for layer, old in zip(model, before, strict=True)]  # type: ignore[union-attr,operator]
     assert moved == pytest.approx([-0.01 * width, -0.01 * width, -0.01 * 24, -0.01 * 16], rel=1e-3)

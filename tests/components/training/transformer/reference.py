@@ -90,7 +90,10 @@ def reference_run(config: TrainConfig, model: Transfusion, rows: PackedRows, val
         with torch.no_grad():
             for index, parameter in enumerate(parameters):
                 gradient = gradients[index] * min(1.0, config.clip_norm / norm)
-                _adamw(config, step, rate, parameter, gradient, first[index], second[index])
+                if config.optimiser == "muon" and ".blocks." in names[index] and parameter.dim() == 2:
+                    _muon(config, rate, names[index], parameter, gradient, first[index])
+                else:
+                    _adamw(config, step, rate, parameter, gradient, first[index], second[index])
                 kept = min(config.ema_decay, (1 + step) / (10 + step))
                 ema_model[index] = kept * ema_model[index] + (1 - kept) * parameter
         weights = {name: parameter.detach().clone() for name, parameter in zip(names, parameters, strict=True)}
@@ -160,6 +163,20 @@ def _adamw(
     parameter.mul_(1 - rate * decay)
     mean, square = first / (1 - config.adam_beta1**step), second / (1 - config.adam_beta2**step)
     parameter.sub_(rate * mean / (square.sqrt() + config.adam_eps))
+
+
+def _muon(config: TrainConfig, rate: float, name: str, parameter: Tensor, gradient: Tensor, average: Tensor) -> None:
+    """Jordan's rule by singular values, which its iteration moves and not their vectors; arXiv 2502.16982, eq. 4."""
+    average.mul_(config.muon_momentum).add_((1 - config.muon_momentum) * gradient)
+    direction = config.muon_momentum * average + (1 - config.muon_momentum) * gradient
+    number = 3 if "qkv" in name else 2 if "gate_up" in name else 1
+    parameter.mul_(1 - rate * config.weight_decay)
+    for weight, part in zip(parameter.chunk(number), direction.double().chunk(number), strict=True):
+        left, values, right = torch.linalg.svd(part, full_matrices=False)
+        values = values / values.square().sum().sqrt()
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        weight.sub_(rate * 0.2 * max(part.shape) ** 0.5 * (left * values @ right).float())
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ class Ended(NamedTuple):
 
 
 def fresh(corpus: Corpus, config: TrainConfig) -> TransformerState:
-    return new_state(config, corpus.rows("train"), ALONE.device)
+    return new_state(config, corpus.rows("train"), ALONE)
 
 
 def trainer_of(corpus: Corpus, config: TrainConfig, state: TransformerState, world: World = ALONE) -> TransformerTrainer:
@@ -96,17 +97,22 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     assert not any(torch.equal(weight, average) for weight, average in pairs)
 
 
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def uneven(request: pytest.FixtureRequest) -> TrainConfig:
+    return dataclasses.replace(UNEVEN, optimiser=request.param)
+
+
 @pytest.fixture(scope="module")
-def expected(corpus: Corpus) -> list[Step]:
-    steps = reference_run(UNEVEN, fresh(corpus, UNEVEN).model, corpus.rows("train"), corpus.rows("validation"))
+def expected(corpus: Corpus, uneven: TrainConfig) -> list[Step]:
+    steps = reference_run(uneven, fresh(corpus, uneven).model, corpus.rows("train"), corpus.rows("validation"))
     norms = [step.gradient_norm for step in steps]
     assert min(norms) < UNEVEN.clip_norm < max(norms), f"some gradients are clipped and some are not: {norms}"
     return steps
 
 
-def test_every_step_is_the_references(corpus: Corpus, expected: list[Step]) -> None:
-    start = copied(fresh(corpus, UNEVEN).model)
-    notes, state = trained(corpus, UNEVEN)
+def test_every_step_is_the_references(corpus: Corpus, uneven: TrainConfig, expected: list[Step]) -> None:
+    start = copied(fresh(corpus, uneven).model)
+    notes, state = trained(corpus, uneven)
     assert sorted(notes.losses) == list(range(1, 8))
     for number, step in enumerate(expected, start=1):
         progress = notes.losses[number]
@@ -117,9 +123,11 @@ def test_every_step_is_the_references(corpus: Corpus, expected: list[Step]) -> N
     assert_close(copied(state.ema_model), expected[-1].ema_model, start)
 
 
-def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(corpus: Corpus, expected: list[Step]) -> None:
-    start = copied(fresh(corpus, UNEVEN).model)
-    notes, _ = trained(corpus, UNEVEN)
+def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(
+    corpus: Corpus, uneven: TrainConfig, expected: list[Step]
+) -> None:
+    start = copied(fresh(corpus, uneven).model)
+    notes, _ = trained(corpus, uneven)
     assert sorted(notes.validations) == [3, 6, 7]
     for number, losses in notes.validations.items():
         assert losses == pytest.approx(expected[number - 1].validation, rel=1e-4), number
@@ -159,8 +167,10 @@ def seen_by(trainer: TransformerTrainer, batch) -> torch.Tensor:
         return trainer.sums_of(losses_of(trainer, batch), batch)
 
 
-def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_path: Path) -> None:
-    whole = trained(corpus, CONFIG)
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_path: Path, optimiser: str) -> None:
+    config = changed(optimiser=optimiser)
+    whole = trained(corpus, config)
 
     class Killed(RuntimeError):
         pass
@@ -171,11 +181,11 @@ def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_p
             if progress.step == 6:
                 raise Killed
 
-    state = fresh(corpus, CONFIG)
-    trainer = trainer_of(corpus, CONFIG, state)
+    state = fresh(corpus, config)
+    trainer = trainer_of(corpus, config, state)
     with pytest.raises(Killed):
         trainer.run(trainer.schedule(Fragile(tmp_path)), first_step=1)
-    again = trained(corpus, CONFIG, tmp_path)
+    again = trained(corpus, config, tmp_path)
     assert sorted(again.notes.losses) == [6, 8, 10, 12], "it goes on from the checkpoint of step 4"
     for step, progress in again.notes.losses.items():
         assert progress.losses == whole.notes.losses[step].losses
@@ -196,11 +206,13 @@ def test_a_gradient_that_is_not_finite_is_refused(corpus: Corpus) -> None:
         assert torch.equal(parameter, kept)
 
 
-def test_two_workers_take_the_references_steps(corpus: Corpus, expected: list[Step], tmp_path: Path) -> None:
+def test_two_workers_take_the_references_steps(
+    corpus: Corpus, uneven: TrainConfig, expected: list[Step], tmp_path: Path
+) -> None:
     # Five rows are not divided evenly.
-    torch.multiprocessing.start_processes(one_of_two, (corpus, UNEVEN, tmp_path), nprocs=2, start_method="spawn")
-    start = copied(fresh(corpus, UNEVEN).model)
-    alone, _ = trained(corpus, UNEVEN)
+    torch.multiprocessing.start_processes(one_of_two, (corpus, uneven, tmp_path), nprocs=2, start_method="spawn")
+    start = copied(fresh(corpus, uneven).model)
+    alone, _ = trained(corpus, uneven)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for number, step in enumerate(expected, start=1):

@@ -1,0 +1,95 @@
+"""Muon is torch's own up to bfloat16, makes matrices orthogonal, and is the same however many workers share them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from components.runtime.world import World
+from components.training.muon import Muon, orthogonalised
+from components.training.transformer.optimiser import build_optimisers
+from components.training.transformer.state import configuration
+from model.transfusion import Transfusion
+from tests.components.training.conftest import Corpus, changed
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 72)])
+def test_singular_values_end_near_one_and_their_vectors_stay(shape: tuple[int, int]) -> None:
+    seed = random.randrange(2**31)
+    print("seed", seed)
+    torch.manual_seed(seed)
+    # Singular values of 1 to 300, as gradients have, and of any size as a whole.
+    left, _ = torch.linalg.qr(torch.randn(shape[0], 24))
+    right, _ = torch.linalg.qr(torch.randn(shape[1], 24))
+    matrix = 1e-4 * (left * torch.logspace(0, 2.5, 24)) @ right.T
+    found = left.T @ orthogonalised(matrix, torch.float32) @ right
+    values = found.diagonal()
+    assert ((values > 0.4) & (values < 1.3)).all(), values
+    assert (found - torch.diag(values)).abs().max() < 1e-3
+    torch.testing.assert_close(orthogonalised(matrix * 1e3, torch.float32), orthogonalised(matrix, torch.float32))
+
+
+def test_nothing_to_learn_moves_nothing() -> None:
+    assert torch.equal(orthogonalised(torch.zeros(3, 4), torch.float32), torch.zeros(3, 4))
+
+
+def test_its_steps_are_those_of_torch() -> None:
+    torch.manual_seed(3)
+    ours, theirs = (nn.Linear(48, 32, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    one = Muon([{"params": [ours.weight]}], lr=0.02, weight_decay=0.3, momentum=0.9, dtype=torch.bfloat16, world=ALONE)
+    other = torch.optim.Muon([theirs.weight], lr=0.02, weight_decay=0.3, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.weight.grad = torch.randn_like(ours.weight)
+        theirs.weight.grad = ours.weight.grad.clone()
+        one.step()
+        other.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-4)
+
+
+def test_its_steps_are_as_long_as_those_of_adamw() -> None:
+    """On average, so that one learning rate serves both."""
+    torch.manual_seed(5)
+    weight = nn.Parameter(torch.zeros(96, 64))
+    muon = Muon([{"params": [weight]}], lr=0.01, weight_decay=0.0, momentum=0.95, dtype=torch.float32, world=ALONE)
+    weight.grad = torch.randn(96, 64)
+    muon.step()
+    # Of a normal matrix iteration and rule leave 0.2 within a few percent.
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.01 * 0.2, rel=0.15)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_part_by_part_and_adamw_the_rest(corpus: Corpus) -> None:
+    config = changed(optimiser="muon")
+    model = Transfusion(configuration(config, corpus.rows("train")))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    adamw, muon = build_optimisers(model, config, ALONE)
+    parts = {names[each]: group["num_parts"] for group in muon.param_groups for each in group["params"]}
+    block = "transformer.blocks.1."
+    assert {name.removeprefix(block): number for name, number in parts.items() if name.startswith(block)} == {
+        "attention.0.qkv.weight": 3,
+        "attention.0.out.weight": 1,
+        "feed_forward.0.gate_up.weight": 2,
+        "feed_forward.0.down.weight": 1,
+    }
+    others = {names[each] for group in adamw.param_groups for each in group["params"]}
+    assert not others & set(parts)
+    assert others | set(parts) == set(names.values())
+    assert {"embedding.weight", "head.weight", "transformer.blocks.0.attention.0.norm.weight"} <= others
+
+
+def test_stacked_matrices_are_made_orthogonal_one_by_one() -> None:
+    torch.manual_seed(7)
+    gradients = [torch.randn(16, 16) * size for size in (1.0, 50.0, 0.01)]
+    stacked, single = nn.Parameter(torch.zeros(48, 16)), [nn.Parameter(torch.zeros(16, 16)) for _ in gradients]
+    settings = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "dtype": torch.float32, "world": ALONE}
+    stacked.grad = torch.cat(gradients)
+    for parameter, gradient in zip(single, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    Muon([{"params": [stacked], "num_parts": 3}], **settings).step()
+    Muon([{"params": single}], **settings).step()
+    torch.testing.assert_close(stacked, torch.cat([each.detach() for each in single]))
