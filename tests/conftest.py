@@ -16,6 +16,7 @@ import torch
 torch.set_num_threads(1)
 LONGEST_FIRST = [
     "test_whole_graph.py",
+    "test_pages.py",
     "tests/export/",
     "test_train.py",
     "test_autoencoder.py",

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,12 @@ NAMED_METRICS = {
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh copy of everything git would take, with tiny parameters, its own git history and its own DVC cache."""
-    copy = tmp_path_factory.mktemp("fresh") / "repository"
+    """With tiny parameters."""
+    return fresh_copy(tmp_path_factory.mktemp("fresh") / "repository", SMALL)
+
+
+def fresh_copy(copy: Path, values: Mapping[str, Any]) -> Path:
+    """Everything git would take, with these parameters, its own git history and its own DVC cache."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -68,7 +73,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
-    set_params(copy / "params.yaml", SMALL)
+    set_params(copy / "params.yaml", values)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "fresh"]):
         subprocess.run(["git", *command], cwd=copy, check=True)
     return copy

@@ -1,0 +1,156 @@
+"""The commands that the pages tell their readers to type, and how each of them is tested.
+
+A command is found in fenced blocks without a language, and in inline code whose first word is a program's. Every one stands
+below: in RUN, and a shell runs it as the page says; in CHECKED, with the reason why it is not run here, and a cheap
+command that shows at least that its module, target and options exist; or in NAMED, where a page names it and tells nobody to
+type it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (
+    *(ROOT / name for name in ("README.md", "infra/README.md", "tests/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+PROGRAMS = frozenset({"make", "python", "dvc", "ray", "mlflow", "export", "git", "pip", "tar", "iconv", ".", "echo"})
+ACTIVATE = ". .venv/bin/activate"
+# What needs no environment: make makes its own.
+WITHOUT_ENVIRONMENT = frozenset({"make", "export", "git", "tar", "iconv", "echo", "."})
+
+
+class Command(NamedTuple):
+    """A command as it stands on a page, without comments and line ends."""
+
+    page: Path
+    line: str
+
+
+class Checked(NamedTuple):
+    """A command that is not run."""
+
+    reason: str
+    """Why not."""
+    probe: str
+    """A command that ends with 0 where the module, target and options of the other exist."""
+    says: tuple[str, ...] = ()
+    """What the probe prints: the options."""
+
+
+HOURS, ALREADY, PLACEHOLDER = "takes long", "run by another test", "has a place for the reader's own value"
+HELP_FAULTS = Checked(HOURS, "python -m tests.faults --help", ("data", "tracking", "--only", "--quick"))
+
+# In this order, in the project that the page on own corpora leaves behind.
+RUN: tuple[str, ...] = (
+    "make help",
+    "dvc dag --mermaid",
+    "dvc status",
+    "dvc repro",
+    "dvc repro export",
+    "dvc repro validate@documents",
+    "dvc metrics show",
+    "dvc metrics diff",
+    "dvc exp show",
+    "python -m pipelines.inputs",
+    "python -m pipelines.sync",
+    "python -m pipelines.train --set train.max_steps=100",
+    "ray get-auth-token --generate > /dev/null",
+    "iconv -f LATIN1 -t UTF-8",
+)
+# The page on own corpora runs these, in its own order.
+RUN_BY_OWN_CORPUS: tuple[str, ...] = (
+    "make repro",
+    ACTIVATE,
+    "python -m pipelines.infer --set infer.requests=mine.jsonl",
+)
+
+CHECKED: dict[str, Checked] = {
+    "make": Checked(PLACEHOLDER, "make -n help"),
+    "make test": Checked(HOURS, "make -n test", ("pytest",)),
+    "make check": Checked(HOURS, "make -n check", ("ruff", "basedpyright", "lint-imports")),
+    "make mutants": Checked(HOURS, "make -n mutants", ("tests.mutants",)),
+    "make setup-trt": Checked("downloads gigabytes for a GPU", "make -n setup-trt", ("requirements-tensorrt.txt",)),
+    "make ui": Checked("serves until it is stopped; tests/pipelines/test_ui.py", "make -n ui", ("pipelines.ui --port 5000",)),
+    "make ui PORT=5001": Checked("the same", "make -n ui PORT=5001", ("pipelines.ui --port 5001",)),
+    "make wire": Checked("changes dvc.yaml; tests/contracts/test_wiring.py", "make -n wire", ("pipelines.wiring",)),
+    "dvc exp run -S train.max_steps=2000": Checked(HOURS, "dvc exp run --dry -S train.max_steps=2000", ("pipelines.train",)),
+    "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args)": Checked(
+        HOURS, "dvc exp run --dry $(grep -v '^#' pipelines/recipes/paper.args)", ("pipelines.train",)
+    ),
+    "dvc exp run --temp": Checked("another copy of the project", "dvc exp run --help", ("--temp", "--queue")),
+    "dvc repro -f ingest": Checked(ALREADY, "dvc repro --dry -f ingest", ("python -m pipelines.ingest",)),
+    "dvc repro --single-item <stage>": Checked(
+        PLACEHOLDER, "dvc repro --dry --force --single-item encode", ("python -m pipelines.encode",)
+    ),
+    "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
+    "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
+    "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),
+    "python -m benchmarks.gpu": Checked("needs a GPU", "python -m benchmarks.gpu --help"),
+    "python -m benchmarks.peer": Checked(HOURS, "python -m benchmarks.peer --help"),
+    "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
+    "python -m tests.faults data": HELP_FAULTS,
+    "python -m tests.faults data --only D9,D12": HELP_FAULTS,
+    "python -m tests.faults data --quick": HELP_FAULTS,
+    "python -m tests.faults tracking": HELP_FAULTS,
+    "python -m tests.mutants --only-drawn --drawn 200 --seed 24": Checked(
+        HOURS, "python -m tests.mutants --help", ("--only-drawn", "--drawn", "--seed")
+    ),
+    "python -m tests.listeners make repro": Checked(HOURS, "python -m tests.listeners true"),
+    "mlflow models serve -m models:/transfusion@champion": Checked(
+        "serves until it is stopped; tests/pipelines/test_bundle_stages.py loads the model",
+        "mlflow models serve --help",
+        ("-m",),
+    ),
+    "mlflow server --backend-store-uri sqlite:////var/lib/mlflow/mlflow.db --artifacts-destination /var/lib/mlflow/artifacts"
+    " --host 127.0.0.1 --port 5000": Checked(
+        "serves until it is stopped, from a folder of the system's",
+        "mlflow server --help",
+        ("--backend-store-uri", "--artifacts-destination", "--host", "--port", "--app-name"),
+    ),
+    "ray start --head --port 6379 --dashboard-host 127.0.0.1 --temp-dir ~/.ray-files": Checked(
+        "a cluster of its own; tests/components/runtime/test_cluster.py joins one",
+        "ray start --help",
+        ("--head", "--port", "--dashboard-host", "--temp-dir"),
+    ),
+    "tar --sort=name": Checked("makes a reader's own tar", "tar --sort=name -cf /dev/null README.md"),
+}
+
+# Programs, and beginnings of commands that stand whole elsewhere.
+NAMED = frozenset({"dvc", "export", "git", "mlflow", "ray", "ray start"})
+
+
+def commands() -> list[Command]:
+    """Of all pages, in their order."""
+    return [Command(page, line) for page in PAGES for line in commands_of(page.read_text())]
+
+
+def blocks_of(text: str, *, language: str) -> list[str]:
+    """The fenced blocks of a page in one language, "" for those of commands."""
+    return [block for found, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S) if found == language]
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """Of one page: the blocks' first, then those in its sentences and tables."""
+    for block in blocks_of(text, language=""):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from _command(line)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    for code in re.findall(r"`([^`]+)`", rest.replace("\n", " ")):
+        yield from _command(code)
+
+
+def variables() -> frozenset[str]:
+    """What infra/env.example lists: a variable that a page sets and nothing reads would be set for nothing."""
+    return frozenset(re.findall(r"^#?(\w+)=", (ROOT / "infra/env.example").read_text(), re.M))
+
+
+def _command(line: str) -> Iterator[str]:
+    """The line without its comment, if it is a command."""
+    plain = " ".join(re.sub(r"\s+#.*", "", line).split())
+    if plain and plain.split()[0] in PROGRAMS:
+        yield plain
