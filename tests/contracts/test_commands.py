@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from model.config import PRESETS, image_modality, model_config
 from model.transfusion import Transfusion
+from pipelines.params import load
 from tests.pages.commands import (
     ACTIVATE,
     CHECKED,
@@ -18,8 +21,10 @@ from tests.pages.commands import (
     RUN,
     RUN_BY_OWN_CORPUS,
     WITHOUT_ENVIRONMENT,
+    blocks_of,
     commands,
     commands_of,
+    leaves,
     variables,
 )
 
@@ -56,6 +61,14 @@ def test_what_a_command_is() -> None:
     text = "`make` it\n\n| `python -m a\nb` | `model.py` |\n\n```\nray start --head \\\n  --port 1  # why\n```\n"
     text += "\n```yaml\nmake: 1\n```\n"
     assert list(commands_of(text)) == ["ray start --head --port 1", "make", "python -m a b"]
+
+
+def test_the_values_of_the_page_on_own_corpora_go_together() -> None:
+    """tests/pages/test_pages.py runs them with smaller models."""
+    (wanted,) = blocks_of(OWN_CORPUS.read_text(), language="yaml")
+    changes = leaves(YAML(typ="safe").load(wanted))
+    params = load(ROOT / "params.yaml", [f"{dotted}={json.dumps(value)}" for dotted, value in changes.items()])
+    assert params.ingest.corpora[0].path == "pictures" and params.train.sampling.prompts == ()
 
 
 def test_the_sizes_follow_their_rules() -> None:

@@ -6,11 +6,12 @@ One project serves all of it: a fresh copy of the repository, made and used as d
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ruamel.yaml import YAML
 
 from core.png import encode_png
 from tests.faults.repro import set_params
-from tests.pages.commands import ACTIVATE, CHECKED, ROOT, RUN, WITHOUT_ENVIRONMENT, blocks_of, commands, commands_of
+from tests.pages.commands import ACTIVATE, CHECKED, ROOT, RUN, WITHOUT_ENVIRONMENT, blocks_of, commands, commands_of, leaves
 from tests.pipelines.test_whole_graph import fresh_copy
 
 PAGE = ROOT / "docs/own-corpus.md"
@@ -101,12 +102,6 @@ def write_pictures(folder: Path) -> None:
         (folder / f"{number + 1:04d}.txt").write_text(f"number {number} is a {colour} square on the {place}\n")
 
 
-def leaves(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    if not isinstance(tree, dict) or not tree:
-        return {".".join(path): tree}
-    return {name: value for key, inner in tree.items() for name, value in leaves(inner, (*path, key)).items()}
-
-
 def as_leaves_of(params: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """`changes` by dotted names, each of which params.yaml has."""
     known = YAML(typ="safe").load(params.read_text())
@@ -118,23 +113,24 @@ def as_leaves_of(params: Path, changes: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def link_environment(project: Path) -> None:
-    """.venv, as make setup leaves it: of this interpreter's, for making one takes minutes."""
-    venv = project / ".venv"
-    venv.mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        (venv / entry.name).symlink_to(entry)
-    for name in ("pyproject.toml", "constraints.txt"):
-        os.utime(project / name, (0, 0))
-    if not (venv / ".complete").exists():
-        (venv / ".complete").touch()
+def make_environment(project: Path) -> None:
+    """.venv as make setup leaves it, but for the packages, which are this interpreter's: installing them takes minutes."""
+    folder = project / ".venv"
+    venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+    (Path(packages) / "these.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    for name in ("dvc", "mlflow", "ray"):
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" "{Path(sys.executable).parent / name}" "$@"\n')
+        program.chmod(0o755)
+    (folder / ".complete").touch()
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after steps 1 to 3 of the page."""
     project = fresh_copy(tmp_path_factory.mktemp("pages") / "repository", {})
-    link_environment(project)
+    make_environment(project)
     write_pictures(project / "pictures")
     (wanted,) = blocks_of(PAGE.read_text(), language="yaml")
     params = project / "params.yaml"
