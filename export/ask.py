@@ -29,6 +29,7 @@ BUNDLE, ENGINES = Path("artifacts/bundle"), Path(".work/engines")
 PICTURE = Path("picture.png")
 OPTIONS = {"guidance_scale": float, "num_solver_steps": int, "max_new_tokens": int, "seed": int}
 INTERRUPTED = 130
+NEEDED = "what answers needs torch, onnx, onnxruntime, tokenizers, safetensors, pillow and numpy"
 
 
 def open_model(model: str | Path = BUNDLE, *, engine: str = "auto") -> Predictor:
@@ -66,7 +67,7 @@ def exit_code(name: str, work: Callable[[], None]) -> int:
     except OSError as error:
         return _say(f"{name}: {error.filename or 'a file'} cannot be used ({error.strerror or error})", 1)
     except ModuleNotFoundError as error:
-        return _say(f"{name}: the package {error.name} is not installed here; install what the model card lists", 1)
+        return _say(f"{name}: the package {error.name} is not installed here; {NEEDED}", 1)
     return 0
 
 

@@ -6,6 +6,7 @@ tokenizer.json                    byte-level BPE
 generation_config.json            sizes that generation needs, how pictures are prepared, and how it was measured
 step.onnx (+ .data)               one generation step on a slot cache
 vae_encoder.onnx, vae_decoder.onnx
+code.pyz                          the code that answers prompts with it (export/builder/own_code.py)
 README.md                         the model card
 manifest.json                     every file's size and sha256, and its own
 """
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 KIND = "bundle"
 STEP_GRAPH, ENCODER_GRAPH, DECODER_GRAPH = "step.onnx", "vae_encoder.onnx", "vae_decoder.onnx"
 TOKENIZER, AUTOENCODER, GENERATION, CARD = "tokenizer.json", "autoencoder", "generation_config.json", "README.md"
+CODE = "code.pyz"
 REQUIRED = (
     "config.json",
     "model.safetensors",
     TOKENIZER,
     GENERATION,
+    CODE,
     STEP_GRAPH,
     f"{STEP_GRAPH}.data",
     ENCODER_GRAPH,

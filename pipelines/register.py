@@ -60,9 +60,7 @@ def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metri
         tags={f"onnx_error/{graph}": str(entry["largest_error"]) for graph, entry in parity.items()},
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
-        signature=registry.model_signature(
-            serving_schema.INPUTS, serving_schema.OUTPUTS, serving_schema.parameters(bundle.generation)
-        ),
+        signature=registry.model_signature(serving_schema.OUTPUTS, serving_schema.parameters(bundle.generation)),
         input_example=list(serving_schema.EXAMPLE),
         pip_requirements=registry.installed(serving_schema.PACKAGES),
     )

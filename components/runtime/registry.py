@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
-# (name, type: an MLflow DataType's name or "any", required)
+# (name, type: an MLflow DataType's name, required)
 Column = tuple[str, str, bool]
 # On the version itself, so that the rule judges what was measured when it was registered, whatever its run logs later.
 METRIC_TAG = "metric/"
@@ -181,19 +181,14 @@ def create_version(
     return found
 
 
-def model_signature(
-    inputs: Sequence[Column], outputs: Sequence[Column], params: Mapping[str, tuple[str, Any]]
-) -> ModelSignature:
-    """An MLflow signature. params: name -> (type, default)."""
+def model_signature(outputs: Sequence[Column], params: Mapping[str, tuple[str, Any]]) -> ModelSignature:
+    """An MLflow signature that leaves inputs as they are given. params: name -> (type, default)."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
-
-    def schema(columns: Sequence[Column]) -> Schema:
-        return Schema([ColSpec(AnyType() if kind == "any" else kind, name, required) for name, kind, required in columns])
 
     specs = [ParamSpec(name, kind, default) for name, (kind, default) in params.items()]
-    return ModelSignature(schema(inputs), schema(outputs), ParamSchema(specs))
+    columns = Schema([ColSpec(kind, name, required) for name, kind, required in outputs])
+    return ModelSignature(outputs=columns, params=ParamSchema(specs))
 
 
 def installed(packages: Sequence[str]) -> list[str]:

@@ -16,12 +16,14 @@ from core.images import Preparation
 from export.builder.end_to_end import case_length, end_to_end, max_error
 from export.builder.graphs import DecoderGraph, EncoderGraph, decoder_spec, encoder_spec, step_spec
 from export.builder.model_card import model_card, numbers
+from export.builder.own_code import write_code
 from export.builder.parity import image_examples, image_parity, largest_error, step_parity
 from export.builder.to_onnx import export_graph
 from export.builder.to_tensorrt import TensorrtReport, build_step_engine
 from export.bundle import (
     AUTOENCODER,
     CARD,
+    CODE,
     DECODER_GRAPH,
     ENCODER_GRAPH,
     STEP_GRAPH,
@@ -72,6 +74,7 @@ def build_bundle(
     generation = generation_config(model.config, autoencoder, preparation, evaluated.sampling, opset=config.opset)
     _export(model, autoencoder, folder, config.opset)
     _copy(sources, folder)
+    write_code(folder / CODE)
     write_generation_config(folder, generation)
     parity = measure(model, autoencoder, folder, generation, config)
     errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}

@@ -1,84 +1,78 @@
 """A bundle as MLflow serves it. Models-from-code: MLflow runs this file and takes the model it sets.
 
-Needs this repository's packages to be importable where it is loaded. The repository's code does not travel with the
-model: MLflow's code_paths mixes up two models in one process that bring modules of the same names.
+It imports nothing of ours by name. The code travels in the bundle (code.pyz), its packages below one that is named for their
+digest, so that neither a user's `model.py`, nor an installed version of this repository, nor another model in the same process
+is taken for it. MLflow's own way, code_paths, puts the packages in front of all others under their bare names.
 """
 
 from __future__ import annotations
 
-import base64
+import importlib
+import importlib.util
+import sys
+import zipfile
+import zipimport
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow
 import mlflow.pyfunc
 import pandas as pd
 
-from export.run.answers import Answer
-from export.run.picture_files import MAX_IMAGE_BYTES
-from export.run.predictor import Predictor
-from export.run.requests import Prompt
-from export.run.serving_schema import OUTPUTS
+BUNDLE, CODE = "bundle", "code.pyz"
 
 
 class TransfusionModel(mlflow.pyfunc.PythonModel):
-    """A bundle behind MLflow's interface: one row a request, one row an answer."""
+    """A bundle behind MLflow's interface: one record a request, one row an answer."""
 
     def load_context(self, context: Any) -> None:
-        """Open the bundle that MLflow has put on this machine."""
-        self.predictor = Predictor.open(Path(context.artifacts["bundle"]))
+        """Open the bundle that MLflow has put on this machine, with the bundle's own code."""
+        bundle = Path(context.artifacts[BUNDLE]).absolute()
+        self.served = own_module(bundle / CODE, "export.run.served").Served(bundle)
 
-    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow declares no return type)
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow declares no types)
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One answer a record, both as export/run/serving_schema.py lays them out.
+        """One answer a record, as export/run/served.py reads them; the columns are those of export/run/serving_schema.py.
 
+        model_input: a list of prompts or of records, one prompt, or a table of records; MLflow warns of a hint that says so.
         Raises MlflowException for a parameter that cannot be used.
         """
-        rows = model_input.to_dict(orient="records")
         try:
-            options = self.predictor.options(**(params or {}))
+            answers = self.served.answers(records_of(model_input), params or {})
         except (ValueError, TypeError) as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
-        answers = self.predictor.predict([_prompt(row) for row in rows], options)
-        return pd.DataFrame([_row(answer) for answer in answers], columns=[name for name, _, _ in OUTPUTS])
+        return pd.DataFrame(answers, columns=self.served.columns)
 
 
-def _prompt(row: dict[Any, Any]) -> Prompt | Answer:
-    """A record as the predictor takes it, which checks its texts; or the answer to one whose picture is none."""
-    fields = {name: "" if _is_missing(row.get(name)) else row[name] for name in ("id", "task", "prompt")}
-    try:
-        return Prompt(fields["id"], fields["task"], fields["prompt"], _picture(row.get("image")))
-    except ValueError as error:
-        return Answer(fields["id"], error=str(error))
+def own_module(archive: Path, module: str) -> ModuleType:
+    """A module of the code in `archive`, by a name that code of another version does not have; sys.path stays as it is."""
+    with zipfile.ZipFile(archive) as files:
+        package = next(name.partition("/")[0] for name in files.namelist() if "/" in name)
+    if package not in sys.modules:
+        spec = zipimport.zipimporter(str(archive)).find_spec(package)
+        assert spec is not None and spec.loader is not None, archive
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[package])
+    return importlib.import_module(f"{package}.{module}")
 
 
-def _picture(value: Any) -> bytes:
-    """An image file's bytes, b"" where there is none; raises ValueError with one sentence."""
-    if _is_missing(value):
-        return b""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if not isinstance(value, str):
-        raise ValueError(f"image must be an image file's bytes, in JSON as base64, not {type(value).__name__}")
-    # Not even decoded: base64 has four characters for three bytes.
-    if len(value) > 2 * MAX_IMAGE_BYTES:
-        raise ValueError(f"image has more than {MAX_IMAGE_BYTES // 2**20} MiB")
-    try:
-        # Encoders break their lines; anything else that is not base64 is a mistake.
-        return base64.b64decode("".join(value.split()), validate=True)
-    except ValueError:
-        raise ValueError("image is not base64") from None
+def records_of(given: Any) -> list[Any]:
+    """Texts and mappings, whatever they came in. A field that is null, as JSON or pandas say it, is left out."""
+    if isinstance(given, str):
+        return [given]
+    table = pd.DataFrame(given) if isinstance(given, dict) else given
+    if isinstance(table, pd.DataFrame):
+        # Of a list of texts pandas makes a column without a name.
+        records = list(table[0]) if list(table.columns) == [0] else table.to_dict(orient="records")
+    else:
+        records = list(table)
+    return [_without_missing(record) if isinstance(record, dict) else record for record in records]
 
 
-def _is_missing(value: Any) -> bool:
-    """None, and the several ways in which pandas says it."""
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    id = answer.id if isinstance(answer.id, str) else ""
-    return {"id": id, "text": answer.text, "image_png": answer.image_png, "error": answer.error}
+def _without_missing(record: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: value for name, value in record.items() if not (pd.api.types.is_scalar(value) and pd.isna(value))}
 
 
 mlflow.models.set_model(TransfusionModel())

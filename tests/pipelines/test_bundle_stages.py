@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,7 +229,8 @@ RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"task": "text", "prompt": 7}, "prompt must be text, not int"),
     ({"task": "text", "prompt": ["a"]}, "prompt must be text, not list"),
     ({"task": "text", "prompt": float("nan")}, "prompt is empty"),
-    ({"task": None, "prompt": "a"}, "task '' is not one of"),
+    ({"task": None, "prompt": "a"}, ""),
+    ({"image": "picture"}, ""),
     ({"task": "sing", "prompt": "a"}, "task 'sing' is not one of"),
     ({"task": "text", "prompt": "word " * 200}, "prompt has 1000 bytes, more than the 128 positions of the model can hold"),
     ({"task": "text", "prompt": "zq" * 100}, "prompt and answer may take"),
@@ -251,10 +254,54 @@ def test_a_served_record_that_cannot_be_answered_harms_no_other(served: Any) -> 
     response = client.post("/invocations", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 200
     for answers in (response.json()["predictions"], served.predict(pd.DataFrame(called), parameters).to_dict("records")):
-        assert [answer["id"] for answer in answers] == [str(n) for n in range(len(RECORDS))] + [""]
-        assert answers[-1]["error"] == "id is missing; give every request its own"
+        assert [answer["id"] for answer in answers] == [*map(str, range(len(RECORDS))), str(len(RECORDS) + 1)]
+        assert answers[-1]["error"] == "prompt is empty"
         for answer, (_, said) in zip(answers[:-1], RECORDS, strict=True):
             assert answer["error"].startswith(said) and bool(answer["error"]) == bool(said)
+
+
+def test_a_plain_list_of_prompts_is_answered(served: Any) -> None:
+    """Called, and by HTTP; also one prompt, and records as a list."""
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    prompts, predictor = ["a red three", "a blue seven"], open_model("artifacts/bundle")
+    wanted = [answer.image_png for answer in predictor.predict(prompts)]
+    answers = served.predict(prompts)
+    assert list(answers["image_png"]) == wanted and list(answers["id"]) == ["1", "2"]
+    assert list(served.predict(prompts[0])["image_png"]) == wanted[:1]
+    assert list(served.predict([{"prompt": prompts[0]}, 7])["error"]) == ["", "a record must be text or an object, not int"]
+    client = TestClient(scoring_server.init(served))
+    for body in ({"inputs": prompts}, {"dataframe_records": [{"prompt": prompt} for prompt in prompts]}):
+        sent = {"content": json.dumps(body), "headers": {"content-type": "application/json"}}
+        found = client.post("/invocations", **sent).json()["predictions"]
+        assert [base64.b64decode(answer["image_png"]) for answer in found] == wanted
+
+
+# A process of another folder, which is searched first and holds files of our packages' names; ours cannot be imported.
+ELSEWHERE = """
+import importlib.util, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if not getattr(finder, "__module__", "").startswith("__editable__")]
+assert not any(importlib.util.find_spec(name) for name in ("core", "export", "model", "pipelines", "components"))
+sys.path.insert(0, "")
+assert importlib.util.find_spec("model").origin == f"{sys.argv[2]}/model.py"
+import mlflow
+answers = mlflow.pyfunc.load_model(sys.argv[1]).predict(["a red three"])
+assert not answers["error"][0], answers["error"][0]
+open("red.png", "wb").write(answers["image_png"][0])
+"""
+
+
+def test_a_registered_model_answers_where_this_repository_is_not(served: Any, params: Params, tmp_path: Path) -> None:
+    """From its store, in another folder with a hostile `model.py`."""
+    for name in ("model.py", "core.py", "export.py"):
+        (tmp_path / name).write_text("raise SystemExit('a file of the user was taken for ours')\n")
+    uri = f"models:/{params.register.name}@challenger"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()}
+    line = [sys.executable, "-I", "-c", ELSEWHERE, uri, str(tmp_path)]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "red.png").read_bytes() == served.predict(["a red three"])["image_png"][0]
 
 
 @pytest.mark.parametrize(
