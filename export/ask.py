@@ -44,9 +44,12 @@ def open_model(model: str | Path = BUNDLE, *, engine: str = "auto") -> Predictor
     return Predictor.open(bundle_folder(model), engine=engine, engines=ENGINES)
 
 
-def main(arguments: Sequence[str] | None = None, *, model: Path = BUNDLE) -> int:
-    """Answer the command line's prompt; returns the exit code. model: the bundle, where the command line names none."""
-    parser = _parser(model)
+def main(arguments: Sequence[str] | None = None, *, model: Path = BUNDLE, command: str = "python -m export.ask") -> int:
+    """Answer the command line's prompt; returns the exit code.
+
+    model: the bundle, where the command line names none. command: how this was called, for its help.
+    """
+    parser = _parser(model, command)
     asked = parser.parse_args(arguments)
     chosen = {name: getattr(asked, name) for name in OPTIONS if getattr(asked, name) is not None}
     if problem := _problem(asked, chosen):
@@ -81,8 +84,8 @@ def add_model_options(parser: argparse.ArgumentParser, model: Path) -> None:
     parser.add_argument("--engine", default="auto", help="auto, onnxruntime, tensorrt or torch (default: %(default)s)")
 
 
-def _parser(model: Path) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export.ask", description=(__doc__ or "").partition("\n")[0])
+def _parser(model: Path, command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=command, description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("prompt", nargs="?", default="", help="the words")
     parser.add_argument("--image", type=Path, metavar="FILE", help="a picture to describe, or to change as the prompt says")
     parser.add_argument("--task", default="", help="text_to_image, image_to_text, image_to_image or text, where it is another")

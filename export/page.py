@@ -126,9 +126,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def main(arguments: Sequence[str] | None = None, *, model: Path = BUNDLE) -> int:
-    """Serve the page until it is interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export.page", description=(__doc__ or "").partition(":")[0])
+def main(arguments: Sequence[str] | None = None, *, model: Path = BUNDLE, command: str = "python -m export.page") -> int:
+    """Serve the page until it is interrupted; returns the exit code. model, command: as in export/ask.py."""
+    parser = argparse.ArgumentParser(prog=command, description=(__doc__ or "").partition(":")[0])
     add_model_options(parser, model)
     parser.add_argument("--port", type=int, default=PORT, help="where to listen (default: %(default)s)")
     asked = parser.parse_args(arguments)

@@ -36,8 +36,8 @@ open_model = partial(ask.open_model, BUNDLE)
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--page"]:
-        sys.exit(page.main(sys.argv[2:], model=BUNDLE))
-    sys.exit(ask.main(model=BUNDLE))
+        sys.exit(page.main(sys.argv[2:], model=BUNDLE, command="python code.pyz --page"))
+    sys.exit(ask.main(model=BUNDLE, command="python code.pyz"))
 '''
 
 

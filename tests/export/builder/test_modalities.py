@@ -121,6 +121,8 @@ def test_a_unet_patches_is_refused_before_anything_is_written(made: Made, tmp_pa
     Transfusion(several("shared", qk_norm=False, patch_layers="unet")).save_pretrained(sources.model)
     folder = tmp_path / "bundle"
     folder.mkdir()
+    # Of another path than the other bundle's model, and so with another solver.
+    evaluated = EVALUATED._replace(sampling=SamplingOptions(num_steps=4, guidance_scale=3.5))
     with pytest.raises(GateRefused, match="the U-Net of image cannot be exported yet"):
-        build_bundle(sources, folder, CONFIG, preparation=PREPARATION, evaluated=EVALUATED)
+        build_bundle(sources, folder, CONFIG, preparation=PREPARATION, evaluated=evaluated)
     assert not list(folder.iterdir())
