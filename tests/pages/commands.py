@@ -66,6 +66,8 @@ RUN: tuple[str, ...] = (
     "python -m export.ask --image three.png",
     'python -m export.ask "Return the" --task text',
     "python -m export.ask --help",
+    'python artifacts/bundle/code.pyz "a red three top left" -o three.png',
+    "python artifacts/bundle/code.pyz --help",
     "python -m pipelines.train --set train.max_steps=100",
     "ray get-auth-token --generate > /dev/null",
     "iconv -f LATIN1 -t UTF-8",
@@ -111,10 +113,10 @@ CHECKED: dict[str, Checked] = {
         HOURS, "python -m tests.mutants --help", ("--only-drawn", "--drawn", "--seed")
     ),
     "python -m tests.listeners make repro": Checked(HOURS, "python -m tests.listeners true"),
-    "mlflow models serve -m models:/transfusion@champion": Checked(
+    "mlflow models serve -m models:/transfusion@champion --env-manager local": Checked(
         "serves until it is stopped; tests/pipelines/test_bundle_stages.py loads the model",
         "mlflow models serve --help",
-        ("-m",),
+        ("-m", "--env-manager"),
     ),
     "mlflow server --backend-store-uri sqlite:////var/lib/mlflow/mlflow.db --artifacts-destination /var/lib/mlflow/artifacts"
     " --host 127.0.0.1 --port 5000": Checked(
