@@ -104,6 +104,7 @@ CHECKED: dict[str, Checked] = {
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),
     "python -m benchmarks.gpu": Checked("needs a GPU", "python -m benchmarks.gpu --help"),
     "python -m benchmarks.peer": Checked(HOURS, "python -m benchmarks.peer --help"),
+    "python -m benchmarks.recipes": Checked(HOURS, "python -m benchmarks.recipes --help", ("--only", "--seeds", "--out")),
     "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
     "python -m tests.faults data": HELP_FAULTS,
     "python -m tests.faults data --only D9,D12": HELP_FAULTS,

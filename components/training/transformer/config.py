@@ -93,7 +93,7 @@ class TrainConfig:
     clip_norm: Positive[float]
     """Largest global gradient norm."""
     image_loss_weight: NotNegative[float]
-    """lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5 with epsilon; about 3 suits flow)."""
+    """lambda of L_LM + lambda * L_image (paper, Sec. 3.2: 5)."""
     loss: LossOptions
     """What counts how much within the two. An after_image_weight above 1 makes up for captions that come first in most pairs;
     a time_shift above 1 draws noise levels closer to noise (SD3, eq. 23)."""
