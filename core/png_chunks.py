@@ -1,5 +1,8 @@
 """PNG files without what their picture does not need: Pillow refuses a whole file for one text that is long or damaged.
 
+Damaged pixels, on the other hand, it shows: it passes over the checksums of their chunks, and stops unpacking at the last row,
+often before it has compared the sum of what is packed. So the checksums are compared here.
+
 What stays: the picture's own chunks, its colours and transparency, its frames, and what says which way is up.
 """
 
@@ -30,14 +33,26 @@ class _Chunk(NamedTuple):
     """whole: with its length, kind and checksum, as far as the file goes."""
 
     kind: bytes
-    content: bytes
     whole: bytes
+
+    @property
+    def content(self) -> bytes:
+        return self.whole[8:-4]
+
+    @property
+    def is_intact(self) -> bool:
+        return self.whole[-4:] == struct.pack(">I", zlib.crc32(self.whole[4:-4]))
 
 
 def strip_png(data: bytes) -> Stripped:
-    """The file without texts, times and private chunks, and its profile apart; any other file as it is, without a profile."""
+    """The file without texts, times and private chunks, and its profile apart; any other file as it is, without a profile.
+
+    Raises ValueError where a checksum says that the pixels' data is damaged.
+    """
     if not data.startswith(SIGNATURE):
         return Stripped(data, None)
+    if not _pixels_are_intact(data):
+        raise ValueError("damaged pixels")
     kept, profile = [SIGNATURE], None
     for chunk in _chunks(data):
         if chunk.kind == b"iCCP":
@@ -52,25 +67,35 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
     while at + 8 <= len(data) and kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + size
-        yield _Chunk(kind, data[at + 8 : end - 4], data[at:end])
+        yield _Chunk(kind, data[at:end])
         at = end
+
+
+def _pixels_are_intact(data: bytes) -> bool:
+    """Whether every chunk is, from the first of pixels to the last.
+
+    They stand together: one between them that is damaged and of another kind was theirs, and it is its name that is damaged.
+    """
+    begun = damaged = False
+    for chunk in _chunks(data):
+        begun |= chunk.kind == b"IDAT"
+        damaged |= begun and not chunk.is_intact
+        if damaged and chunk.kind == b"IDAT":
+            return False
+    return True
 
 
 def _is_needed(chunk: _Chunk) -> bool:
     # A small first letter is for what a decoder may do without; bytes that are no letters are for it to complain of.
     if not chunk.kind.isalpha() or chunk.kind[:1].isupper() or chunk.kind in NEEDED:
         return True
-    return chunk.kind in (b"tEXt", b"zTXt", b"iTXt") and _is_intact(chunk) and _tells_orientation(chunk)
-
-
-def _is_intact(chunk: _Chunk) -> bool:
-    return chunk.whole[8 + len(chunk.content) :] == struct.pack(">I", zlib.crc32(chunk.kind + chunk.content))
+    return chunk.kind in (b"tEXt", b"zTXt", b"iTXt") and chunk.is_intact and _tells_orientation(chunk)
 
 
 def _profile(chunk: _Chunk) -> bytes:
     """The profile behind its name and a zero for the one method of compression; b"" where it is broken."""
     _, _, rest = chunk.content.partition(b"\0")
-    return _inflated(rest[1:], MAX_PROFILE_BYTES) if _is_intact(chunk) and rest[:1] == b"\0" else b""
+    return _inflated(rest[1:], MAX_PROFILE_BYTES) if chunk.is_intact and rest[:1] == b"\0" else b""
 
 
 def _tells_orientation(chunk: _Chunk) -> bool:
