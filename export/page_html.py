@@ -26,7 +26,7 @@ PAGE = """<!doctype html>
 </style>
 <h1>Ask the model</h1>
 <form>
-  <textarea name="prompt" rows="2" placeholder="a red three top left" autofocus></textarea>
+  <textarea name="prompt" rows="2" placeholder="what the picture should show" autofocus></textarea>
   <fieldset>
     <label>wanted<select name="task">
       <option value="">a picture, or of a picture words</option>

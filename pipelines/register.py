@@ -11,6 +11,7 @@ from components.runtime.recording import open_run, recorded
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
 from core.files import read_fields, read_json, write_json
+from export.builder.model_card import example_prompt
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.run import serving_schema
 from pipelines import paths, stage
@@ -61,7 +62,7 @@ def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metri
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
         signature=registry.model_signature(serving_schema.OUTPUTS, serving_schema.parameters(bundle.generation)),
-        input_example=list(serving_schema.EXAMPLE),
+        input_example=[example_prompt(metrics)],
         pip_requirements=registry.installed(serving_schema.PACKAGES),
     )
 

@@ -54,32 +54,32 @@ def model_card(
         "## ONNX against eager torch\n",
         "| graph | largest absolute difference |\n|---|---|\n"
         + "".join(f"| {graph} | {error:.1e} |\n" for graph, error in sorted(parity.items())),
-        _use(metrics or {}),
+        _USE.format(prompt=example_prompt(metrics or {})),
         _LIMITS,
     ]
     return "\n".join(section for section in sections if section)
 
 
-def _use(metrics: Mapping[str, float]) -> str:
+def example_prompt(metrics: Mapping[str, float]) -> str:
+    """A prompt to show how the model is asked. metrics: the evaluation's."""
     # Digits are drawn by a model of the demonstration's scenes alone, and only of them are there such figures.
     knows_digits = any(key.startswith("text_to_image/") for key in metrics)
-    return _USE.format(prompt=DIGITS if knows_digits else "a caption as the corpus has them")
+    return "a red three top left" if knows_digits else "a caption as the corpus has them"
 
 
-DIGITS = "a red three top left"
 _USE = """## Use
 
-```python
-from pathlib import Path
-from export.config import PredictOptions
-from export.run.predictor import Predictor
-from export.run.requests import Prompt
+In the bundle's folder, where torch, onnx, onnxruntime, tokenizers, safetensors, pillow and numpy are installed:
 
-options = PredictOptions(batch_size=8, guidance_scale=2.5, num_solver_steps=20, max_new_tokens=64, seed=0)
-answers = Predictor.open(Path("bundle")).predict([Prompt("1", "text_to_image", "{prompt}")], options)
-Path("picture.png").write_bytes(answers[0].image_png)
+```python
+import runpy
+
+model = runpy.run_path("code.pyz")["open_model"]()
+model.ask("{prompt}").save("picture.png")
 ```
 
+Guidance and steps are those that the figures were measured with, unless `ask` is told others (`guidance_scale`,
+`num_solver_steps`, `seed`). The same on the command line: `python code.pyz --help`. Both run the code that came with the model.
 The weights are safetensors, the graphs ONNX; opening the bundle checks every file against `manifest.json`.
 """
 

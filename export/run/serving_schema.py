@@ -1,4 +1,4 @@
-"""The schema of a served bundle: columns of answers, parameters, packages and example of export/run/pyfunc.py.
+"""The schema of a served bundle: columns of answers, parameters and packages of export/run/pyfunc.py.
 
 Records (export/run/served.py) have no schema. Every one is checked for itself, so that one which holds a number or a broken
 picture has a sentence in its answer's `error` and the others are answered; MLflow would check columns as a whole, refuse all
@@ -24,7 +24,6 @@ MODEL_CODE = Path(__file__).with_name("pyfunc.py")
 OUTPUTS = (("id", "string", True), ("text", "string", True), ("image_png", "binary", True), ("error", "string", True))
 # What a caller may set, with its type: fields of PredictOptions.
 PARAMETERS = {"guidance_scale": "double", "num_solver_steps": "integer", "max_new_tokens": "integer", "seed": "integer"}
-EXAMPLE = ("a red three top left",)
 PACKAGES = (
     "torch",
     "onnx",

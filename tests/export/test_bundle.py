@@ -18,12 +18,14 @@ import torch
 from core.errors import BadInput, GateRefused
 from core.images import Preparation
 from core.manifest import write_manifest
+from export.ask import open_model
 from export.builder.make_bundle import Sources, build_bundle, generation_config
 from export.builder.model_card import model_card
-from export.bundle import CARD, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
+from export.bundle import CARD, CODE, DECODER_GRAPH, ENCODER_GRAPH, STEP_GRAPH, bundle_digest, open_bundle, verify
 from export.run.engines import open_engine
 from export.run.predictor import Predictor
 from tests.export.conftest import CONFIG, EVALUATED, PREPARATION, Made
+from tests.pages.commands import blocks_of
 
 
 def test_layout(made: Made) -> None:
@@ -229,6 +231,14 @@ def test_card_shows_standard_errors_beside_their_figures(made: Made) -> None:
     # Without figures of scenes it is a model of other corpora, to which digits say nothing.
     assert "a red three" not in text and '"a caption as the corpus has them"' in text
     assert rows == ["| a/right | 0.9612 +- 0.007 |", "| a/right_new | 0.5 |", "| b_se | 3 |"]
+
+
+def test_what_the_card_says_to_type_draws_a_picture(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lines,) = blocks_of((made.bundle.folder / CARD).read_text(), language="python")
+    monkeypatch.chdir(tmp_path)
+    # By its whole path: what this process has loaded of the archive, later tests take from there.
+    exec(lines.replace('"code.pyz"', repr(str(made.bundle.folder / CODE))), {})
+    assert Path("picture.png").read_bytes() == open_model(made.bundle.folder).ask("a red three top left").image_png
 
 
 def test_a_configuration_of_another_form_is_refused(copied: Path) -> None:

@@ -98,6 +98,9 @@ CHECKED: dict[str, Checked] = {
     "dvc repro --single-item <stage>": Checked(
         PLACEHOLDER, "dvc repro --dry --force --single-item encode", ("python -m pipelines.encode",)
     ),
+    'python bundle/code.pyz "a red three top left" -o three.png': Checked(
+        "a copied bundle's; tests/export/builder/test_own_code.py", "python artifacts/bundle/code.pyz --help", ("prompt", "-o")
+    ),
     "python -m export.page": Checked("serves until it is stopped", "python -m export.page --help", ("--port",)),
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),

@@ -192,6 +192,7 @@ def test_the_registered_model_answers(served: Any) -> None:
 
     defaults = {spec.name: spec.default for spec in served.metadata.signature.params}
     assert (defaults["guidance_scale"], defaults["num_solver_steps"]) == (3.5, 3)
+    assert list(served.input_example) == ["a red three top left"]
     rows = [{"id": "1", "task": "text_to_image", "prompt": "a red three"}, {"id": "2", "task": "text", "prompt": ""}]
     answers = served.predict(pd.DataFrame(rows), params={"num_solver_steps": 2})
     assert Image.open(io.BytesIO(answers["image_png"][0])).size == (SIDE_PX, SIDE_PX)
