@@ -231,6 +231,18 @@ ANCESTORS_AND_STORES = (
         ("tests/pipelines/test_ancestry.py",),
     ),
     Listed(
+        "a damaged chunk of a picture's pixels is shown",
+        "core/png_chunks.py",
+        "damaged |= begun and not chunk.is_intact",
+        'damaged |= begun and chunk.kind != b"IDAT" and not chunk.is_intact',
+    ),
+    Listed(
+        "a damaged name hides a chunk of a picture's pixels",
+        "core/png_chunks.py",
+        "damaged |= begun and not chunk.is_intact",
+        'damaged |= chunk.kind == b"IDAT" and not chunk.is_intact',
+    ),
+    Listed(
         "a file that changed in size alone is the same",
         "core/fingerprint.py",
         'yield Entry(name, status.st_size, f"{status.st_mtime_ns}',
