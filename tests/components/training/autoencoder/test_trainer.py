@@ -87,8 +87,8 @@ def test_two_workers_take_the_steps_of_one(tmp_path: Path, monkeypatch: pytest.M
         for start, one, two in zip(fresh, learnt(alone), together, strict=True):
             moved, apart = distance(one, start), distance(one, two)
             print(f"{config.kind}: moved {moved:.4f}, apart {apart:.6f}")
-            # Adam moves by about the rate even where a gradient is rounding alone.
-            assert moved > 0 and apart < 0.02 * moved
+            # Adam moves by about the rate even where a gradient is rounding alone: 1% to 3% on the processors seen.
+            assert moved > 0 and apart < 0.06 * moved
         assert torch.equal(counts, alone.code_counts)
 
 
