@@ -21,7 +21,8 @@ import torch
 from benchmarks import machine
 from benchmarks.command import Result, keep, some_of
 from components.data.loader import PackedRows
-from components.evaluation.suite import EvaluationTarget, measure
+from components.evaluation.suite import measure
+from components.runtime.cluster import device
 from components.runtime.world import World
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
@@ -29,11 +30,10 @@ from components.training.transformer.state import TransformerState, new_state
 from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer
 from core.errors import BadInput
 from core.files import digest, read_json
-from core.tokenizer import load_tokenizer
-from model.latents.autoencoder import Autoencoder
+from core.manifest import MANIFEST
 from model.transfusion import Transfusion
 from pipelines import paths
-from pipelines.evaluate import read_data
+from pipelines.evaluate import read_data, target_of
 from pipelines.params import ParamsError, load
 from pipelines.sections import Params
 
@@ -130,7 +130,7 @@ def overrides(name: str) -> list[str]:
 def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
     """The averaged weights after the last step; one worker, on the CPU or the GPU that there is."""
     folder.mkdir(parents=True, exist_ok=True)
-    world = World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    world = World(0, 1, device())
     rows, validation = (
         PackedRows(paths.LATENTS, split, paths.QUARANTINE / "latents.jsonl") for split in ("train", "validation")
     )
@@ -144,10 +144,9 @@ def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
 
 def evaluated(params: Params, model: Transfusion) -> dict[str, float]:
     """Every metric of the evaluation."""
-    target = EvaluationTarget(model, Autoencoder.from_pretrained(paths.AUTOENCODER), load_tokenizer(paths.TOKENIZER))
     held_out, training = read_data(params)
-    kept_out = [(digit, colour) for digit, colour in read_json(paths.DOCUMENTS / "manifest.json")["kept_out_pairs"]]
-    return measure(target, held_out, training, kept_out, params.evaluate).metrics
+    kept_out = [(digit, colour) for digit, colour in read_json(paths.DOCUMENTS / MANIFEST)["kept_out_pairs"]]
+    return measure(target_of(model), held_out, training, kept_out, params.evaluate).metrics
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Result:

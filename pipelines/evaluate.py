@@ -30,7 +30,7 @@ def main(params: Params) -> None:
     """Measure everything, write the report, and log it."""
     verdicts = ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
-    target, (held_out, training) = load_target(), read_data(params)
+    target, (held_out, training) = target_of(Transfusion.from_pretrained(paths.TRAIN)), read_data(params)
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
     results = measure(target, held_out, training, kept_out, params.evaluate)
     samples = sample_grid(results.generated)
@@ -48,9 +48,9 @@ def main(params: Params) -> None:
     print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)
 
 
-def load_target() -> EvaluationTarget:
-    """The trained model, the autoencoder and the tokenizer, on the device that there is."""
-    model, autoencoder = Transfusion.from_pretrained(paths.TRAIN), Autoencoder.from_pretrained(paths.AUTOENCODER)
+def target_of(model: Transfusion) -> EvaluationTarget:
+    """A model with the autoencoder and the tokenizer of its data, on the device that there is."""
+    autoencoder = Autoencoder.from_pretrained(paths.AUTOENCODER)
     return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
 
 

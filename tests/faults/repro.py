@@ -20,16 +20,8 @@ from typing import Any, NamedTuple
 from tests.faults.bytes import dvc_environment, run_dvc
 from tests.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
 
-# Everything small, and gates that an autoencoder of twelve steps gets through.
-TINY: dict[str, Any] = {
-    "ingest.vocab_size": 600,
-    "ingest.documents_per_file": 64,
-    "ingest.scenes.num_train": 120,
-    "ingest.scenes.num_validation": 24,
-    "ingest.scenes.num_test": 24,
-    "ingest.prose.max_train_bytes": 40_000,
-    "ingest.prose.max_held_out_bytes": 6_000,
-    "validate.latents.min_packing_fill": 0.5,
+# An autoencoder of twelve steps, and gates that its latents get through.
+TWELVE_STEPS: dict[str, Any] = {
     "validate.latents.max_std": 50.0,
     "validate.latents.min_std": 0.0,
     "validate.latents.max_abs_mean": 50.0,
@@ -38,8 +30,19 @@ TINY: dict[str, Any] = {
     "validate.latents.max_overall_std": 50.0,
     "autoencoder.max_steps": 12,
     "autoencoder.preset": "tiny",
-    "autoencoder.checkpoint_every_steps": 4,
     "autoencoder.min_psnr_db": 1.0,
+}
+# Everything small.
+TINY: dict[str, Any] = TWELVE_STEPS | {
+    "ingest.vocab_size": 600,
+    "ingest.documents_per_file": 64,
+    "ingest.scenes.num_train": 120,
+    "ingest.scenes.num_validation": 24,
+    "ingest.scenes.num_test": 24,
+    "ingest.prose.max_train_bytes": 40_000,
+    "ingest.prose.max_held_out_bytes": 6_000,
+    "validate.latents.min_packing_fill": 0.5,
+    "autoencoder.checkpoint_every_steps": 4,
 }
 STAGES = ("ingest", "validate@documents", "autoencoder", "encode", "validate@latents")
 SHARES = (0.15, 0.35, 0.5, 0.65, 0.8)
