@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.data.content_config import TextConfig
@@ -38,6 +39,9 @@ REFUSE = TextConfig(max_caption_bytes=32, long_captions="refuse")
         (b"\xc0\xaf", "invalid UTF-8"),  # an overlong slash
         (b"\xed\xa0\x80", "invalid UTF-8"),  # a surrogate in bytes
         ("half \ud83d of a pair", "invalid UTF-8"),
+        (codecs.BOM_UTF8 + b"\n", "missing caption"),
+        ("\ufeff", "missing caption"),
+        (codecs.BOM_UTF16_LE, "missing caption"),
         ("end\0of the string", "caption holds a NUL"),
         (b"\0", "caption holds a NUL"),
     ],
@@ -50,6 +54,8 @@ def test_what_is_no_text_is_refused_in_fixed_words(value: object, reason: str) -
 
 @settings(deadline=None)
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+@example(codecs.BOM_UTF8)
+@example(codecs.BOM_UTF16_LE)
 def test_bytes_become_the_text_they_spell_or_are_refused(data: bytes) -> None:
     try:
         checked = check_text(data, "text")
@@ -58,7 +64,7 @@ def test_bytes_become_the_text_they_spell_or_are_refused(data: bytes) -> None:
             text = data.decode()
         except UnicodeDecodeError:
             return
-        assert not text.strip() or "\0" in text
+        assert not text.lstrip("\ufeff").strip() or "\0" in text
         return
     assert checked.text.encode() == data or data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:3] == b"\xef\xbb\xbf"
     assert check_text(checked.text, "text") == checked
