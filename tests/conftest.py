@@ -21,13 +21,13 @@ LONGEST_FIRST = [
     "test_train.py",
     "test_autoencoder.py",
     "test_workers.py",
-    "test_bundle_stages.py",
+    "tests/pipelines/bundle_stages/",
     "test_encoding.py",
     "test_doors.py",
     "test_recording.py",
 ]
-# What a process makes once for all files of a folder, in half a minute, two need not make.
-IN_ONE_PROCESS = ("tests/export/",)
+# What a process makes once for all files of a folder, in half a minute and more, two need not make.
+IN_ONE_PROCESS = ("tests/export/", "tests/pipelines/bundle_stages/")
 
 
 def pytest_configure(config: pytest.Config) -> None:

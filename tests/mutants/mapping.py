@@ -21,6 +21,7 @@ GRAPHS = "tests/export/builder/test_graphs.py"
 REQUESTS = "tests/export/run/test_requests.py"
 TENSORRT = "tests/export/builder/test_to_tensorrt.py"
 PARAMS = "tests/pipelines/test_params.py"
+EXPORT, INFER, SERVED = (f"tests/pipelines/bundle_stages/test_{name}.py" for name in ("export", "infer", "served"))
 
 # In place of the mirrored file, or after it, in this order.
 CLOSE: dict[str, Groups] = {
@@ -95,13 +96,13 @@ CLOSE: dict[str, Groups] = {
     "core/fingerprint.py": (("tests/pipelines/test_inputs.py",), (REQUESTS,)),
     "core/jpeg_segments.py": (("tests/core/test_images.py",),),
     "core/leftovers.py": (("tests/core/test_files.py",),),
-    "core/png.py": (("tests/core/test_images.py",),),
-    "core/png_chunks.py": (("tests/core/test_images.py",),),
+    "core/png.py": (("tests/core/test_images.py", "tests/core/test_png_chunks.py"),),
+    "core/png_chunks.py": (("tests/core/test_images.py", "tests/core/test_images_colours.py"),),
     "core/sheets.py": (("tests/export/run/test_contact_sheet.py", "tests/export/run/test_contact_sheet_layout.py"),),
     "export/weights.py": (("tests/export/run/test_predictor.py",),),
     "export/run/request_file.py": ((REQUESTS,),),
-    "export/run/journal.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/run/batch.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
+    "export/run/journal.py": ((REQUESTS,), (INFER,)),
+    "export/run/batch.py": ((REQUESTS,), (INFER,)),
     "export/builder/make_bundle.py": (("tests/export/test_bundle.py",), (GRAPHS, TENSORRT)),
     "export/bundle.py": (("tests/export/run/test_predictor.py",),),
     "export/builder/kv_cache_operator.py": ((GRAPHS,), ("tests/export/run/test_engines.py",)),
@@ -111,16 +112,16 @@ CLOSE: dict[str, Groups] = {
     "export/run/engine_onnxruntime.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
     "export/graph_names.py": ((GRAPHS,),),
     "export/builder/graphs.py": (("tests/export/run/test_engines.py",),),
-    "export/builder/model_card.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/builder/model_card.py": ((EXPORT,),),
     "export/builder/parity.py": ((GRAPHS,), ("tests/export/test_bundle.py", "tests/export/builder/test_modalities.py")),
-    "export/run/predictions.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/run/predictor.py": ((REQUESTS,), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/run/pyfunc.py": (("tests/export/builder/test_own_code.py",), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/run/served.py": (("tests/export/builder/test_own_code.py",), ("tests/pipelines/test_bundle_stages.py",)),
-    "export/run/registered.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/run/predictions.py": ((REQUESTS,), (SERVED,)),
+    "export/run/predictor.py": ((REQUESTS,), (SERVED,)),
+    "export/run/pyfunc.py": (("tests/export/builder/test_own_code.py",), (SERVED,)),
+    "export/run/served.py": (("tests/export/builder/test_own_code.py",), (SERVED,)),
+    "export/run/registered.py": ((SERVED,),),
     "export/run/answers.py": (("tests/export/test_ask.py",), ("tests/export/run/test_predictor.py",)),
     "export/page_html.py": (("tests/export/test_page.py",),),
-    "export/run/serving_schema.py": (("tests/pipelines/test_bundle_stages.py",),),
+    "export/run/serving_schema.py": ((SERVED,),),
     "export/run/step_tensors.py": (("tests/export/run/test_engines.py",), (GRAPHS,)),
     "core/text.py": (("tests/core/test_text.py",), (REQUESTS,)),
     "export/builder/to_onnx.py": ((GRAPHS,), ("tests/export/builder/test_modalities.py",)),

@@ -118,7 +118,7 @@ CHECKED: dict[str, Checked] = {
     ),
     "python -m tests.listeners make repro": Checked(HOURS, "python -m tests.listeners true"),
     "mlflow models serve -m models:/transfusion@champion --env-manager local": Checked(
-        "serves until it is stopped; tests/pipelines/test_bundle_stages.py loads the model",
+        "serves until it is stopped; tests/pipelines/bundle_stages/test_served.py loads the model",
         "mlflow models serve --help",
         ("-m", "--env-manager"),
     ),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.run.contact_sheet import LAYOUT, Cell, contact_sheet
-from tests.core.test_images import TURNS, encoded, quadrants
+from tests.core.made_pictures import TURNS, encoded, quadrants
 
 # Where the text under the first row begins.
 EDGE = 2 * LAYOUT.margin[1] + LAYOUT.picture

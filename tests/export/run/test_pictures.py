@@ -18,7 +18,7 @@ from core.png import decode_png
 from export.run.pictures import read_pixels
 from export.run.predictor import PredictOptions, Predictor, Prompt
 from model.latents.autoencoder import to_images
-from tests.core.test_images import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
+from tests.core.made_pictures import BLUE, GREEN, RED, TURNS, encoded, halves, huge_png, icc, quadrants
 from tests.export.conftest import png
 
 OPTIONS = PredictOptions(batch_size=1, guidance_scale=1.0, num_solver_steps=1, max_new_tokens=2, seed=0)

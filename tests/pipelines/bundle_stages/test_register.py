@@ -1,0 +1,51 @@
+"""register gives a bundle one version, and the aliases that its figures earn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from components.runtime.registry import set_alias, version_of
+from components.runtime.tracking_store import tracking_uri
+from core.files import read_json, sha256
+from core.manifest import write_manifest
+from pipelines import register
+from pipelines.ancestry import given
+from pipelines.sections import Params
+from tests.pipelines.bundle_stages.trained_folder import METRICS, evaluated
+
+
+def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: Path, params: Params) -> None:
+    name, uri, report = params.register.name, tracking_uri(), Path("reports/register/version.json")
+    register.main(params)
+    first = read_json(report)
+    assert first["aliases"] == ["challenger", "champion"]
+    register.main(params)
+    assert read_json(report)["version"] == first["version"]
+    # A worse bundle is challenger alone; its digest differs because its card does.
+    worse = METRICS | {"text_to_image/objects_right": 0.94}
+    republish(exported, worse)
+    register.main(params)
+    second = read_json(report)
+    assert second["version"] != first["version"]
+    assert second["aliases"] == ["challenger"]
+    assert any("worse than the champion" in reason for reason in second["reasons"])
+    champion, challenger = (version_of(uri, name, alias=alias) for alias in ("champion", "challenger"))
+    assert champion is not None
+    assert challenger is not None
+    assert (champion.version, challenger.version) == (first["version"], second["version"])
+    assert champion.run_id == read_json(Path("artifacts/train/run.json"))["run_id"]
+    # Below a floor nothing becomes champion, even without another one.
+    republish(exported, METRICS | {"image_to_text/objects_right": 0.5})
+    set_alias(uri, name, "champion", second["version"])
+    register.main(params)
+    assert read_json(report)["aliases"] == ["challenger"]
+
+
+def republish(bundle: Path, metrics: dict[str, float]) -> None:
+    """The same bundle after another evaluation."""
+    evaluated(metrics)
+    (bundle / "README.md").write_text(json.dumps(metrics))
+    _, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
+    parity = sha256(Path("reports/export/parity.json"))
+    write_manifest(bundle, kind="bundle", parity_sha256=parity, ancestors=ancestors)
