@@ -6,8 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-# What a share's key ends in where its standard error stands.
-STANDARD_ERROR = "_se"
+from core.metric_keys import standard_error_key
 
 
 class Metric(NamedTuple):
@@ -30,7 +29,7 @@ class Figure(NamedTuple):
 
 
 # A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json. A key with a * is
-# there once a noise level. Shares measured on scenes have their standard error beside them, at the key with STANDARD_ERROR.
+# there once a noise level. Shares measured on scenes have their standard error beside them, at `standard_error_key`.
 METRICS: dict[str, Metric] = {
     "text_to_image/objects_right": Metric(
         "share of prompted objects generated in the right digit, colour and place, as the classifier reads them; seen pairs",
@@ -98,7 +97,7 @@ def metric_of(key: str) -> Metric | None:
 def table(values: Mapping[str, float]) -> list[Figure]:
     """Every measured figure, in the order of METRICS."""
     return [
-        Figure(key, values[key], values.get(key + STANDARD_ERROR), metric)
+        Figure(key, values[key], values.get(standard_error_key(key)), metric)
         for pattern, metric in METRICS.items()
         for key in fnmatch.filter(values, pattern)
     ]

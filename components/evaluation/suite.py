@@ -26,9 +26,9 @@ from components.evaluation.diffusion import (
 from components.evaluation.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
 from components.evaluation.images import generate_images, reconstruct
-from components.evaluation.metrics import STANDARD_ERROR
 from components.evaluation.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from components.evaluation.scores import SceneScores, Share, score_captions, score_scenes
+from core.metric_keys import standard_error_key
 from core.png import decode_png
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
@@ -94,7 +94,7 @@ class Results:
         """Enter a share, and its standard error where there is one."""
         self.metrics[key] = share.value
         if share.standard_error is not None:
-            self.metrics[key + STANDARD_ERROR] = share.standard_error
+            self.metrics[standard_error_key(key)] = share.standard_error
 
 
 def measure(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from components.runtime.store_failures import failures_explained, is_missing
 from components.runtime.tracking import RunIdentity
 from components.runtime.tracking_store import client_of, fluent
+from core.metric_keys import standard_error_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +68,7 @@ def decide(
         fit &= not worse
         verdict = "worse than" if worse else "not worse than"
         # Each measured with a standard error of its own, where it has one.
-        error = math.hypot(*(values.get(f"{compare}_se", 0.0) for values in (metrics, champion)))
+        error = math.hypot(*(values.get(standard_error_key(compare), 0.0) for values in (metrics, champion)))
         close = " (the difference is within two standard errors)" if 0 < abs(mine - theirs) <= 2 * error else ""
         reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}{close}")
     return Decision(fit, tuple(reasons))

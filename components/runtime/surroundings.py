@@ -20,7 +20,7 @@ def settle() -> None:
     """Before anything else is begun, for this process and those that it starts."""
     keep_proxy_from_loopback()
     name_user()
-    keep_warnings_warnings()
+    keep_warnings_from_raising()
 
 
 def keep_proxy_from_loopback() -> None:
@@ -43,7 +43,7 @@ def name_user() -> None:
         os.environ["HOME"] = os.sep  # as Docker does
 
 
-def keep_warnings_warnings() -> None:
+def keep_warnings_from_raising() -> None:
     """PYTHONWARNINGS=error would end a stage, and its workers, wherever a library speaks of its next version."""
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         del os.environ["PYTHONWARNINGS"]

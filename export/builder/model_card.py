@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from core.metric_keys import standard_error_key
 from export.bundle import GenerationConfig
 from model.config import ModelConfig
 
@@ -109,8 +110,8 @@ def _model_index(name: str, metrics: Mapping[str, float]) -> str:
 def _figures(metrics: Mapping[str, float]) -> str:
     if not metrics:
         return ""
-    errors = {key: f" +- {metrics[f'{key}_se']:.1g}" for key in metrics if f"{key}_se" in metrics}
-    figures = sorted((key, value) for key, value in metrics.items() if key.removesuffix("_se") not in errors or key in errors)
+    errors = {key: f" +- {metrics[beside]:.1g}" for key in metrics if (beside := standard_error_key(key)) in metrics}
+    figures = sorted((key, metrics[key]) for key in metrics.keys() - {standard_error_key(key) for key in errors})
     rows = "".join(f"| {key} | {value:.4g}{errors.get(key, '')} |\n" for key, value in figures)
     return "## Figures\n\n| metric | value, with its standard error |\n|---|---|\n" + rows
 

@@ -30,12 +30,13 @@ from components.data.documents import (
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
-from components.evaluation.metrics import METRICS, STANDARD_ERROR, table
+from components.evaluation.metrics import METRICS, table
 from components.evaluation.pictures import curves
 from components.runtime.recording import open_run
 from components.runtime.tracking_store import tracking_uri
 from core.files import read_json, write_json, write_text
 from core.manifest import read_manifest, write_manifest
+from core.metric_keys import standard_error_key
 from core.png import encode_png
 from core.tokenizer import train_tokenizer
 from model.config import image_modality, model_config
@@ -152,10 +153,10 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     metrics = read_json(evaluate.REPORT / "metrics.json")
     figures = table(metrics)
     assert [figure.metric for figure in figures if not figure.key.endswith("/0.98")] == list(METRICS.values())
-    errors = {figure.key + STANDARD_ERROR for figure in figures if figure.standard_error is not None}
+    errors = {standard_error_key(figure.key) for figure in figures if figure.standard_error is not None}
     assert set(metrics) == {figure.key for figure in figures} | errors
     shares = ("_right", "_kept_out", "right_new_prompts", "right_new_captions", "_readable", "_on_real", "_on_reconstructed")
-    assert errors == {figure.key + STANDARD_ERROR for figure in figures if figure.key.endswith(shares)}
+    assert errors == {standard_error_key(figure.key) for figure in figures if figure.key.endswith(shares)}
     assert all(math.isfinite(value) for value in metrics.values())
     assert logged_metrics(run_id) == pytest.approx(metrics)
     assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")

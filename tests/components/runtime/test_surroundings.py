@@ -56,7 +56,7 @@ def test_warnings_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        surroundings.keep_warnings_warnings()
+        surroundings.keep_warnings_from_raising()
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert "PYTHONWARNINGS" not in os.environ
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from components.training.transformer.config import TrainConfig
-from components.training.transformer.preflight import check_training
+from components.training.transformer.preflight import NUM_TOKENS_AROUND, check_training
 from core.errors import BadInput
+from core.manifest import manifest_of
 from core.tokenizer import load_tokenizer, train_tokenizer
 from tests.components.training.conftest import CAPTIONS, CONFIG, PATCHES_AN_IMAGE, ROW_LENGTH, Corpus, changed
 
@@ -22,7 +23,14 @@ def refusal(corpus: Corpus, config: TrainConfig, *, tokenizer: Path | None = Non
 
 
 def test_what_goes_together_passes(corpus: Corpus) -> None:
+    """A row for each worker, the rows' own patch side and vocabulary, rows to train and validate on, room for prompts."""
     check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=4)
+    facts, words = manifest_of(corpus.latents, kind="latents"), load_tokenizer(corpus.tokenizer)
+    assert (CONFIG.batch_rows, CONFIG.model.patch_side) == (4, facts["patch_side"])
+    assert (words.vocab_size, words.special_ids) == (facts["vocab_size"], facts["special_ids"])
+    assert all(corpus.rows(split).num_rows > 0 for split in ("train", "validation"))
+    longest = max(len(words.encode(prompt)) for prompt in CONFIG.sampling.prompts)
+    assert longest + PATCHES_AN_IMAGE + NUM_TOKENS_AROUND <= facts["row_length"] == ROW_LENGTH
 
 
 def test_a_worker_without_a_row(corpus: Corpus) -> None:
@@ -52,6 +60,7 @@ def test_no_compiler(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "no-such-compiler is not installed" in refusal(corpus, changed(compile="on"))
+    assert CONFIG.compile == "off"
     check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=1)
 
 
