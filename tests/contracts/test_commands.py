@@ -20,6 +20,7 @@ from tests.pages.commands import (
     ROOT,
     RUN,
     RUN_BY_OWN_CORPUS,
+    RUN_BY_SHARING,
     WITHOUT_ENVIRONMENT,
     blocks_of,
     commands,
@@ -28,7 +29,7 @@ from tests.pages.commands import (
     variables,
 )
 
-TESTED = {*RUN, *RUN_BY_OWN_CORPUS, *CHECKED, *NAMED}
+TESTED = {*RUN, *RUN_BY_OWN_CORPUS, *RUN_BY_SHARING, *CHECKED, *NAMED}
 OWN_CORPUS = ROOT / "docs/own-corpus.md"
 
 

@@ -33,7 +33,7 @@ NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "r
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
     *("__init__", "ancestry", "clean", "combinations", "params", "sections", "paths"),
-    *("loading", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
+    *("loading", "named_files", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
 }
 
 
@@ -56,6 +56,14 @@ def test_a_stage_has_one_name_in_five_places() -> None:
         assert (reports or name in WITHOUT_SECTION) and all(out.startswith(f"reports/{name}/") for out in reports)
         assert f"| {name}" in architecture
         assert body["desc"].endswith(".")
+
+
+def test_git_or_dvcs_remote_carries_every_output() -> None:
+    """What neither does is missing in a clone that pulls, where its stage and all after it run again."""
+    for name, body in STAGES.items():
+        for out in body["outs"]:
+            in_git = isinstance(out, dict) and next(iter(out.values())).get("cache") is False
+            assert in_git == _out_path(out).startswith("reports/"), f"{name}: {out}"
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

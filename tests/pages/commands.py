@@ -79,6 +79,17 @@ RUN_BY_OWN_CORPUS: tuple[str, ...] = (
     "python -m pipelines.infer --set infer.requests=mine.jsonl",
 )
 
+# So does the page on sharing: what one clone sends, and what another takes.
+RUN_BY_SHARING: tuple[str, ...] = (
+    "dvc remote add --default results ../results",
+    "git add .dvc/config params.yaml dvc.lock reports",
+    'git commit -m "A run and its results"',
+    "dvc push",
+    "dvc pull",
+    "dvc pull artifacts/bundle",
+    "dvc repro --pull --allow-missing",
+)
+
 CHECKED: dict[str, Checked] = {
     "make": Checked(PLACEHOLDER, "make -n help"),
     "make test": Checked(HOURS, "make -n test", ("pytest",)),
@@ -94,6 +105,10 @@ CHECKED: dict[str, Checked] = {
         HOURS, "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args) inputs", ("Ran experiment",)
     ),
     "dvc exp run --temp": Checked("another copy of the project", "dvc exp run --help", ("--temp", "--queue")),
+    "dvc remote add --default results s3://bucket/results": Checked(
+        "needs a bucket; tests/pipelines/test_inputs.py has one", "dvc remote add --help", ("--default",)
+    ),
+    "git push": Checked("needs a repository elsewhere", "git remote"),
     "dvc repro -f ingest": Checked(ALREADY, "dvc repro --dry -f ingest", ("python -m pipelines.ingest",)),
     "dvc repro --single-item <stage>": Checked(
         PLACEHOLDER, "dvc repro --dry --force --single-item encode", ("python -m pipelines.encode",)
@@ -102,6 +117,7 @@ CHECKED: dict[str, Checked] = {
         "a copied bundle's; tests/export/builder/test_own_code.py", "python artifacts/bundle/code.pyz --help", ("prompt", "-o")
     ),
     "python -m export.page": Checked("serves until it is stopped", "python -m export.page --help", ("--port",)),
+    "make setup": Checked("downloads an environment", "make -n setup"),
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),

@@ -24,7 +24,8 @@ from tests.faults.repro import TWELVE_STEPS, set_params
 from tests.pages.commands import ACTIVATE, CHECKED, ROOT, RUN, WITHOUT_ENVIRONMENT, blocks_of, commands, commands_of, leaves
 from tests.pipelines.test_whole_graph import fresh_copy
 
-PAGE = ROOT / "docs/own-corpus.md"
+PAGE, SHARING = ROOT / "docs/own-corpus.md", ROOT / "docs/sharing.md"
+PROMPT = "number 1 is a red square on the left"
 NUM_PICTURES = 300
 # Beside what the page says, for a minute instead of an hour; the gates are the page's, but for what twelve steps cannot reach.
 FEW_STEPS: dict[str, Any] = TWELVE_STEPS | {
@@ -146,6 +147,25 @@ def test_pictures_of_ones_own_become_answers(project: Path) -> None:
     assert version["aliases"] == ["challenger", "champion"]
     for name in re.findall(r"`((?:reports|artifacts|data)/[\w./]+)`", PAGE.read_text()):
         assert (project / name).exists(), name
+
+
+@pytest.mark.timeout(900)
+def test_a_clone_takes_what_was_pushed_and_runs_nothing(project: Path) -> None:
+    """As docs/sharing.md says; the clone has no pictures, which the project's git leaves out here as a corpus of any size."""
+    send, take = blocks_of(SHARING.read_text(), language="")
+    (project / ".git/info/exclude").write_text("/pictures/\n")
+    ran(project, "git config user.name me", "git config user.email me@example.org", *send.splitlines())
+    ran(project, "git clone -q . ../clone")
+    clone = project.with_name("clone")
+    make_environment(clone)
+    activate, pull, repro = take.splitlines()
+    ran(clone, activate, "dvc pull artifacts/bundle", f"python -m export.ask '{PROMPT}' -o asked.png")
+    stages = re.compile(r"^Running stage '(.*)'", re.M)
+    assert stages.findall(ran(clone, activate, "dvc repro --pull --allow-missing")) == ["inputs"]
+    said = ran(clone, activate, pull, repro)
+    assert not (clone / "pictures").exists()
+    assert stages.findall(said) == ["inputs"] and "What was made of it before stands" in said
+    assert ran(clone, "git status --porcelain").split() == ["??", "asked.png"]
 
 
 @pytest.mark.timeout(900)

@@ -171,15 +171,14 @@ def test_nothing_changed(params: Params) -> None:
 @pytest.mark.parametrize("watched", WATCHED, ids=lambda watched: watched.file)
 def test_what_changed_is_seen_where_it_is_read(watched: Watched, how: str, params: Params) -> None:
     before = look(params)
-    if how == "removed" and watched.file in (
-        "given/coco.json",
-        "given/mmc4/a.jsonl",
-        "given/asked.jsonl",
-        "given/vae/config.json",
-    ):
+    if how == "removed" and watched.file == "given/vae/config.json":
         Path(watched.file).unlink()
-        with pytest.raises(BadInput):
+        with pytest.raises(BadInput):  # the folder is here, and holds no autoencoder
             inputs.main(params)
+        return
+    if how == "removed" and watched.file in ("given/coco.json", "given/mmc4/a.jsonl", "given/asked.jsonl"):
+        Path(watched.file).unlink()
+        assert not differing(before, look(params)), "the named path itself is away: what was made of it stands"
         return
     if how == "removed" and watched.file in ("given/tables/part/a.parquet", "given/pages/a.jsonl"):
         shutil.copy(watched.file, Path(watched.file).with_stem("another"))
@@ -269,6 +268,36 @@ def test_a_missing_path_is_refused_as_its_stage_refuses_it(params: Params) -> No
     assert said(lambda: inputs.main(none)) == said(lambda: infer.main(none))
 
 
+@pytest.mark.parametrize("away", ["given/photos-1", "given/coco", "given/asked.jsonl", "given/vae"])
+def test_what_is_away_stands_as_it_was_found(away: str, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a clone that took the results from DVC's remote; the corpora are asked for when ingest must run again."""
+    one_folder = CORPORA[6] | {"path": "given/photos-1"}
+    params = given(f"ingest.corpora={json.dumps([*CORPORA[:6], one_folder])}")
+    before = look(params)
+    Path(away).rename("elsewhere/away")
+    touch(Path("given/lines/a.jsonl"))
+    capsys.readouterr()
+    after = look(params)
+    name = {"given/asked.jsonl": "infer", "given/vae": "autoencoder"}.get(away, "ingest")
+    assert after[name] == before[name]
+    assert f"What was made of it before stands, until {name} has to run again" in capsys.readouterr().out
+    if name != "ingest":
+        assert after["ingest"] != before["ingest"], "what is here is still looked at"
+
+
+def test_what_is_away_stands_for_the_same_paths_alone(params: Params) -> None:
+    look(params)
+    none = given(f"ingest.corpora={json.dumps([CORPORA[0] | {'path': 'given/none'}])}")
+    with pytest.raises(BadInput, match=r"has no .* files at given/none"):
+        inputs.main(none)
+    none = given(f"ingest.corpora={json.dumps([CORPORA[2] | {'images': 'given/none'}])}")
+    with pytest.raises(BadInput, match="no images folder at given/none"):
+        inputs.main(none)
+    Path("given/asked.jsonl").write_text("no request\n")
+    with pytest.raises(BadInput, match="no usable request"):
+        inputs.main(params)
+
+
 def test_weights_are_seen(params: Params) -> None:
     write("given/lpips/vgg.pth", b"weights")
     weights = given('autoencoder.pretrained=""', "autoencoder.loss.lpips_weights=given/lpips")
@@ -305,6 +334,9 @@ def test_a_store_is_watched_by_what_it_lists(
             before = after
         server.stop()
         capfd.readouterr()
+        assert stage.execute("inputs", lambda: inputs.main(params)) == 0
+        assert "cannot be listed at s3://watched/tars" in capfd.readouterr().out
+        (paths.INPUTS / "ingest.json").unlink()
         assert stage.execute("inputs", lambda: inputs.main(params)) == 1
         refusal = capfd.readouterr().err
         assert refusal.count("\n") == 1
@@ -316,16 +348,44 @@ def ran(result: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
 
 
-@pytest.mark.timeout(300)
-def test_dvc_runs_a_stage_again_whose_files_changed(tmp_path: Path) -> None:
-    work = project(tmp_path / "project")
+def project_with_photos(work: Path) -> Path:
+    """Its corpus is a folder of twelve pictures beside it."""
+    project(work)
     for number in range(12):
         for ending, content in (("png", picture(number)), ("txt", f"caption {number}".encode())):
             (work / "photos").mkdir(exist_ok=True)
             (work / f"photos/{number}.{ending}").write_bytes(content)
     set_params(work / "params.yaml", {"ingest.corpora": [CORPORA[6] | {"path": "photos"}]})
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs", "ingest"]
+    return work
+
+
+@pytest.mark.timeout(300)
+def test_dvc_runs_a_stage_again_whose_files_changed(tmp_path: Path) -> None:
+    work = project_with_photos(tmp_path / "project")
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs"]
     (work / "photos/3.txt").write_bytes(b"caption 8")
     assert ran(run_dvc(work, "repro", "ingest")) == ["inputs", "ingest"]
     assert json.loads((work / "reports/ingest/counts.json").read_text())["corpora"]["photos"]["candidates"] == 12
+
+
+@pytest.mark.timeout(300)
+def test_what_was_pushed_is_pulled_without_its_corpus(tmp_path: Path) -> None:
+    """Through a folder and through an object store; the clone has no more than git would bring: no pictures, no cache."""
+    work = project_with_photos(tmp_path / "project")
+    with endpoint("results"):
+        for name, url in (("folder", str(tmp_path / "results")), ("store", "s3://results/dvc")):
+            run_dvc(work, "remote", "add", "--force", "--default", "results", url)
+            run_dvc(work, "push")
+            clone = tmp_path / name
+            shutil.copytree(work, clone, ignore=shutil.ignore_patterns("data", "photos", "cache", "tmp", ".work"))
+            run_dvc(clone, "pull")
+            assert run_dvc(clone, "status", "ingest").stdout.split() == ["inputs:", "always", "changed"]
+            again = run_dvc(clone, "repro", "ingest")
+            assert ran(again) == ["inputs"]
+            assert (
+                "has no folder at photos; check the path in ingest.corpora. What was made of it before stands" in again.stdout
+            )
+            assert (clone / "dvc.lock").read_bytes() == (work / "dvc.lock").read_bytes()
+        forced = run_dvc(clone, "repro", "--force", "ingest", check=False)
+        assert forced.returncode and "has no folder at photos" in forced.stderr
