@@ -44,6 +44,11 @@ class Checked(NamedTuple):
 
 HOURS, ALREADY, PLACEHOLDER = "takes long", "run by another test", "has a place for the reader's own value"
 HELP_FAULTS = Checked(HOURS, "python -m tests.faults --help", ("data", "tracking", "--only", "--quick"))
+HELP_PUSH = Checked(
+    "needs the Hub; tests/export/test_push_to_hub.py has one",
+    "python -m export.push_to_hub --help",
+    ("--repo", "--private", "--model"),
+)
 
 # In this order, in the project that the page on own corpora leaves behind.
 RUN: tuple[str, ...] = (
@@ -66,6 +71,7 @@ RUN: tuple[str, ...] = (
     "python -m export.ask --image three.png",
     'python -m export.ask "Return the" --task text',
     "python -m export.ask --help",
+    "python -m export.push_to_hub --repo me/digits --dry-run",
     'python artifacts/bundle/code.pyz "a red three top left" -o three.png',
     "python artifacts/bundle/code.pyz --help",
     "python -m pipelines.train --set train.max_steps=100",
@@ -118,6 +124,8 @@ CHECKED: dict[str, Checked] = {
     ),
     "python -m export.page": Checked("serves until it is stopped", "python -m export.page --help", ("--port",)),
     "make setup": Checked("downloads an environment", "make -n setup"),
+    "python -m export.push_to_hub --repo me/digits --private": HELP_PUSH,
+    "python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion": HELP_PUSH,
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),

@@ -379,13 +379,11 @@ def test_what_was_pushed_is_pulled_without_its_corpus(tmp_path: Path) -> None:
             run_dvc(work, "push")
             clone = tmp_path / name
             shutil.copytree(work, clone, ignore=shutil.ignore_patterns("data", "photos", "cache", "tmp", ".work"))
-            run_dvc(clone, "pull")
-            assert run_dvc(clone, "status", "ingest").stdout.split() == ["inputs:", "always", "changed"]
+            run_dvc(clone, "pull", "--with-deps", "ingest")
+            assert "up to date" in run_dvc(clone, "status", "ingest").stdout
             again = run_dvc(clone, "repro", "ingest")
             assert ran(again) == ["inputs"]
-            assert (
-                "has no folder at photos; check the path in ingest.corpora. What was made of it before stands" in again.stdout
-            )
+            assert "the corpus 'photos' has no folder at" in again.stdout and "before stands" in again.stdout
             assert (clone / "dvc.lock").read_bytes() == (work / "dvc.lock").read_bytes()
         forced = run_dvc(clone, "repro", "--force", "ingest", check=False)
-        assert forced.returncode and "has no folder at photos" in forced.stderr
+        assert forced.returncode and "the corpus 'photos' has no folder at" in forced.stderr
