@@ -33,6 +33,8 @@ class LossSums(NamedTuple):
     image: Tensor
     """Squared error over num_values numbers of all modalities."""
     num_values: int
+    by_place: Tensor
+    """Of the tokens of texts behind latents, and of all others: cross-entropy in nats, unweighted, and number; float32 [4]."""
 
 
 def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, options: LossOptions) -> LossSums:
@@ -91,7 +93,8 @@ def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], o
         # Products and sums, and not a dot product: that autocast would compute in half precision.
         image = image + (weight * error.sum(-1)).sum()
     # Sums and not means: workers hold different numbers of tokens and patches, and divide by those of all.
-    return LossSums(*_text_sums(output, batch, options), image, sum(part.patches.numel() for part in batch.latents))
+    num_values = sum(part.patches.numel() for part in batch.latents)
+    return LossSums(*_text_sums(output, batch, options), image, num_values, _by_place(output, batch))
 
 
 def _text_sums(output: Output, batch: Batch, options: LossOptions) -> tuple[Tensor, Tensor]:
@@ -101,3 +104,10 @@ def _text_sums(output: Output, batch: Batch, options: LossOptions) -> tuple[Tens
     if options.z_loss_weight:
         each = each + options.z_loss_weight * output.text.log_normaliser.square()
     return (each * weight).sum(), weight.sum()
+
+
+def _by_place(output: Output, batch: Batch) -> Tensor:
+    """LossSums.by_place: for people, so no gradient comes from it."""
+    each = output.text.cross_entropy.detach()
+    places = (batch.after_image, ~batch.after_image)
+    return torch.stack([value for place in places for value in ((each * place).sum(), place.sum())]).float()

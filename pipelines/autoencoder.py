@@ -54,7 +54,8 @@ def main(params: Params) -> None:
     }
     REPORT.mkdir(parents=True, exist_ok=True)
     write_json(REPORT / "metrics.json", facts)
-    save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES])
+    labels = ("held-out originals", "the same, encoded and decoded")
+    save_pairs(REPORT / "reconstructions.png", held_out[:NUM_PICTURES], reconstructed[:NUM_PICTURES], labels)
     if facts["psnr_db"] < config.min_psnr_db:
         reached = f"the held-out PSNR, {facts['psnr_db']:.1f} dB, is below autoencoder.min_psnr_db {config.min_psnr_db}"
         raise GateRefused(f"{reached}: {commonest_cause(config)}; see {REPORT / 'reconstructions.png'}")

@@ -1,7 +1,7 @@
 """Train the Transfusion model on packed rows of text and latents, going on from the last checkpoint of a killed run.
 
 data/latents, data/tokenizer, artifacts/autoencoder, data/quarantine/latents.jsonl
--> artifacts/train, reports/train/{history.csv,metrics.json,samples.png}
+-> artifacts/train, reports/train/{history.csv,validation.csv,metrics.json,samples.png}
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from components.runtime.cluster import num_training_workers
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
-from components.training.transformer.journal import history_csv
+from components.training.transformer.journal import TABLES, tables
 from components.training.transformer.preflight import check_training
 from components.training.transformer.run import FINISHED, TransformerRun, digests_of, open_training_run
 from components.training.transformer.worker import train
@@ -54,14 +54,15 @@ def main(params: Params) -> None:
 def _publish(run: TransformerRun, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(run.finished / "summary.json")
-    for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
-        write_text(folder / "history.csv", history_csv(run.journal))
+    for name, table in tables(run.journal).items():
+        for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
+            write_text(folder / name, table)
     write_json(REPORT / "metrics.json", summary)
     shutil.copyfile(run.samples, REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
     write_json(run.finished / "run.json", run.identity.facts() | {"digests": digests})
-    facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", "history.csv"]}
-    write_manifest(run.finished, kind="train", step=run.config.max_steps, **facts)
+    facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}
+    write_manifest(run.finished, kind="train", step=run.config.max_steps, settings=asdict(run.config), **facts)
     atomic_replace(run.finished, paths.TRAIN)
     forget(run.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)

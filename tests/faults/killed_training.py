@@ -111,15 +111,24 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
+def _table(work: Path, name: str) -> list[dict[str, str]]:
+    with (work / f"reports/train/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def _judged(work: Path, num_steps: int) -> Trial:
     run_id = json.loads((work / "artifacts/train/run.json").read_text())["run_id"]
     with closing(sqlite3.connect(work / "mlflow.db", timeout=30)) as connection:
         rows = connection.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (run_id,)).fetchall()
         ((status,),) = connection.execute("SELECT status FROM runs WHERE run_uuid = ?", (run_id,)).fetchall()
-    with (work / "reports/train/history.csv").open() as file:
-        course = list(csv.DictReader(file))
-    columns = {"loss": "train/loss", "text": "train/loss_text", "validation_loss": "validation/loss"}
-    wanted = {(key, int(row["step"]), float(row[name])) for row in course for name, key in columns.items() if row[name]}
+    columns = {
+        ("history", "loss"): "train/loss",
+        ("history", "text"): "train/loss_text",
+        ("validation", "loss"): "validation/loss",
+    }
+    wanted = {
+        (key, int(row["step"]), float(row[name])) for (table, name), key in columns.items() for row in _table(work, table)
+    }
     found = {(key, step, float(f"{value:.6g}")) for key, step, value in rows if key in columns.values()}
     lost, doubled = len(wanted - found), len(rows) - len({(key, step) for key, step, _ in rows})
     lost += len(set(range(1, num_steps + 1)) - {step for key, step, _ in rows if key == "perf/tokens_per_s"})

@@ -115,8 +115,14 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     with (workspace / "reports/train/history.csv").open() as file:
         rows = list(csv.DictReader(file))
     # The second start takes twice as many workers: the steps and their losses do not depend on it.
-    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(5, MAX_STEPS + 1, 5))
-    assert [int(row["step"]) for row in rows if row["validation_loss"]] == list(range(20, MAX_STEPS + 1, 20))
+    assert [int(row["step"]) for row in rows] == list(range(5, MAX_STEPS + 1, 5))
+    with (workspace / "reports/train/validation.csv").open() as file:
+        held_out = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in held_out if row["loss"]] == list(range(20, MAX_STEPS + 1, 20))
+    # The weighted loss lies between the parts it is made of, which compare between training and held-out rows.
+    for row in (*rows, *held_out):
+        parts = sorted((float(row["text_after_image"]), float(row["text_elsewhere"])))
+        assert parts[0] <= float(row["text"]) * 1.0001 and float(row["text"]) <= parts[1] * 1.0001
     metrics = json.loads((workspace / "reports/train/metrics.json").read_text())
     assert metrics["steps"] == MAX_STEPS
     assert metrics["train/loss_text"] < float(rows[0]["text"])

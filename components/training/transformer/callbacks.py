@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from components.data.loader import PackedRows
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
-from components.training.pictures import save_grid
+from components.training.pictures import save_samples
 from components.training.transformer.image_sampler import ImageSampler, image_key
 from components.training.transformer.journal import add_to, last_values, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
@@ -18,7 +20,6 @@ from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from model.transfusion import Transfusion
 
-PICTURES_A_LINE = 4
 # Dense bfloat16 peaks in FLOP/s, by a word of the device's name (the makers' data sheets).
 PEAKS = {
     "H200": 989e12,
@@ -55,15 +56,15 @@ class RankZeroCallback(Callback):
             validation=validation,
             seed=self.config.seed,
         )
+        counted = f"the loss counts that after images {self.config.loss.after_image_weight:g} times"
+        run.say(f"text: nats a token; {counted}; held out: the averaged weights on documents that training never reads")
 
     def log(self, progress: Progress) -> None:
         """Record the losses and the speed of the steps since the last call, and say them."""
         self.elapsed_s += progress.elapsed_s
         self.num_positions += progress.num_positions
         values = {
-            "train/loss": progress.losses.total,
-            "train/loss_text": progress.losses.text,
-            "train/loss_image": progress.losses.image,
+            **_values("train", progress.losses),
             "train/learning_rate": progress.learning_rate,
             "train/gradient_norm": progress.gradient_norm,
             "perf/tokens_per_s": progress.num_positions / progress.elapsed_s,
@@ -71,18 +72,18 @@ class RankZeroCallback(Callback):
         if self.peak:
             values["perf/mfu"] = progress.flops / progress.elapsed_s / (self.peak * self.world.size)
         self._record(progress.step, values)
-        self._say(progress.step, f"{_losses(progress.losses)} | {self._speed(progress, values.get('perf/mfu'))}")
+        losses = f"loss {progress.losses.total:.2f} | {_parts(progress.losses)}"
+        self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}")
 
     def validated(self, step: int, losses: Losses) -> None:
         """Record them, and say them."""
-        names = ("validation/loss", "validation/loss_text", "validation/loss_image")
-        self._record(step, dict(zip(names, losses, strict=True)))
-        self._say(step, f"held out: {_losses(losses)}")
+        self._record(step, _values("validation", losses))
+        self._say(step, f"held out: {_parts(losses)}")
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
         """Generate the configured images, for a file and for MLflow."""
         pictures = self.sampler.generate(ema_model)
-        save_grid(self.run.samples, list(pictures.split(PICTURES_A_LINE)))
+        save_samples(self.run.samples, pictures, self.sampler.prompts)
         for index, (prompt, picture) in enumerate(zip(self.sampler.prompts, pictures, strict=True)):
             self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
 
@@ -121,5 +122,14 @@ class RankZeroCallback(Callback):
         return f"{short(rate)} tok/s{share} | eta {duration(left_s)}"
 
 
-def _losses(losses: Losses) -> str:
-    return f"loss {losses.total:.2f} (text {losses.text:.2f} image {losses.image:.2f})"
+def _values(split: str, losses: Losses) -> dict[str, float]:
+    """The losses by their names in the journal and in MLflow, without those that had nothing to be measured on."""
+    names = ("loss", "loss_text", "loss_image", "text_after_image", "text_elsewhere")
+    return {f"{split}/{name}": value for name, value in zip(names, losses, strict=True) if not math.isnan(value)}
+
+
+def _parts(losses: Losses) -> str:
+    """What compares between training and held-out rows: the text by its place, for its mean is over other proportions."""
+    places = [(losses.text_after_image, "after images"), (losses.text_elsewhere, "elsewhere")]
+    text = ", ".join(f"{value:.2f} {place}" for value, place in places if not math.isnan(value))
+    return f"text {text} | image {losses.image:.2f}"

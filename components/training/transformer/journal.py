@@ -11,17 +11,23 @@ from pathlib import Path
 
 from core.files import named, read_json_lines, write_text
 
-# Column of the history -> name of the metric in the journal.
-COLUMNS = {
-    "loss": "train/loss",
-    "text": "train/loss_text",
-    "image": "train/loss_image",
-    "validation_loss": "validation/loss",
-    "validation_text": "validation/loss_text",
-    "validation_image": "validation/loss_image",
-    "learning_rate": "train/learning_rate",
-    "gradient_norm": "train/gradient_norm",
-    "tokens_per_s": "perf/tokens_per_s",
+LOSSES = {
+    "loss": "loss",
+    "text": "loss_text",
+    "image": "loss_image",
+    "text_after_image": "text_after_image",
+    "text_elsewhere": "text_elsewhere",
+}
+# File -> column -> name of the metric in the journal. A file for each split, because they are not measured at the same
+# steps: readers of tables (DVC's plots among them) take an empty cell for a zero.
+TABLES = {
+    "history.csv": {
+        **{column: f"train/{name}" for column, name in LOSSES.items()},
+        "learning_rate": "train/learning_rate",
+        "gradient_norm": "train/gradient_norm",
+        "tokens_per_s": "perf/tokens_per_s",
+    },
+    "validation.csv": {column: f"validation/{name}" for column, name in LOSSES.items()},
 }
 
 
@@ -46,15 +52,22 @@ def last_values(journal: Path) -> dict[str, float]:
     return values
 
 
-def history_csv(journal: Path) -> str:
-    """One row a step that was reported, empty where a column was not reported at that step."""
-    rows: dict[int, dict[str, float]] = {}
+def tables(journal: Path) -> dict[str, str]:
+    """The course as CSV files, by their names: one row a step at which anything of the file was reported."""
+    steps: dict[int, dict[str, float]] = {}
     for entry in read_json_lines(journal):
-        rows.setdefault(int(entry["step"]), {}).update(entry)
+        steps.setdefault(int(entry["step"]), {}).update(entry)
+    return {file: _csv(steps, columns) for file, columns in TABLES.items()}
+
+
+def _csv(steps: Mapping[int, Mapping[str, float]], columns: Mapping[str, str]) -> str:
+    reported = [step for step in sorted(steps) if not steps[step].keys().isdisjoint(columns.values())]
+    # A column that no step has (no text stands behind an image, say) is left out.
+    there = {column: name for column, name in columns.items() if any(name in steps[step] for step in reported)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", *COLUMNS])
-    for step in sorted(rows):
-        values = [rows[step].get(name, "") for name in COLUMNS.values()]
-        writer.writerow([step, *(f"{value:.6g}" if value != "" else "" for value in values)])
+    writer.writerow(["step", *there])
+    for step in reported:
+        values = (steps[step].get(name) for name in there.values())
+        writer.writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
     return text.getvalue()

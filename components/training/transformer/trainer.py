@@ -6,6 +6,7 @@ Losses are divided by the counts of the whole step's rows over all workers, so t
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import NamedTuple
@@ -38,9 +39,13 @@ class Losses(NamedTuple):
     total: float
     """text + lambda * image"""
     text: float
-    """Nats a token."""
+    """Nats a token, weighted as the options say."""
     image: float
     """Squared error a number."""
+    text_after_image: float
+    """Nats a token of texts behind latents, whatever their weight; NaN where there are none."""
+    text_elsewhere: float
+    """Nats a token of all other text. Training and held-out rows hold the two in other proportions."""
 
 
 class Progress(NamedTuple):
@@ -79,17 +84,18 @@ class LossAccumulator:
     """Losses summed over steps and workers."""
 
     def __init__(self, device: torch.device) -> None:
-        # text, num_tokens, image, num_values, num_positions, flops: one tensor, because workers add up all six at once; and
-        # doubles, because float32 does not hold such counts exactly.
-        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
+        # text, num_tokens, image, num_values, by_place, num_positions, flops: one tensor, because workers add up all ten at
+        # once; and doubles, because float32 does not hold such counts exactly.
+        self.sums = torch.zeros(10, dtype=torch.float64, device=device)
         self.num_steps = 0
         self.elapsed_s = 0.0
 
     def losses(self, image_loss_weight: float) -> Losses:
         """The means."""
-        text, num_tokens, image, num_values = self.sums[:4].tolist()
+        text, num_tokens, image, num_values, after, num_after, elsewhere, num_elsewhere = self.sums[:8].tolist()
         text, image = text / max(num_tokens, 1), image / max(num_values, 1)
-        return Losses(text + image_loss_weight * image, text, image)
+        by_place = (after / num_after if num_after else math.nan, elsewhere / num_elsewhere if num_elsewhere else math.nan)
+        return Losses(text + image_loss_weight * image, text, image, *by_place)
 
 
 class TransformerTrainer(Trainer):
@@ -145,7 +151,7 @@ class TransformerTrainer(Trainer):
         done, self.accumulator = self.accumulator, LossAccumulator(self.world.device)
         # An accelerator may still be at the last step: waiting for it is a part of the steps' time.
         started_s = time.monotonic()
-        num_positions, flops = done.sums[4:].tolist()
+        num_positions, flops = done.sums[8:].tolist()
         elapsed_s = done.elapsed_s + time.monotonic() - started_s
         return Progress(
             step=step,
@@ -204,4 +210,5 @@ class TransformerTrainer(Trainer):
         num_positions = int(host_batch.used(self.state.model.config.pad_token_id).sum())
         counts = [local.num_values, num_positions, step_flops(self.state.model, host_batch, num_positions)]
         losses = torch.stack([local.text, local.num_tokens, local.image]).detach().double()
-        return torch.cat([losses, torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)])
+        counted = torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)
+        return torch.cat([losses, counted[:1], local.by_place.double(), counted[1:]])

@@ -55,11 +55,13 @@ UNEVEN: TrainConfig = dataclasses.replace(
 
 
 class Measured(NamedTuple):
-    """Means of a step's rows, or of the validation's: of the text, of the image, and text + lambda * image."""
+    """Means of a step's rows, or of the validation's: of the text, of the image, and text + lambda * image; of plain text."""
 
     total: float
     text: float
     image: float
+    text_after_image: float
+    text_elsewhere: float
 
 
 class Step(NamedTuple):
@@ -82,7 +84,7 @@ def reference_run(config: TrainConfig, model: Transfusion, rows: PackedRows, val
     steps = []
     for step in range(1, config.max_steps + 1):
         batch = _batch(config, rows, _rows_of(config, rows.num_rows, step), step)
-        text, image = _losses(model, batch, config.seed, step, config.loss)
+        text, image, *places = _losses(model, batch, config.seed, step, config.loss)
         loss = text + config.image_loss_weight * image
         gradients = list(torch.autograd.grad(loss, parameters))
         norm = math.sqrt(sum(gradient.double().square().sum().item() for gradient in gradients))
@@ -98,7 +100,7 @@ def reference_run(config: TrainConfig, model: Transfusion, rows: PackedRows, val
                 ema_model[index] = kept * ema_model[index] + (1 - kept) * parameter
         weights = {name: parameter.detach().clone() for name, parameter in zip(names, parameters, strict=True)}
         means = dict(zip(names, ema_model, strict=True))
-        measured = Measured(loss.item(), text.item(), image.item())
+        measured = Measured(*(value.item() for value in (loss, text, image, *places)))
         steps.append(Step(measured, norm, rate, weights, means, _validated(config, model, means, validation)))
     return steps
 
@@ -123,8 +125,8 @@ def _batch(config: TrainConfig, rows: PackedRows, numbers: np.ndarray, step: int
     )
 
 
-def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: LossOptions) -> tuple[Tensor, Tensor]:
-    """Mean over predicted tokens, and mean over the patches' numbers."""
+def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: LossOptions) -> tuple[Tensor, ...]:
+    """Mean over predicted tokens, mean over the patches' numbers; and the tokens behind images and all others, unweighted."""
     (images,) = batch.latents
     num_patches = len(images.patches) // len(images.sample_index)
     times, noises = [], []
@@ -142,7 +144,8 @@ def _losses(model: Transfusion, batch: Batch, seed: int, step: int, options: Los
         error = error * (((1 - at) / at).square().clamp(max=options.snr_gamma) * at.square())
     each = output.text.cross_entropy + options.z_loss_weight * output.text.log_normaliser.square()
     weight = torch.where(batch.after_image, options.after_image_weight, 1.0)
-    return (each * weight).sum() / weight.sum(), error.mean()
+    plain, after = output.text.cross_entropy, batch.after_image
+    return (each * weight).sum() / weight.sum(), error.mean(), plain[after].mean(), plain[~after].mean()
 
 
 def _rate(config: TrainConfig, step: int) -> float:
@@ -186,8 +189,8 @@ def _validated(config: TrainConfig, model: Transfusion, ema_model: dict[str, Ten
     measured.load_state_dict(ema_model)
     plain = dataclasses.replace(config.loss, snr_gamma=0.0, after_image_weight=1.0, z_loss_weight=0.0)
     batch = _batch(config, validation, np.arange(validation.num_rows), step=0, training=False)
-    text, image = (loss.item() for loss in _losses(measured, batch, config.seed, 0, plain))
-    return Measured(text + config.image_loss_weight * image, text, image)
+    text, image, *places = (loss.item() for loss in _losses(measured, batch, config.seed, 0, plain))
+    return Measured(text + config.image_loss_weight * image, text, image, *places)
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> None:

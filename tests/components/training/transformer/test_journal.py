@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from components.training.pictures import save_grid, save_pairs
+from components.training.pictures import GAP_PX, LABEL_PX, save_pairs, save_samples
 from components.training.transformer.image_sampler import image_key
-from components.training.transformer.journal import history_csv, last_values, truncate_after
+from components.training.transformer.journal import last_values, tables, truncate_after
 from core.files import read_json_lines
 
 
@@ -44,11 +44,13 @@ def test_a_line_after_a_cut_one_is_not_lost(journal: Path) -> None:
     assert [entry["step"] for entry in read_json_lines(journal)] == [2, 4, 4, 6, 8]
 
 
-def test_the_history_has_a_row_a_step(journal: Path) -> None:
-    rows = list(csv.DictReader(history_csv(journal).splitlines()))
+def test_each_split_has_a_table_of_its_own_without_empty_cells(journal: Path) -> None:
+    written = tables(journal)
+    rows = list(csv.DictReader(written["history.csv"].splitlines()))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert [row["loss"] for row in rows] == ["5", "2.5", "1.66667"]
-    assert [row["validation_loss"] for row in rows] == ["", "7", ""]
+    assert list(csv.DictReader(written["validation.csv"].splitlines())) == [{"step": "4", "loss": "7"}]
+    assert "" not in {cell for row in rows for cell in row.values()}
     assert last_values(journal) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
 
 
@@ -57,15 +59,24 @@ def test_an_image_key_is_one_path_for_mlflow() -> None:
     assert len(image_key(0, "word " * 50)) < 80
 
 
-def test_grids_keep_their_pixels(tmp_path: Path) -> None:
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_pictures_keep_their_pixels_and_have_labels(tmp_path: Path) -> None:
     images = torch.arange(3 * 32 * 32 * 3, dtype=torch.int64).remainder(256).to(torch.uint8).view(3, 32, 32, 3)
-    save_grid(tmp_path / "grid.png", [images[:2], images[2:]])
-    with Image.open(tmp_path / "grid.png") as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (2 * 100 + 4, 2 * 100 + 4, 3)
-    assert np.array_equal(pixels[4:100:3, 104:200:3], images[1].numpy())
-    assert np.array_equal(pixels[104:200:3, 4:100:3], images[2].numpy())
-    assert (pixels[104:, 104:] == 255).all()
-    save_pairs(tmp_path / "pairs.png", images, images)
-    with Image.open(tmp_path / "pairs.png") as picture:
-        assert picture.size == (3 * 100 + 4, 2 * 100 + 4)
+    save_pairs(tmp_path / "pairs.png", images, images.flip(0), ("original", "reconstructed"))
+    pixels, top, height = _pixels(tmp_path / "pairs.png"), GAP_PX + LABEL_PX, LABEL_PX + 100
+    assert pixels.shape == (2 * height + 4, 3 * 100 + 4, 3)
+    for row, line in enumerate((images, images.flip(0))):
+        for column, image in enumerate(line.numpy()):
+            upper, left = row * height + top, 4 + 100 * column
+            assert np.array_equal(pixels[upper : upper + 96 : 3, left : left + 96 : 3], image)
+        assert (pixels[row * height + GAP_PX : row * height + LABEL_PX] < 128).any(), "a label stands above each line"
+    save_samples(tmp_path / "samples.png", images, ["a red three", "", "word " * 90])
+    pixels = _pixels(tmp_path / "samples.png")
+    assert pixels.shape[1] == 3 * 196 + 4
+    assert np.array_equal(pixels[4:196:6, 200:392:6], images[1].numpy())
+    inked = [(pixels[200:, 4 + 196 * column : 196 * (column + 1)] < 128).any() for column in range(3)]
+    assert inked == [True, False, True], "each prompt stands under its picture"
