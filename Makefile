@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help needs setup setup-trt lock repro summary test mutants lint types imports wire check ui clean
+.PHONY: help needs setup setup-trt lock repro summary test mutants lint types imports wire check ui experiments clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,10 @@ wire: setup  ## rewrite the code deps of dvc.yaml from the imports
 
 ui: setup  ## MLflow's pages of the local store, on http://127.0.0.1:5000 (PORT=5001 for another port)
 	@$(RUN) -m pipelines.ui --port $(or $(PORT),5000)
+
+experiments: setup  ## what was tried (dvc exp run): the figures and the parameters that differ
+	@# Without the dependencies' digests, hundreds of columns.
+	@$(RUN) -m dvc exp show --no-pager --only-changed --drop '.*/.*'
 
 clean:  ## remove what the stages wrote here (reports, your own files, DVC's cache and MLflow's store stay)
 	@test -x $(RUN) || { echo "there is no environment to ask for the stages' outputs; make setup makes it" >&2; exit 2; }

@@ -5,11 +5,16 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
-from components.evaluation.metrics import table
+from components.evaluation.metrics import headline, table
 from components.evaluation.pictures import sample_grid
-from components.evaluation.report import diffusion_rows, page
+from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
 from components.evaluation.suite import EvaluationTarget, Results, measure, sampling_facts
 from components.runtime.cluster import device
 from components.runtime.recording import open_run, recorded
@@ -35,14 +40,16 @@ def main(params: Params) -> None:
     results = measure(target, held_out, training, kept_out, params.evaluate)
     samples = sample_grid(results.generated)
     write_bytes(REPORT / "samples.png", samples)
-    write_text(REPORT / "index.html", page(results, samples, paths.TRAIN / "history.csv"))
+    weights, settings = ancestors["train"], _settings(manifests["train"], params)
+    write_text(REPORT / "index.html", page(results, samples, paths.TRAIN, settings, weights))
     write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
+    write_json(REPORT / "headline.json", headline(results.metrics))
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
-    log(results, samples, manifests["train"]["step"])
+    log(results, samples, manifests["train"]["step"], weights)
     for figure in table(results.metrics):
-        print(f"{figure.key:40} {figure.text(4):17}  {figure.metric.meaning}")
+        print(f"{figure.key:40}  {figure.text(4)}")
     for note in results.notes:
         print(f"not measured: {note}")
     print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)
@@ -68,9 +75,17 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
     return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
 
 
-def log(results: Results, samples: bytes, step: int) -> None:
-    """Add metrics, samples and the report to the training's MLflow run."""
-    with recorded(open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])) as tracker:
+def _settings(train: Mapping[str, Any], params: Params) -> dict[str, Mapping[str, Any]]:
+    """What the page says it was made with. train: the weights' manifest; params.yaml may have other values by now."""
+    return {f"Training: {train['step']} steps": train.get("settings", {}), "Evaluation": asdict(params.evaluate)}
+
+
+def log(results: Results, samples: bytes, step: int, weights: str) -> None:
+    """Add metrics, samples and the report to the training's MLflow run; the page is told which one it is, and when."""
+    run = open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    write_text(REPORT / RUN_FACTS, run_facts(weights, f"MLflow run {run.run_id}, evaluated {now}."))
+    with recorded(run) as tracker:
         tracker.metrics(results.metrics, step)
         tracker.image(decode_png(samples), "evaluate/samples", step)
         tracker.artifact(REPORT, "evaluate")

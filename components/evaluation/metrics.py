@@ -89,6 +89,22 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# What `dvc metrics show` and `dvc exp show` print: few figures with short names, so that a table of runs fits a screen.
+HEADLINE = {
+    "objects": "text_to_image/objects_right",
+    "kept_out": "text_to_image/objects_right_kept_out",
+    "captions": "image_to_text/objects_right",
+    "bits_per_byte": "text/bits_per_byte",
+    "image_loss": "image/diffusion_loss",
+    "caption_gap": "conditioning/wrong_caption_gap",
+}
+
+
+def headline(values: Mapping[str, float]) -> dict[str, float]:
+    """The figures of HEADLINE that were measured, by their short names."""
+    return {name: values[key] for name, key in HEADLINE.items() if key in values}
+
+
 def metric_of(key: str) -> Metric | None:
     """What the figure at a key of metrics.json is; None for any other key, a standard error's among them."""
     return next((metric for pattern, metric in METRICS.items() if fnmatch.fnmatchcase(key, pattern)), None)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from components.evaluation.suite import GeneratedImage
 from core.png import encode_png
-from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged
+from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged, wrapped
 
 LAYOUT = Layout(columns=6, tile=(180, 252), margin=(8, 0), picture=128, gap=4, line=14, font=11)
 HEADING_PX, HEADING_FONT_PX = 30, 15
-CHARACTERS_PER_LINE = 30
-# How the names of the history's columns of losses end; the other columns are rates.
-LOSSES = ("loss", "text", "image")
+CHARACTERS_PER_LINE, NUM_PROMPT_LINES, NUM_LINES = 30, 4, 8
+# Columns of the tables of training, and what each is; a solid line while training, a dashed one held out.
+CURVES = {
+    "text_after_image": "text after images, nats a token",
+    "text_elsewhere": "other text, nats a token",
+    "image": "image, squared error",
+}
+STYLES = {"history.csv": ("training", "-"), "validation.csv": ("held out", "--")}
 
 
 def sample_grid(generated: Sequence[GeneratedImage]) -> bytes:
@@ -40,29 +44,41 @@ def sample_grid(generated: Sequence[GeneratedImage]) -> bytes:
     return encode_png(np.asarray(sheet), smallest=True)
 
 
-def curves(history: Path) -> bytes | None:
-    """PNG of the losses in a training's history.csv over steps; None without such a file or columns."""
-    columns = read_history(history)
-    steps = columns.pop("step", [])
-    losses = {name: values for name, values in columns.items() if name.endswith(LOSSES) and set(values) != {None}}
-    if not steps or not losses:
+def curves(folder: Path) -> bytes | None:
+    """PNG of the losses in a training's tables over steps; None where the folder has none of them, or none of their columns.
+
+    What compares between training and held-out documents is drawn, and not the weighted sums.
+    """
+    lines = [(*style, name, points) for file, style in STYLES.items() for name, points in _points(folder / file)]
+    if not lines:
         return None
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
-    for name, values in losses.items():
-        points = [(step, value) for step, value in zip(steps, values, strict=True) if value is not None and step is not None]
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, marker="" if len(points) > 20 else ".")
+    figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
+    for split, line, name, points in lines:
+        marker, colour = "" if len(points) > 20 else ".", f"C{list(CURVES).index(name)}"
+        label = f"{CURVES[name]} ({split})"
+        axes.plot(*zip(*points, strict=True), line, label=label, color=colour, linewidth=1.2, marker=marker)
     axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
-    axes.legend(fontsize=8)
+    # Beside the curves, where it covers none.
+    figure.legend(loc="outside right upper", fontsize=8)
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     pyplot.close(figure)
     return buffer.getvalue()
+
+
+def _points(table: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Of each curve in the table its column and its points."""
+    columns = read_history(table)
+    steps = columns.get("step", [])
+    for name in filter(columns.__contains__, CURVES):
+        pairs = zip(steps, columns[name], strict=True)
+        yield name, [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
 def read_history(path: Path) -> dict[str, list[float | None]]:
@@ -78,8 +94,8 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
 def _tile(entry: GeneratedImage) -> Tile:
     shown = Image.fromarray(enlarged(entry.image, LAYOUT.picture))
     shown.thumbnail((LAYOUT.picture, LAYOUT.picture))
-    lines = [(line, "black") for line in textwrap.wrap(entry.prompt, CHARACTERS_PER_LINE)[:4]]
+    lines = [(line, "black") for line in wrapped(entry.prompt, CHARACTERS_PER_LINE, NUM_PROMPT_LINES)]
     if entry.right is not None:
         outcome, colour = ("as asked", "green") if entry.right else (f"read: {entry.read}", "firebrick")
-        lines += [(line, colour) for line in textwrap.wrap(outcome, CHARACTERS_PER_LINE)]
-    return Tile(shown, lines[:8])
+        lines += [(line, colour) for line in wrapped(outcome, CHARACTERS_PER_LINE, NUM_LINES - len(lines))]
+    return Tile(shown, lines)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
@@ -23,6 +26,7 @@ td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: 
 code { font-size: .9em; white-space: nowrap; }
 img { max-width: 100%; } .pixels { image-rendering: pixelated; width: 96px; }
 .wrong { color: #b22222; } .right { color: #1a7f37; }
+details { margin: .3rem 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; }
 """
@@ -33,9 +37,35 @@ signal-to-noise ratio, whatever the model's own path. Where a model is worse tha
 answer with that."""
 
 
-def page(results: Results, samples_png: bytes, history: Path) -> str:
-    """The whole page. samples_png: the sample grid. history: history.csv of the training, shown if it is there."""
-    parts = ["<h1>Evaluation</h1>", *(f"<p>Not measured: {escape(note)}.</p>" for note in results.notes)]
+# A file beside the page that says which run the page is of, and when. Both differ between runs that are otherwise equal, so
+# the page itself, which DVC tracks, does not hold them; nor does it believe a file that is of other weights.
+RUN_FACTS = "this_run.js"
+RUN_SCRIPT = """<p id="run">Its run and time stand beside it where <code>evaluate</code> wrote it (this_run.js), and in MLflow.</p>
+<script>
+function showRun(weights, text) {
+  const place = document.getElementById("run");
+  if (weights === place.dataset.weights) place.textContent = text;
+}
+</script>
+<script src="this_run.js"></script>"""
+
+
+def run_facts(weights: str, text: str) -> str:
+    """The content of RUN_FACTS. weights: the digest that the page names. text: what the page shows."""
+    return f"showRun({json.dumps(weights)}, {json.dumps(text)});\n"
+
+
+def page(results: Results, samples_png: bytes, training: Path, settings: Mapping[str, Mapping[str, Any]], weights: str) -> str:
+    """The whole page.
+
+    samples_png: the sample grid. training: the weights' folder; its tables are pictured if it has any. settings: title ->
+    nested values, of what made the page. weights: their digest.
+    """
+    parts = [
+        "<h1>Evaluation</h1>",
+        _made_with(settings, weights),
+        *(f"<p>Not measured: {escape(note)}.</p>" for note in results.notes),
+    ]
     parts += ["<h2>Figures</h2>", _metrics(results)]
     if results.generated:
         how = "The first ones, not the best ones; under each its prompt and, where a classifier reads them, what it saw."
@@ -53,12 +83,31 @@ def page(results: Results, samples_png: bytes, history: Path) -> str:
         of_mean = {"mean": results.metrics["image/x0_error_of_mean"]}
         rows = [row | of_mean for row in diffusion_rows(results.x_0)]
         parts += ["<h2>Error of the implied clean latent by noise level</h2>", f"<p>{X_0_ERROR}</p>", _losses(rows)]
-    if (png := curves(history)) is not None:
+    if (png := curves(training)) is not None:
         parts += ["<h2>Training</h2>", _image(png, "losses over training steps")]
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head = f"{meta}<title>Evaluation</title><style>{STYLE}</style>"
     body = "\n".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _made_with(settings: Mapping[str, Mapping[str, Any]], weights: str) -> str:
+    """What the figures hold for."""
+    lines = [f"<p>Of the weights <code>{escape(weights[:12])}</code>.</p>"]
+    lines.append(RUN_SCRIPT.replace('id="run"', f'id="run" data-weights="{escape(weights, quote=True)}"'))
+    for title, values in settings.items():
+        rows = [f"<tr><td><code>{escape(key)}</code></td><td>{escape(value)}</td></tr>" for key, value in _flat(values)]
+        lines.append(f"<details><summary>{escape(title)}</summary><table>{''.join(rows)}</table></details>")
+    return "\n".join(lines)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and the values as text."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.dumps(value)
 
 
 def diffusion_rows(losses: DiffusionLosses | None) -> list[dict[str, float]]:

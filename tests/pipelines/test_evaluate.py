@@ -30,11 +30,12 @@ from components.data.documents import (
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
-from components.evaluation.metrics import METRICS, table
+from components.evaluation.metrics import HEADLINE, METRICS, table
 from components.evaluation.pictures import curves
+from components.evaluation.report import RUN_FACTS
 from components.runtime.recording import open_run
 from components.runtime.tracking_store import tracking_uri
-from core.files import read_json, write_json, write_text
+from core.files import read_fields, read_json, write_json, write_text
 from core.manifest import read_manifest, write_manifest
 from core.metric_keys import standard_error_key
 from core.png import encode_png
@@ -134,9 +135,9 @@ def write_world(documents: Sequence[Document]) -> str:
     Transfusion(config).save_pretrained(paths.TRAIN)
     run_id = open_run("train").run_id
     write_json(paths.TRAIN / "run.json", {"run_id": run_id})
-    write_text(paths.TRAIN / "history.csv", "step,loss\n5,2.5\n10,1.5\n")
+    write_text(paths.TRAIN / "history.csv", "step,image\n5,2.5\n10,1.5\n")
     # Of another training.
-    write_text(paths.REPORTS / "train/history.csv", "step,loss\n5,9.5\n10,8.5\n")
+    write_text(paths.REPORTS / "train/history.csv", "step,image\n5,9.5\n10,8.5\n")
     write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
     return run_id
 
@@ -158,12 +159,14 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     shares = ("_right", "_kept_out", "right_new_prompts", "right_new_captions", "_readable", "_on_real", "_on_reconstructed")
     assert errors == {standard_error_key(figure.key) for figure in figures if figure.key.endswith(shares)}
     assert all(math.isfinite(value) for value in metrics.values())
+    short = read_json(evaluate.REPORT / "headline.json")
+    assert short == {name: metrics[key] for name, key in HEADLINE.items()}
     assert logged_metrics(run_id) == pytest.approx(metrics)
     assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert [row["time"] for row in read_json(evaluate.REPORT / "diffusion.json")] == [0.3, 0.7]
     text = (evaluate.REPORT / "index.html").read_text()
     assert "Not measured" not in text
-    history = curves(paths.TRAIN / "history.csv")
+    history = curves(paths.TRAIN)
     assert history and base64.b64encode(history).decode() in text
     everything = {"tokenizer", "documents", "autoencoder", "latents", "train", "documents verdict", "latents verdict"}
     manifest, config = read_manifest(evaluate.REPORT, kind="evaluation"), params.evaluate
@@ -173,16 +176,25 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert sampling.solver == "euler"
 
 
+def _tracked_bytes() -> dict[str, bytes]:
+    """Of all files that DVC tracks."""
+    return {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir() if path.name != RUN_FACTS}
+
+
 def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(
     params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_world([*scenes(), *prose()])
     evaluate.main(params)
-    first = {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()}
+    first = _tracked_bytes()
     write_json(paths.TRAIN / "run.json", {"run_id": "0" * 32})
     write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
     evaluate.main(params)
-    assert {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir()} == first
+    assert _tracked_bytes() == first
+    run_id = read_fields(paths.TRAIN / "run.json", "run_id")["run_id"]
+    told = (evaluate.REPORT / RUN_FACTS).read_text()
+    assert run_id not in first["index.html"].decode() and "MLflow run" in told
+    assert read_manifest(evaluate.REPORT, kind="evaluation")["ancestors"]["train"] in told
     assert "a new run is opened" in capsys.readouterr().out
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import METRICS, metric_of, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
-from components.evaluation.report import diffusion_rows, page
+from components.evaluation.report import RUN_FACTS, diffusion_rows, page
 from components.evaluation.suite import Captioned, GeneratedImage, Results
 from core.sheets import enlarged
 
@@ -80,7 +80,9 @@ def test_a_share_is_written_with_its_standard_error(results: Results) -> None:
 
 
 def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_path: Path) -> None:
-    html = page(results, sample_grid(results.generated), tmp_path / "history.csv")
+    html = page(
+        results, sample_grid(results.generated), tmp_path, {"Evaluation": {"seed": 17, "loss": {"kind": "<l2>"}}}, "ab" * 32
+    )
     for shown in (
         "text/bits_per_byte",
         "2.2500",
@@ -92,9 +94,11 @@ def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_pa
     ):
         assert shown in html
     assert "text/xz_bits_per_byte" not in html
-    assert "<script>" not in html
+    assert "<script>alert" not in html
+    assert "<td><code>loss.kind</code></td><td>&quot;&lt;l2&gt;&quot;</td>" in html
+    assert f'data-weights="{"ab" * 32}"' in html
     assert "&lt;script&gt;alert(&quot;x&quot;)" in html
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", html)
+    assert re.findall(r'(?:src|href)="(?!data:)([^"]*)', html) == [RUN_FACTS], "no more than which run it is of"
     assert not re.findall(r"https?://", html)
 
 
@@ -116,13 +120,17 @@ def test_enlarging_repeats_pixels() -> None:
 
 
 def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:
+    assert curves(tmp_path) is None
     path = tmp_path / "history.csv"
-    assert curves(path) is None
-    path.write_text("step,loss,validation_loss,tokens_per_s\n10,2.5,,100\n20,2.0,2.25,100\n")
-    assert read_history(path)["validation_loss"] == [None, 2.25]
-    assert Image.open(io.BytesIO(curves(path) or b"")).size[0] > 400
+    path.write_text("step,loss,image,tokens_per_s\n10,2.5,,100\n20,2.0,2.25,100\n")
+    assert read_history(path)["image"] == [None, 2.25]
+    alone = curves(tmp_path) or b""
+    assert Image.open(io.BytesIO(alone)).size[0] > 400
+    (tmp_path / "validation.csv").write_text("step,image\n15,2.5\n")
+    assert curves(tmp_path) not in (None, alone), "held-out losses are drawn too"
     path.write_text("step,tokens_per_s\n10,100\n")
-    assert curves(path) is None
+    (tmp_path / "validation.csv").unlink()
+    assert curves(tmp_path) is None
 
 
 def test_the_plot_has_one_row_a_noise_level(results: Results) -> None:
