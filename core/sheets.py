@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,11 @@ class Layout(NamedTuple):
     gap: int = 0
     line: int = 0
     font: int = 10
+
+
+def wrapped(text: str, characters: int, num_lines: int) -> list[str]:
+    """Lines of at most so many characters; where not all fit, the last one ends in an ellipsis."""
+    return textwrap.wrap(text, characters, max_lines=num_lines, placeholder=" ...")
 
 
 def blank_sheet(width: int, height: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The results of the last run: a short table of every metric with its meaning, and where the rest is.
+"""The results of the last run: the figures that matter, where everything is, and three commands to try next.
 
 `--check-params` only validates params.yaml, so that `make repro` refuses a wrong value before any work.
 """
@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.metrics import table
+from components.evaluation.metrics import HEADLINE, Figure, table
 from core.files import read_fields, read_json
+from export.builder.model_card import example_prompt
 from pipelines import paths, stage
 from pipelines.params import load
 
+# Columns: of a log, and of a terminal at most.
+WIDTH = 100
 WHERE = {
-    "report": paths.REPORTS / "evaluate" / "index.html",
+    "every figure": paths.REPORTS / "evaluate" / "index.html",
     "pictures": paths.REPORTS / "evaluate" / "samples.png",
     "predictions": paths.PREDICTIONS,
     "bundle": paths.BUNDLE,
@@ -39,18 +43,39 @@ def main() -> int:
 
 
 def print_results() -> None:
-    """The table, then the places."""
+    """The table, the places, and what to try."""
     from rich.console import Console
     from rich.table import Table
 
-    # A pipe or a log has no width of its own; wrapping there would break the lines apart.
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    rows = Table("metric", "value +- standard error", "better", "meaning", title="held-out results")
-    for figure in table(read_json(paths.REPORTS / "evaluate" / "metrics.json")):
-        rows.add_row(figure.key, figure.text(3), figure.metric.better, figure.metric.meaning)
+    metrics = read_json(paths.REPORTS / "evaluate" / "metrics.json")
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    console = Console(width=min(WIDTH, columns), highlight=False)
+    rows = Table("held-out figure", "value", "meaning", box=None, pad_edge=False)
+    for figure in main_figures(metrics):
+        lower = " (lower is better)" if figure.metric.better == "lower" else ""
+        rows.add_row(figure.key, figure.text(3), figure.metric.meaning + lower)
     console.print(rows)
+    print()
     for name, place in places():
-        console.print(f"{name:>16}  {place}", highlight=False, soft_wrap=True)
+        print(f"{name:>16}  {place}")
+    print("\nTo try next, after `. .venv/bin/activate`:")
+    for command, what in to_try(metrics).items():
+        print(f"  {command:60}  {what}")
+
+
+def main_figures(metrics: Mapping[str, float]) -> list[Figure]:
+    """Those of HEADLINE that were measured."""
+    measured = {figure.key: figure for figure in table(metrics)}
+    return [measured[key] for key in HEADLINE.values() if key in measured]
+
+
+def to_try(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Three commands, and what each does."""
+    return {
+        f'python -m export.ask "{example_prompt(metrics)}" -o picture.png': "a picture of your prompt",
+        "make ui": "the run's pages in MLflow",
+        "dvc exp run -S train.max_steps=2000": "another value; see make experiments",
+    }
 
 
 def places() -> Iterator[tuple[str, str]]:

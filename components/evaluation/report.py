@@ -40,7 +40,7 @@ answer with that."""
 # A file beside the page that says which run the page is of, and when. Both differ between runs that are otherwise equal, so
 # the page itself, which DVC tracks, does not hold them; nor does it believe a file that is of other weights.
 RUN_FACTS = "this_run.js"
-RUN_SCRIPT = """<p id="run">Its run and time stand beside it where <code>evaluate</code> wrote it (this_run.js), and in MLflow.</p>
+RUN_SCRIPT = """<p id="run">Run and time stand beside it where <code>evaluate</code> wrote it, and in MLflow.</p>
 <script>
 function showRun(weights, text) {
   const place = document.getElementById("run");

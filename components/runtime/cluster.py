@@ -21,7 +21,7 @@ from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.lone_node import loopback_variables, needed_services
 from components.runtime.ray_address import check_address, refusal
-from components.runtime.surroundings import allow_open_files
+from components.runtime.surroundings import allow_open_files, native_lines_dropped
 from components.runtime.termination import asked
 from core.errors import BadInput
 
@@ -44,6 +44,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # What it logs as an error comes with the exception too.
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
+    # The same for its part in C++, which besides logs as an error that an actor may be restarted. That it was told so it
+    # logs too, while it starts.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # The second-generation file reader starts 32 actors, whatever the number of cores.
     "RAY_DATA_USE_DATASOURCE_V2": "0",
@@ -192,7 +195,7 @@ def _joined(address: str) -> Iterator[None]:
         environment["py_modules"] = [str(REPOSITORY / package) for package in PACKAGES]
     check_address(address)
     try:
-        with _handler_kept():
+        with _handler_kept(), native_lines_dropped():
             ray.init(
                 address=address,
                 logging_level=logging.ERROR,
@@ -250,19 +253,20 @@ def _init_own(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
 def _init_once(num_cpus: int, folder: Path, variables: dict[str, str]) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=_is_wanted("TRANSFUSION_RAY_DASHBOARD"),
-        dashboard_host="127.0.0.1",
-        logging_level=logging.ERROR,
-        log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
-        runtime_env={"env_vars": variables},
-        _node_ip_address="127.0.0.1",
-        # Ray opens its folder to everybody, so it is one inside ours.
-        _temp_dir=str(folder / "r"),
-    )
+    with native_lines_dropped():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=_is_wanted("TRANSFUSION_RAY_DASHBOARD"),
+            dashboard_host="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=_is_wanted("TRANSFUSION_WORKER_LOGS"),
+            runtime_env={"env_vars": variables},
+            _node_ip_address="127.0.0.1",
+            # Ray opens its folder to everybody, so it is one inside ours.
+            _temp_dir=str(folder / "r"),
+        )
 
 
 def _stop_half_started(folder: Path) -> None:

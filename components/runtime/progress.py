@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY_S, BAR_EVERY_S = 10.0, 0.1
+# A rate over less says nothing but how exact the clock is.
+SHORTEST_FOR_RATE_S = 1.0
 
 T = TypeVar("T")
 
@@ -35,13 +37,17 @@ def short(number: float) -> str:
 
 
 def report_progress(what: str) -> Callable[[int, int], None]:
-    """A function of (done, in all) for code that only calls back; the last call, with both equal, ends the report."""
+    """A function of (done, in all) for code that only calls back; the last call, with both equal, ends the report.
+
+    The work begins now, and not with the first call back, which may come when most of it is done.
+    """
     progress: Progress | None = None
+    started_s = time.monotonic()
 
     def say(done: int, total: int) -> None:
         nonlocal progress
         if progress is None:
-            progress = Progress(what, unit="", total=total).__enter__()
+            progress = Progress(what, unit="", total=total, started_s=started_s).__enter__()
         progress.at(done)
         if done >= total:
             progress.close()
@@ -53,16 +59,20 @@ class Progress:
     """with Progress("encode", unit="images", total=5000) as progress: ... progress.at(done)
 
     what: names the step. unit: what is counted. total: how many there are, None where nobody knows before the end.
-    every_s: seconds between two plain lines, at least. What the step prints itself goes above the bar.
+    every_s: seconds between two plain lines, at least. started_s: when the work began on the monotonic clock, where that is not
+    the block's start. What the step prints itself goes above the bar.
     """
 
-    def __init__(self, what: str, *, unit: str, total: int | None = None, every_s: float = EVERY_S) -> None:
-        self.what, self.unit, self.total, self.every_s = what, unit, total, every_s
+    def __init__(
+        self, what: str, *, unit: str, total: int | None = None, every_s: float = EVERY_S, started_s: float | None = None
+    ) -> None:
+        self.what, self.unit, self.total, self.every_s, self._given_start_s = what, unit, total, every_s, started_s
         self._bar: RichProgress | None = None
         self._done, self._share, self._note, self._closed = 0, 0.0, "", False
 
     def __enter__(self) -> Self:
-        self._started_s = self._said_s = time.monotonic()
+        self._said_s = time.monotonic()
+        self._started_s = self._said_s if self._given_start_s is None else self._given_start_s
         if sys.stdout.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(self.what, total=None, text="")
@@ -110,10 +120,16 @@ class Progress:
         return f"{self._counts()} | {self._share:.0%} | {duration(left_s)} left"
 
     def _counts(self) -> str:
-        rate = self._done / max(time.monotonic() - self._started_s, 1e-9)
         unit, of = f" {self.unit}" if self.unit else "", f"/{self.total}" if self.total else ""
         note = f" | {self._note}" if self._note else ""
-        return f"{self._done}{of}{unit} | {short(rate) if rate >= 100 else f'{rate:.1f}'}/s{note}"
+        return f"{self._done}{of}{unit}{self._rate()}{note}"
+
+    def _rate(self) -> str:
+        spent_s = time.monotonic() - self._started_s
+        if spent_s < SHORTEST_FOR_RATE_S:
+            return ""
+        rate = self._done / spent_s
+        return f" | {short(rate) if rate >= 100 else f'{rate:.1f}'}/s"
 
 
 def _bar() -> RichProgress:

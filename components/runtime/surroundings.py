@@ -6,7 +6,8 @@ import getpass
 import os
 import resource
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.errors import BadInput
@@ -48,6 +49,24 @@ def keep_warnings_from_raising() -> None:
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         del os.environ["PYTHONWARNINGS"]
         warnings.simplefilter("ignore")
+
+
+@contextmanager
+def native_lines_dropped() -> Iterator[None]:
+    """Inside the block this process's native code writes its lines nowhere: what it finds comes as an exception too."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed before Python began
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def allow_open_files() -> None:

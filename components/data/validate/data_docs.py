@@ -35,7 +35,11 @@ main, .container-fluid { padding: 0 1.2rem; }
 .sticky { top: 1rem; }
 .sticky > .card.mb-3 { display: none; }
 table { border-collapse: collapse; margin: .4rem 0 1.2rem; }
-th, td { border: 1px solid #adb5bd; padding: .25rem .55rem; text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+th, td { border: 1px solid #adb5bd; padding: .25rem .55rem; text-align: left; vertical-align: top; }
+/* Long values may break anywhere, headings and words of a few letters never. */
+td { overflow-wrap: anywhere; min-width: 4.5rem; }
+td.holds, td.fails, td.warns { min-width: 0; }
+td.word, th { white-space: nowrap; }
 .alert { border: 1px solid #adb5bd; border-radius: .3rem; padding: .5rem .8rem; margin: .6rem 0; }
 .badge { border: 1px solid; border-radius: .3rem; padding: 0 .35rem; }
 .text-success, .holds { color: #1a7f37; }
@@ -136,5 +140,6 @@ def _row(result: ExpectationResult) -> str:
     keys = ", ".join(str(row["key"]) for row in result.rows[:NUM_KEYS_SHOWN] if "key" in row)
     failing = f"{result.num_failing}: {keys}" if keys else str(result.num_failing or "")
     severity = "row" if result.level == "row" else result.severity
-    cells = [severity, f"{result.expectation} ({arguments})", result.reason, result.error or result.observed, failing]
-    return f'<tr><td class="{kind}">{sign}</td>' + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"
+    cells = [f"{result.expectation} ({arguments})", result.reason, result.error or result.observed, failing]
+    head = f'<td class="{kind}">{sign}</td><td class="word">{html.escape(severity)}</td>'
+    return f"<tr>{head}" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>"

@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,29 @@ def test_short_numbers(number: float, text: str) -> None:
 
 
 def test_plain_lines_have_count_rate_share_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("work", unit="rows", total=8, every_s=0.0) as progress:
+    with Progress("work", unit="rows", total=8, every_s=0.0, started_s=time.monotonic() - 4000) as progress:
         for done in range(1, 9):
             progress.at(done, note="1 set aside")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
-    assert re.fullmatch(r"work: 2/8 rows \| [\d.]+[kM]?/s \| 1 set aside \| 25% \| 0s left", lines[1])
-    assert re.fullmatch(r"work: 8/8 rows \| [\d.]+[kM]?/s \| 1 set aside \| 0s in all", lines[-1])
+    assert re.fullmatch(r"work: 2/8 rows \| 0\.0/s \| 1 set aside \| 25% \| 3h20m left", lines[1])
+    assert re.fullmatch(r"work: 8/8 rows \| 0\.0/s \| 1 set aside \| 1h0[67]m in all", lines[-1])
+
+
+def test_the_rate_is_over_the_whole_work_and_none_is_said_of_a_moment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    say = report_progress("captions")
+    now[0] += 8  # all of them are done when the first call comes
+    say(256, 256)
+    with Progress("shards", unit="shards", total=1) as progress:
+        progress.at(1)
+    assert capsys.readouterr().out.splitlines() == [
+        "captions: 256/256 | 32.0/s | 8s in all",
+        "shards: 1/1 shards | 0s in all",
+    ]
 
 
 def test_lines_are_seconds_apart_and_the_last_one_always_comes(capsys: pytest.CaptureFixture[str]) -> None:

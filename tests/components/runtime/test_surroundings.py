@@ -69,3 +69,11 @@ def test_few_open_files(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
     with pytest.raises(BadInput, match="may open 64; raise the limit"):
         surroundings.allow_open_files()
+
+
+def test_native_lines_are_dropped_inside_the_block_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(2, b"before\n")
+    with surroundings.native_lines_dropped():
+        os.write(2, b"[2026 I 1 1] logging.cc:303: a line of C++\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.run.contact_sheet import LAYOUT, Cell, contact_sheet
+from export.run.contact_sheet import HEADING_PX, LAYOUT, Cell, contact_sheet
 from tests.core.made_pictures import TURNS, encoded, quadrants
 
 # Where the text under the first row begins.
@@ -19,7 +19,8 @@ QUARTERS = {(44, 44): (250, 0, 0), (44, 116): (0, 250, 0), (116, 44): (0, 0, 250
 
 
 def _drawn(cells: list[Cell]) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(contact_sheet(cells)))).astype(int)
+    """The sheet below its heading."""
+    return np.asarray(Image.open(io.BytesIO(contact_sheet(cells))))[HEADING_PX:].astype(int)
 
 
 @pytest.mark.parametrize("orientation", TURNS)

@@ -9,12 +9,15 @@ from PIL import Image
 
 from export.run.contact_sheet import Cell, contact_sheet
 
-CELL_WIDTH, CELL_HEIGHT, COLUMNS, SIDE, EDGE = 176, 224, 6, 144, 8
+CELL_WIDTH, CELL_HEIGHT, COLUMNS, SIDE, EDGE, HEADING = 176, 236, 6, 144, 8, 24
 BLUE, BLACK, WHITE, RED = (0x2F, 0x6F, 0xB2), (0x1A, 0x1A, 0x1A), (255, 255, 255), (255, 0, 0)
 
 
 def drawn(cells: list[Cell]) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(contact_sheet(cells))))
+    """The sheet below its heading."""
+    sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(cells))))
+    assert (sheet[:HEADING] < 128).any() and (sheet[0] == 255).all()
+    return sheet[HEADING:]
 
 
 def red() -> bytes:
@@ -52,20 +55,20 @@ def text_rows(cell: np.ndarray) -> list[int]:
     return (np.flatnonzero((under != 255).any((1, 2))) + EDGE + SIDE + 2).tolist()
 
 
-def test_a_caption_has_four_lines_of_24_characters_under_its_picture() -> None:
-    word = "i" * 24
-    cells = [Cell(red(), " ".join([word] * number), "picture") for number in (1, 4, 5)]
-    one, four, five = (cell_of(drawn(cells), index) for index in range(3))
-    assert np.array_equal(four, five)
+def test_a_caption_has_five_lines_of_26_characters_under_its_picture_and_says_where_it_is_cut() -> None:
+    word = "i" * 26
+    cells = [Cell(red(), " ".join([word] * number), "picture") for number in (1, 5, 6)]
+    one, five, cut = (cell_of(drawn(cells), index) for index in range(3))
     (first, *_), (*_, last) = text_rows(one), text_rows(one)
     assert EDGE + SIDE + 6 <= first
     height = last - first + 1
     assert height < 12
     # Lines are 12 px apart and alike.
-    for number in range(4):
+    for number in range(5):
         top = first + 12 * number
-        assert np.array_equal(four[top : top + height], one[first : last + 1])
-    assert text_rows(four)[-1] == last + 36
+        assert np.array_equal(five[top : top + height], one[first : last + 1])
+        assert np.array_equal(cut[top : top + height], one[first : last + 1]) == (number < 4)
+    assert text_rows(five)[-1] == last + 48
     # The text begins at the picture's left edge.
     inked = np.flatnonzero((one[first : last + 1] != 255).any((0, 2)))
     assert EDGE <= inked[0] <= EDGE + 2
