@@ -44,8 +44,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # What it logs as an error comes with the exception too.
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
-    # The same for its part in C++, which besides logs as an error that an actor may be restarted. That it was told so it
-    # logs too, while it starts.
+    # The same for its part in C++, which also calls it an error that an actor may be restarted.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # The second-generation file reader starts 32 actors, whatever the number of cores.
