@@ -5,16 +5,11 @@ artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
-
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
-from components.evaluation.metrics import headline, table
+from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
-from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
+from components.evaluation.report import RUN_FACTS, diffusion_rows, lines, page, run_facts, settings_of
 from components.evaluation.suite import EvaluationTarget, Results, measure, sampling_facts
 from components.runtime.cluster import device
 from components.runtime.recording import open_run, recorded
@@ -40,7 +35,7 @@ def main(params: Params) -> None:
     results = measure(target, held_out, training, kept_out, params.evaluate)
     samples = sample_grid(results.generated)
     write_bytes(REPORT / "samples.png", samples)
-    weights, settings = ancestors["train"], _settings(manifests["train"], params)
+    weights, settings = ancestors["train"], settings_of(manifests["train"], params.evaluate)
     write_text(REPORT / "index.html", page(results, samples, paths.TRAIN, settings, weights))
     write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
@@ -48,11 +43,7 @@ def main(params: Params) -> None:
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
     log(results, samples, manifests["train"]["step"], weights)
-    for figure in table(results.metrics):
-        print(f"{figure.key:40}  {figure.text(4)}")
-    for note in results.notes:
-        print(f"not measured: {note}")
-    print(f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", flush=True)
+    print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
 
 
 def target_of(model: Transfusion) -> EvaluationTarget:
@@ -75,16 +66,10 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
     return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
 
 
-def _settings(train: Mapping[str, Any], params: Params) -> dict[str, Mapping[str, Any]]:
-    """What the page says it was made with. train: the weights' manifest; params.yaml may have other values by now."""
-    return {f"Training: {train['step']} steps": train.get("settings", {}), "Evaluation": asdict(params.evaluate)}
-
-
 def log(results: Results, samples: bytes, step: int, weights: str) -> None:
     """Add metrics, samples and the report to the training's MLflow run; the page is told which one it is, and when."""
     run = open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_text(REPORT / RUN_FACTS, run_facts(weights, f"MLflow run {run.run_id}, evaluated {now}."))
+    write_text(REPORT / RUN_FACTS, run_facts(weights, run.run_id))
     with recorded(run) as tracker:
         tracker.metrics(results.metrics, step)
         tracker.image(decode_png(samples), "evaluate/samples", step)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from components.evaluation.config import EvaluateConfig
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
@@ -50,9 +53,21 @@ function showRun(weights, text) {
 <script src="this_run.js"></script>"""
 
 
-def run_facts(weights: str, text: str) -> str:
-    """The content of RUN_FACTS. weights: the digest that the page names. text: what the page shows."""
+def run_facts(weights: str, run_id: str) -> str:
+    """The content of RUN_FACTS, as of now. weights: the digest that the page names."""
+    text = f"MLflow run {run_id}, evaluated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
     return f"showRun({json.dumps(weights)}, {json.dumps(text)});\n"
+
+
+def settings_of(train: Mapping[str, Any], config: EvaluateConfig) -> dict[str, Mapping[str, Any]]:
+    """What the page says it was made with. train: the weights' manifest; params.yaml may have other values by now."""
+    return {f"Training: {train['step']} steps": train.get("settings", {}), "Evaluation": asdict(config)}
+
+
+def lines(results: Results) -> list[str]:
+    """For a console: every figure, and what was not measured."""
+    figures = [f"{figure.key:40}  {figure.text(4)}" for figure in table(results.metrics)]
+    return figures + [f"not measured: {note}" for note in results.notes]
 
 
 def page(results: Results, samples_png: bytes, training: Path, settings: Mapping[str, Mapping[str, Any]], weights: str) -> str:

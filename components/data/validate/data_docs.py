@@ -27,6 +27,8 @@ NUM_KEYS_SHOWN = 5
 # What Bootstrap and Font Awesome would do for the classes that the pages use, as far as reading needs it.
 STYLE = """
 body { margin: 0; font: 15px/1.45 system-ui, sans-serif; color: #212529; }
+/* Of one line's height by its own style, and with our breadcrumbs on two. */
+.navbar { height: auto !important; padding: 0 1.2rem; }
 main, .container-fluid { padding: 0 1.2rem; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; }
 .row > [class*="col-lg-2"] { flex: 0 0 15rem; }

@@ -56,8 +56,8 @@ class RankZeroCallback(Callback):
             validation=validation,
             seed=self.config.seed,
         )
-        counted = f"the loss counts that after images {self.config.loss.after_image_weight:g} times"
-        run.say(f"text: nats a token; {counted}; held out: the averaged weights on documents that training never reads")
+        counted = f"the loss counts it {self.config.loss.after_image_weight:g} times after images"
+        run.say(f"text: nats a token ({counted}); held out: the averaged weights, on other documents")
 
     def log(self, progress: Progress) -> None:
         """Record the losses and the speed of the steps since the last call, and say them."""
