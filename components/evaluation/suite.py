@@ -138,6 +138,7 @@ def measure_losses(results: Results, model: Transfusion, held_out: HeldOut, conf
     images = held_out.images[: config.num_loss_images]
     losses = measure_diffusion(model, images, config.loss_times, seed=config.seed, error=target_error)
     times = times_of_equal_snr(model.config.process, config.x_0_error_times)
+    # Measured where this model's path has the noise of those times, and named by them: models of other paths compare.
     x_0 = measure_diffusion(model, images, times, seed=config.seed, error=x_0_error)._replace(times=config.x_0_error_times)
     results.diffusion, results.x_0 = losses, x_0
     results.metrics["image/diffusion_loss"] = float(np.mean(losses.all))

@@ -81,6 +81,7 @@ def _sizes(config: ModelConfig, num_patches: int) -> list[int]:
 def _random_case(config: ModelConfig, num_patches: int, seed: int) -> ParityCase:
     generator, num_rows = torch.Generator().manual_seed(seed), len(PREFIX_LENGTHS)
     begins = [modality.begin_token_id for modality in config.modalities]
+    # The first five are control tokens, which would begin or end what is not there.
     prefixes = tuple(torch.randint(5, config.vocab_size, (length,), generator=generator) for length in PREFIX_LENGTHS)
     for prefix in prefixes:
         prefix[0], prefix[-1] = config.bos_token_id, begins[0]
@@ -114,8 +115,10 @@ def _through_engine(engine: Engine, case: ParityCase) -> dict[str, Tensor]:
     # Two slots below stay empty, so that a slice of the cache is what is written.
     rows = slice(2, 2 + len(end))
     cache = engine.new_cache(rows.stop)
+    # The shorter prefix's padding is written into its slots as well; nothing may see it before it is overwritten.
     engine.step(_text(config, pad_sequence(list(case.prefixes), batch_first=True), torch.zeros_like(end)), cache, rows)
     for number, segment in enumerate(case.segments):
+        # `end` stays where it is: each noise level overwrites the keys and values before it, as does the clean latent.
         for noised, time in zip(segment.noised, TIMES, strict=True):
             output = engine.step(_latent(config, number, noised, time, end), cache, rows)
             found[_at_time(segment.name, time)] = output.prediction[..., : noised.shape[-1]]
@@ -200,6 +203,7 @@ def _batch(case: ParityCase) -> Batch:
     for segment in case.segments:
         size = segment.clean.shape[1]
         block = start + torch.arange(size)
+        # A patch sees its latent to the end, text sees itself: written anew here, and not taken from what the engine uses.
         last.scatter_(1, block, block[:, -1:].expand_as(block))
         start = start + size
         ids.scatter_(1, start + torch.arange(NUM_AFTER), segment.after)

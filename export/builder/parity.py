@@ -49,10 +49,12 @@ def difference(expected: Tensor, actual: Tensor) -> Difference:
     """How far `actual` is from `expected`; a value that is not finite counts as infinitely far."""
     if expected.shape != actual.shape:
         raise ValueError(f"shapes {tuple(expected.shape)} and {tuple(actual.shape)} differ")
+    # In float64, so that the comparison adds no rounding of its own.
     wanted, got = (value.detach().cpu().double().flatten() for value in (expected, actual))
     if not (torch.isfinite(wanted).all() and torch.isfinite(got).all()):
         return Difference(float("inf"), float("inf"), 0.0)
     norms = wanted.norm() * got.norm()
+    # An output that is zero has no angle; it is right if the other is zero, too.
     cosine = float(wanted @ got / norms) if norms > 0 else float(bool((wanted == got).all()))
     rel_l2 = float((got - wanted).norm() / wanted.norm().clamp_min(1e-30))
     return Difference(float((got - wanted).abs().max()), rel_l2, cosine)
@@ -113,6 +115,7 @@ def compare_step(model: Transfusion, session: Any, inputs: Mapping[str, Tensor])
     """One call of the graph in ONNX Runtime beside `Transfusion.step` on equal inputs: outputs and written caches."""
     config = model.config
     outputs = dict(zip([item.name for item in session.get_outputs()], run_session(session, inputs), strict=True))
+    # Copies, because eager torch writes into its cache.
     halves = [inputs[name].clone() for name in cache_names("cache", config.num_hidden_layers)]
     cache = list(zip(halves[0::2], halves[1::2], strict=True))
     *tensors, key_position = (inputs[name] for name in STEP_INPUTS)

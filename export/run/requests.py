@@ -77,6 +77,7 @@ def read_requests(path: Path) -> ReadRequests:
         except ValueError as error:
             bad.append(BadLine(number, "", str(error)))
             continue
+        # Apart from the first try, because a line that can be read has an id to find it again by.
         try:
             request = _request(number, value)
         except ValueError as error:
@@ -85,6 +86,7 @@ def read_requests(path: Path) -> ReadRequests:
         if request.id in seen:
             bad.append(BadLine(number, request.id, f"id {shown(request.id)} occurs twice; the first line with it stands"))
             continue
+        # Of good lines alone: a bad one takes no id away from a good one after it.
         seen.add(request.id)
         good.append(request)
     if not good:

@@ -83,6 +83,7 @@ def merge_shards(shards: Sequence[Shard]) -> Shard:
     }
     num_documents = [len(shard.document_at) - 1 for shard in shards]
     num_tokens = [len(shard.ids) for shard in shards]
+    # Each shard counts these four from its own beginning; here they are counted from that of the whole.
     whole["document_at"] = _chained([shard.document_at for shard in shards])
     whole["key_at"] = _chained([shard.key_at for shard in shards])
     whole["image_document"] = _shifted([shard.image_document for shard in shards], num_documents)
@@ -106,6 +107,7 @@ def _gather(parts: Sequence[Path], table: Any, set_aside: list[dict[str, str]]) 
     import pyarrow as pa
 
     sources: dict[str, int] = {}
+    # Empty ones first: a split without documents has no parts, and nothing to concatenate.
     numbers, keys = [np.empty((3, 0), np.int64)], [np.empty(0, np.uint64)]
     for path in parts:
         note = files.read_json(path.with_suffix(".json"))
@@ -129,6 +131,7 @@ def _merge_parts(parts: Sequence[Path], out: Path, split: str, shard_bytes: int)
         for number, group in enumerate(progress.over(groups)):
             path = shard_path(out, split, number)
             if len(parts[group]) == 1:
+                # The usual case, and latents are most of what lies on the disk: no second copy of them.
                 files.link_or_copy(parts[group][0], path)
             else:
                 write_shard(path, merge_shards([open_shard(part) for part in parts[group]]))
@@ -185,6 +188,7 @@ def _statistics(folder: Path) -> dict[str, Any]:
     if not num_values:
         return {"mean": [], "std": []}
     mean = np.asarray(total) / num_values
+    # A channel of one value alone can come out a little below 0.
     std = np.sqrt(np.maximum(np.asarray(squares) / num_values - mean**2, 0))
     return {"mean": [round(float(value), 5) for value in mean], "std": [round(float(value), 5) for value in std]}
 

@@ -194,6 +194,7 @@ def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCou
     """Read one corpus to its end, or to its cap, into the sinks."""
     reading = Reading()
     counts = CorpusCounts(passed_over=reading.passed_over)
+    # One finder for all corpora, for a document may be met again in another one.
     before = Counter(sinks.duplicates.counts)
     with (
         Progress(f"ingest {corpus.name}", unit="records") as progress,
@@ -210,9 +211,11 @@ def _take(corpus: CorpusConfig, config: IngestConfig, sinks: Sinks) -> CorpusCou
                     counts.notes.update(outcome.notes)
                 else:
                     counts.dropped += 1
+                # What follows in this record is then no candidate, and the sum of the report still holds.
                 counts.is_capped = counts.documents == corpus.max_documents > 0
                 if counts.is_capped:
                     break
+            # Whichever ends it first: the corpus, or its cap.
             progress.at(
                 counts.records, share=lambda: max(reading.share(), counts.documents / (corpus.max_documents or math.inf))
             )

@@ -55,6 +55,7 @@ def outcomes(record: Record, decoded: Sequence[Decoded], corpus: CorpusConfig, c
 
 
 def _with_images(record: Record, decoded: Sequence[Decoded]) -> Iterator[Piece]:
+    # In step with `image_data`, which leaves out what cannot be decoded.
     results = iter(decoded)
     for piece in record.pieces:
         if isinstance(piece, RawText):
@@ -87,6 +88,7 @@ def _documents(
 def _captions(piece: RawText, corpus: CorpusConfig) -> list[RawText]:
     """The captions that one text holds: itself, those of a list that it spells, or its lines."""
     found = captions_in(piece.value)
+    # Before lines are looked for: a caption of a list may have several.
     if found != [piece.value]:
         return [RawText(caption) for caption in found]
     if not corpus.caption_per_line:
@@ -135,6 +137,7 @@ def _outcome(
             raise UnusableError("missing text")
     except (UnusableError, TextError) as error:
         return Rejected(corpus.name, printable(position), str(error))
+    # By the document's key: captions of one image come before it and after it.
     if record.is_pair and uniform_of("layout", key, config.seed) >= corpus.caption_first_share:
         segments = [*segments[1:], segments[0]]
     # By the record's key: one image with several captions must not stand in two splits.

@@ -83,7 +83,9 @@ def _bound(rule: Rule, observed: Any) -> str:
     """ "below validate.latents.min_rows 20": the bound that was broken, by its parameter where one sets it."""
     least, most = rule.arguments.get("min_value"), rule.arguments.get("max_value")
     if least is not None and most is not None and least == -most:
+        # Bounds on both sides of 0 are one parameter: which side it was says nothing about what to change.
         return f"farther from 0 than {_named(rule, 'max_value')}"
+    # Rows that are listed by their keys have no one value to tell the broken bound by; then both are named.
     is_number = isinstance(observed, (int, float))
     if most is None or (least is not None and is_number and observed < least):
         return f"below {_named(rule, 'min_value')}"

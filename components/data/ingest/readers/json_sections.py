@@ -81,6 +81,7 @@ class _Text:
             except DoubledKey:
                 raise self._broken(f"is ambiguous: {DOUBLED_KEY}") from None
             except json.JSONDecodeError as error:
+                # Any error may come of the window's edge, until nothing follows or no entry is as long as this.
                 if self._ended or len(self._window) - self._at > MAX_ENTRY_CHARS:
                     raise self._broken(f"is broken or cut short ({error.msg})") from None
             self._read_on()

@@ -79,6 +79,7 @@ def are_pixels(field: pa.Field) -> bool:
     while is_list(kind):
         kind, depth = storage(kind.value_type), depth + 1
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    # Lists in lists of bytes are pixels under any name. Flat lists and other numbers are embeddings, boxes and masks as well.
     return is_number and ((says_picture(field.name) and (is_grid or depth >= 1)) or (depth >= 2 and pa.types.is_uint8(kind)))
 
 
@@ -87,6 +88,7 @@ def hub_images(schema: pa.Schema) -> set[str]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name for name, feature in features.items() if _is_hub_image(feature)}
+    # JSON that anybody may have written, of any shape.
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return set()
 
@@ -103,6 +105,7 @@ def with_plain_lists(table: pq.ParquetFile) -> pq.FileMetaData | None:
         return None
     made = io.BytesIO()
     try:
+        # The file's own row groups below the new schema: what lies in the file is read under other types.
         pq.write_metadata(plain, made, metadata_collector=[table.metadata])
     except (pa.ArrowException, RuntimeError):
         return None
@@ -133,6 +136,7 @@ def as_stored(value: Any, kind: pa.DataType) -> Any:
 
 def _is_hub_image(feature: Any) -> bool:
     if isinstance(feature, list):
+        # The older spelling of a list of images is [feature].
         return len(feature) == 1 and _is_hub_image(feature[0])
     kind = feature.get("_type") if isinstance(feature, dict) else None
     return kind == "Image" or (kind in ("Sequence", "List", "LargeList") and _is_hub_image(feature.get("feature")))
@@ -152,6 +156,7 @@ def _with_bytes(kind: pa.DataType) -> pa.DataType:
     """The same type with binary for every string in it."""
     kind = storage(kind)
     if is_string(kind):
+        # A view has no offsets to tell by how much there may be, so it gets the large ones.
         return pa.large_binary() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else pa.binary()
     if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
         return pa.large_list(_with_bytes(kind.value_type))
