@@ -1,4 +1,4 @@
-"""Measure the trained model on held-out data and picture what it makes, in a report and in its MLflow run.
+"""Measure the trained model on held-out data and picture what it makes, in a report and in an MLflow run of its own.
 
 artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine} -> reports/evaluate
 """
@@ -9,18 +9,18 @@ from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
-from components.evaluation.report import RUN_FACTS, diffusion_rows, lines, page, run_facts, settings_of
-from components.evaluation.suite import EvaluationTarget, Results, measure, sampling_facts
+from components.evaluation.report import diffusion_rows, lines, page, settings_of
+from components.evaluation.suite import EvaluationTarget, measure, sampling_facts
 from components.runtime.cluster import device
-from components.runtime.recording import open_run, recorded
-from core.files import read_fields, write_bytes, write_json, write_text
+from components.runtime.tracking import now_ms
+from core.files import write_bytes, write_json, write_text
 from core.manifest import write_manifest
-from core.png import decode_png
 from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage
 from pipelines.ancestry import given
+from pipelines.evaluation_run import record
 from pipelines.sections import Params
 
 REPORT = paths.EVALUATION
@@ -28,7 +28,7 @@ REPORT = paths.EVALUATION
 
 def main(params: Params) -> None:
     """Measure everything, write the report, and log it."""
-    verdicts = ("documents verdict", "latents verdict")
+    started_ms, verdicts = now_ms(), ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
     target, (held_out, training) = target_of(Transfusion.from_pretrained(paths.TRAIN)), read_data(params)
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
@@ -42,7 +42,8 @@ def main(params: Params) -> None:
     write_json(REPORT / "headline.json", headline(results.metrics))
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
-    log(results, samples, manifests["train"]["step"], weights)
+    documents = (paths.DOCUMENTS, ancestors["documents"])
+    record(params, REPORT, paths.TRAIN, documents=documents, weights=weights, started_ms=started_ms)
     print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
 
 
@@ -64,16 +65,6 @@ def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
         max_text_bytes=params.evaluate.max_text_bytes,
     )
     return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
-
-
-def log(results: Results, samples: bytes, step: int, weights: str) -> None:
-    """Add metrics, samples and the report to the training's MLflow run; the page is told which one it is, and when."""
-    run = open_run("evaluate", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])
-    write_text(REPORT / RUN_FACTS, run_facts(weights, run.run_id))
-    with recorded(run) as tracker:
-        tracker.metrics(results.metrics, step)
-        tracker.image(decode_png(samples), "evaluate/samples", step)
-        tracker.artifact(REPORT, "evaluate")
 
 
 if __name__ == "__main__":

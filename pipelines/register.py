@@ -5,17 +5,18 @@ artifacts/{bundle, train/run.json}, reports/{evaluate/metrics, export/parity}.js
 
 from __future__ import annotations
 
-from components.evaluation.metrics import metric_of
+from components.evaluation.metrics import metric_of, table
 from components.runtime import registry
-from components.runtime.recording import open_run, recorded
+from components.runtime.recording import known_run
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
-from core.files import read_fields, read_json, write_json
+from core.files import digest, read_fields, read_json, write_json
 from export.builder.model_card import example_prompt
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.run import serving_schema
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
+from pipelines.evaluation_run import FIGURES
 from pipelines.sections import Params
 
 METRICS_REPORT = paths.EVALUATION / "metrics.json"
@@ -27,21 +28,23 @@ def main(params: Params) -> None:
     bundle = open_bundle(paths.BUNDLE)
     given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
     of_bundle(bundle.manifest, parity_needed=True)
-    identity = open_run("register", run_id=read_fields(paths.TRAIN / "run.json", "run_id")["run_id"])
-    uri, name, digest = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
+    trained = read_fields(paths.TRAIN / "run.json", "run_id")
+    identity = known_run(trained["run_id"], otherwise="register")
+    uri, name, sha256 = identity.tracking_uri, config.name, bundle_digest(bundle.manifest)
     # Also the question whether the registry answers at all: without it nothing is begun.
-    known = registry.find_version(uri, name, digest)
-    with recorded(identity):
-        version = known or _create(identity, name, bundle, digest, metrics)
-        champion = version_of(uri, name, alias="champion")
-        compared = metric_of(config.compare)
-        higher = compared is None or compared.better == "higher"
-        present = registry.version_metrics(champion) if champion and champion.version != version.version else None
-        decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
-        aliases = ["challenger"] + ["champion"] * decision.champion
-        for alias in aliases:
-            set_alias(uri, name, alias, version.version)
-    facts = {"name": name, "version": version.version, "run_id": version.run_id, "bundle_sha256": digest}
+    known = registry.find_version(uri, name, sha256)
+    version = known or _create(identity, params, bundle, metrics, trained.get("name", "a run without a name"))
+    if not registry.show_evaluation(uri, version, tag=FIGURES, value=digest(metrics)):
+        print(f"{uri} has no run with this evaluation, so MLflow's page of the model is without figures", flush=True)
+    champion = version_of(uri, name, alias="champion")
+    compared = metric_of(config.compare)
+    higher = compared is None or compared.better == "higher"
+    present = champion.metrics if champion and champion.version != version.version else None
+    decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
+    aliases = ["challenger"] + ["champion"] * decision.champion
+    for alias in aliases:
+        set_alias(uri, name, alias, version.version)
+    facts = {"name": name, "version": version.version, "run_id": version.run_id, "bundle_sha256": sha256}
     report = {**facts, "aliases": aliases, "reasons": list(decision.reasons)}
     write_json(paths.REPORTS / "register/version.json", report)
     print(f"{name} version {version.version} ({'known' if known else 'new'}): {' and '.join(aliases)}", flush=True)
@@ -49,16 +52,18 @@ def main(params: Params) -> None:
         print(f"  {reason}", flush=True)
 
 
-def _create(identity: RunIdentity, name: str, bundle: Bundle, digest: str, metrics: dict[str, float]) -> Version:
-    parity = read_fields(paths.PARITY, "graphs")["graphs"]
+def _create(identity: RunIdentity, params: Params, bundle: Bundle, metrics: dict[str, float], trained: str) -> Version:
+    parity, config = read_fields(paths.PARITY, "graphs")["graphs"], params.register
+    # In the list of versions: what decides.
+    tags = {each.key: each.text(4) for each in table(metrics) if each.key in {config.compare, *config.floors}}
     return registry.create_version(
         identity,
-        name,
+        config.name,
         python_model=serving_schema.MODEL_CODE,
         bundle=bundle.folder,
-        bundle_sha256=digest,
+        bundle_sha256=bundle_digest(bundle.manifest),
         metrics=metrics,
-        tags={f"onnx_error/{graph}": str(entry["largest_error"]) for graph, entry in parity.items()},
+        tags={"trained": trained} | tags | {f"onnx_error/{name}": f"{each['largest_error']}" for name, each in parity.items()},
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
         signature=registry.model_signature(serving_schema.OUTPUTS, serving_schema.parameters(bundle.generation)),

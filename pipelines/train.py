@@ -20,6 +20,7 @@ from core.files import atomic_replace, digest, read_json, write_json, write_text
 from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given
+from pipelines.described import training
 from pipelines.sections import Params
 from pipelines.unfinished import forget
 
@@ -35,7 +36,8 @@ def main(params: Params) -> None:
     digests = digests_of(params.train, paths.LATENTS, paths.QUARANTINE / "latents.jsonl")
     folder = (paths.WORK / "train" / digest(digests)[:16]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    identity = open_training_run(folder, params=asdict(params), latents=paths.LATENTS, digests=digests)
+    about = training(params)
+    identity = open_training_run(folder, about=about, latents=paths.LATENTS, digests=digests)
     run = TransformerRun(
         config=params.train,
         identity=identity,
@@ -48,24 +50,24 @@ def main(params: Params) -> None:
     with recorded(identity) as tracker:
         if not run.is_finished(FINISHED):
             run.run_workers(train, num_workers)
-        _publish(run, digests, ancestors, tracker)
+        _publish(run, about.name, digests, ancestors, tracker)
 
 
-def _publish(run: TransformerRun, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
+def _publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(run.finished / "summary.json")
-    for name, table in tables(run.journal).items():
+    for file, table in tables(run.journal).items():
         for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
-            write_text(folder / name, table)
+            write_text(folder / file, table)
     write_json(REPORT / "metrics.json", summary)
     shutil.copyfile(run.samples, REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
-    write_json(run.finished / "run.json", run.identity.facts() | {"digests": digests})
+    write_json(run.finished / "run.json", run.identity.facts() | {"name": name, "digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}
     write_manifest(run.finished, kind="train", step=run.config.max_steps, settings=asdict(run.config), **facts)
     atomic_replace(run.finished, paths.TRAIN)
     forget(run.folder)
-    print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `mlflow ui`", flush=True)
+    print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `make ui`", flush=True)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,12 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
+# Ends in a * in METRICS: the figures of one curve.
+BY_NOISE_LEVEL = "/*"
 
-# What `dvc metrics show` and `dvc exp show` print: few figures with short names, so that a table of runs fits a screen.
+
+# What `dvc metrics show` and `dvc exp show` print, and MLflow charts: few figures with short names, so that a table of runs
+# fits a screen.
 HEADLINE = {
     "objects": "text_to_image/objects_right",
     "kept_out": "text_to_image/objects_right_kept_out",
@@ -108,6 +112,15 @@ def headline(values: Mapping[str, float]) -> dict[str, float]:
 def metric_of(key: str) -> Metric | None:
     """What the figure at a key of metrics.json is; None for any other key, a standard error's among them."""
     return next((metric for pattern, metric in METRICS.items() if fnmatch.fnmatchcase(key, pattern)), None)
+
+
+def curves(values: Mapping[str, float]) -> dict[str, dict[int, float]]:
+    """Of each figure that is measured once a noise level: percent of noise -> value."""
+    names = [pattern.removesuffix(BY_NOISE_LEVEL) for pattern in METRICS if pattern.endswith(BY_NOISE_LEVEL)]
+    found = {name: fnmatch.filter(values, f"{name}/*") for name in names}
+    return {
+        name: {round(100 * float(key.rpartition("/")[2])): values[key] for key in keys} for name, keys in found.items() if keys
+    }
 
 
 def table(values: Mapping[str, float]) -> list[Figure]:

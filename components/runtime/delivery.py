@@ -13,15 +13,24 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.credentials import without_secrets
-from components.runtime.tracking_store import client_of
+from components.runtime.tracking_store import client_of, experiment_id
 from core.errors import BadInput
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from PIL import Image
 
 # The store's limits for one call.
 MAX_METRICS, MAX_PARAMS, MAX_PARAM_CHARACTERS = 1000, 100, 6000
+# Enough to tell data apart, and short enough to be read.
+DIGEST_CHARACTERS = 12
+# Wider than a card of MLflow's charts, which does not enlarge a picture.
+SHOWN_PX = 1024
+# How the id of a run begins that the store opens, under an id of its own, with the first delivery.
+LATER = "later-"
+# By which such a run is found. MLflow's pages leave out tags that begin so.
+OPENED_AS = "mlflow.openedAs"
 # (name, step), or (name, step, time)
 Point = tuple[str, int] | tuple[str, int, int]
 
@@ -55,6 +64,10 @@ class Delivery:
         if self._client is None:
             self._client = client_of(self.uri)
         try:
+            if self.run_id.startswith(LATER) and values[0]["kind"] != "opening":
+                self.run_id = self._opened(self._client)
+                if self.run_id.startswith(LATER):
+                    raise BadInput(f"run {self.run_id} is not opened in the tracking store {self.uri} yet")
             _KINDS[values[0]["kind"]](self, self._client, values)
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
@@ -65,6 +78,23 @@ class Delivery:
                     f"bring it back with `mlflow runs restore --run-id {self.run_id}`"
                 ) from None
             raise Refused(without_secrets(" ".join(str(error).split()))[:300]) from None
+
+    def _opening(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
+        """Found again by its tag where a kill came between its opening and the note of it."""
+        value, known = values[0], self._opened(client)
+        if known.startswith(LATER):
+            tags = value["tags"] | {OPENED_AS: self.run_id}
+            start_ms, experiment = value["time_ms"], experiment_id(client, self.uri)
+            known = client.create_run(experiment, start_time=start_ms, tags=tags, run_name=value["name"]).info.run_id
+        self.run_id = known
+
+    def _opened(self, client: MlflowClient) -> str:
+        """The store's id of a run that is opened with the first delivery, if it is; a deleted one is told apart later."""
+        from mlflow.entities import ViewType
+
+        wanted = f"tags.`{OPENED_AS}` = '{self.run_id}'"
+        found = client.search_runs([experiment_id(client, self.uri)], wanted, ViewType.ALL, max_results=1)
+        return found[0].info.run_id if found else self.run_id
 
     def _metrics(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric
@@ -108,9 +138,8 @@ class Delivery:
         from mlflow.entities import DatasetInput, InputTag
 
         value = values[0]
-        # MLflow names a digest of at most 36 characters.
         source = CodeDatasetSource(tags={"path": value["source"]})
-        dataset = MetaDataset(source, name=value["name"], digest=value["digest"][:36])
+        dataset = MetaDataset(source, name=value["name"], digest=value["digest"][:DIGEST_CHARACTERS])
         entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", value["context"])])
         client.log_inputs(self.run_id, [entry])
 
@@ -120,7 +149,7 @@ class Delivery:
             log(self.run_id, str(path), values[0]["folder"])
 
     def _image(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
-        """The two files of `MlflowClient.log_image`, by names that are the same at every try, so that none is doubled."""
+        """Two files named as by `MlflowClient.log_image`, the same at every try, so that none is doubled."""
         value = values[0]
         stem = f"{value['key'].replace('/', '~')}+step+{value['step']}+timestamp+"
         if value.get("once"):
@@ -148,6 +177,7 @@ class Delivery:
 
 
 _KINDS: dict[str, Callable[[Delivery, MlflowClient, Sequence[Mapping[str, Any]]], None]] = {
+    "opening": Delivery._opening,
     "metrics": Delivery._metrics,
     "params": Delivery._params,
     "tags": Delivery._tags,
@@ -159,12 +189,22 @@ _KINDS: dict[str, Callable[[Delivery, MlflowClient, Sequence[Mapping[str, Any]]]
 
 
 def _image_files(png: bytes, folder: Path, stem: str) -> list[Path]:
-    """The whole picture, and the smaller one that the UI shows."""
-    from mlflow.tracking.multimedia import compress_image_size
+    """The whole picture, and the one that the pages show."""
     from PIL import Image
 
-    whole, small = folder / f"{stem}.png", folder / f"{stem}+compressed.webp"
+    whole, shown = folder / f"{stem}.png", folder / f"{stem}+compressed.webp"
     whole.write_bytes(png)
     with Image.open(io.BytesIO(png)) as picture:
-        compress_image_size(picture).save(small)
-    return [whole, small]
+        _filling_a_card(picture.convert("RGB")).save(shown)
+    return [whole, shown]
+
+
+def _filling_a_card(picture: Image.Image) -> Image.Image:
+    """At the top of a white square: a card of MLflow's charts is as wide as the square, and cuts off its lower part."""
+    from PIL import Image
+
+    scale = SHOWN_PX / max(picture.size)
+    width, height = (max(1, round(scale * side)) for side in picture.size)
+    square = Image.new("RGB", (SHOWN_PX, SHOWN_PX), "white")
+    square.paste(picture.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS))
+    return square

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from components.runtime.credentials import without_secrets
+from components.runtime.delivery import LATER
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.outbox import ENTRIES
+from components.runtime.provenance import origin_tags
 from components.runtime.sender import HASTY, PATIENT, Patience, Sender
 from components.runtime.store_address import check_variables
 from components.runtime.store_failures import NO_MLFLOW, failures_explained
 from components.runtime.termination import asked, termination_raised
-from components.runtime.tracking import NOTE, RunIdentity, Tracker, identity_of, noted_run, say_on_stderr
+from components.runtime.tracking import NOTE, RunIdentity, Tracker, identity_of, noted_run, pending_folder, say_on_stderr
 from components.runtime.tracking_store import client_of, experiment_id, has_ended, is_known, tracking_uri
 from core.errors import BadInput
 
@@ -35,12 +34,37 @@ def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = No
         if is_known(uri, run_id) is not False:
             return identity_of(run_id)
         print(f"tracking: run {run_id} is not in {uri}; a new run is opened", flush=True)
-    client, every_tag = client_of(uri), git_tags() | dict(tags or {})
+    client, every_tag = client_of(uri), origin_tags() | dict(tags or {})
     with failures_explained(uri):
         run = client.create_run(experiment_id(client, uri), run_name=name, tags=every_tag)
     if not run.info.run_id:
         raise BadInput(f"the tracking store {uri} {NO_MLFLOW}")
     return identity_of(run.info.run_id)
+
+
+def known_run(run_id: str, *, otherwise: str) -> RunIdentity:
+    """The run as it stands; where this store does not know it, a new one of another name, aloud, which ends at once.
+
+    What other runs left is sent first.
+    """
+    send_pending(pending_folder(), say_on_stderr, patience=HASTY)
+    identity = open_run(otherwise, run_id=run_id)
+    if identity.run_id != run_id:
+        with recorded(identity):
+            pass
+    return identity
+
+
+def later_run(name: str, *, tags: Mapping[str, str] | None = None, started_ms: int = 0) -> RunIdentity:
+    """A new run that its outbox opens with the first delivery, so that no store need answer now.
+
+    Call it, as `open_run`, in the process the user started. started_ms: when the work began, now by default.
+    """
+    identity = identity_of(f"{LATER}{uuid.uuid4().hex}")
+    tracker = Tracker(identity)
+    tracker.opening(name, origin_tags() | dict(tags or {}), started_ms)
+    tracker.close()
+    return identity
 
 
 class Sent(NamedTuple):
@@ -112,33 +136,6 @@ def _send_left(identity: RunIdentity, say: Callable[[str], None], patience: Pati
     sender = Sender(outbox, identity.tracking_uri, identity.run_id, say)
     sender.start()
     return _end(tracker, sender, say, patience)
-
-
-def git_tags() -> dict[str, str]:
-    """The commit, branch and cleanness of the working directory, and DVC's experiment name, where there are any.
-
-    Where there is a repository, and git says nothing of it, that is said.
-    """
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-        if done.returncode:
-            raise OSError(first_line(done.stderr.decode(errors="replace")) or f"git ends with {done.returncode}")
-        return done.stdout.decode(errors="replace").strip()
-
-    name = without_secrets(" ".join(sys.orig_argv[1:]))[:500]
-    tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL"}
-    try:
-        tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
-        tags["mlflow.source.git.branch"] = git("rev-parse", "--abbrev-ref", "HEAD")
-        tags["mlflow.source.git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
-    except OSError as error:  # git is missing, may not be run, or refuses
-        if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
-            print(f"tracking: the run is recorded without all that git knows: {first_line(error)}", flush=True)
-    dvc = {"dvc.exp_name": os.environ.get("DVC_EXP_NAME"), "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV")}
-    tags |= {key: value for key, value in dvc.items() if value}
-    # Arguments and variables that are no UTF-8 hold surrogates, which no store takes.
-    return {key: value.encode(errors="replace").decode() for key, value in tags.items()}
 
 
 def _end(tracker: Tracker, sender: Sender, say: Callable[[str], None], patience: Patience) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.runtime.store_failures import failures_explained, is_missing
 from components.runtime.tracking import RunIdentity
-from components.runtime.tracking_store import client_of, fluent
+from components.runtime.tracking_store import client_of, experiment_id, fluent
 from core.metric_keys import standard_error_key
 
 if TYPE_CHECKING:
@@ -18,14 +19,23 @@ if TYPE_CHECKING:
 
 # (name, type: an MLflow DataType's name, required)
 Column = tuple[str, str, bool]
-# On the version itself, so that the rule judges what was measured when it was registered, whatever its run logs later.
+# On the logged model, so that the rule judges what was measured when a version was registered, whatever is evaluated later.
+# Versions from before that have these tags themselves.
 METRIC_TAG = "metric/"
 BUNDLE_TAG = "bundle_sha256"
+LOGGED = "models:/"
+VERSIONS_TAG = "mlflow.modelVersions"
+# MLflow takes no logged model's name that holds one of these.
+NOT_IN_NAMES = "/:.%\"'"
+MODEL_DESCRIPTION = (
+    "Transfusion models: text and pictures by one transformer. The newest bundle has the alias `challenger`; `champion` is the "
+    "best one that reached its floors. Each version says what it is and how it is asked."
+)
 MAX_DESCRIPTION_CHARACTERS = 5000
 
 
 class Version(NamedTuple):
-    """A registered model version. metrics: those of its run, the last value of each."""
+    """A registered model version. metrics: those it was registered with."""
 
     name: str
     version: str
@@ -74,12 +84,6 @@ def decide(
     return Decision(fit, tuple(reasons))
 
 
-def version_metrics(version: Version) -> dict[str, float]:
-    """The metrics a version was registered with."""
-    tags = version.tags.items()
-    return {key.removeprefix(METRIC_TAG): float(value) for key, value in tags if key.startswith(METRIC_TAG)}
-
-
 def find_version(uri: str, name: str, bundle_sha256: str) -> Version | None:
     """The newest version of `name` that is this very bundle. BadInput where the store does not answer."""
     # Compared here: a filter on tags is not offered by every kind of store.
@@ -91,7 +95,7 @@ def find_version(uri: str, name: str, bundle_sha256: str) -> Version | None:
 
 
 def version_of(uri: str, name: str, *, alias: str = "", version: str = "") -> Version | None:
-    """The version with an alias or a number, with its run's metrics; None where there is none."""
+    """The version with an alias or a number, with the metrics it was registered with; None where there is none."""
     from mlflow.exceptions import MlflowException
 
     client = client_of(uri)
@@ -103,9 +107,9 @@ def version_of(uri: str, name: str, *, alias: str = "", version: str = "") -> Ve
             if not no_such_alias and not is_missing(error):
                 raise
             return None
-        run_id = found.run_id or ""
-        metrics = _metrics_of(client, run_id) if run_id else {}
-    return Version(name, str(found.version), run_id, dict(found.tags), metrics)
+        every_tag = dict(found.tags) | _model_tags(client, _model_id(found.source or ""))
+    metrics = {key.removeprefix(METRIC_TAG): float(value) for key, value in every_tag.items() if key.startswith(METRIC_TAG)}
+    return Version(name, str(found.version), found.run_id or "", dict(found.tags), metrics)
 
 
 def set_alias(uri: str, name: str, alias: str, version: str) -> None:
@@ -118,22 +122,32 @@ def set_alias(uri: str, name: str, alias: str, version: str) -> None:
 def log_model(
     identity: RunIdentity,
     *,
+    name: str,
     python_model: Path,
     artifacts: Mapping[str, Path],
     signature: Any,
     input_example: Any,
     pip_requirements: Sequence[str],
+    tags: Mapping[str, str] | None = None,
 ) -> str:
-    """Log a models-from-code pyfunc into the run; returns its `models:/m-...` URI. signature None: from type hints."""
+    """Log a models-from-code pyfunc of the run, which stays as it is; returns its `models:/m-...` URI.
+
+    name: of the logged model. signature None: from type hints.
+    """
     mlflow = fluent(identity.tracking_uri)
-    with failures_explained(identity.tracking_uri), mlflow.start_run(run_id=identity.run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
+    with failures_explained(identity.tracking_uri):
+        # What mlflow.pyfunc.log_model calls, with the run's id: that one has to open the run again, and so lengthens it.
+        logged = mlflow.models.Model.log(
+            artifact_path=None,
+            name="".join("-" if letter in NOT_IN_NAMES else letter for letter in name),
+            flavor=mlflow.pyfunc,
+            run_id=identity.run_id,
             python_model=str(python_model),
             artifacts={name: str(path.absolute()) for name, path in artifacts.items()},
             signature=signature,
             input_example=input_example,
             pip_requirements=list(pip_requirements),
+            tags=dict(tags or {}),
         )
     return logged.model_uri
 
@@ -152,34 +166,60 @@ def create_version(
     input_example: Any,
     pip_requirements: Sequence[str],
 ) -> Version:
-    """Log the bundle as a models-from-code pyfunc and make a version of it, its tags set in the same call.
+    """Log the bundle as a models-from-code pyfunc with its metrics, and make a version of it, its tags set in the same call.
 
     description: cut to what the store takes.
     """
     uri = log_model(
         identity,
+        name=name,
         python_model=python_model,
         artifacts={"bundle": bundle},
         signature=signature,
         input_example=input_example,
         pip_requirements=pip_requirements,
+        tags={METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()},
     )
-    client = client_of(identity.tracking_uri)
-    all_tags = {METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()}
-    all_tags |= {BUNDLE_TAG: bundle_sha256, **tags}
+    client, model_id = client_of(identity.tracking_uri), uri.rpartition("/")[2]
     with failures_explained(identity.tracking_uri):
         _ensure_model(client, name)
         made = client.create_model_version(
             name,
             uri,
             run_id=identity.run_id,
-            tags=all_tags,
+            tags={BUNDLE_TAG: bundle_sha256, **tags},
             description=description[:MAX_DESCRIPTION_CHARACTERS],
-            model_id=uri.rpartition("/")[2],
+            model_id=model_id,
         )
+        # As MLflow's own `register_model` does, for the link on the logged model's page.
+        client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps([{"name": name, "version": str(made.version)}])})
     found = version_of(identity.tracking_uri, name, version=str(made.version))
     assert found is not None
     return found
+
+
+def show_evaluation(uri: str, version: Version, *, tag: str, value: str) -> bool:
+    """Give the version's logged model the metrics and data of the newest run with this tag; whether there is one."""
+    from mlflow.entities import Metric
+
+    client = client_of(uri)
+    with failures_explained(uri):
+        model_id = _model_id(client.get_model_version(version.name, version.version).source or "")
+        runs = client.search_runs([experiment_id(client, uri)], f"tags.`{tag}` = '{value}'", max_results=1)
+        if not runs or not model_id:
+            return False
+        (run,) = runs
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        data = {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest} if inputs else {}
+        # What was measured at other steps are curves.
+        points = [client.get_metric_history(run.info.run_id, key)[-1] for key in run.data.metrics]
+        shown = [
+            Metric(each.key, each.value, each.timestamp, each.step, model_id=model_id, run_id=run.info.run_id, **data)
+            for each in points
+            if not each.step
+        ]
+        client.log_batch(run.info.run_id, metrics=shown)
+    return True
 
 
 def model_signature(outputs: Sequence[Column], params: Mapping[str, tuple[str, Any]]) -> ModelSignature:
@@ -214,20 +254,24 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if not is_missing(error):
             raise
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=MODEL_DESCRIPTION)
 
 
-def _metrics_of(client: MlflowClient, run_id: str) -> dict[str, float]:
-    """A version outlives its run."""
+def _model_id(source: str) -> str:
+    """Of the logged model that a version was made of, which MLflow names in its source alone; "" where that is a folder."""
+    return source.removeprefix(LOGGED) if source.startswith(LOGGED) else ""
+
+
+def _model_tags(client: MlflowClient, model_id: str) -> dict[str, str]:
+    """Of a logged model; none where a version has none, or outlived it."""
     from mlflow.exceptions import MlflowException
 
     try:
-        run = client.get_run(run_id)
+        return dict(client.get_logged_model(model_id).tags) if model_id else {}
     except MlflowException as error:
         if not is_missing(error):
             raise
         return {}
-    return dict(run.data.metrics) if run.info.lifecycle_stage == "active" else {}
 
 
 def _show(value: float | None) -> str:

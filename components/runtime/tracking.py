@@ -1,15 +1,16 @@
 """Where a run is written down: metrics, pictures, parameters and lineage, into one MLflow run, from any process.
 
-One run per trained model: `train` opens it and later stages reopen it by its id. A `Tracker` writes into an outbox on disk
+One run a training, and one an evaluation, below it. A `Tracker` writes into an outbox on disk
 and never waits; inside `recording.recorded` the outbox is delivered to the store, and whatever a store that stays away did
 not get lies in `mlpending/` until `python -m pipelines.sync` or the next stage sends it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 PENDING, NOTE = "mlpending", "run.json"
+# MLflow's tag that lists the files to show as tables.
+TABLES = "mlflow.loggedArtifacts"
 
 
 class RunIdentity(NamedTuple):
@@ -41,6 +44,19 @@ class RunIdentity(NamedTuple):
     def facts(self) -> dict[str, str]:
         """What is kept in files: no secret, and no path that another folder makes wrong."""
         return {"tracking_uri": portable_uri(self.tracking_uri), "run_id": self.run_id}
+
+
+class About(NamedTuple):
+    """What a person is told of a new run."""
+
+    name: str
+    """What is trained, in a few words."""
+    params: Mapping[str, Any]
+    """What is compared between runs, keys joined by dots; the rest stands in `params.yaml`."""
+    params_yaml: str
+    """Every parameter."""
+    note: str
+    """Markdown, the run's description."""
 
 
 def pending_folder() -> Path:
@@ -66,6 +82,11 @@ class Tracker:
         self._held: list[Mapping[str, Any]] = []
         self._said_held = False
 
+    def opening(self, name: str, tags: Mapping[str, str], time_ms: int = 0) -> None:
+        """The first entry of a run that is opened with the first delivery. time_ms: when it began, now by default."""
+        safe = {key: without_secrets(value) for key, value in tags.items()}
+        self._append("opening", name=name, time_ms=time_ms or now_ms(), tags=safe)
+
     def params(self, tree: Mapping[str, Any]) -> None:
         """Log a configuration, nested keys joined by dots. MLflow's rule: a parameter keeps its first value."""
         self._append("params", values={key: without_secrets(str(value)) for key, value in flatten(tree).items()})
@@ -73,19 +94,28 @@ class Tracker:
     def metrics(self, values: Mapping[str, float], step: int, *, once: bool = False, time_ms: int = 0) -> None:
         """Log one step's numbers; slashes in the names make sections in the UI. time_ms: now by default."""
         numbers = {name: float(value) for name, value in values.items()}
-        self._append("metrics", step=step, time_ms=time_ms or _now_ms(), values=numbers, once=once)
+        self._append("metrics", step=step, time_ms=time_ms or now_ms(), values=numbers, once=once)
 
     def image(self, picture: np.ndarray, key: str, step: int, *, once: bool = False) -> None:
         """uint8 [height, width, 3]; the same key at several steps becomes a slider."""
         self._append_file(
             lambda: self.outbox.keep_bytes(encode_png(picture), "picture.png"),
             "image",
-            **{"key": key, "step": step, "time_ms": _now_ms(), "once": once},
+            **{"key": key, "step": step, "time_ms": now_ms(), "once": once},
         )
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file, or a folder's files, into the run."""
         self._append_file(lambda: self.outbox.keep(path), "artifact", folder=folder)
+
+    def text(self, text: str, file_name: str) -> None:
+        """Keep a text as a file of the run."""
+        self._append_file(lambda: self.outbox.keep_bytes(text.encode(), file_name), "artifact", folder=None)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], file_name: str) -> None:
+        """Keep rows as a file that MLflow shows as a table, and compares between runs. file_name: ends in .json."""
+        self.text(json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), file_name)
+        self.tags({TABLES: json.dumps([{"path": file_name, "type": "table"}])})
 
     def dataset(self, name: str, *, digest: str, source: Path, context: str) -> None:
         """Record what data the run used. context: "training" or "evaluation"."""
@@ -97,7 +127,7 @@ class Tracker:
 
     def status(self, status: str) -> None:
         """RUNNING, FINISHED, FAILED or KILLED."""
-        self._append("status", status=status, time_ms=_now_ms())
+        self._append("status", status=status, time_ms=now_ms())
 
     def settle(self) -> None:
         """Append no more; what the disk did not take is tried once again."""
@@ -200,5 +230,6 @@ def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Since 1970, as MLflow counts."""
     return int(time.time() * 1000)

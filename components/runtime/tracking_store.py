@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
 EXPERIMENT = "transfusion"
+EXPERIMENT_TAGS = {
+    # MLflow's pages then show trainings, and not conversations with language models.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Each run trained a model, and below it are its evaluations; docs/tracking.md says what is where.",
+}
 SQLITE = "sqlite:///"
 
 
@@ -96,7 +101,7 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
         # Without a location of its own the experiment's artefacts would follow whatever folder a process happens to run in.
         database = database_of(uri)
         beside = database.with_name("mlartifacts").as_uri() if database else None
-        return client.create_experiment(EXPERIMENT, artifact_location=beside)
+        return client.create_experiment(EXPERIMENT, artifact_location=beside, tags=EXPERIMENT_TAGS)
     if found.lifecycle_stage != "active":
         if not found.experiment_id:
             raise BadInput(f"the tracking store {uri} {NO_MLFLOW}")
@@ -105,6 +110,8 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
             f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id {found.experiment_id}`, "
             "or name another store"
         )
+    for key in EXPERIMENT_TAGS.keys() - found.tags.keys():  # of a store from before they were set
+        client.set_experiment_tag(found.experiment_id, key, EXPERIMENT_TAGS[key])
     return found.experiment_id
 
 

@@ -131,7 +131,7 @@ def _judged(work: Path, num_steps: int) -> Trial:
     }
     found = {(key, step, float(f"{value:.6g}")) for key, step, value in rows if key in columns.values()}
     lost, doubled = len(wanted - found), len(rows) - len({(key, step) for key, step, _ in rows})
-    lost += len(set(range(1, num_steps + 1)) - {step for key, step, _ in rows if key == "perf/tokens_per_s"})
+    lost += len(set(range(1, num_steps + 1)) - {step for key, step, _ in rows if key == "system/tokens_per_s"})
     problems = [f"{lost} lost, {doubled} doubled"] if lost or doubled else []
     problems += [f"status {status}"] if status != "FINISHED" else []
     problems += ["something still waits"] if list((work / "mlpending").glob("*/entries.jsonl")) else []

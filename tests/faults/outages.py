@@ -110,7 +110,7 @@ def judged(run: Run, database: Path, status: str, *, steps: int = 0, problem: st
             "SELECT status, artifact_uri FROM runs WHERE run_uuid = ?", (run.run_id,)
         ).fetchall()
     points = [row for row in rows if row[0] in (LOSS, VALIDATION)]
-    speeds = {step for key, step, _ in rows if key == "perf/tokens_per_s"}
+    speeds = {step for key, step, _ in rows if key == "system/tokens_per_s"}
     lost = len(expected - set(points)) + len(set(range(1, steps + 1)) - speeds)
     doubled = len(rows) - len(set(points)) - len(speeds)
     pictures = _pictures(database, artifacts)

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from components.runtime.recording import recorded
-from components.runtime.tracking import Tracker
+from components.runtime.tracking import About, Tracker
 from components.training.transformer.journal import add_to, truncate_after
 from components.training.transformer.run import open_training_run
 
 CHECKPOINT_EVERY, PICTURE_EVERY, VALIDATE_EVERY = 10, 25, 20
+ABOUT = About(name="a loop", params={"train.seed": 1}, params_yaml="train: {seed: 1}\n", note="It records numbers.")
 LOSS, VALIDATION, PICTURE = "train/loss", "validation/loss", "samples/00-a-red-three"
 
 
@@ -41,7 +42,7 @@ class Loop:
     def run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         latents = self.folder / "latents"
-        run = open_training_run(self.folder, params={"train": {"seed": 1}}, latents=latents, digests={"latents": "a" * 64})
+        run = open_training_run(self.folder, about=ABOUT, latents=latents, digests={"latents": "a" * 64})
         with recorded(run) as tracker:
             self.train(Tracker(run))  # of its own, as a worker has
             report = self.folder / "report.txt"
@@ -58,7 +59,7 @@ class Loop:
             time.sleep(self.step_s)
             while step == self.num_steps * 2 // 3 and (self.folder.parent / "hold").exists():
                 time.sleep(self.step_s)
-            values = {LOSS: loss(step), "perf/tokens_per_s": time.monotonic()}
+            values = {LOSS: loss(step), "system/tokens_per_s": time.monotonic()}
             self.timed(lambda step=step, values=values: tracker.metrics(values, step, once=True))
             add_to(journal, step, values)
             if step % VALIDATE_EVERY == 0:

@@ -64,7 +64,7 @@ def test_a_point_that_the_store_lacks_or_has_twice_is_counted(tmp_path: Path) ->
         connection.execute("INSERT INTO runs VALUES ('a', 'FINISHED', ?)", (artifacts.as_uri(),))
         points = [(LOSS, step, loss(step)) for step in range(1, 41)]
         points += [(VALIDATION, step, -loss(step)) for step in (20, 40)]
-        points += [("perf/tokens_per_s", step, 1.0) for step in range(1, 41)]
+        points += [("system/tokens_per_s", step, 1.0) for step in range(1, 41)]
         connection.executemany("INSERT INTO metrics VALUES ('a', ?, ?, ?)", points)
         connection.commit()
         assert outages.judged(run, database, "FINISHED") == Trial()

@@ -130,6 +130,7 @@ CHECKED: dict[str, Checked] = {
     "python -m export.push_to_hub --repo me/digits --private": HELP_PUSH,
     "python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion": HELP_PUSH,
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
+    "python -m pipelines.register": Checked(ALREADY, "python -m pipelines.register --help", ("--set",)),
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),
     "python -m benchmarks.gpu": Checked("needs a GPU", "python -m benchmarks.gpu --help"),

@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ from components.data.shards import shard_path, write_shard
 from components.evaluation.metrics import HEADLINE, METRICS, table
 from components.evaluation.pictures import curves
 from components.evaluation.report import RUN_FACTS
-from components.runtime.recording import open_run
-from components.runtime.tracking_store import tracking_uri
-from core.files import read_fields, read_json, write_json, write_text
+from components.runtime.recording import open_run, recorded
+from components.runtime.tracking_store import client_of, tracking_uri
+from core.files import read_json, write_json, write_text
 from core.manifest import read_manifest, write_manifest
 from core.metric_keys import standard_error_key
 from core.png import encode_png
@@ -133,8 +134,11 @@ def write_world(documents: Sequence[Document]) -> str:
         special_ids=tokenizer.special_ids,
     )
     Transfusion(config).save_pretrained(paths.TRAIN)
-    run_id = open_run("train").run_id
-    write_json(paths.TRAIN / "run.json", {"run_id": run_id})
+    identity = open_run("train")
+    run_id = identity.run_id
+    with recorded(identity):
+        pass
+    write_json(paths.TRAIN / "run.json", {"run_id": run_id, "name": "demo flow"})
     write_text(paths.TRAIN / "history.csv", "step,image\n5,2.5\n10,1.5\n")
     # Of another training.
     write_text(paths.REPORTS / "train/history.csv", "step,image\n5,9.5\n10,8.5\n")
@@ -142,10 +146,11 @@ def write_world(documents: Sequence[Document]) -> str:
     return run_id
 
 
-def logged_metrics(run_id: str) -> dict[str, float]:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri()).get_run(run_id).data.metrics
+def evaluations(run_id: str) -> list[Any]:
+    """The runs of evaluations below a training's, the oldest first."""
+    client = client_of(tracking_uri())
+    experiment = client.get_run(run_id).info.experiment_id
+    return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["attributes.start_time"])
 
 
 def test_the_demonstration_gets_every_figure(params: Params) -> None:
@@ -161,7 +166,26 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert all(math.isfinite(value) for value in metrics.values())
     short = read_json(evaluate.REPORT / "headline.json")
     assert short == {name: metrics[key] for name, key in HEADLINE.items()}
-    assert logged_metrics(run_id) == pytest.approx(metrics)
+    (run,) = evaluations(run_id)
+    assert (run.info.run_name, run.info.status) == ("evaluation of demo flow (guidance 4, 2 steps)", "FINISHED")
+    assert run.info.end_time - run.info.start_time > 0
+    found = run.data.metrics
+    levels = {"by percent of noise/image x0_error", "by percent of noise/conditioning wrong_caption_x0_gap"}
+    assert set(found) == {*HEADLINE.values()} | levels
+    assert all(found[key] == metrics[key] for key in HEADLINE.values())
+    client = client_of(tracking_uri())
+    curve = client.get_metric_history(run.info.run_id, "by percent of noise/image x0_error")
+    assert [(each.step, each.value) for each in curve] == [
+        (50, metrics["image/x0_error/0.5"]),
+        (98, metrics["image/x0_error/0.98"]),
+    ]
+    assert {each.step for key in HEADLINE.values() for each in client.get_metric_history(run.info.run_id, key)} == {0}, (
+        "a bar, no point"
+    )
+    rows = read_json(Path(client.download_artifacts(run.info.run_id, "figures.json")))["data"]
+    assert {row[0]: row[1] for row in rows} == {figure.key: figure.value for figure in figures}
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "evaluate")]
+    assert any(".png" in item.path for item in client.list_artifacts(run.info.run_id, "images"))
     assert (evaluate.REPORT / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert [row["time"] for row in read_json(evaluate.REPORT / "diffusion.json")] == [0.3, 0.7]
     text = (evaluate.REPORT / "index.html").read_text()
@@ -181,21 +205,24 @@ def _tracked_bytes() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in evaluate.REPORT.iterdir() if path.name != RUN_FACTS}
 
 
-def test_the_same_model_gets_the_same_figures_and_a_lost_run_a_new_one(
-    params: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_world([*scenes(), *prose()])
+def test_the_same_model_gets_the_same_figures_and_each_evaluation_a_run_of_its_own(params: Params) -> None:
+    run_id = write_world([*scenes(), *prose()])
+    client = client_of(tracking_uri())
+    before = client.get_run(run_id)
     evaluate.main(params)
     first = _tracked_bytes()
-    write_json(paths.TRAIN / "run.json", {"run_id": "0" * 32})
-    write_manifest(paths.TRAIN, kind="train", step=7, incidental=["run.json"])
+    again = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, guidance_scale=2.0))
+    evaluate.main(again)
     evaluate.main(params)
     assert _tracked_bytes() == first
-    run_id = read_fields(paths.TRAIN / "run.json", "run_id")["run_id"]
     told = (evaluate.REPORT / RUN_FACTS).read_text()
-    assert run_id not in first["index.html"].decode() and "MLflow run" in told
+    assert run_id in told and run_id not in first["index.html"].decode()
     assert read_manifest(evaluate.REPORT, kind="evaluation")["ancestors"]["train"] in told
-    assert "a new run is opened" in capsys.readouterr().out
+    runs = evaluations(run_id)
+    assert [run.data.params["evaluate.guidance_scale"] for run in runs] == ["4.0", "2.0", "4.0"]
+    assert runs[0].data.metrics == runs[2].data.metrics
+    after = client.get_run(run_id)
+    assert (after.info.end_time, after.data.to_dictionary()) == (before.info.end_time, before.data.to_dictionary())
 
 
 def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Params, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,12 +133,20 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert run.info.run_id == first_run
     assert run.info.status == "FINISHED"
     assert run.data.params["train.max_steps"] == str(MAX_STEPS)
+    assert len(run.data.params) < 12, "all parameters are in an artifact"
+    assert run.info.run_name and f", {MAX_STEPS} steps, seed" in run.info.run_name
+    assert f"max_steps: {MAX_STEPS}" in Path(client.download_artifacts(first_run, "params.yaml")).read_text()
+    assert [entry.step for entry in client.get_metric_history(first_run, "system/cpu_utilization_percentage")] == [
+        entry.step for entry in client.get_metric_history(first_run, "system/tokens_per_s")
+    ]
     history = client.get_metric_history(first_run, "train/loss")
     assert len({entry.step for entry in history}) == len(history)
     assert run.inputs
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["latents"]
     pictures = {item.path for item in client.list_artifacts(first_run, "images")}
-    assert any("a-red-three" in path for path in pictures)
+    steps = {int(path.split("+")[2]) for path in pictures if "by step" in path}
+    assert min(steps) == 0 and max(steps) == MAX_STEPS, "the slider of MLflow's pages begins at step 0"
+    assert {int(path.split("+")[2]) for path in pictures if "after the last step" in path} == {MAX_STEPS}
     assert not (workspace / "mlpending").exists()
 
 

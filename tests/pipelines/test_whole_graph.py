@@ -118,12 +118,20 @@ def test_the_run_is_in_mlflow(repository: Path) -> None:
     store = f"sqlite:///{repository}/mlflow.db"
     client = mlflow.MlflowClient(store, registry_uri=store)
     run = client.get_run(run_id)
-    assert {"train/loss_text", "train/loss_image", "text/bits_per_byte"} <= set(run.data.metrics)
+    assert {"train/loss_text", "train/loss_image"} <= set(run.data.metrics)
+    (evaluation,) = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert "text/bits_per_byte" in evaluation.data.metrics and "text/bits_per_byte" not in run.data.metrics
+    assert (run.info.end_time or 0) <= evaluation.info.start_time, "later stages leave the training's run as it ended"
     assert run.data.params["train.max_steps"] == "12"
     assert run.inputs is not None and run.inputs.dataset_inputs, "no dataset lineage"
     assert any("samples" in file.path or "images" in file.path for file in client.list_artifacts(run_id))
     version = client.get_model_version_by_alias("transfusion", "challenger")
     assert version.run_id == run_id
+    model = client.get_logged_model(str(version.source).rpartition("/")[2])
+    assert (model.name, model.source_run_id) == ("transfusion", run_id)
+    assert {(metric.dataset_name, metric.run_id) for metric in model.metrics or []} == {
+        ("held-out documents", evaluation.info.run_id)
+    }
 
 
 def test_the_summary_prints_every_metric(repository: Path) -> None:

@@ -7,17 +7,19 @@ import math
 import torch
 
 from components.data.loader import PackedRows
+from components.runtime.machine import utilisation
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
 from components.training.pictures import save_samples
-from components.training.transformer.image_sampler import ImageSampler, image_key
-from components.training.transformer.journal import add_to, last_values, truncate_after
+from components.training.transformer.image_sampler import LAST_SHEET, SHEETS, ImageSampler
+from components.training.transformer.journal import add_to, last_values, shown_names, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.state import TransformerState
 from components.training.transformer.trainer import Callback, Losses, Progress
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
+from core.png import decode_png
 from model.transfusion import Transfusion
 
 # Dense bfloat16 peaks in FLOP/s, by a word of the device's name (the makers' data sheets).
@@ -47,6 +49,7 @@ class RankZeroCallback(Callback):
         self.run, self.config, self.world = run, run.config, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
+        utilisation(world.device)  # percentages are of the time since the last call
         truncate_after(run.journal, first_step - 1)
         self.tracker = Tracker(run.identity, say=run.say)
         self.sampler = ImageSampler(
@@ -72,6 +75,7 @@ class RankZeroCallback(Callback):
         if self.peak:
             values["perf/mfu"] = progress.flops / progress.elapsed_s / (self.peak * self.world.size)
         self._record(progress.step, values)
+        self.tracker.metrics(utilisation(self.world.device), progress.step, once=True)
         losses = f"loss {progress.losses.total:.2f} | {_parts(progress.losses)}"
         self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}")
 
@@ -84,8 +88,9 @@ class RankZeroCallback(Callback):
         """Generate the configured images, for a file and for MLflow."""
         pictures = self.sampler.generate(ema_model)
         save_samples(self.run.samples, pictures, self.sampler.prompts)
-        for index, (prompt, picture) in enumerate(zip(self.sampler.prompts, pictures, strict=True)):
-            self.tracker.image(picture.numpy(), image_key(index, prompt), step, once=True)
+        sheet = decode_png(self.run.samples.read_bytes())
+        for key in (SHEETS, LAST_SHEET) if step == self.config.max_steps else (SHEETS,):
+            self.tracker.image(sheet, key, step, once=True)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
         """Keep it in the run's folder."""
@@ -107,7 +112,7 @@ class RankZeroCallback(Callback):
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         # Steps that are taken again after a kill give the same numbers: each counts once.
-        self.tracker.metrics(values, step, once=True)
+        self.tracker.metrics(shown_names(values), step, once=True)
         add_to(self.run.journal, step, values)
 
     def _say(self, step: int, line: str) -> None:

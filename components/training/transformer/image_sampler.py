@@ -17,6 +17,9 @@ from model.generation.sampling import generate
 from model.latents.autoencoder import Autoencoder, to_images
 from model.transfusion import Transfusion
 
+# MLflow's names for the sheets. Their section comes after "train", the one of the curves. A key of one step alone is shown at
+# once; that of many has a slider, which begins at step 0.
+LAST_SHEET, SHEETS = "train_samples/after the last step", "train_samples/by step"
 # As many pictures as a line of the sheet has.
 NUM_HELD_OUT_CAPTIONS = 4
 
@@ -59,9 +62,3 @@ class ImageSampler:
         completions = generate(TorchEngine(model), requests, self._options, num_slots=len(requests))
         latents = torch.stack([completion.images[0] for completion in completions])
         return to_images(self._autoencoder.decode(latents))
-
-
-def image_key(index: int, prompt: str) -> str:
-    """MLflow's name for the images of one prompt: "samples/00-a-red-three-top-left"."""
-    words = "".join(letter if letter.isalnum() else " " for letter in prompt.lower()).split()
-    return f"samples/{index:02d}-{'-'.join(words)[:60]}"

@@ -37,6 +37,11 @@ def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
         file.write(json.dumps({"step": step, "time_ms": int(time.time() * 1000), **values}) + "\n")
 
 
+def shown_names(values: Mapping[str, float]) -> dict[str, float]:
+    """A report's numbers as MLflow has them: speeds among the system's metrics, so that its first charts are the losses."""
+    return {name.replace("perf/", "system/", 1): value for name, value in values.items() if "/" in name}
+
+
 def truncate_after(journal: Path, step: int) -> None:
     """Drop what stands of steps after `step`, which will be taken again."""
     kept = [entry for entry in read_json_lines(journal) if entry["step"] <= step]

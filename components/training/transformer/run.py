@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from components.data.quarantine import read_keys
 from components.runtime.code_digest import code_digest
 from components.runtime.recording import open_run
-from components.runtime.tracking import RunIdentity, Tracker
+from components.runtime.tracking import About, RunIdentity, Tracker
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
+from components.training.transformer.journal import shown_names
 from core.errors import BadInput
 from core.files import digest, read_fields, read_json_lines, sha256, write_json
 from core.manifest import MANIFEST
@@ -58,15 +58,13 @@ def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str
     }
 
 
-def open_training_run(folder: Path, *, params: Mapping[str, Any], latents: Path, digests: Mapping[str, str]) -> RunIdentity:
-    """The MLflow run that `folder` began with, or a new one that gets the parameters, the lineage and the digests."""
+def open_training_run(folder: Path, *, about: About, latents: Path, digests: Mapping[str, str]) -> RunIdentity:
+    """The MLflow run that `folder` began with, or a new one that gets its parameters, lineage and description."""
     known = folder / "run.json"
     run_id = _noted(known) if known.exists() else ""
-    note = "One trained model: `train` opened this run; `evaluate`, `export` and `register` add to it."
-    tags = {f"{name}.digest": value for name, value in digests.items()} | {"mlflow.note.content": note}
-    run = open_run("train", run_id=run_id, tags=tags)
+    run = open_run(about.name, run_id=run_id, tags={"mlflow.note.content": about.note})
     if run.run_id != run_id:
-        _begin(Tracker(run), folder, params=params, latents=latents, digest=digests["latents"])
+        _begin(Tracker(run), folder, about=about, latents=latents, digest=digests["latents"])
         write_json(known, run.facts())
     short = ", ".join(f"{name} {value[:12]}" for name, value in digests.items())
     print(f"train: run {run.run_id} in {run.tracking_uri} ({short})", flush=True)
@@ -81,11 +79,11 @@ def _noted(note: Path) -> str:
     return run_id
 
 
-def _begin(tracker: Tracker, folder: Path, *, params: Mapping[str, Any], latents: Path, digest: str) -> None:
+def _begin(tracker: Tracker, folder: Path, *, about: About, latents: Path, digest: str) -> None:
     """What a new run is told first: also the course so far, where it takes the place of one that the store lost."""
-    tracker.params(params)
+    tracker.params(about.params)
+    tracker.text(about.params_yaml, "params.yaml")
     tracker.dataset("latents", digest=digest, source=latents, context="training")
     for entry in read_json_lines(folder / "metrics.jsonl"):
-        values = {name: value for name, value in entry.items() if "/" in name}
-        tracker.metrics(values, int(entry["step"]), once=True, time_ms=int(entry["time_ms"]))
+        tracker.metrics(shown_names(entry), int(entry["step"]), once=True, time_ms=int(entry["time_ms"]))
     tracker.close()

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.runtime.recording import open_run, recorded, send_pending
+from components.runtime.delivery import Delivery
+from components.runtime.recording import later_run, open_run, recorded, send_pending
 from components.runtime.sender import Patience
-from components.runtime.tracking import RunIdentity, Tracker, pending_folder
+from components.runtime.tracking import About, RunIdentity, Tracker, pending_folder
 from components.runtime.tracking_store import client_of
 from components.training.transformer.journal import add_to
 from components.training.transformer.run import open_training_run
@@ -27,6 +28,7 @@ from pipelines.sync import sync
 from tests.components.runtime.conftest import wait_until
 from tests.faults.store_server import StoreServer
 
+ABOUT = About(name="demo flow", params={"seed": 1}, params_yaml="seed: 1\n", note="Trains **demo flow**.")
 ROOT = Path(__file__).resolve().parents[3]
 # Records a point every few milliseconds and goes on until it is ended.
 ENDLESS = """
@@ -240,7 +242,7 @@ def test_a_broken_note_of_one_run_hinders_no_other(store: Path, capfd: pytest.Ca
 def test_a_training_whose_note_of_its_run_is_broken(content: str, store: Path) -> None:
     (store / "run.json").write_text(content)
     with pytest.raises(BadInput, match=r"run.json .*(delete|remove) it"):
-        open_training_run(store, params={}, latents=store, digests={"latents": "a" * 64})
+        open_training_run(store, about=ABOUT, latents=store, digests={"latents": "a" * 64})
 
 
 def test_a_run_that_the_store_lost_is_told_its_course_again(store: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_run_that_the_store_lost_is_told_its_course_again(store: Path) -> None
     folder.mkdir()
 
     def opened() -> RunIdentity:
-        return open_training_run(folder, params={"seed": 1}, latents=store, digests={"latents": "a" * 64})
+        return open_training_run(folder, about=ABOUT, latents=store, digests={"latents": "a" * 64})
 
     first = opened()
     with recorded(first) as tracker:
@@ -265,6 +267,33 @@ def test_a_run_that_the_store_lost_is_told_its_course_again(store: Path) -> None
     history = client.get_metric_history(second.run_id, "train/loss")
     assert [(entry.step, entry.value) for entry in history] == [(step, 1 / step) for step in range(1, 7)]
     assert client.get_run(second.run_id).data.params == {"seed": "1"}
+
+
+def test_a_run_that_is_opened_later_is_opened_once(store: Path) -> None:
+    """Also where a kill came between the opening and the note of it, so that the first entry is sent again."""
+    identity = later_run("an evaluation", tags={"mlflow.parentRunId": "a"}, started_ms=1000)
+    assert not (store / "mlartifacts").exists()
+    client = client_of(identity.tracking_uri)
+    (opening,) = Tracker(identity).outbox.waiting()
+    for _ in range(2):
+        delivery = Delivery(Path(identity.pending) / "files", identity.tracking_uri, identity.run_id)
+        delivery.send([opening.value])
+    with recorded(identity) as tracker:
+        tracker.metrics({"loss": 2.0}, 1)
+        tracker.image(np.zeros((8, 8, 3), np.uint8), "samples/one", 1)
+    experiment = client.get_experiment_by_name("transfusion")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status, run.info.start_time) == ("an evaluation", "FINISHED", 1000)
+    assert (run.data.metrics, run.data.tags["mlflow.parentRunId"]) == ({"loss": 2.0}, "a")
+    assert len(client.list_artifacts(run.info.run_id, "images")) == 2
+    assert not pending_folder().exists()
+    # Deleted while more is sent to it: that is said, and no other takes its place.
+    client.delete_run(run.info.run_id)
+    with pytest.raises(BadInput, match=f"mlflow runs restore --run-id {run.info.run_id}"):
+        Delivery(store, identity.tracking_uri, identity.run_id).send(
+            [{"kind": "metrics", "step": 2, "time_ms": 3, "values": {"x": 1.0}}]
+        )
 
 
 def test_a_moved_project_sends_what_waits_to_its_own_store(
@@ -352,7 +381,10 @@ def test_a_server_that_dies_is_stopped_and_comes_back(
         assert blocked_s < 1.5, "less than the time after which a call to the server is given up"
         text = said(capfd)
         assert "have not reached" in text and str(pending_folder() / identity.run_id) in text and "pipelines.sync" in text
-        with pytest.raises(GateRefused, match="1 runs still wait"):
+        # Of a run that is opened later not even the opening needs the server.
+        with recorded(later_run("an evaluation")) as tracker:
+            tracker.metrics({"loss": 1.0}, 0)
+        with pytest.raises(GateRefused, match="2 runs still wait"):
             sync("")
         server.start()
         command = [sys.executable, "-m", "pipelines.sync"]
@@ -360,6 +392,9 @@ def test_a_server_that_dies_is_stopped_and_comes_back(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert state_of(identity, server.database) == ("FINISHED", list(range(1, 300)))
+        with closing(sqlite3.connect(server.database, timeout=60)) as connection:
+            others = connection.execute("SELECT run_uuid FROM runs WHERE name = 'an evaluation'").fetchall()
+        assert [state_of(identity._replace(run_id=other), server.database) for (other,) in others] == [("FINISHED", [0])]
         pictures = (server.folder / "artifacts").rglob("*.png")
         assert sorted(int(path.name.split("+")[2]) for path in pictures) == list(range(10, 300, 10))
         assert not pending_folder().exists()

@@ -39,6 +39,7 @@ def project(store: Path) -> Path:
     Path("word.txt").write_text("re")
     uri = log_model(
         identity,
+        name="doubler: 1.0",
         python_model=store / "pyfunc.py",
         artifacts={"word": store / "word.txt"},
         signature=None,

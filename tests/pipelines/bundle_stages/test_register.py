@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
+from components.evaluation.metrics import HEADLINE
+from components.runtime.recording import recorded
 from components.runtime.registry import set_alias, version_of
-from components.runtime.tracking_store import tracking_uri
-from core.files import read_json, sha256
+from components.runtime.tracking import identity_of
+from components.runtime.tracking_store import client_of, tracking_uri
+from core.files import read_json, sha256, write_bytes
 from core.manifest import write_manifest
-from pipelines import register
+from core.png import encode_png
+from pipelines import paths, register
 from pipelines.ancestry import given
+from pipelines.evaluation_run import record
 from pipelines.sections import Params
 from tests.pipelines.bundle_stages.trained_folder import METRICS, evaluated
 
 
 def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: Path, params: Params) -> None:
     name, uri, report = params.register.name, tracking_uri(), Path("reports/register/version.json")
+    run_id, client = read_json(Path("artifacts/train/run.json"))["run_id"], client_of(uri)
+    with recorded(identity_of(run_id)):
+        pass
+    before = client.get_run(run_id).info
+    write_bytes(paths.EVALUATION / "samples.png", encode_png(np.zeros((8, 8, 3), np.uint8)))
+    record(params, paths.EVALUATION, paths.TRAIN, documents=(paths.DOCUMENTS, "d" * 64), weights="w", started_ms=0)
     register.main(params)
     first = read_json(report)
     assert first["aliases"] == ["challenger", "champion"]
@@ -34,7 +47,15 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
     assert champion is not None
     assert challenger is not None
     assert (champion.version, challenger.version) == (first["version"], second["version"])
-    assert champion.run_id == read_json(Path("artifacts/train/run.json"))["run_id"]
+    assert champion.run_id == run_id
+    assert (champion.metrics, challenger.metrics) == (METRICS, worse)
+    assert client.get_run(run_id).info.end_time == before.end_time, "registering lengthens no training"
+    assert not [key for key in champion.tags if key.startswith("metric/")]
+    model = client.get_logged_model(str(client.get_model_version(name, first["version"]).source).rpartition("/")[2])
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": name, "version": first["version"]}]
+    shown = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics or []}
+    wanted = {key: (METRICS[key], "held-out documents") for key in HEADLINE.values() if key in METRICS}
+    assert shown == wanted and wanted
     # Below a floor nothing becomes champion, even without another one.
     republish(exported, METRICS | {"image_to_text/objects_right": 0.5})
     set_alias(uri, name, "champion", second["version"])

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from components.training.pictures import GAP_PX, LABEL_PX, save_pairs, save_samples
-from components.training.transformer.image_sampler import image_key
-from components.training.transformer.journal import last_values, tables, truncate_after
+from components.training.transformer.journal import last_values, shown_names, tables, truncate_after
 from core.files import read_json_lines
 
 
@@ -54,9 +53,9 @@ def test_each_split_has_a_table_of_its_own_without_empty_cells(journal: Path) ->
     assert last_values(journal) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
 
 
-def test_an_image_key_is_one_path_for_mlflow() -> None:
-    assert image_key(3, "A red three, top/left!") == "samples/03-a-red-three-top-left"
-    assert len(image_key(0, "word " * 50)) < 80
+def test_speeds_stand_among_mlflows_system_metrics() -> None:
+    entry = {"step": 4, "time_ms": 1, "train/loss": 2.0, "perf/tokens_per_s": 3.0}
+    assert shown_names(entry) == {"train/loss": 2.0, "system/tokens_per_s": 3.0}
 
 
 def _pixels(path: Path) -> np.ndarray:

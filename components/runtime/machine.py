@@ -1,0 +1,30 @@
+"""How busy the machine is: processor, memory and GPU, by the names that MLflow's pages show among the system's metrics."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import psutil
+import torch
+
+MIB = 2**20
+
+
+def utilisation(device: torch.device) -> dict[str, float]:
+    """Percentages (0..100) since the last call, and MiB. The first call of a process has no processor's percentage."""
+    memory = psutil.virtual_memory()
+    figures = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": (memory.total - memory.available) / MIB,
+        "system/system_memory_usage_percentage": memory.percent,
+    }
+    return figures | _gpu(device) if device.type == "cuda" else figures
+
+
+def _gpu(device: torch.device) -> dict[str, float]:
+    free, total = torch.cuda.mem_get_info(device)
+    name = f"system/gpu_{torch.cuda.current_device() if device.index is None else device.index}"
+    figures = {f"{name}_memory_usage_megabytes": (total - free) / MIB}
+    with suppress(ImportError, RuntimeError, AttributeError):  # NVIDIA's management library is not everywhere
+        figures[f"{name}_utilization_percentage"] = float(torch.cuda.utilization(device))
+    return figures

@@ -1,0 +1,108 @@
+"""What MLflow's pages say of a run: its name, the few parameters that people compare, and what this run changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from components.runtime.provenance import committed
+from components.runtime.tracking import About, flatten
+from pipelines import paths
+from pipelines.params import ParamsError, load
+from pipelines.sections import Params
+
+# Always logged, so that runs have columns to be compared by; every other parameter only where a run changed it.
+COMPARED = (
+    "train.model.preset",
+    "train.model.prediction_type",
+    "train.optimiser",
+    "train.learning_rate",
+    "train.batch_rows",
+    "train.max_steps",
+    "train.seed",
+)
+# The sections that decide what a training learns.
+BEFORE = ("ingest", "validate", "autoencoder", "encode", "train")
+LONGEST = 100
+# Parameter -> its committed value, and its own.
+Changes = dict[str, tuple[Any, Any]]
+
+
+def training(params: Params) -> About:
+    """Of a run that trains with these parameters."""
+    changed = changes(params, BEFORE)
+    what = training_name(params)
+    corpora = ", ".join(corpus.name for corpus in params.ingest.corpora)
+    note = [
+        f"Trains **{what}** on {corpora}.",
+        f"{said(changed)} All parameters: the artifact `{paths.PARAMS}`.",
+        "Losses and sample pictures are under *Model metrics*; speed, processor and memory under *System metrics*. Evaluations "
+        "of this model are runs of their own, below this one in the list of runs.",
+    ]
+    return About(what, {"corpora": corpora} | compared(params, COMPARED, changed), yaml_of(params), "\n\n".join(note))
+
+
+def training_name(params: Params) -> str:
+    """What is trained, in a few words: "demo flow, 1,500 steps, seed 17"."""
+    train = params.train
+    return f"{train.model.preset} {train.model.prediction_type}, {train.max_steps:,} steps, seed {train.seed}"
+
+
+def changes(params: Params, sections: Sequence[str]) -> Changes | None:
+    """What differs from the committed parameters; None where no usable ones were committed."""
+    before = _committed()
+    if before is None:
+        return None
+    old, new = (flatten({name: asdict(tree)[name] for name in sections}) for tree in (before, params))
+    return {key: (old.get(key), value) for key, value in new.items() if old.get(key) != value}
+
+
+def compared(params: Params, always: Sequence[str], changed: Changes | None) -> dict[str, Any]:
+    """The parameters of these names, and those that were changed."""
+    flat = flatten(asdict(params))
+    return {key: flat[key] for key in (*always, *(changed or ()))}
+
+
+def said(changed: Changes | None) -> str:
+    """The changes as Markdown."""
+    if changed is None:
+        return f"No `{paths.PARAMS}` of this version was committed, so what this run changed is not known."
+    each = (f"`{key}` {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items())
+    return f"Changed against the committed `{paths.PARAMS}`: {', '.join(each) or 'nothing'}."
+
+
+def _short(value: Any) -> str:
+    return text if len(text := str(value)) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _committed() -> Params | None:
+    text = committed(paths.PARAMS)
+    if text is None:
+        return None
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / paths.PARAMS.name
+        copy.write_text(text)
+        try:
+            return load(copy)
+        except ParamsError:  # of another version of the code
+            return None
+
+
+def yaml_of(params: Params) -> str:
+    """Every parameter, as params.yaml has them."""
+    from ruamel.yaml import YAML
+
+    text = StringIO()
+    YAML(typ="safe", pure=True).dump(_plain(asdict(params)), text)
+    return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,60 @@
+"""An evaluation as a run of its own in MLflow, below that of the training: headline figures, curves, a table and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.evaluation.metrics import HEADLINE, curves, table
+from components.evaluation.report import RUN_FACTS, run_facts
+from components.runtime.recording import later_run, recorded
+from components.runtime.tracking import About
+from core.files import digest, read_fields, read_json, write_text
+from core.png import decode_png
+from pipelines.described import changes, compared, said, yaml_of
+from pipelines.sections import Params
+
+# Always logged; others where they were changed.
+COMPARED = ("evaluate.guidance_scale", "evaluate.num_solver_steps", "evaluate.seed")
+PARENT = "mlflow.parentRunId"
+# By which the registration finds it.
+FIGURES = "mlflow.figures"
+# Sorts first among the sections of MLflow's charts.
+PICTURES = "a sample/pictures from prompts"
+FOLDER = "evaluate"
+
+
+def record(params: Params, report: Path, training: Path, *, documents: tuple[Path, str], weights: str, started_ms: int) -> None:
+    """Record the evaluation whose report this is. training: the trained model's folder; documents: their folder and digest;
+    weights: the digest that the page names.
+
+    Each evaluation is recorded by itself, and the training's run stays as it was. No store need answer now.
+    """
+    metrics, trained = read_json(report / "metrics.json"), read_fields(training / "run.json", "run_id")
+    write_text(report / RUN_FACTS, run_facts(weights, trained["run_id"]))
+    about = described(params, trained.get("name", "a model"))
+    tags = {PARENT: trained["run_id"], FIGURES: digest(metrics), "mlflow.note.content": about.note}
+    with recorded(later_run(about.name, tags=tags, started_ms=started_ms)) as tracker:
+        tracker.params(about.params)
+        tracker.dataset("held-out documents", digest=documents[1], source=documents[0], context="evaluation")
+        # At step 0 MLflow draws a bar, and compares evaluations by bars; at any other a curve of one point.
+        tracker.metrics({figure.key: figure.value for figure in table(metrics) if figure.key in HEADLINE.values()}, 0)
+        for name, curve in curves(metrics).items():
+            for percent, value in curve.items():
+                tracker.metrics({f"by percent of noise/{name.replace('/', ' ')}": value}, percent)
+        rows = [(each.key, each.value, each.standard_error, each.metric.better, each.metric.meaning) for each in table(metrics)]
+        tracker.table(("figure", "value", "standard error", "better", "what it is"), rows, "figures.json")
+        tracker.image(decode_png((report / "samples.png").read_bytes()), PICTURES, 0)
+        tracker.text(about.params_yaml, "params.yaml")
+        tracker.artifact(report, FOLDER)
+
+
+def described(params: Params, trained: str) -> About:
+    """What a person is told of it. trained: the name of the training."""
+    config = params.evaluate
+    how, changed = f"guidance {config.guidance_scale:g}, {config.num_solver_steps} steps", changes(params, ("evaluate",))
+    note = (
+        f"Every figure is in the artifact `figures.json`, a table; with pictures and captions, in `{FOLDER}/index.html`.\n\n"
+        f"Evaluates **{trained}**; pictures with {how}. {said(changed)}"
+    )
+    shown = {"trained": trained} | compared(params, COMPARED, changed)
+    return About(f"evaluation of {trained} ({how})", shown, yaml_of(params), note)
