@@ -50,6 +50,15 @@ HELP_PUSH = Checked(
     ("--repo", "--private", "--model"),
 )
 
+# Queued, and not run: tests/components/runtime/test_recording.py runs a queue of one small stage.
+QUEUE = Checked(
+    HOURS,
+    "dvc exp run --queue --name slow -S train.learning_rate=0.001"
+    " && dvc exp run --queue -S train.learning_rate=0.002,0.004 -S train.seed=17,18"
+    " && dvc queue status && dvc queue remove --all",
+    ("slow", "Queued", "train.learning_rate=0.004", "train.seed=18"),
+)
+
 # In this order, in the project that the page on own corpora leaves behind.
 RUN: tuple[str, ...] = (
     "make help",
@@ -67,6 +76,7 @@ RUN: tuple[str, ...] = (
     "dvc plots show",
     "dvc exp show",
     "make experiments",
+    "dvc queue status",
     "python -m pipelines.inputs",
     "python -m pipelines.sync",
     'python -m export.ask "a red three top left" -o three.png',
@@ -114,6 +124,21 @@ CHECKED: dict[str, Checked] = {
         HOURS, "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args) inputs", ("Ran experiment",)
     ),
     "dvc exp run --temp": Checked("another copy of the project", "dvc exp run --help", ("--temp", "--queue")),
+    # In a copy without the corpus, which git does not know.
+    "dvc exp run --temp --name warmer -S train.learning_rate=0.004": Checked(
+        HOURS, "dvc exp run --temp --name warmer -S train.learning_rate=0.004 inputs", ("Ran experiment", "before stands")
+    ),
+    "dvc exp run --queue --name slow -S train.learning_rate=0.001": QUEUE,
+    "dvc exp run --queue --name fast -S train.learning_rate=0.006": QUEUE,
+    "dvc exp run --queue -S train.learning_rate=0.002,0.004 -S train.seed=17,18": QUEUE,
+    "dvc queue start": Checked("works on in the background", "dvc queue start --help", ("--jobs",)),
+    "dvc queue start --jobs 2": Checked("the same", "dvc queue start --help", ("--jobs",)),
+    "dvc queue logs slow": Checked("needs an experiment that has run", "dvc queue logs --help"),
+    "dvc queue kill slow": Checked("needs an experiment that runs", "dvc queue kill --help"),
+    "dvc queue stop": Checked("needs a worker", "dvc queue stop --help"),
+    "dvc queue remove --all": QUEUE,
+    "dvc exp apply fast": Checked("needs an experiment that has run", "dvc exp apply --help"),
+    "dvc exp run": Checked("a part of the others", "dvc exp run --help", ("--copy-paths",)),
     "dvc remote add --default results s3://bucket/results": Checked(
         "needs a bucket; tests/pipelines/test_inputs.py has one", "dvc remote add --help", ("--default",)
     ),
