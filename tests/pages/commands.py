@@ -106,6 +106,7 @@ RUN_BY_SHARING: tuple[str, ...] = (
     "dvc push",
     "dvc pull",
     "dvc pull artifacts/bundle",
+    "dvc pull inputs",
     "dvc repro --pull --allow-missing",
 )
 

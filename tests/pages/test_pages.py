@@ -161,7 +161,7 @@ def test_a_clone_takes_what_was_pushed_and_runs_nothing(project: Path) -> None:
     activate, pull, repro = take.splitlines()
     ran(clone, activate, "dvc pull artifacts/bundle", f"python -m export.ask '{PROMPT}' -o asked.png")
     stages = re.compile(r"^Running stage '(.*)'", re.M)
-    assert stages.findall(ran(clone, activate, "dvc repro --pull --allow-missing")) == ["inputs"]
+    assert stages.findall(ran(clone, activate, "dvc pull inputs", "dvc repro --pull --allow-missing")) == ["inputs"]
     said = ran(clone, activate, pull, repro)
     assert not (clone / "pictures").exists()
     assert stages.findall(said) == ["inputs"] and "What was made of it before stands" in said

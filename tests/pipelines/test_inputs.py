@@ -379,6 +379,10 @@ def test_what_was_pushed_is_pulled_without_its_corpus(tmp_path: Path) -> None:
             run_dvc(work, "push")
             clone = tmp_path / name
             shutil.copytree(work, clone, ignore=shutil.ignore_patterns("data", "photos", "cache", "tmp", ".work"))
+            if name == "folder":
+                run_dvc(clone, "pull", "inputs")
+                assert ran(run_dvc(clone, "repro", "--pull", "--allow-missing", "ingest")) == ["inputs"]
+                assert not (clone / "data/documents").exists(), "what nobody reads is not fetched"
             run_dvc(clone, "pull", "--with-deps", "ingest")
             assert "up to date" in run_dvc(clone, "status", "ingest").stdout
             again = run_dvc(clone, "repro", "ingest")
