@@ -6,6 +6,7 @@ the longest files begin first.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Ray looks whether workers have ended once a second, and every test that trains would wait for it.
+SOON = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 LONGEST_FIRST = [
     "test_whole_graph.py",
     "test_pages.py",
@@ -34,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Signals as a terminal leaves them: what a shell starts in the background ignores some, and its children with it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ |= SOON
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

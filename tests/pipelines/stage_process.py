@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.conftest import SOON
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def start(stage: str, workspace: Path, settings: Iterable[str], *, num_workers: int) -> subprocess.Popen[str]:
     """`python -m pipelines.<stage>` in `workspace`, with `settings` changed; no server or cluster of the environment's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
+    environment |= SOON | {"PYTHONPATH": str(REPOSITORY), "TRANSFUSION_NUM_WORKERS": str(num_workers)}
     return subprocess.Popen(
         [sys.executable, "-m", f"pipelines.{stage}", *(f"--set={setting}" for setting in settings)],
         cwd=workspace,

@@ -359,6 +359,8 @@ def test_a_server_that_dies_is_stopped_and_comes_back(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("components.runtime.recording.PATIENT", Patience(1.0, 60.0))
+    for name in ("LOOK_EVERY_S", "RETRY_AFTER_S", "MAX_RETRY_AFTER_S"):
+        monkeypatch.setattr(f"components.runtime.sender.{name}", 0.2)
     picture, blocked_s = np.zeros((8, 8, 3), np.uint8), 0.0
     (tmp_path / "server").mkdir()
     shutil.copyfile(empty_database, tmp_path / "server/server.db")
