@@ -18,8 +18,8 @@ torch.set_num_threads(1)
 # Ray looks whether workers have ended once a second, and every test that trains would wait for it.
 SOON = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 LONGEST_FIRST = [
-    "test_whole_graph.py",
-    "test_pages.py",
+    # One clone, used in this order.
+    *(f"tests/pages/test_{name}.py" for name in ("demonstration", "own_corpus", "sharing", "pages")),
     "tests/export/",
     "test_train.py",
     "test_autoencoder.py",
@@ -30,7 +30,7 @@ LONGEST_FIRST = [
     "test_recording.py",
 ]
 # What a process makes once for all files of a folder, in half a minute and more, two need not make.
-IN_ONE_PROCESS = ("tests/export/", "tests/pipelines/bundle_stages/")
+IN_ONE_PROCESS = ("tests/pages/", "tests/export/", "tests/pipelines/bundle_stages/")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -65,7 +65,7 @@ def test_what_a_command_is() -> None:
 
 
 def test_the_values_of_the_page_on_own_corpora_go_together() -> None:
-    """tests/pages/test_pages.py runs them with smaller models."""
+    """tests/pages/test_own_corpus.py runs them with smaller models."""
     (wanted,) = blocks_of(OWN_CORPUS.read_text(), language="yaml")
     changes = leaves(YAML(typ="safe").load(wanted))
     params = load(ROOT / "params.yaml", [f"{dotted}={json.dumps(value)}" for dotted, value in changes.items()])

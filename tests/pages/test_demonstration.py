@@ -1,0 +1,117 @@
+"""The demonstration's corpora become measured weights under DVC, in a fresh clone, though the training is killed on the way.
+
+At tiny size, and as far as the evaluation: what follows it is run with the next corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+
+from tests.faults.repro import TINY, set_params
+from tests.pages.commands import ACTIVATE
+from tests.pages.project import FEW_STEPS, ended, kill_tree, ran, report, stages_run, start, that_say_where_they_were_made
+
+SMALL: dict[str, Any] = (
+    TINY
+    | FEW_STEPS
+    | {
+        # Enough to be killed on the way.
+        "train.max_steps": 100,
+        "train.checkpoint_every_steps": 10,
+        "train.sample_every_steps": 50,
+        "train.log_every_steps": 10,
+        "train.validate_every_steps": 50,
+        "evaluate.num_seen_scenes": 8,
+        "evaluate.num_kept_out_scenes": 8,
+        "evaluate.num_captions": 8,
+    }
+)
+NAMED_METRICS = {
+    "text_to_image/objects_right",
+    "text_to_image/scenes_right",
+    "text_to_image/objects_right_kept_out",
+    "text_to_image/judge_on_real",
+    "image_to_text/objects_right",
+    "image_to_text/scenes_right",
+    "text/bits_per_byte",
+    "text/xz_bits_per_byte",
+    "text/ngram_bits_per_byte",
+    "image/diffusion_loss",
+    "conditioning/wrong_caption_gap",
+}
+
+
+class Demonstration(NamedTuple):
+    """said: by the run after the one that was killed."""
+
+    project: Path
+    said: str
+
+
+@pytest.fixture(scope="module")
+def demonstration(copy: Path) -> Demonstration:
+    """SIGKILL to dvc and to everything it started, once a checkpoint stands; then the same command to its end."""
+    set_params(copy / "params.yaml", SMALL)
+    lines = (ACTIVATE, "dvc repro evaluate")
+    process, deadline_s = start(copy, *lines), time.monotonic() + 600
+    while not list((copy / ".work/train").rglob("step-*/manifest.json")):
+        assert process.poll() is None and time.monotonic() < deadline_s, "no checkpoint to go on from"
+        time.sleep(0.02)
+    kill_tree(process)
+    assert not (copy / "artifacts/train").exists()
+    return Demonstration(copy, ran(copy, *lines))
+
+
+@pytest.mark.timeout(1800)
+def test_a_killed_training_goes_on_from_its_last_checkpoint(demonstration: Demonstration) -> None:
+    assert "resumed from step" in demonstration.said
+    assert stages_run(demonstration.said) == ["inputs", "train", "evaluate"]
+
+
+def test_every_figure_is_there(demonstration: Demonstration) -> None:
+    metrics = report(demonstration.project, "evaluate/metrics.json")
+    assert set(metrics) >= NAMED_METRICS
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_the_run_is_in_mlflow(demonstration: Demonstration) -> None:
+    run_id = json.loads((demonstration.project / "artifacts/train/run.json").read_text())["run_id"]
+    client = mlflow.MlflowClient(f"sqlite:///{demonstration.project}/mlflow.db")
+    run = client.get_run(run_id)
+    assert {"train/loss_text", "train/loss_image"} <= set(run.data.metrics)
+    (evaluation,) = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert "text/bits_per_byte" in evaluation.data.metrics and "text/bits_per_byte" not in run.data.metrics
+    assert (run.info.end_time or 0) <= evaluation.info.start_time, "later stages leave the training's run as it ended"
+    assert run.data.params["train.max_steps"] == "100"
+    assert run.inputs is not None and run.inputs.dataset_inputs, "no dataset lineage"
+    assert any("samples" in file.path or "images" in file.path for file in client.list_artifacts(run_id))
+
+
+def test_the_summary_prints_every_metric_and_what_is_missing_yet(demonstration: Demonstration) -> None:
+    code, said = ended(start(demonstration.project, ACTIVATE, "python -m pipelines.summary"))
+    assert all(name in said for name in NAMED_METRICS)
+    assert code == 1 and "reports/export/parity.json is missing" in said
+
+
+def test_no_output_says_where_it_was_made(demonstration: Demonstration) -> None:
+    assert not that_say_where_they_were_made(demonstration.project)
+
+
+def test_recipes_are_trained_and_measured_as_the_graph_does_it(demonstration: Demonstration) -> None:
+    def recipes() -> str:
+        line = "python -m benchmarks.recipes --only flow --threads 1 --seeds 3 --out found.json"
+        return ran(demonstration.project, ACTIVATE, line)
+
+    first, found = recipes(), report(demonstration.project, "evaluate/metrics.json")
+    metrics = json.loads((demonstration.project / "found.json").read_text())["recipes"]["flow"]["3"]["metrics"]
+    assert set(metrics) == set(found)
+    assert metrics["text/bits_per_byte"] != found["text/bits_per_byte"], "another seed"
+    again = recipes()
+    assert "step" in first and "step" not in again, "what is there already is not trained again"
+    assert again.splitlines() == first.splitlines()[-2:], "the table, alone"
