@@ -37,12 +37,13 @@ def test_the_first_version_is_champion_where_no_floor_is_set(own_corpus: OwnCorp
     store = f"sqlite:///{own_corpus.project}/mlflow.db"
     client = mlflow.MlflowClient(store, registry_uri=store)
     run_id = json.loads((own_corpus.project / "artifacts/train/run.json").read_text())["run_id"]
+    here = [client.get_run(run_id).info.experiment_id]
+    (evaluation,) = client.search_runs(here, f"tags.`mlflow.parentRunId` = '{run_id}'")
     for alias in ("challenger", "champion"):
         version = client.get_model_version_by_alias("transfusion", alias)
         assert version.run_id == run_id
         model = client.get_logged_model(str(version.source).rpartition("/")[2])
         assert (model.name, model.source_run_id) == ("transfusion", run_id)
-        (evaluation,) = client.search_runs([model.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
         assert {(metric.dataset_name, metric.run_id) for metric in model.metrics or []} == {
             ("held-out documents", evaluation.info.run_id)
         }
