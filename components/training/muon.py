@@ -29,6 +29,8 @@ ADAMW_RMS = 0.2
 class Muon(torch.optim.Optimizer):
     """Muon over matrices, with Nesterov momentum, decoupled decay and the size of AdamW's steps.
 
+    A convolution [outputs, inputs, *kernel] counts as the matrix [outputs, inputs * kernel] that it applies at every pixel.
+
     A group's `num_parts` says how many matrices lie one below the other in each of its parameters (three in queries, keys and
     values): each is made orthogonal by itself.
     """
@@ -54,7 +56,7 @@ class Muon(torch.optim.Optimizer):
         directions = self._orthogonal([self._direction(each, group["momentum"]) for each, group in members], members)
         for (parameter, group), direction in zip(members, directions, strict=True):
             rows = parameter.shape[0] // group["num_parts"]
-            size = ADAMW_RMS * math.sqrt(max(rows, parameter.shape[1]))
+            size = ADAMW_RMS * math.sqrt(max(rows, parameter[0].numel()))
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(direction, alpha=-group["lr"] * size)
 
@@ -73,7 +75,7 @@ class Muon(torch.optim.Optimizer):
                 direction.zero_()
                 continue
             for part in direction.chunk(group["num_parts"]):
-                part.copy_(orthogonalised(part, self.dtype))
+                part.copy_(orthogonalised(part.flatten(1), self.dtype).view_as(part))
         if self.world.size > 1:
             # The others' are zeros: a sum hands them round, without a rounding.
             vector_to_parameters(self.world.all_reduce(parameters_to_vector(directions)), directions)

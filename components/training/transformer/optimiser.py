@@ -1,4 +1,4 @@
-"""AdamW, or Muon with AdamW for what is no matrix of a block, and a rate that warms up and falls by a cosine.
+"""AdamW, or Muon with AdamW for what does not lie between hidden states, and a rate that warms up and falls by a cosine.
 
 Transfusion, arXiv 2408.11039, Sec. 4.1: AdamW (0.9, 0.95), eps 1e-8, decay 0.1, clip 1.0, cosine after a linear
 warm-up.
@@ -18,22 +18,24 @@ from components.training.precision import product_type
 from components.training.transformer.config import TrainConfig
 from model.transfusion import Transfusion
 
+# Convolutions that have a latent's own channels on one side.
+OUTER = (".conv_in.weight", ".conv_out.weight")
 # How many matrices lie one below the other in a parameter of that name: queries, keys, values; gate and up.
 NUM_PARTS = {"qkv.weight": 3, "gate_up.weight": 2}
 
 
 def build_optimisers(model: Transfusion, config: TrainConfig, world: World) -> tuple[torch.optim.Optimizer, ...]:
-    """AdamW over all parameters, or over those that Muon is not for: embedding, head, patch layers, norms."""
+    """AdamW over all parameters, or over those that Muon is not for: embedding, head, norms, what reads or writes a latent."""
     hidden_size = model.config.hidden_size
     if config.optimiser == "adamw":
         return (adamw(list(model.parameters()), config, hidden_size),)
-    matrices = {name: each for name, each in model.transformer.named_parameters() if each.dim() == 2}
-    others = [each for name, each in model.named_parameters() if name.removeprefix("transformer.") not in matrices]
-    members: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
+    matrices = {name: each for name, each in model.named_parameters() if is_for_muon(name, each)}
+    others = [each for name, each in model.named_parameters() if name not in matrices]
+    members: defaultdict[tuple[int, float], list[nn.Parameter]] = defaultdict(list)
     for name, each in matrices.items():
-        members[num_parts(name)].append(each)
+        members[num_parts(name), rate_share(each, hidden_size)].append(each)
     muon = Muon(
-        [{"params": params, "num_parts": number} for number, params in members.items()],
+        [{"params": params, "num_parts": number, "rate_share": share} for (number, share), params in members.items()],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         momentum=config.muon_momentum,
@@ -41,6 +43,16 @@ def build_optimisers(model: Transfusion, config: TrainConfig, world: World) -> t
         world=world,
     )
     return adamw(others, config, hidden_size), muon
+
+
+def is_for_muon(name: str, parameter: Tensor) -> bool:
+    """Whether it is a block's matrix, or a convolution of the U-Net from hidden channels to hidden channels.
+
+    With AdamW for its convolutions the U-Net draws colours and places as captions say, and digits at random.
+    """
+    if name.startswith("transformer."):
+        return parameter.dim() == 2
+    return parameter.dim() > 2 and not name.endswith(OUTER)
 
 
 def num_parts(name: str) -> int:
@@ -66,8 +78,8 @@ def rate_share(parameter: Tensor, hidden_size: int) -> float:
     """A parameter's part of the learning rate: 1, but less for a convolution that sums over more numbers than a matrix does.
 
     A step of Adam moves each weight by about the rate, and so what a layer says by about rate * fan-in (Yang et al., arXiv
-    2203.03466, Table 8). A 3 x 3 convolution of 256 channels sums over 2,304 numbers: at the rate of a transformer of width 256
-    it never settles.
+    2203.03466, Table 8); Muon's steps are as long. A 3 x 3 convolution of 256 channels sums over 2,304 numbers: at the rate of
+    a transformer of width 256 it never settles.
     """
     return min(1.0, hidden_size / parameter[0].numel()) if parameter.dim() > 2 else 1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -13,7 +14,7 @@ from components.training.muon import Muon, orthogonalised
 from components.training.transformer.optimiser import build_optimisers
 from components.training.transformer.state import configuration
 from model.transfusion import Transfusion
-from tests.components.training.conftest import Corpus, changed
+from tests.components.training.conftest import CONFIG, Corpus, changed
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -80,6 +81,35 @@ def test_muon_takes_the_matrices_of_the_blocks_part_by_part_and_adamw_the_rest(c
     assert not others & set(parts)
     assert others | set(parts) == set(names.values())
     assert {"embedding.weight", "head.weight", "transformer.blocks.0.attention.0.norm.weight"} <= others
+
+
+def test_of_the_unet_it_takes_the_convolutions_between_hidden_channels(corpus: Corpus) -> None:
+    choice = dataclasses.replace(CONFIG.model, patch_layers="unet", unet_channels=(16, 32))
+    config = changed(optimiser="muon", model=choice)
+    model = Transfusion(configuration(config, corpus.rows("train")))
+    names = {parameter: name.removeprefix("patch_layers.0.") for name, parameter in model.named_parameters()}
+    adamw, muon = build_optimisers(model, config, ALONE)
+    shares = {names[each]: group["rate_share"] for group in muon.param_groups for each in group["params"]}
+    others = {names[each] for group in adamw.param_groups for each in group["params"]}
+    convolutions = {name for each, name in names.items() if each.dim() == 4}
+    assert convolutions - set(shares) == {"conv_in.weight", "conv_out.weight"}
+    assert {"proj_in.weight", "time_embedding.0.weight", "up.1.0.time.weight", "down.0.0.first.bias"} <= others
+    assert shares["up.1.0.first.weight"] == model.config.hidden_size / (2 * 32 * 9)
+    assert shares["transformer.blocks.0.attention.0.qkv.weight"] == 1.0
+
+
+def test_a_convolution_moves_as_the_matrix_that_it_applies_to_each_pixel() -> None:
+    torch.manual_seed(11)
+    convolution = nn.Conv2d(6, 10, 3, bias=False)
+    matrix = nn.Parameter(convolution.weight.detach().reshape(10, 54).clone())
+    settings = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "dtype": torch.float32, "world": ALONE}
+    one, other = Muon([{"params": [convolution.weight]}], **settings), Muon([{"params": [matrix]}], **settings)
+    for _ in range(3):
+        convolution.weight.grad = torch.randn_like(convolution.weight)
+        matrix.grad = convolution.weight.grad.reshape(10, 54).clone()
+        one.step()
+        other.step()
+    torch.testing.assert_close(convolution.weight.detach().reshape(10, 54), matrix.detach())
 
 
 def test_stacked_matrices_are_made_orthogonal_one_by_one() -> None:
