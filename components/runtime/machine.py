@@ -22,9 +22,13 @@ def utilisation(device: torch.device) -> dict[str, float]:
 
 
 def _gpu(device: torch.device) -> dict[str, float]:
-    free, total = torch.cuda.mem_get_info(device)
     name = f"system/gpu_{torch.cuda.current_device() if device.index is None else device.index}"
-    figures = {f"{name}_memory_usage_megabytes": (total - free) / MIB}
-    with suppress(ImportError, RuntimeError, AttributeError):  # NVIDIA's management library is not everywhere
+    figures = dict[str, float]()
+    # NVIDIA's management library is not everywhere, and what it cannot tell (not supported, no permission) it raises as a plain
+    # Exception of its own. A figure that is missing is no reason to end a training.
+    with suppress(Exception):
+        free, total = torch.cuda.mem_get_info(device)
+        figures[f"{name}_memory_usage_megabytes"] = (total - free) / MIB
+    with suppress(Exception):
         figures[f"{name}_utilization_percentage"] = float(torch.cuda.utilization(device))
     return figures
