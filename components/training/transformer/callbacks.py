@@ -128,13 +128,18 @@ class RankZeroCallback(Callback):
 
 
 def _values(split: str, losses: Losses) -> dict[str, float]:
-    """The losses by their names in the journal and in MLflow, without those that had nothing to be measured on."""
-    names = ("loss", "loss_text", "loss_image", "text_after_image", "text_elsewhere")
-    return {f"{split}/{name}": value for name, value in zip(names, losses, strict=True) if not math.isnan(value)}
+    """The losses by their names in the journal and in MLflow, without a place of the text that had nothing to be measured on.
+
+    The NaN of a model that diverged stays, so that its course is seen.
+    """
+    places = {"text_after_image": losses.text_after_image, "text_elsewhere": losses.text_elsewhere}
+    values = {"loss": losses.total, "loss_text": losses.text, "loss_image": losses.image}
+    values |= {name: value for name, value in places.items() if not math.isnan(value)}
+    return {f"{split}/{name}": value for name, value in values.items()}
 
 
 def _parts(losses: Losses) -> str:
     """What compares between training and held-out rows: the text by its place, for its mean is over other proportions."""
     places = [(losses.text_after_image, "after images"), (losses.text_elsewhere, "elsewhere")]
     text = ", ".join(f"{value:.2f} {place}" for value, place in places if not math.isnan(value))
-    return f"text {text} | image {losses.image:.2f}"
+    return f"text {text or f'{losses.text:.2f}'} | image {losses.image:.2f}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from components.training.transformer.callbacks import peak_flops
+from components.training.transformer.callbacks import _parts, _values, peak_flops
 from components.training.transformer.image_sampler import ImageSampler, prompts_of
 from components.training.transformer.state import configuration
+from components.training.transformer.trainer import Losses
 from core.errors import BadInput
 from core.tokenizer import load_tokenizer
 from model.transfusion import Transfusion
@@ -28,6 +30,8 @@ NAMED = [
     ("NVIDIA GeForce RTX 3060", None),
 ]
 
+PARTS = {"loss": 3.0, "loss_text": 2.0, "loss_image": 1.0, "text_elsewhere": 2.0}
+
 
 @pytest.mark.parametrize(("name", "peak"), NAMED)
 def test_a_gpu_is_known_by_its_whole_name(name: str, peak: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +41,16 @@ def test_a_gpu_is_known_by_its_whole_name(name: str, peak: float | None, monkeyp
 
 def test_a_cpu_has_no_peak_to_compare_with() -> None:
     assert peak_flops(torch.device("cpu")) is None
+
+
+def test_a_model_that_diverged_stays_in_the_journal() -> None:
+    diverged = Losses(*[math.nan] * 5)
+    values = _values("train", diverged)
+    assert values.keys() == {"train/loss", "train/loss_text", "train/loss_image"} and all(map(math.isnan, values.values()))
+    assert _parts(diverged) == "text nan | image nan"
+    one_place = Losses(3.0, 2.0, 1.0, math.nan, 2.0)
+    assert _values("train", one_place) == {f"train/{name}": value for name, value in PARTS.items()}
+    assert _parts(one_place) == "text 2.00 elsewhere | image 1.00"
 
 
 def test_without_prompts_pictures_are_of_held_out_captions(corpus: Corpus) -> None:
