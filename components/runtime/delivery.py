@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from components.runtime.credentials import without_secrets
-from components.runtime.tracking_store import client_of, experiment_id
+from components.runtime.tracking_store import LATER, OPENED_AS, client_of, experiment_id, opened_id
 from core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ MAX_METRICS, MAX_PARAMS, MAX_PARAM_CHARACTERS = 1000, 100, 6000
 DIGEST_CHARACTERS = 12
 # Wider than a card of MLflow's charts, which does not enlarge a picture.
 SHOWN_PX = 1024
-# How the id of a run begins that the store opens, under an id of its own, with the first delivery.
-LATER = "later-"
-# By which such a run is found. MLflow's pages leave out tags that begin so.
-OPENED_AS = "mlflow.openedAs"
 # (name, step), or (name, step, time)
 Point = tuple[str, int] | tuple[str, int, int]
 
@@ -65,7 +61,7 @@ class Delivery:
             self._client = client_of(self.uri)
         try:
             if self.run_id.startswith(LATER) and values[0]["kind"] != "opening":
-                self.run_id = self._opened(self._client)
+                self.run_id = opened_id(self._client, self.uri, self.run_id)
                 if self.run_id.startswith(LATER):
                     raise BadInput(f"run {self.run_id} is not opened in the tracking store {self.uri} yet")
             _KINDS[values[0]["kind"]](self, self._client, values)
@@ -81,20 +77,12 @@ class Delivery:
 
     def _opening(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
         """Found again by its tag where a kill came between its opening and the note of it."""
-        value, known = values[0], self._opened(client)
+        value, known = values[0], opened_id(client, self.uri, self.run_id)
         if known.startswith(LATER):
             tags = value["tags"] | {OPENED_AS: self.run_id}
             start_ms, experiment = value["time_ms"], experiment_id(client, self.uri)
             known = client.create_run(experiment, start_time=start_ms, tags=tags, run_name=value["name"]).info.run_id
         self.run_id = known
-
-    def _opened(self, client: MlflowClient) -> str:
-        """The store's id of a run that is opened with the first delivery, if it is; a deleted one is told apart later."""
-        from mlflow.entities import ViewType
-
-        wanted = f"tags.`{OPENED_AS}` = '{self.run_id}'"
-        found = client.search_runs([experiment_id(client, self.uri)], wanted, ViewType.ALL, max_results=1)
-        return found[0].info.run_id if found else self.run_id
 
     def _metrics(self, client: MlflowClient, values: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from components.runtime.delivery import LATER
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.outbox import ENTRIES
 from components.runtime.provenance import origin_tags
@@ -16,8 +15,17 @@ from components.runtime.sender import HASTY, PATIENT, Patience, Sender
 from components.runtime.store_address import check_variables
 from components.runtime.store_failures import NO_MLFLOW, failures_explained
 from components.runtime.termination import asked, termination_raised
-from components.runtime.tracking import NOTE, RunIdentity, Tracker, identity_of, noted_run, pending_folder, say_on_stderr
-from components.runtime.tracking_store import client_of, experiment_id, has_ended, is_known, tracking_uri
+from components.runtime.tracking import (
+    NOTE,
+    RunIdentity,
+    Tracker,
+    identity_of,
+    noted_run,
+    pending_folder,
+    safe_tags,
+    say_on_stderr,
+)
+from components.runtime.tracking_store import LATER, client_of, experiment_id, has_ended, is_known, tracking_uri
 from core.errors import BadInput
 
 COMMAND = "python -m pipelines.sync"
@@ -34,7 +42,7 @@ def open_run(name: str, *, run_id: str = "", tags: Mapping[str, str] | None = No
         if is_known(uri, run_id) is not False:
             return identity_of(run_id)
         print(f"tracking: run {run_id} is not in {uri}; a new run is opened", flush=True)
-    client, every_tag = client_of(uri), origin_tags() | dict(tags or {})
+    client, every_tag = client_of(uri), safe_tags(origin_tags() | dict(tags or {}))
     with failures_explained(uri):
         run = client.create_run(experiment_id(client, uri), run_name=name, tags=every_tag)
     if not run.info.run_id:

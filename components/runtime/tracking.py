@@ -84,8 +84,7 @@ class Tracker:
 
     def opening(self, name: str, tags: Mapping[str, str], time_ms: int = 0) -> None:
         """The first entry of a run that is opened with the first delivery. time_ms: when it began, now by default."""
-        safe = {key: without_secrets(value) for key, value in tags.items()}
-        self._append("opening", name=name, time_ms=time_ms or now_ms(), tags=safe)
+        self._append("opening", name=name, time_ms=time_ms or now_ms(), tags=safe_tags(tags))
 
     def params(self, tree: Mapping[str, Any]) -> None:
         """Log a configuration, nested keys joined by dots. MLflow's rule: a parameter keeps its first value."""
@@ -109,8 +108,9 @@ class Tracker:
         self._append_file(lambda: self.outbox.keep(path), "artifact", folder=folder)
 
     def text(self, text: str, file_name: str) -> None:
-        """Keep a text as a file of the run."""
-        self._append_file(lambda: self.outbox.keep_bytes(text.encode(), file_name), "artifact", folder=None)
+        """Keep a text as a file of the run, without secrets of the addresses in it."""
+        safe = without_secrets(text).encode()
+        self._append_file(lambda: self.outbox.keep_bytes(safe, file_name), "artifact", folder=None)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], file_name: str) -> None:
         """Keep rows as a file that MLflow shows as a table, and compares between runs. file_name: ends in .json."""
@@ -123,7 +123,7 @@ class Tracker:
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; `mlflow.note.content` is the run's description."""
-        self._append("tags", values={key: without_secrets(value) for key, value in tags.items()})
+        self._append("tags", values=safe_tags(tags))
 
     def status(self, status: str) -> None:
         """RUNNING, FINISHED, FAILED or KILLED."""
@@ -215,6 +215,11 @@ def noted_run(note: Path, uri: str = "") -> RunIdentity:
         raise BadInput(
             f"{note}: {reason}; name the store that the run belongs to (`--uri ADDRESS`), or remove the folder"
         ) from None
+
+
+def safe_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags, a run's description among them, without secrets of the addresses in them."""
+    return {key: without_secrets(value) for key, value in tags.items()}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

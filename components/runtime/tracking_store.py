@@ -27,6 +27,10 @@ EXPERIMENT_TAGS = {
     "mlflow.note.content": "Each run trained a model, and below it are its evaluations; docs/tracking.md says what is where.",
 }
 SQLITE = "sqlite:///"
+# How the id of a run begins that the store opens, under an id of its own, with the first delivery.
+LATER = "later-"
+# By which such a run is found. MLflow's pages leave out tags that begin so.
+OPENED_AS = "mlflow.openedAs"
 
 
 def project_folder() -> Path:
@@ -115,6 +119,15 @@ def experiment_id(client: MlflowClient, uri: str) -> str:
     return found.experiment_id
 
 
+def opened_id(client: MlflowClient, uri: str, run_id: str) -> str:
+    """The store's id of a run that is opened with the first delivery, if it is, else `run_id`. A deleted run is found too."""
+    from mlflow.entities import ViewType
+
+    wanted = f"tags.`{OPENED_AS}` = '{run_id}'"
+    found = client.search_runs([experiment_id(client, uri)], wanted, ViewType.ALL, max_results=1)
+    return found[0].info.run_id if found else run_id
+
+
 def is_known(uri: str, run_id: str) -> bool | None:
     """Whether the store has the run; None when the store does not answer, which is no reason to give a run up."""
     info = _info(uri, run_id)
@@ -134,14 +147,15 @@ def _info(uri: str, run_id: str) -> RunInfo | Literal[False] | None:
         client = client_of(uri)
         with failures_explained(uri):
             try:
-                info = client.get_run(run_id).info
+                known = opened_id(client, uri, run_id) if run_id.startswith(LATER) else run_id
+                info = client.get_run(known).info
             except MlflowException as error:
                 if is_missing(error):
                     return False
                 raise
     except BadInput:
         return None
-    return info if info.run_id == run_id else None
+    return info if info.run_id == known else None
 
 
 def database_of(uri: str) -> Path | None:

@@ -20,7 +20,7 @@ from components.runtime.delivery import Delivery
 from components.runtime.recording import later_run, open_run, recorded, send_pending
 from components.runtime.sender import Patience
 from components.runtime.tracking import About, RunIdentity, Tracker, pending_folder
-from components.runtime.tracking_store import client_of
+from components.runtime.tracking_store import client_of, opened_id
 from components.training.transformer.journal import add_to
 from components.training.transformer.run import open_training_run
 from core.errors import BadInput, GateRefused
@@ -294,6 +294,31 @@ def test_a_run_that_is_opened_later_is_opened_once(store: Path) -> None:
         Delivery(store, identity.tracking_uri, identity.run_id).send(
             [{"kind": "metrics", "step": 2, "time_ms": 3, "values": {"x": 1.0}}]
         )
+
+
+def test_the_end_of_a_run_that_was_opened_later_stays_where_it_went_past_the_disk(store: Path) -> None:
+    identity = later_run("an evaluation")
+    outbox = Tracker(identity).outbox
+    for kind, fields in (("opening", outbox.waiting()[0].value), ("status", {"status": "FINISHED", "time_ms": 1})):
+        Delivery(outbox.files, identity.tracking_uri, identity.run_id).send([{**fields, "kind": kind}])
+    outbox.mark_delivered(outbox.waiting()[0])
+    assert send_pending(pending_folder(), print) == (0, 0)
+    run_id = opened_id(client_of(identity.tracking_uri), identity.tracking_uri, identity.run_id)
+    assert state_of(identity._replace(run_id=run_id)) == ("FINISHED", [])
+    assert not pending_folder().exists()
+
+
+def test_no_secret_of_a_corpus_reaches_the_store(store: Path) -> None:
+    address = "https://me:s3cret@host/a.tar?X-Amz-Signature=abc123"
+    about = ABOUT._replace(params={"path": address}, params_yaml=f"[{{path: '{address}', kind: tar}}]\n", note=f"of {address}.")
+    with recorded(open_training_run(store, about=about, latents=Path("latents"), digests={"latents": "b"})):
+        pass
+    with recorded(later_run("an evaluation", tags={"mlflow.note.content": about.note})) as tracker:
+        tracker.text(about.params_yaml, "params.yaml")
+    kept = [path.read_bytes() for path in store.rglob("*") if path.is_file()]
+    assert not [data for data in kept if b"s3cret" in data or b"abc123" in data]
+    whole = "[{path: 'https://host/a.tar?X-Amz-Signature=***', kind: tar}]\n"
+    assert [path.read_text() for path in (store / "mlartifacts").rglob("params.yaml")] == [whole] * 2
 
 
 def test_a_moved_project_sends_what_waits_to_its_own_store(
