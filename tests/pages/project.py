@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,17 @@ FEW_STEPS: dict[str, Any] = TWELVE_STEPS | {
     "infer.num_solver_steps": 2,
     "infer.max_new_tokens": 8,
 }
+
+
+class Started(NamedTuple):
+    """A shell at work, and the file that both its streams go to: a pipe that nobody reads would hold it up."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def said(self) -> str:
+        """So far."""
+        return self.output.read_text(errors="replace")
 
 
 class Ended(NamedTuple):
@@ -70,28 +83,41 @@ def make_environment(project: Path) -> None:
     (folder / ".complete").touch()
 
 
-def start(project: Path, *lines: str) -> subprocess.Popen[str]:
+def start(project: Path, *lines: str) -> Started:
     """The lines in a shell that knows a home and the system's programs, in the project's folder, until one fails."""
     home = project.parent / "home"
     home.mkdir(exist_ok=True)
     # One process of a kind: the stages' own tests have two of each.
     environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "TRANSFUSION_NUM_WORKERS": "1", "TRANSFUSION_NUM_ACTORS": "1"}
-    return subprocess.Popen(
-        ["/bin/bash", "-ec", "\n".join(lines)],
-        cwd=project,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with tempfile.NamedTemporaryFile(dir=home, suffix=".log", delete=False) as output:
+        process = subprocess.Popen(
+            ["/bin/bash", "-ec", "\n".join(lines)],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Started(process, Path(output.name))
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
+@contextmanager
+def killed_on_failure(started: Started) -> Iterator[None]:
+    """What ends the block early, a test's time-out too, ends the shell with all that it started, and shows its last words."""
+    try:
+        yield
+    except BaseException:
+        kill_tree(started.process)
+        print(started.said()[-4000:])
+        raise
+
+
+def ended(started: Started) -> Ended:
     """What became of a shell."""
-    said, _ = process.communicate(timeout=1800)
-    return Ended(process.returncode, said)
+    with killed_on_failure(started):
+        code = started.process.wait(timeout=1800)
+    return Ended(code, started.said())
 
 
 def ran(project: Path, *lines: str) -> str:
@@ -101,13 +127,15 @@ def ran(project: Path, *lines: str) -> str:
     return said
 
 
-def kill_tree(process: subprocess.Popen[str]) -> None:
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL the process and all that descends from it (Ray's workers have sessions of their own)."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    process.communicate(timeout=60)
+    process.wait(timeout=60)
     psutil.wait_procs(family, timeout=60)
 
 

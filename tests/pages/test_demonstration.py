@@ -16,18 +16,28 @@ import pytest
 from components.evaluation.metrics import HEADLINE
 from tests.faults.repro import TINY, set_params
 from tests.pages.commands import ACTIVATE
-from tests.pages.project import FEW_STEPS, ended, kill_tree, ran, report, stages_run, start, that_say_where_they_were_made
+from tests.pages.project import (
+    FEW_STEPS,
+    ended,
+    kill_tree,
+    killed_on_failure,
+    ran,
+    report,
+    stages_run,
+    start,
+    that_say_where_they_were_made,
+)
 
 SMALL: dict[str, Any] = (
     TINY
     | FEW_STEPS
     | {
-        # Enough to be killed on the way.
-        "train.max_steps": 100,
-        "train.checkpoint_every_steps": 10,
-        "train.sample_every_steps": 50,
-        "train.log_every_steps": 10,
-        "train.validate_every_steps": 50,
+        # Enough to be killed on the way, also where other programs want the cores.
+        "train.max_steps": 400,
+        "train.checkpoint_every_steps": 20,
+        "train.sample_every_steps": 200,
+        "train.log_every_steps": 20,
+        "train.validate_every_steps": 200,
         "evaluate.num_seen_scenes": 8,
         "evaluate.num_kept_out_scenes": 8,
         "evaluate.num_captions": 8,
@@ -60,11 +70,12 @@ def demonstration(copy: Path) -> Demonstration:
     """SIGKILL to dvc and to everything it started, once a checkpoint stands; then the same command to its end."""
     set_params(copy / "params.yaml", SMALL)
     lines = (ACTIVATE, "dvc repro evaluate")
-    process, deadline_s = start(copy, *lines), time.monotonic() + 600
-    while not list((copy / ".work/train").rglob("step-*/manifest.json")):
-        assert process.poll() is None and time.monotonic() < deadline_s, "no checkpoint to go on from"
-        time.sleep(0.02)
-    kill_tree(process)
+    started = start(copy, *lines)
+    with killed_on_failure(started):
+        while not list((copy / ".work/train").rglob("step-*/manifest.json")):
+            assert started.process.poll() is None, "ended without a checkpoint"
+            time.sleep(0.02)
+    kill_tree(started.process)
     assert not (copy / "artifacts/train").exists()
     return Demonstration(copy, ran(copy, *lines))
 
@@ -88,8 +99,9 @@ def test_the_run_is_in_mlflow(demonstration: Demonstration) -> None:
     assert {"train/loss_text", "train/loss_image"} <= set(run.data.metrics)
     (evaluation,) = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
     assert "text/bits_per_byte" in evaluation.data.metrics and "text/bits_per_byte" not in run.data.metrics
-    assert (run.info.end_time or 0) <= evaluation.info.start_time, "later stages leave the training's run as it ended"
-    assert run.data.params["train.max_steps"] == "100"
+    assert run.info.status == "FINISHED" and run.info.end_time
+    assert run.info.end_time <= evaluation.info.start_time, "later stages leave the training's run as it ended"
+    assert run.data.params["train.max_steps"] == "400"
     assert run.inputs is not None and run.inputs.dataset_inputs, "no dataset lineage"
     assert any("samples" in file.path or "images" in file.path for file in client.list_artifacts(run_id))
 
