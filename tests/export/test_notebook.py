@@ -26,7 +26,15 @@ def test_it_draws_and_describes(made: Made, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "artifacts/bundle").symlink_to(made.bundle.folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    client = NotebookClient(notebook(), timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path / "docs"}})
+    client = NotebookClient(
+        notebook(),
+        # A busy machine is no fault of the notebook's: by default a cell's last outputs may take 4 s to come.
+        timeout=600,
+        startup_timeout=300,
+        iopub_timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": tmp_path / "docs"}},
+    )
     outputs = [output for cell in client.execute().cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
