@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import resource
+import sys
+import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from core.errors import BadInput
 
 LOOPBACK = "localhost,127.0.0.1,::1"
 # Ray's services and workers open some dozens each, and without them wait for each other for ever.
 WANTED_FILES, FEWEST_FILES = 4096, 256
+# A line of Ray's part in C++, and one of gRPC's in it; what is fatal (F) ends the process, and is kept.
+NATIVE_LOG = re.compile(rb"\[\d{4}[^\]]* [DIWEC] \d+ \d+\] |[IWE]\d{4} \d\d:\d\d:[\d.:]+ +\d+ \S+:\d+\] ")
 
 
 def settle() -> None:
@@ -53,20 +60,54 @@ def keep_warnings_from_raising() -> None:
 
 @contextmanager
 def native_lines_dropped() -> Iterator[None]:
-    """Inside the block this process's native code writes its lines nowhere: what it finds comes as an exception too."""
+    """Inside the block this process's native code writes to a file, and all but Ray's log is passed on when the block ends.
+
+    Where the block fails, the log is passed on too. What Python writes meanwhile, from any thread, is seen at once.
+    """
     try:
         kept = os.dup(2)
     except OSError:  # closed before Python began
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    dropped: re.Pattern[bytes] | None = NATIVE_LOG
+    with tempfile.TemporaryFile() as written, _python_writes_to(kept):
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            dropped = None
+            raise
+        finally:
+            os.dup2(kept, 2)
+            written.seek(0)
+            for line in written:
+                if not (dropped and dropped.match(line)):
+                    os.write(2, line)
+
+
+@contextmanager
+def _python_writes_to(descriptor: int) -> Iterator[None]:
+    """Inside the block sys.stderr writes there where it wrote to descriptor 2. The descriptor is closed with the last user."""
+    replaced = sys.stderr
+    stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    # Not at the end of the block: a handler of a log that was made in it keeps its stream.
+    weakref.finalize(stream, os.close, descriptor)
+    if _is_standard(replaced):
+        replaced.flush()
+        sys.stderr = stream
     try:
-        os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        if sys.stderr is stream:
+            sys.stderr = replaced
+
+
+def _is_standard(stream: Any) -> bool:
+    """Whether it writes to descriptor 2; a notebook's does not, and there is none where Python began without."""
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def allow_open_files() -> None:
