@@ -2,8 +2,8 @@
 
 Runs in every `dvc repro`, because no dependency of a graph can be a list of paths that may be folders, globs or URLs; it
 reads names, sizes and times, and what it writes changes only when those do. What is built in, and what the graph itself
-writes, is not looked at. Where the files are not, as in a clone that took the results from DVC's remote, what stood there
-before stands.
+writes, is not looked at. Where a path is not on this machine, as in a clone that took the results from DVC's remote, the entry
+of that path is kept as it was.
 
 ingest.corpora, autoencoder.pretrained, autoencoder.loss.lpips_weights, infer.requests -> data/inputs/<stage>.json
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.runtime.credentials import without_secrets
 from core.errors import BadInput
 from core.files import read_json, write_json
 from pipelines import paths, stage
-from pipelines.named_files import LOOKS, Found, named_paths
+from pipelines.named_files import LOOKS, Found
 from pipelines.sections import Params
 
 
@@ -29,20 +30,19 @@ def main(params: Params) -> None:
 
 
 def _found(name: str, params: Params) -> Found:
-    """What a look finds, or what the last one found where a path that is named is not here.
-
-    BadInput where nothing was found at the same paths before, and the stage could only refuse them.
-    """
-    try:
-        return LOOKS[name](params)
-    except BadInput as error:
-        named, earlier = named_paths(params)[name], _earlier(paths.INPUTS / f"{name}.json")
-        # A store's address or a glob is no path here either; a path that is here and cannot be used is a mistake.
-        away = any(not Path(at).exists() for at in named.values())
-        if not away or not {what: entry.get("at") for what, entry in earlier.items()}.items() >= named.items():
-            raise
-        print(f"{name}: {error}. What was made of it before stands, until {name} has to run again", flush=True)
-        return earlier
+    """What the looks find, each for itself. BadInput where one is refused, unless its path is away and was found before."""
+    earlier, found = _earlier(paths.INPUTS / f"{name}.json"), Found()
+    for look in LOOKS[name](params):
+        try:
+            found |= look.find()
+        except BadInput as refusal:
+            kept = {key: earlier[key] for key in look.keys if earlier.get(key, {}).get("at") == look.at}
+            if look.keys[0] not in kept or not look.is_away(refusal):
+                raise
+            said = f"{name}: {without_secrets(str(refusal))}. The results made from it earlier are kept"
+            print(f"{said}; it is needed only when {name} has to run again", flush=True)
+            found |= kept
+    return found
 
 
 def _earlier(path: Path) -> Found:

@@ -1,17 +1,20 @@
 """What params.yaml names outside the graph: the paths, and a fingerprint of what is at each.
 
 One dictionary a stage, {} where its parameters name nothing: entries by what they are of ("photos path"), each with the path
-as the parameters say it (`at`), the number of files, their bytes, and a digest of names, sizes and times.
+as the parameters say it, but without secrets (`at`), the number of files, their bytes, and a digest of names, sizes and times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.data.config import BUILT_IN, NO_IMAGES, CorpusConfig
+from components.runtime.credentials import without_secrets
 from components.training.autoencoder.given_files import lpips_files, pretrained_files
+from core.errors import BadInput
 from core.fingerprint import Fingerprint, fingerprint, local_entries
 from export.run.requests import read_requests
 from pipelines import paths
@@ -20,64 +23,85 @@ from pipelines.sections import Params
 Found = dict[str, dict[str, Any]]
 
 
-def named_paths(params: Params) -> dict[str, dict[str, str]]:
-    """The paths that a stage's parameters name, by the entries of its file."""
-    config, corpora = params.autoencoder, _given(params)
-    with_images = [corpus for corpus in corpora if corpus.images not in ("", NO_IMAGES)]
-    return {
-        "ingest": {f"{corpus.name} path": corpus.path for corpus in corpora}
-        | {f"{corpus.name} images": corpus.images for corpus in with_images},
-        "autoencoder": {"pretrained": config.pretrained} if config.pretrained else {"lpips_weights": config.loss.lpips_weights},
-        "infer": {"requests": params.infer.requests},
-    }
+class Look(NamedTuple):
+    """One look at one path that params.yaml names."""
+
+    at: str
+    """The path as the parameters say it, without secrets."""
+    keys: tuple[str, ...]
+    """The entries that the look may make; the first is always among them."""
+    find: Callable[[], Found]
+    """Makes the entries; BadInput, as the stage itself says it, where nothing is there or a store does not answer."""
+    is_away: Callable[[BadInput], bool]
+    """Whether that refusal means that this machine does not have the path; otherwise what is there is wrong."""
 
 
-def _given(params: Params) -> list[CorpusConfig]:
-    return [corpus for corpus in params.ingest.corpora if corpus.format not in BUILT_IN]
+def _corpora(params: Params) -> list[Look]:
+    given = [corpus for corpus in params.ingest.corpora if corpus.format not in BUILT_IN]
+    return [look for corpus in given for look in _corpus(corpus)]
 
 
-def _corpora(params: Params) -> Found:
-    given = _given(params)
-    if not given:
-        return {}
+def _corpus(corpus: CorpusConfig) -> Iterator[Look]:
+    """At the corpus's files, and at its folder of pictures where it names one."""
     # The readers' libraries take longer to import than all else here takes.
-    from components.data.ingest.watched import corpus_fingerprint
+    from components.data.ingest.readers.locating import is_away
+    from components.data.ingest.watched import images_fingerprint, path_fingerprints
 
-    found = {corpus: corpus_fingerprint(corpus, not_below=paths.WRITTEN) for corpus in given}
-    return {
-        f"{corpus.name} {what}": _entry(corpus.images if what == "images" else corpus.path, entry)
-        for corpus, parts in found.items()
-        for what, entry in parts.items()
-    }
+    def entries(at: str, parts: dict[str, Fingerprint]) -> Found:
+        return {f"{corpus.name} {part}": _entry(at, found) for part, found in parts.items()}
+
+    yield Look(
+        without_secrets(corpus.path),
+        (f"{corpus.name} path", f"{corpus.name} beside"),
+        lambda: entries(corpus.path, path_fingerprints(corpus, not_below=paths.WRITTEN)),
+        partial(is_away, corpus.path),
+    )
+    if corpus.images not in ("", NO_IMAGES):
+        yield Look(
+            without_secrets(corpus.images),
+            (f"{corpus.name} images",),
+            lambda: entries(corpus.images, images_fingerprint(corpus)),
+            partial(is_away, corpus.images),
+        )
 
 
-def _autoencoder(params: Params) -> Found:
-    config, found = params.autoencoder, Found()
-    if config.pretrained:
-        found["pretrained"] = _files(config.pretrained, pretrained_files(Path(config.pretrained)))
-    if config.loss.lpips_weights and not config.pretrained:
-        found["lpips_weights"] = _files(config.loss.lpips_weights, lpips_files(Path(config.loss.lpips_weights)))
-    return found
+def _autoencoder(params: Params) -> list[Look]:
+    pretrained, weights = params.autoencoder.pretrained, params.autoencoder.loss.lpips_weights
+    if pretrained:
+        return [_local(pretrained, ("pretrained",), lambda path: {"pretrained": pretrained_files(path)})]
+    if weights:
+        return [_local(weights, ("lpips_weights",), lambda path: {"lpips_weights": lpips_files(path)})]
+    return []
 
 
-def _requests(params: Params) -> Found:
-    """The file and the pictures that its good lines name, there or not."""
-    path = Path(params.infer.requests)
-    if path.absolute().is_relative_to(paths.REQUESTS.absolute()):
-        return {}
-    named = {request.image_name for request in read_requests(path).good if request.image_name}
+def _requests(params: Params) -> list[Look]:
     at = params.infer.requests
-    return {"requests": _files(at, [path]), "pictures": _files(at, (path.parent / name for name in named))}
+    if Path(at).absolute().is_relative_to(paths.REQUESTS.absolute()):
+        return []
+    return [_local(at, ("requests", "pictures"), _request_files)]
 
 
-def _files(at: str, files: Iterable[Path]) -> dict[str, Any]:
-    return _entry(at, fingerprint(local_entries(map(str, files))))
+def _request_files(path: Path) -> dict[str, Iterable[Path]]:
+    """The file and the pictures that its good lines name, there or not."""
+    named = {request.image_name for request in read_requests(path).good if request.image_name}
+    return {"requests": [path], "pictures": (path.parent / name for name in named)}
+
+
+def _local(at: str, keys: tuple[str, ...], files: Callable[[Path], Mapping[str, Iterable[Path]]]) -> Look:
+    """Where the parameters take no globs and no URLs."""
+    path = Path(at)
+    return Look(
+        without_secrets(at),
+        keys,
+        lambda: {key: _entry(at, fingerprint(local_entries(map(str, found)))) for key, found in files(path).items()},
+        lambda _: not path.exists(),
+    )
 
 
 def _entry(at: str, found: Fingerprint) -> dict[str, Any]:
-    """at: the path as the parameters say it; what was found at another is no answer for it."""
-    return {"at": at, **found._asdict()}
+    """at: the path as the parameters say it; what was found at another is no answer for it. The file is pushed with results."""
+    return {"at": without_secrets(at), **found._asdict()}
 
 
-LOOKS: dict[str, Callable[[Params], Found]] = {"ingest": _corpora, "autoencoder": _autoencoder, "infer": _requests}
-"""By stage. BadInput, as the stage itself says it, where nothing is at a path or a store does not answer."""
+LOOKS: dict[str, Callable[[Params], list[Look]]] = {"ingest": _corpora, "autoencoder": _autoencoder, "infer": _requests}
+"""By stage."""

@@ -258,9 +258,9 @@ ANCESTORS_AND_STORES = (
     ),
     Listed(
         "the pictures that requests name are not looked at",
-        "pipelines/inputs.py",
-        '"pictures": _files(path.parent / name for name in named)',
-        '"pictures": _files([])',
+        "pipelines/named_files.py",
+        '"pictures": (path.parent / name for name in named)',
+        '"pictures": []',
         ("tests/pipelines/test_inputs.py",),
     ),
     Listed(

@@ -27,5 +27,5 @@ def test_a_clone_takes_what_was_pushed_and_runs_nothing(own_corpus: OwnCorpus) -
     assert stages_run(ran(clone, activate, "dvc pull inputs", "dvc repro --pull --allow-missing")) == ["inputs"]
     said = ran(clone, activate, pull, repro)
     assert not (clone / "pictures").exists()
-    assert stages_run(said) == ["inputs"] and "What was made of it before stands" in said
+    assert stages_run(said) == ["inputs"] and "The results made from it earlier are kept" in said
     assert ran(clone, "git status --porcelain").split() == ["??", "asked.png"]

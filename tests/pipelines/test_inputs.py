@@ -7,7 +7,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -277,12 +280,56 @@ def test_what_is_away_stands_as_it_was_found(away: str, params: Params, capsys: 
     Path(away).rename("elsewhere/away")
     touch(Path("given/lines/a.jsonl"))
     capsys.readouterr()
-    after = look(params)
+    assert differing(before, look(params)) == {("ingest", "lines path")}, "what is here is still looked at"
     name = {"given/asked.jsonl": "infer", "given/vae": "autoencoder"}.get(away, "ingest")
-    assert after[name] == before[name]
-    assert f"What was made of it before stands, until {name} has to run again" in capsys.readouterr().out
-    if name != "ingest":
-        assert after["ingest"] != before["ingest"], "what is here is still looked at"
+    said = capsys.readouterr().out
+    assert f"The results made from it earlier are kept; it is needed only when {name} has to run again" in said
+
+
+def two_corpora(first: str, second: str = "given/lines") -> Params:
+    corpora = json.dumps([CORPORA[5] | {"name": name, "path": path} for name, path in (("first", first), ("lines", second))])
+    return load(ROOT / "params.yaml", [f"ingest.corpora={corpora}"])
+
+
+@pytest.mark.parametrize(("path", "away"), [("given/pages/*.jsonl", ""), ("given/mmc4", "given/mmc4")])
+def test_a_folder_that_is_here_and_empty_is_refused_whatever_else_is_away(path: str, away: str, params: Params) -> None:
+    params = two_corpora(path)
+    look(params)
+    if away:
+        Path(away).rename("elsewhere/away")
+    for file in Path("given/lines").iterdir():
+        file.unlink()
+    with pytest.raises(BadInput, match=r"the corpus 'lines' has no .* files at given/lines"):
+        inputs.main(params)
+
+
+def test_a_glob_is_away_with_its_folder_alone(params: Params) -> None:
+    params = two_corpora("given/pages/*.jsonl")
+    before = look(params)
+    Path("given/pages").rename("elsewhere/away")
+    for file in Path("given/lines").iterdir():
+        grow(file)
+    assert differing(before, look(params)) == {("ingest", "lines path")}
+    Path("given/pages").mkdir()
+    with pytest.raises(BadInput, match=r"the corpus 'first' has no .* files at given/pages/\*.jsonl"):
+        inputs.main(params)
+
+
+def test_what_is_pushed_names_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with signed addresses that is gone afterwards: its entry is found again by the address without secrets."""
+    monkeypatch.chdir(tmp_path)
+    write("served/lines.jsonl", b'{"text": "a line"}')
+    handler = partial(SimpleHTTPRequestHandler, directory="served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        signed = f"http://me:s3cret@{host}/lines.jsonl?X-Amz-Signature=abc123"
+        params = two_corpora(signed, signed)
+        before = look(params)
+        server.shutdown()
+    assert before["ingest"]["first path"]["at"] == f"http://{host}/lines.jsonl?X-Amz-Signature=***"
+    assert not any(secret in (paths.INPUTS / "ingest.json").read_text() for secret in ("s3cret", "abc123"))
+    assert not differing(before, look(params))
 
 
 def test_what_is_away_stands_for_the_same_paths_alone(params: Params) -> None:
@@ -387,7 +434,7 @@ def test_what_was_pushed_is_pulled_without_its_corpus(tmp_path: Path) -> None:
             assert "up to date" in run_dvc(clone, "status", "ingest").stdout
             again = run_dvc(clone, "repro", "ingest")
             assert ran(again) == ["inputs"]
-            assert "the corpus 'photos' has no folder at" in again.stdout and "before stands" in again.stdout
+            assert "the corpus 'photos' has no folder at" in again.stdout and "made from it earlier are kept" in again.stdout
             assert (clone / "dvc.lock").read_bytes() == (work / "dvc.lock").read_bytes()
         forced = run_dvc(clone, "repro", "--force", "ingest", check=False)
         assert forced.returncode and "the corpus 'photos' has no folder at" in forced.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -18,32 +19,44 @@ from core.errors import BadInput
 from core.fingerprint import Entry, Fingerprint, fingerprint, local_entries, remote_entry
 
 
-def corpus_fingerprint(corpus: CorpusConfig, *, not_below: Collection[Path] = ()) -> dict[str, Fingerprint]:
-    """Of the corpus's files, and of the pictures that its records may name; empty for what is built in.
+def path_fingerprints(corpus: CorpusConfig, *, not_below: Collection[Path] = ()) -> dict[str, Fingerprint]:
+    """Of the files at corpus.path ("path"), and of the pictures beside them that records may name ("beside").
 
-    not_below: folders whose pictures are no corpus, though they lie beside one. BadInput where nothing is there, as the
-    reader says it, or where a store does not answer.
+    Empty for what is built in. not_below: folders whose pictures are no corpus, though they lie beside one. BadInput where
+    nothing is there, as the reader says it, or where a store does not answer.
     """
     if corpus.format in BUILT_IN:
         return {}
     left_out = PassedOver()
-    try:
+    with _storage_errors(corpus.name, corpus.path):
         if corpus.format == "image_folder":
             system, folders = locate_folders(corpus, left_out)
             return {"path": fingerprint(_below(system, folders))}
         system, files = locate(corpus, FILE_READERS[corpus.format][1], left_out)
         found = {"path": fingerprint(_listed(system, files))}
-        images = images_folder(corpus)
-        if images.system is not None:
-            found["images"] = fingerprint(_below(images.system, [images.path]))
-        elif corpus.format in MAYBE_WITH_IMAGES_FOLDER and not corpus.images:
-            # Records may name pictures that lie beside their file.
+        if corpus.format in MAYBE_WITH_IMAGES_FOLDER and not corpus.images:
             found["beside"] = fingerprint(_beside(system, files, not_below))
+    return found
+
+
+def images_fingerprint(corpus: CorpusConfig) -> dict[str, Fingerprint]:
+    """Of every file in the folder that corpus.images names ("images"), empty where it names none. BadInput as above."""
+    if corpus.format in BUILT_IN or corpus.format == "image_folder":
+        return {}
+    with _storage_errors(corpus.name, corpus.images):
+        images = images_folder(corpus)
+        return {} if images.system is None else {"images": fingerprint(_below(images.system, [images.path]))}
+
+
+@contextmanager
+def _storage_errors(name: str, path: str) -> Iterator[None]:
+    """Whatever a storage raises, as BadInput."""
+    try:
+        yield
     except BadInput:
         raise
     except ANY_STORAGE_ERROR as error:
-        raise not_listed(corpus.name, corpus.path, error) from None
-    return found
+        raise not_listed(name, path, error) from None
 
 
 def _beside(system: Any, files: Iterable[str], not_below: Collection[Path]) -> Iterator[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
 
 import fsspec
@@ -129,6 +129,10 @@ def images_folder(corpus: CorpusConfig) -> Folder:
     try:
         folder = Folder(*fsspec.core.url_to_fs(corpus.images))
         is_there = folder.system.isdir(folder.path)
+        if not is_there and not is_local(folder.system):
+            # Over HTTP, isdir says no as well where the server does not answer; a listing then raises.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                folder.system.ls(folder.path)
     except ANY_STORAGE_ERROR as error:
         raise not_listed(corpus.name, corpus.images, error) from None
     if not is_there:

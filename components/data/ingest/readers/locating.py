@@ -32,6 +32,10 @@ BESIDE_FOLDERS = "files beside the folders that the path names"
 ANY_STORAGE_ERROR = Exception
 
 
+class NotListed(BadInput):
+    """The storage itself failed: it cannot be reached, or does not let us look."""
+
+
 class Pattern(NamedTuple):
     """One path, or glob, that a corpus's path stands for."""
 
@@ -57,7 +61,7 @@ def locate(corpus: CorpusConfig, suffixes: tuple[str, ...], passed_over: PassedO
     out. BadInput where nothing is there, or where one of several braces' paths has nothing.
     """
     left_out = PassedOver() if passed_over is None else passed_over
-    system, patterns, _ = _patterns(corpus)
+    system, patterns, _ = _patterns(corpus.name, corpus.path)
     files: list[str] = []
     try:
         walk = Walk(system, left_out)
@@ -83,7 +87,7 @@ def locate_folders(corpus: CorpusConfig, passed_over: PassedOver | None = None) 
     them is left to that one. BadInput where none is there.
     """
     left_out = PassedOver() if passed_over is None else passed_over
-    system, patterns, base = _patterns(corpus)
+    system, patterns, base = _patterns(corpus.name, corpus.path)
     try:
         folders = {path: path.removeprefix(base).strip("/") for path in _folders_of(system, patterns, left_out)}
     except ANY_STORAGE_ERROR as error:
@@ -95,28 +99,44 @@ def locate_folders(corpus: CorpusConfig, passed_over: PassedOver | None = None) 
     return system, outer if len(outer) > 1 else dict.fromkeys(outer, "")
 
 
-def not_listed(name: str, path: str, error: Exception) -> BadInput:
+def not_listed(name: str, path: str, error: Exception) -> NotListed:
     """What to raise when the storage itself fails."""
-    return BadInput(f"the corpus {name!r} cannot be listed at {path} ({error}); check ingest.corpora")
+    return NotListed(f"the corpus {name!r} cannot be listed at {path} ({error}); check ingest.corpora")
 
 
-def _patterns(corpus: CorpusConfig) -> Found:
+def is_away(path: str, refusal: BadInput) -> bool:
+    """Whether a corpus's path was refused because this machine does not have it, and not for what is there.
+
+    A local path is away where it does not exist, a glob where the folder above its first special part does not, and a store
+    where it could not be listed.
+    """
     try:
-        system, path = fsspec.core.url_to_fs(corpus.path)
+        system, _ = fsspec.core.url_to_fs(path)
+        if is_local(system):
+            return not system.exists(_patterns("", path).base)
+    except ANY_STORAGE_ERROR:
+        # A store without its library, or braces that are not balanced: the refusal says which.
+        pass
+    return isinstance(refusal, NotListed)
+
+
+def _patterns(name: str, given: str) -> Found:
+    try:
+        system, path = fsspec.core.url_to_fs(given)
         if not _is_special(path) or system.exists(path):
             return Found(system, [Pattern(path, is_glob=False, base=path)], path)
         pattern = _with_literal_start(system, path)
     except ANY_STORAGE_ERROR as error:
-        raise not_listed(corpus.name, corpus.path, error) from None
+        raise not_listed(name, given, error) from None
     ranges = [abs(int(last) - int(first)) + 1 for first, last in RANGE.findall(pattern)]
     if math.prod(ranges) > MAX_EXPANDED:
         # braceexpand holds every range as a list.
-        raise BadInput(f"the corpus {corpus.name!r}: the braces in {corpus.path} stand for over {MAX_EXPANDED:,} paths; use *")
+        raise BadInput(f"the corpus {name!r}: the braces in {given} stand for over {MAX_EXPANDED:,} paths; use *")
     try:
         expanded = dict.fromkeys(braceexpand(pattern))
     except ValueError:
         raise BadInput(
-            f"the corpus {corpus.name!r}: the braces in {corpus.path} are not balanced; check the path in ingest.corpora"
+            f"the corpus {name!r}: the braces in {given} are not balanced; check the path in ingest.corpora"
         ) from None
     patterns = [_pattern(path) for path in expanded]
     if len(patterns) > 1 and not is_local(system):
@@ -182,7 +202,11 @@ def _matches(system: Any, pattern: Pattern, passed_over: PassedOver) -> Iterator
     if not pattern.is_glob:
         yield pattern.path.rstrip("/") or "/"
         return
-    for path in sorted(map(str, system.glob(pattern.path))):
+    found = sorted(map(str, system.glob(pattern.path)))
+    if not found and not is_local(system):
+        # A glob finds nothing as well where an HTTP server does not answer; then this raises.
+        _kind(system, _unescaped(pattern.path))
+    for path in found:
         if is_system_path(path.removeprefix(pattern.base)):
             passed_over.add(SYSTEM, path)
         else:
