@@ -1,6 +1,9 @@
-"""Under which key a figure's standard error stands, in metrics.json as in the tags of a registered version."""
+"""Names by which an evaluation's figures are found: in metrics.json, on a registered version, and among MLflow's runs."""
 
 from __future__ import annotations
+
+# The tag of an evaluation's run that holds the digest of its figures, by which the registration finds it.
+FIGURES = "mlflow.figures"
 
 
 def standard_error_key(metric: str) -> str:

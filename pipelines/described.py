@@ -71,8 +71,28 @@ def said(changed: Changes | None) -> str:
     """The changes as Markdown."""
     if changed is None:
         return f"No `{paths.PARAMS}` of this version was committed, so what this run changed is not known."
-    each = (f"`{key}` {_short(old)} -> {_short(new)}" for key, (old, new) in changed.items())
+    each = (change for key, (old, new) in changed.items() for change in _told(key, old, new))
     return f"Changed against the committed `{paths.PARAMS}`: {', '.join(each) or 'nothing'}."
+
+
+def _told(key: str, old: Any, new: Any) -> list[str]:
+    """A change in words; of a list of things with names (corpora), what differs by name: the whole is too long to be read."""
+    if not (_named(old) and _named(new)):
+        return [f"`{key}` {_short(old)} -> {_short(new)}"]
+    before, after = ({each["name"]: flatten(each) for each in things} for things in (old, new))
+    told = [f"`{key}` without {name}" for name in before.keys() - after.keys()]
+    told += [f"`{key}` with {name}" for name in after.keys() - before.keys()]
+    for name in before.keys() & after.keys():
+        for field, value in after[name].items():
+            if (was := before[name].get(field)) != value:
+                told.append(f"`{key}.{name}.{field}` {_short(was)} -> {_short(value)}")
+    return sorted(told) or [f"`{key}` in another order"]
+
+
+def _named(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple) and all(isinstance(each, Mapping) and "name" in each for each in value) and bool(value)
+    )
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
-from components.evaluation.report import diffusion_rows, lines, page, settings_of
+from components.evaluation.report import diffusion_rows, lines, page, page_key, settings_of
 from components.evaluation.suite import EvaluationTarget, measure, sampling_facts
 from components.runtime.cluster import device
 from components.runtime.tracking import now_ms
@@ -43,7 +43,8 @@ def main(params: Params) -> None:
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
     documents = (paths.DOCUMENTS, ancestors["documents"])
-    record(params, REPORT, paths.TRAIN, documents=documents, weights=weights, started_ms=started_ms)
+    key = page_key(results.metrics, settings, weights)
+    record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)
     print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
 
 

@@ -9,6 +9,7 @@ from components.evaluation.report import RUN_FACTS, run_facts
 from components.runtime.recording import later_run, recorded
 from components.runtime.tracking import About
 from core.files import digest, read_fields, read_json, write_text
+from core.metric_keys import FIGURES
 from core.png import decode_png
 from pipelines.described import changes, compared, said, yaml_of
 from pipelines.sections import Params
@@ -16,21 +17,19 @@ from pipelines.sections import Params
 # Always logged; others where they were changed.
 COMPARED = ("evaluate.guidance_scale", "evaluate.num_solver_steps", "evaluate.seed")
 PARENT = "mlflow.parentRunId"
-# By which the registration finds it.
-FIGURES = "mlflow.figures"
 # Sorts first among the sections of MLflow's charts.
 PICTURES = "a sample/pictures from prompts"
 FOLDER = "evaluate"
 
 
-def record(params: Params, report: Path, training: Path, *, documents: tuple[Path, str], weights: str, started_ms: int) -> None:
+def record(params: Params, report: Path, training: Path, *, documents: tuple[Path, str], key: str, started_ms: int) -> None:
     """Record the evaluation whose report this is. training: the trained model's folder; documents: their folder and digest;
-    weights: the digest that the page names.
+    key: of the page.
 
     Each evaluation is recorded by itself, and the training's run stays as it was. No store need answer now.
     """
     metrics, trained = read_json(report / "metrics.json"), read_fields(training / "run.json", "run_id")
-    write_text(report / RUN_FACTS, run_facts(weights, trained["run_id"]))
+    write_text(report / RUN_FACTS, run_facts(key, trained["run_id"]))
     about = described(params, trained.get("name", "a model"))
     tags = {PARENT: trained["run_id"], FIGURES: digest(metrics), "mlflow.note.content": about.note}
     with recorded(later_run(about.name, tags=tags, started_ms=started_ms)) as tracker:

@@ -11,12 +11,12 @@ from components.runtime.recording import known_run
 from components.runtime.registry import Version, set_alias, version_of
 from components.runtime.tracking import RunIdentity
 from core.files import digest, read_fields, read_json, write_json
+from core.metric_keys import FIGURES, standard_error_key
 from export.builder.model_card import example_prompt
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.run import serving_schema
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
-from pipelines.evaluation_run import FIGURES
 from pipelines.sections import Params
 
 METRICS_REPORT = paths.EVALUATION / "metrics.json"
@@ -63,6 +63,7 @@ def _create(identity: RunIdentity, params: Params, bundle: Bundle, metrics: dict
         bundle=bundle.folder,
         bundle_sha256=bundle_digest(bundle.manifest),
         metrics=metrics,
+        judged={config.compare, standard_error_key(config.compare), *config.floors},
         tags={"trained": trained} | tags | {f"onnx_error/{name}": f"{each['largest_error']}" for name, each in parity.items()},
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),

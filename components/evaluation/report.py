@@ -16,6 +16,7 @@ from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
 from components.evaluation.suite import Captioned, Results
+from core.files import digest
 from core.png import encode_png
 from core.sheets import enlarged
 
@@ -41,22 +42,27 @@ answer with that."""
 
 
 # A file beside the page that says which run the page is of, and when. Both differ between runs that are otherwise equal, so
-# the page itself, which DVC tracks, does not hold them; nor does it believe a file that is of other weights.
+# the page itself, which DVC tracks, does not hold them; nor does it believe a file that is of another evaluation.
 RUN_FACTS = "this_run.js"
 RUN_SCRIPT = """<p id="run">Run and time stand beside it where <code>evaluate</code> wrote it, and in MLflow.</p>
 <script>
-function showRun(weights, text) {
+function showRun(key, text) {
   const place = document.getElementById("run");
-  if (weights === place.dataset.weights) place.textContent = text;
+  if (key === place.dataset.evaluation) place.textContent = text;
 }
 </script>
 <script src="this_run.js"></script>"""
 
 
-def run_facts(weights: str, run_id: str) -> str:
-    """The content of RUN_FACTS, as of now. weights: the digest that the page names."""
-    text = f"MLflow run {run_id}, evaluated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
-    return f"showRun({json.dumps(weights)}, {json.dumps(text)});\n"
+def page_key(metrics: Mapping[str, float], settings: Mapping[str, Mapping[str, Any]], weights: str) -> str:
+    """A digest of what was measured, how and on what: by it a page knows the file of its own run."""
+    return digest([metrics, settings, weights])
+
+
+def run_facts(key: str, run_id: str) -> str:
+    """The content of RUN_FACTS, as of now. key: the page's. run_id: of the training."""
+    text = f"Training run {run_id}, evaluated {datetime.now(UTC):%Y-%m-%d %H:%M} UTC."
+    return f"showRun({json.dumps(key)}, {json.dumps(text)});\n"
 
 
 def settings_of(train: Mapping[str, Any], config: EvaluateConfig) -> dict[str, Mapping[str, Any]]:
@@ -78,7 +84,7 @@ def page(results: Results, samples_png: bytes, training: Path, settings: Mapping
     """
     parts = [
         "<h1>Evaluation</h1>",
-        _made_with(settings, weights),
+        _made_with(settings, weights, page_key(results.metrics, settings, weights)),
         *(f"<p>Not measured: {escape(note)}.</p>" for note in results.notes),
     ]
     parts += ["<h2>Figures</h2>", _metrics(results)]
@@ -106,10 +112,10 @@ def page(results: Results, samples_png: bytes, training: Path, settings: Mapping
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _made_with(settings: Mapping[str, Mapping[str, Any]], weights: str) -> str:
+def _made_with(settings: Mapping[str, Mapping[str, Any]], weights: str, key: str) -> str:
     """What the figures hold for."""
     lines = [f"<p>Of the weights <code>{escape(weights[:12])}</code>.</p>"]
-    lines.append(RUN_SCRIPT.replace('id="run"', f'id="run" data-weights="{escape(weights, quote=True)}"'))
+    lines.append(RUN_SCRIPT.replace('id="run"', f'id="run" data-evaluation="{key}"'))
     for title, values in settings.items():
         rows = [f"<tr><td><code>{escape(key)}</code></td><td>{escape(value)}</td></tr>" for key, value in _flat(values)]
         lines.append(f"<details><summary>{escape(title)}</summary><table>{''.join(rows)}</table></details>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # (name, type: an MLflow DataType's name, required)
 Column = tuple[str, str, bool]
 # On the logged model, so that the rule judges what was measured when a version was registered, whatever is evaluated later.
-# Versions from before that have these tags themselves.
+# What the rule reads stands on the version too, which outlives its logged model; versions from before have all of them there.
 METRIC_TAG = "metric/"
 BUNDLE_TAG = "bundle_sha256"
 LOGGED = "models:/"
@@ -72,7 +72,9 @@ def decide(
     elif mine is None:
         fit = False
         reasons.append(f"{compare} was not measured, so it cannot be compared with the champion's {_show(theirs)}")
-    elif theirs is not None:
+    elif theirs is None:
+        reasons.append(f"the champion has no {compare} that is known, so they are not compared")
+    else:
         # Written so that a NaN counts as worse.
         worse = not (mine >= theirs if higher_is_better else mine <= theirs)
         fit &= not worse
@@ -160,6 +162,7 @@ def create_version(
     bundle: Path,
     bundle_sha256: str,
     metrics: Mapping[str, float],
+    judged: Collection[str],
     tags: Mapping[str, str],
     description: str,
     signature: ModelSignature,
@@ -168,8 +171,9 @@ def create_version(
 ) -> Version:
     """Log the bundle as a models-from-code pyfunc with its metrics, and make a version of it, its tags set in the same call.
 
-    description: cut to what the store takes.
+    judged: names of the metrics that stand on the version too. description: cut to what the store takes.
     """
+    measured = {METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()}
     uri = log_model(
         identity,
         name=name,
@@ -178,7 +182,7 @@ def create_version(
         signature=signature,
         input_example=input_example,
         pip_requirements=pip_requirements,
-        tags={METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()},
+        tags=measured,
     )
     client, model_id = client_of(identity.tracking_uri), uri.rpartition("/")[2]
     with failures_explained(identity.tracking_uri):
@@ -187,7 +191,8 @@ def create_version(
             name,
             uri,
             run_id=identity.run_id,
-            tags={BUNDLE_TAG: bundle_sha256, **tags},
+            tags={BUNDLE_TAG: bundle_sha256, **tags}
+            | {key: value for key, value in measured.items() if key.removeprefix(METRIC_TAG) in judged},
             description=description[:MAX_DESCRIPTION_CHARACTERS],
             model_id=model_id,
         )
@@ -199,7 +204,7 @@ def create_version(
 
 
 def show_evaluation(uri: str, version: Version, *, tag: str, value: str) -> bool:
-    """Give the version's logged model the metrics and data of the newest run with this tag; whether there is one."""
+    """Give the version's logged model the metrics and data of the newest run with this tag; whether it has any."""
     from mlflow.entities import Metric
 
     client = client_of(uri)
@@ -219,7 +224,7 @@ def show_evaluation(uri: str, version: Version, *, tag: str, value: str) -> bool
             if not each.step
         ]
         client.log_batch(run.info.run_id, metrics=shown)
-    return True
+    return bool(shown)
 
 
 def model_signature(outputs: Sequence[Column], params: Mapping[str, tuple[str, Any]]) -> ModelSignature:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_what_a_run_changed_is_logged_and_said(project: Path) -> None:
     assert evaluation.params["evaluate.guidance_scale"] == 6 and evaluation.params["trained"] == about.name
     assert not [name for name in evaluation.params if name.startswith("train.")]
     assert "`evaluate.guidance_scale` 4.0 -> 6" in evaluation.note
+
+
+def test_of_corpora_what_differs_is_said_by_name(project: Path) -> None:
+    params = load(paths.PARAMS)
+    scenes, prose = params.ingest.corpora
+    other = dataclasses.replace(prose, path="elsewhere")
+    for corpora, wanted in (
+        ((scenes, other), f"`ingest.corpora.prose.path` {prose.path} -> elsewhere"),
+        ((dataclasses.replace(scenes, name="mine"), prose), "`ingest.corpora` with mine, `ingest.corpora` without scenes"),
+        ((prose, scenes), "`ingest.corpora` in another order"),
+    ):
+        ingest = dataclasses.replace(params.ingest, corpora=corpora)
+        note = described.training(dataclasses.replace(params, ingest=ingest)).note
+        assert f"`params.yaml`: {wanted}." in note
 
 
 def test_the_whole_is_kept_beside_and_reads_as_parameters(project: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import METRICS, metric_of, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
-from components.evaluation.report import RUN_FACTS, diffusion_rows, page
+from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
 from components.evaluation.suite import Captioned, GeneratedImage, Results
 from core.sheets import enlarged
 
@@ -96,7 +96,9 @@ def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_pa
     assert "text/xz_bits_per_byte" not in html
     assert "<script>alert" not in html
     assert "<td><code>loss.kind</code></td><td>&quot;&lt;l2&gt;&quot;</td>" in html
-    assert f'data-weights="{"ab" * 32}"' in html
+    assert f"<code>{'ab' * 6}</code>" in html
+    (key,) = re.findall(r'data-evaluation="(\w{64})"', html)
+    assert key in run_facts(key, "abc") and "Training run abc, evaluated" in run_facts(key, "abc")
     assert "&lt;script&gt;alert(&quot;x&quot;)" in html
     assert re.findall(r'(?:src|href)="(?!data:)([^"]*)', html) == [RUN_FACTS], "no more than which run it is of"
     assert not re.findall(r"https?://", html)

@@ -21,7 +21,7 @@ GOOD = {"a/right": 0.95, "b/right": 0.8}
         ({"a/right": 0.95}, None, False, "b/right (not measured) misses its floor"),
         ({"b/right": 0.9}, {"a/right": 0.1}, False, "was not measured"),
         (GOOD | {"a/right": float("nan")}, None, False, "misses its floor"),
-        (GOOD, {}, True, "reaches its floor"),
+        (GOOD, {}, True, "the champion has no a/right that is known"),
     ],
 )
 def test_rule(metrics: dict[str, float], champion: dict[str, float] | None, wanted: bool, reason: str) -> None:

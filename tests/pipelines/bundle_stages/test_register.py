@@ -9,11 +9,12 @@ import numpy as np
 
 from components.evaluation.metrics import HEADLINE
 from components.runtime.recording import recorded
-from components.runtime.registry import set_alias, version_of
+from components.runtime.registry import set_alias, show_evaluation, version_of
 from components.runtime.tracking import identity_of
 from components.runtime.tracking_store import client_of, tracking_uri
 from core.files import read_json, sha256, write_bytes
 from core.manifest import write_manifest
+from core.metric_keys import FIGURES
 from core.png import encode_png
 from pipelines import paths, register
 from pipelines.ancestry import given
@@ -29,7 +30,7 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
         pass
     before = client.get_run(run_id).info
     write_bytes(paths.EVALUATION / "samples.png", encode_png(np.zeros((8, 8, 3), np.uint8)))
-    record(params, paths.EVALUATION, paths.TRAIN, documents=(paths.DOCUMENTS, "d" * 64), weights="w", started_ms=0)
+    record(params, paths.EVALUATION, paths.TRAIN, documents=(paths.DOCUMENTS, "d" * 64), key="k", started_ms=0)
     register.main(params)
     first = read_json(report)
     assert first["aliases"] == ["challenger", "champion"]
@@ -50,12 +51,21 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
     assert champion.run_id == run_id
     assert (champion.metrics, challenger.metrics) == (METRICS, worse)
     assert client.get_run(run_id).info.end_time == before.end_time, "registering lengthens no training"
-    assert not [key for key in champion.tags if key.startswith("metric/")]
+    on_version = {key for key in champion.tags if key.startswith("metric/")}
+    read = {params.register.compare, f"{params.register.compare}_se", *params.register.floors}
+    assert on_version == {f"metric/{key}" for key in read & METRICS.keys()} and on_version
     model = client.get_logged_model(str(client.get_model_version(name, first["version"]).source).rpartition("/")[2])
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": name, "version": first["version"]}]
     shown = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics or []}
     wanted = {key: (METRICS[key], "held-out documents") for key in HEADLINE.values() if key in METRICS}
     assert shown == wanted and wanted
+    (experiment,) = client.search_experiments(filter_string="name = 'transfusion'")
+    client.create_run(experiment.experiment_id, tags={FIGURES: "half"})
+    assert not show_evaluation(uri, champion, tag=FIGURES, value="half"), "a run whose metrics have not arrived"
+    client.delete_logged_model(model.model_id)
+    outlived = version_of(uri, name, alias="champion")
+    assert outlived is not None
+    assert outlived.metrics == {key: METRICS[key] for key in read & METRICS.keys()}
     # Below a floor nothing becomes champion, even without another one.
     republish(exported, METRICS | {"image_to_text/objects_right": 0.5})
     set_alias(uri, name, "champion", second["version"])
