@@ -43,6 +43,8 @@ class Delivery:
         self._client: MlflowClient | None = None
         # Name of a metric -> its points that the store has; asked for again after every failure.
         self._known: dict[str, set[Point]] = {}
+        # Whether the store refused to open the run: nothing else of it can arrive then.
+        self._never_opened = False
 
     def forget(self) -> None:
         """What the store has is uncertain again."""
@@ -57,6 +59,8 @@ class Delivery:
 
         if values[0]["kind"] not in _KINDS:
             raise Refused(f"nobody knows the kind of entry {values[0]['kind']!r}")
+        if self._never_opened:
+            raise Refused(f"the store refused to open run {self.run_id}")
         if self._client is None:
             self._client = client_of(self.uri)
         try:
@@ -68,7 +72,9 @@ class Delivery:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            if self._client.get_run(self.run_id).info.lifecycle_stage != "active":
+            if values[0]["kind"] == "opening":
+                self._never_opened = True
+            elif self._client.get_run(self.run_id).info.lifecycle_stage != "active":
                 raise BadInput(
                     f"run {self.run_id} was deleted in the tracking store {self.uri}; "
                     f"bring it back with `mlflow runs restore --run-id {self.run_id}`"

@@ -154,7 +154,9 @@ class Sender:
             except OSError as error:
                 kept = f"lost ({sentence_of(error) or first_line(error)})"
             self._say(f"tracking: the store refused an entry of run {self.run_id}, {kept}: {refusal}")
-        self.outbox.mark_delivered(entries[-1])
+            self.outbox.mark(lane_of(entries[0].value), entries[0].end)  # its file is kept as well
+        else:
+            self.outbox.mark_delivered(entries[-1])
         self._delivered_s = time.monotonic()
 
 

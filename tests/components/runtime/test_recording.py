@@ -308,6 +308,18 @@ def test_the_end_of_a_run_that_was_opened_later_stays_where_it_went_past_the_dis
     assert not pending_folder().exists()
 
 
+def test_a_run_that_the_store_refuses_to_open_is_set_aside_whole(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    identity = later_run("an evaluation", tags={"mlflow.runName": "another name"})
+    with recorded(identity) as tracker:
+        tracker.metrics({"loss": 1.0}, 1)
+        tracker.text("a report", "report.txt")
+    kept = [json.loads(line)["kind"] for line in (Path(identity.pending) / "refused.jsonl").read_text().splitlines()]
+    assert sorted(kept) == ["artifact", "metrics", "opening", "status", "status"]
+    assert len(list(Path(identity.pending).rglob("report.txt"))) == 1
+    assert "refused to open run" in capfd.readouterr().err
+    assert send_pending(pending_folder(), print) == (0, 0), "nothing waits behind it"
+
+
 def test_no_secret_of_a_corpus_reaches_the_store(store: Path) -> None:
     address = "https://me:s3cret@host/a.tar?X-Amz-Signature=abc123"
     about = ABOUT._replace(params={"path": address}, params_yaml=f"[{{path: '{address}', kind: tar}}]\n", note=f"of {address}.")
