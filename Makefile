@@ -61,7 +61,7 @@ repro: needs setup  ## run the whole graph (only what changed) and print the res
 summary: setup  ## print the last results and where they are
 	@$(RUN) -m pipelines.summary
 
-test: setup  ## every test (20 to 25 minutes on two cores)
+test: setup  ## every test (about 15 minutes on two cores)
 	@# A file's tests stay in one process; the longest files begin first (tests/conftest.py).
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -1,4 +1,4 @@
-"""The results of the last run: the figures that matter, where everything is, and three commands to try next.
+"""The results of the last run: the figures that matter, where everything is, and commands to try next.
 
 `--check-params` only validates params.yaml, so that `make repro` refuses a wrong value before any work.
 """
@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from components.evaluation.metrics import HEADLINE, Figure, table
 from core.files import read_fields, read_json
-from export.builder.model_card import example_prompt
 from pipelines import paths, stage
 from pipelines.params import load
 
@@ -35,15 +35,15 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def work() -> None:
-        load(paths.PARAMS)
+        params = load(paths.PARAMS)
         if not arguments.check_params:
-            print_results()
+            print_results(params.train.sampling.prompts)
 
     return stage.exit_code("", work)
 
 
-def print_results() -> None:
-    """The table, the places, and what to try."""
+def print_results(prompts: Sequence[str]) -> None:
+    """The table, the places, and what to try. prompts: those of the training's samples."""
     from rich.console import Console
     from rich.table import Table
 
@@ -59,7 +59,7 @@ def print_results() -> None:
     for name, place in places():
         print(f"{name:>16}  {place}")
     print("\nTo try next, after `. .venv/bin/activate`:")
-    for command, what in to_try(metrics).items():
+    for command, what in to_try(metrics, prompts).items():
         print(f"  {command:60}  {what}")
 
 
@@ -69,10 +69,13 @@ def main_figures(metrics: Mapping[str, float]) -> list[Figure]:
     return [measured[key] for key in HEADLINE.values() if key in measured]
 
 
-def to_try(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Three commands, and what each does."""
-    return {
-        f'python -m export.ask "{example_prompt(metrics)}" -o picture.png': "a picture of your prompt",
+def to_try(metrics: Mapping[str, float], prompts: Sequence[str]) -> dict[str, str]:
+    """Up to three commands, and what each does. prompts: of pictures such as the corpus has."""
+    # A model of text alone draws nothing.
+    draws = any(key.startswith("image/") for key in metrics)
+    prompt = min(prompts, key=len, default="")
+    picture = {f"python -m export.ask {shlex.quote(prompt)} -o picture.png": "a picture of your prompt"}
+    return (picture if draws and prompt else {}) | {
         "make ui": "the run's pages in MLflow",
         "dvc exp run -S train.max_steps=2000": "another value; see make experiments",
     }
