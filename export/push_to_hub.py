@@ -4,8 +4,8 @@
     python -m export.push_to_hub --repo me/digits --private
     python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion
 
-What goes up is what the manifest lists, and the manifest: byte for byte a bundle, wherever it is taken from there. The token is
-that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another Hub.
+What goes up is what the manifest lists, and the manifest: byte for byte a bundle, wherever it is taken from there. Files that
+only an earlier bundle had stay beside it. The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another Hub.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -128,19 +128,32 @@ def _head_of(api: HfApi, repo: str, *, private: bool) -> str | None:
     """The newest commit of the repository, which is made where there is none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    try:
+    found = None
+    with _explained(repo, "Nothing was changed there"), suppress(RepositoryNotFoundError):
         found = api.model_info(repo)
-    except RepositoryNotFoundError:
-        api.create_repo(repo, private=private)
+    if found is None:
+        _create(api, repo, private=private)
         return api.model_info(repo).sha
     if private and not found.private:
         raise BadInput(f"{repo} is public, and --private was asked for; make it private in its settings, or name another")
     return found.sha
 
 
+def _create(api: HfApi, repo: str, *, private: bool) -> None:
+    """Make it. BadInput where it is there after all: the Hub hides a private repository from those that may not read it."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api.create_repo(repo, private=private)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        raise BadInput(f"{repo} is there already, and this token may not see it; name another, or {TOKEN}") from None
+
+
 @contextmanager
-def _explained(repo: str = "") -> Iterator[None]:
-    """One sentence for what the Hub's library raises."""
+def _explained(repo: str = "", state: str = "Look at what is there, and push again") -> Iterator[None]:
+    """One sentence for what the Hub's library raises. state: what is to be said of the repository where the line breaks."""
     try:
         yield
     except BadInput:
@@ -148,12 +161,12 @@ def _explained(repo: str = "") -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise BadInput(f"the package {error.name} is not installed here; pip install huggingface_hub") from None
     except Exception as error:
-        if sentence := _sentence(error, repo):
+        if sentence := _sentence(error, repo, state):
             raise BadInput(sentence) from None
         raise
 
 
-def _sentence(error: BaseException, repo: str) -> str:
+def _sentence(error: BaseException, repo: str, state: str) -> str:
     """What went wrong, and what to do; "" for what is no matter of the Hub's."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -168,10 +181,14 @@ def _sentence(error: BaseException, repo: str) -> str:
         return _refusal(error, repo, constants.ENDPOINT)
     if type(error).__module__.startswith(("httpx", "httpcore")):
         why = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)})"
-        return f"{why}; check the network and HF_ENDPOINT. Nothing was changed there"
+        return f"{why}; check the network and HF_ENDPOINT. {state}"
     if isinstance(error, ValueError) and "metadata" in str(error).lower():
         return f"the Hub refuses the card's front matter ({' '.join(str(error).split())})"
-    return _sentence(error.__cause__, repo) if error.__cause__ else ""
+    if error.__cause__ and (sentence := _sentence(error.__cause__, repo, state)):
+        return sentence
+    if repo and type(error) is RuntimeError:  # all that hf-xet raises, which sends the large files
+        return f"the files could not be sent to {constants.ENDPOINT} ({_first_line(error)}); check the network. {state}"
+    return ""
 
 
 def _refusal(error: HfHubHTTPError, repo: str, endpoint: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from core.errors import BadInput
 from core.manifest import write_manifest
@@ -110,6 +110,8 @@ def test_what_the_hub_does_not_take_is_one_sentence(
     assert "somebody else changed me/digits meanwhile" in refusal(*model, "me/digits")
     hub.refused, hub.large = {"/large/": (403, "The storage is full.")}, {}
     assert "The storage is full." in refusal(*model, "me/digits")
+    hub.refused = {"/repos/create": (409, "You already created this model repo")}
+    assert "me/hidden is there already, and this token may not see it" in refusal(*model, "me/hidden")
     hub.refused = {"/validate-yaml": (400, "")}
     assert "the Hub refuses the card's front matter" in refusal(*model, "me/digits")
     assert not repository.files and repository.commits == 1, "all of it, or nothing"
@@ -120,7 +122,20 @@ def test_a_hub_that_is_away_is_one_sentence(made: Made, hub: Hub, monkeypatch: p
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", url)
-        assert f"{url} cannot be reached" in refusal("--repo", "me/digits", "--model", str(made.bundle.folder))
+        said = refusal("--repo", "me/digits", "--model", str(made.bundle.folder))
+        assert f"{url} cannot be reached" in said and "Nothing was changed there" in said
+
+
+def test_a_line_that_breaks_while_files_go_up(made: Made, hub: Hub, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
+    """By then the repository has been made, and that is not denied. The error is as hf-xet's are."""
+
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("Data processing error: Connection reset")
+
+    monkeypatch.setattr(HfApi, "create_commit", breaks)
+    said = refusal("--repo", "me/digits", "--model", str(made.bundle.folder))
+    assert "could not be sent to" in said and "Nothing was changed" not in said and "push again" in said
+    assert "me/digits" in hub.repositories
 
 
 @pytest.mark.parametrize(
