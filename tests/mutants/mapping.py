@@ -96,6 +96,7 @@ CLOSE: dict[str, Groups] = {
     "core/fingerprint.py": (("tests/pipelines/test_inputs.py",), (REQUESTS,)),
     "core/jpeg_segments.py": (("tests/core/test_images.py",),),
     "core/leftovers.py": (("tests/core/test_files.py",),),
+    "core/metric_keys.py": (("tests/components/runtime/test_registry.py",), ("tests/components/evaluation/test_suite.py",)),
     "core/png.py": (("tests/core/test_images.py", "tests/core/test_png_chunks.py"),),
     "core/png_chunks.py": (("tests/core/test_images.py", "tests/core/test_images_colours.py"),),
     "core/sheets.py": (("tests/export/run/test_contact_sheet.py", "tests/export/run/test_contact_sheet_layout.py"),),

@@ -127,7 +127,7 @@ CHECKED: dict[str, Checked] = {
     "dvc exp run --temp": Checked("another copy of the project", "dvc exp run --help", ("--temp", "--queue")),
     # In a copy without the corpus, which git does not know.
     "dvc exp run --temp --name warmer -S train.learning_rate=0.004": Checked(
-        HOURS, "dvc exp run --temp --name warmer -S train.learning_rate=0.004 inputs", ("Ran experiment", "before stands")
+        HOURS, "dvc exp run --temp --name warmer -S train.learning_rate=0.004 inputs", ("Ran experiment", "are kept")
     ),
     "dvc exp run --queue --name slow -S train.learning_rate=0.001": QUEUE,
     "dvc exp run --queue --name fast -S train.learning_rate=0.006": QUEUE,

@@ -147,7 +147,7 @@ def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> 
             batch = trainer.batch_of(3)
             trainer.world = ALONE
             shares.append((trainer, batch))
-        seen = sum((seen_by(*share) for share in shares), torch.zeros(6, dtype=torch.float64))
+        seen = torch.stack([seen_by(*share) for share in shares]).sum(0)
         for trainer, batch in shares:
             local = losses_of(trainer, batch)
             (local.text / seen[1] + CONFIG.image_loss_weight * local.image / seen[3]).backward()

@@ -14,6 +14,7 @@ from components.data.quarantine import Quarantined, write_quarantine
 from components.runtime.tracking import RunIdentity
 from components.runtime.world import World
 from components.training.run_folder import checkpoints, folder_of
+from components.training.transformer.journal import LOSSES
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.state import configuration
 from components.training.transformer.worker import train
@@ -78,11 +79,11 @@ def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, run: T
         found[int(entry["step"])].update(entry)
     assert sorted(found) == list(range(1, 8))
     for number, step in enumerate(expected, start=1):
-        losses = [found[number][f"train/{name}"] for name in ("loss", "loss_text", "loss_image")]
+        losses = [found[number][f"train/{name}"] for name in LOSSES.values()]
         assert losses == pytest.approx(step.losses, rel=1e-4), number
         assert found[number]["train/gradient_norm"] == pytest.approx(step.gradient_norm, rel=1e-4), number
-        measured = [found[number].get(f"validation/{name}") for name in ("loss", "loss_text", "loss_image")]
-        assert measured == (pytest.approx(step.validation, rel=1e-4) if number in (3, 6, 7) else [None] * 3), number
+        measured = [found[number].get(f"validation/{name}") for name in LOSSES.values()]
+        assert measured == (pytest.approx(step.validation, rel=1e-4) if number in (3, 6, 7) else [None] * len(LOSSES)), number
     assert run.is_finished(FINISHED)
     assert_close(load_file(run.finished / "model.safetensors"), expected[-1].ema_model, start)
     assert checkpoints(run.store) == [folder_of(run.store, step) for step in (7, 6)]
