@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from html import escape
@@ -16,6 +16,7 @@ from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
 from components.evaluation.suite import Captioned, Results
+from components.runtime.tracking import flatten
 from core.files import digest
 from core.png import encode_png
 from core.sheets import enlarged
@@ -117,18 +118,10 @@ def _made_with(settings: Mapping[str, Mapping[str, Any]], weights: str, key: str
     lines = [f"<p>Of the weights <code>{escape(weights[:12])}</code>.</p>"]
     lines.append(RUN_SCRIPT.replace('id="run"', f'id="run" data-evaluation="{key}"'))
     for title, values in settings.items():
-        rows = [f"<tr><td><code>{escape(key)}</code></td><td>{escape(value)}</td></tr>" for key, value in _flat(values)]
+        shown = {name: json.dumps(value) for name, value in flatten(values).items()}
+        rows = [f"<tr><td><code>{escape(name)}</code></td><td>{escape(value)}</td></tr>" for name, value in shown.items()]
         lines.append(f"<details><summary>{escape(title)}</summary><table>{''.join(rows)}</table></details>")
     return "\n".join(lines)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and the values as text."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, json.dumps(value)
 
 
 def diffusion_rows(losses: DiffusionLosses | None) -> list[dict[str, float]]:
