@@ -1,16 +1,24 @@
 """Measure the trained model on held-out data and picture what it makes, in a report and in an MLflow run of its own.
 
-artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine} -> reports/evaluate
+artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine} -> reports/evaluate,
+artifacts/evaluation
 """
 
 from __future__ import annotations
 
+import io
+
+import pyarrow.parquet as pq
+
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
+from components.evaluation.intervals import Items, as_rows, items_table
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, lines, page, page_key, settings_of
-from components.evaluation.suite import EvaluationTarget, measure, sampling_facts
+from components.evaluation.results import EvaluationTarget
+from components.evaluation.sampling import sampling_facts
+from components.evaluation.suite import measure
 from components.runtime.cluster import device
 from components.runtime.tracking import now_ms
 from core.files import write_bytes, write_json, write_text
@@ -40,12 +48,21 @@ def main(params: Params) -> None:
     write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
     write_json(REPORT / "headline.json", headline(results.metrics))
+    write_json(REPORT / "intervals.json", as_rows(results.intervals))
+    write_items(results.items)
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     key = page_key(results.metrics, settings, weights)
     record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)
     print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
+
+
+def write_items(items: dict[str, Items]) -> None:
+    """By which two models that were measured on the same items are compared."""
+    buffer = io.BytesIO()
+    pq.write_table(items_table(items), buffer, compression="zstd")
+    write_bytes(paths.EVALUATION_ITEMS, buffer.getvalue())
 
 
 def target_of(model: Transfusion) -> EvaluationTarget:

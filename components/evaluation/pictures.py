@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from components.evaluation.suite import GeneratedImage
+from components.evaluation.results import GeneratedImage
 from core.png import encode_png
 from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged, wrapped
 

@@ -15,7 +15,7 @@ from components.evaluation.config import EvaluateConfig
 from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import table
 from components.evaluation.pictures import curves
-from components.evaluation.suite import Captioned, Results
+from components.evaluation.results import Captioned, Results
 from components.runtime.tracking import flatten
 from core.files import digest
 from core.png import encode_png

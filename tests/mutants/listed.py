@@ -143,20 +143,20 @@ EVALUATION = (
     ),
     Listed(
         "the digit classifier is trained on held-out scans",
-        "components/evaluation/suite.py",
+        "components/evaluation/scenes/measure.py",
         "train_classifier(training.scans, config.digit_classifier, config.seed)",
         "train_classifier(sorted({scan for entry in scenes for scan in entry.scans}), config.digit_classifier, config.seed)",
         ("tests/components/evaluation/test_suite.py",),
     ),
     Listed(
         "the digit classifier is trained on all scans",
-        "components/evaluation/digit_classifier.py",
+        "components/evaluation/scenes/digit_classifier.py",
         "chosen = np.asarray(scans, np.int64)",
         "chosen = np.arange(len(all_scans.digit))",
     ),
     Listed(
         "scans shared with held-out scenes are no fault",
-        "components/evaluation/suite.py",
+        "components/evaluation/scenes/measure.py",
         "& set(training.scans)",
         "& set()",
         ("tests/components/evaluation/test_suite.py",),

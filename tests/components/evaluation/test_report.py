@@ -14,7 +14,7 @@ from components.evaluation.diffusion import DiffusionLosses
 from components.evaluation.metrics import METRICS, metric_of, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
 from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
-from components.evaluation.suite import Captioned, GeneratedImage, Results
+from components.evaluation.results import Captioned, GeneratedImage, Results
 from core.sheets import enlarged
 
 # Issue 2, "Done when" 8.

@@ -11,21 +11,16 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.evaluation import digit_classifier as classifier_module
 from components.evaluation.config import DigitClassifierConfig, EvaluateConfig
 from components.evaluation.diffusion import caption_first, squared_error, times_of_equal_snr, x_0_error
-from components.evaluation.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
-from components.evaluation.prompts import seen_prompts
-from components.evaluation.scores import score_scenes, share_of
-from components.evaluation.suite import (
-    EvaluationTarget,
-    Results,
-    measure_classifier,
-    measure_losses,
-    measure_new_captions,
-    measure_new_prompts,
-)
+from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.scenes import digit_classifier as classifier_module
+from components.evaluation.scenes.digit_classifier import DigitClassifier, train_classifier
+from components.evaluation.scenes.measure import measure_classifier, measure_new_captions, measure_new_prompts
+from components.evaluation.scenes.prompts import seen_prompts
+from components.evaluation.scenes.scores import score_scenes, share_of
+from components.evaluation.suite import measure_losses
 from core.png import encode_png
 from core.random import seed_of, words_of
 from core.tokenizer import TextTokenizer

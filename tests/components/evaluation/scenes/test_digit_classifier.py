@@ -11,14 +11,14 @@ import torch
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import ALL_PAIRS, SceneObject, compose, load_scans, random_objects, split_scans
 from components.evaluation.config import DigitClassifierConfig
-from components.evaluation.digit_classifier import (
+from components.evaluation.scenes.digit_classifier import (
     EMPTY,
     DigitClassifier,
     colour_of,
     sample_cells,
     train_classifier,
 )
-from components.evaluation.scores import score_scenes
+from components.evaluation.scenes.scores import score_scenes
 
 SHARES = SplitShares(validation=0.08, test=0.12)
 

@@ -21,6 +21,9 @@ class Share(NamedTuple):
     value: float
     standard_error: float | None
     """Over scenes; None where there is one scene alone. 0 where all scenes came out alike, which is no certainty."""
+    right: tuple[int, ...]
+    counted: tuple[int, ...]
+    """Of each scene."""
 
 
 class SceneScores(NamedTuple):
@@ -60,11 +63,11 @@ def share_of(right: Sequence[int], counted: Sequence[int]) -> Share:
     total, num_scenes = num_counted.sum(), len(num_counted)
     if not total:
         raise ValueError("counted: there is nothing to score")
-    value = num_right.sum() / total
+    value, each = num_right.sum() / total, (tuple(map(int, right)), tuple(map(int, counted)))
     if num_scenes == 1:
-        return Share(float(value), None)
+        return Share(float(value), None, *each)
     squares = np.square(num_right - value * num_counted).sum()
-    return Share(float(value), float(np.sqrt(num_scenes / (num_scenes - 1) * squares) / total))
+    return Share(float(value), float(np.sqrt(num_scenes / (num_scenes - 1) * squares) / total), *each)
 
 
 def score_scenes(asked: Sequence[Objects], read: Sequence[Objects], counted: Sequence[Objects] | None = None) -> SceneScores:

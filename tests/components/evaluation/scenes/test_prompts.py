@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from components.data.demonstration.scenes import PHRASINGS, kept_out_pairs, read_caption
-from components.evaluation.prompts import kept_out_prompts, only_pairs, seen_prompts
+from components.evaluation.scenes.prompts import kept_out_prompts, only_pairs, seen_prompts
 
 KEPT_OUT = kept_out_pairs(6, 17)
 

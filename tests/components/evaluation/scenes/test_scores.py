@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.data.demonstration.scenes import PHRASINGS, SceneObject, describe
-from components.evaluation.scores import CaptionScores, SceneScores, score_captions, score_scenes, share_of
+from components.evaluation.scenes.scores import CaptionScores, SceneScores, score_captions, score_scenes, share_of
 
 THREE = SceneObject(3, "red", "top left")
 SEVEN = SceneObject(7, "blue", "bottom right")
@@ -47,14 +47,14 @@ def test_the_standard_error_of_whole_scenes_is_that_of_a_mean() -> None:
 
 
 def test_one_scene_has_no_standard_error_and_none_no_share() -> None:
-    assert share_of([1], [2]) == (0.5, None)
+    assert share_of([1], [2]) == (0.5, None, (1,), (2,))
     with pytest.raises(ValueError, match="counted"):
         share_of([0, 0], [0, 0])
 
 
 def test_right_scenes_score_one() -> None:
     asked = [BOTH, frozenset({ONE})]
-    assert score_scenes(asked, asked) == ((1, 0),) * 5
+    assert [share[:2] for share in score_scenes(asked, asked)] == [(1, 0)] * 5
 
 
 def test_each_mistake_lowers_its_own_share() -> None:

@@ -1,0 +1,87 @@
+"""What is evaluated, and what an evaluation finds: figures with their intervals, and what is to be shown beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from components.evaluation.diffusion import DiffusionLosses
+from components.evaluation.intervals import Interval, Items, interval_of, items_of
+from components.evaluation.scenes.scores import Share
+from core.metric_keys import standard_error_key
+from core.tokenizer import TextTokenizer
+from model.latents.autoencoder import Autoencoder
+from model.transfusion import Transfusion
+
+# Shown in the report, the first ones as they come.
+NUM_SHOWN = 12
+
+
+class EvaluationTarget(NamedTuple):
+    """What is evaluated."""
+
+    model: Transfusion
+    autoencoder: Autoencoder
+    tokenizer: TextTokenizer
+
+
+class GeneratedImage(NamedTuple):
+    """A picture generated from a prompt."""
+
+    group: str
+    """A heading."""
+    image: np.ndarray
+    prompt: str
+    read: str
+    """What the classifier saw, or ""."""
+    right: bool | None
+    """Whether the whole scene is; None where not scored."""
+
+
+class Captioned(NamedTuple):
+    """A held-out picture, its caption in the corpus, and the generated one."""
+
+    image: np.ndarray
+    caption: str
+    generated: str
+    right: bool | None
+    """None where not scored."""
+
+
+@dataclass
+class Results:
+    """The figures, and what is to be shown beside them."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """By the keys of METRICS."""
+    items: dict[str, Items] = field(default_factory=dict)
+    """Of each figure that is measured item by item."""
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """Of each figure that has one."""
+    notes: list[str] = field(default_factory=list)
+    """What was not measured, and why."""
+    generated: list[GeneratedImage] = field(default_factory=list)
+    captions: list[Captioned] = field(default_factory=list)
+    diffusion: DiffusionLosses | None = None
+    """Of the network's own target, at times of its own path."""
+    x_0: DiffusionLosses | None = None
+    """Of the implied clean latent, at times of the cosine schedule."""
+
+    def add(self, key: str, share: Share, names: Sequence[str]) -> None:
+        """Enter a share of scenes, and its standard error where there is one. names: of the scenes."""
+        self.metrics[key] = share.value
+        if share.standard_error is not None:
+            self.metrics[standard_error_key(key)] = share.standard_error
+        self.items[key] = items_of(names, share.right, share.counted)
+
+    def add_items(self, key: str, items: Items) -> None:
+        """Enter a figure that is a ratio of sums over items."""
+        self.metrics[key], self.items[key] = items.value, items
+
+    def find_intervals(self, seed: int) -> None:
+        """Of every figure measured item by item."""
+        found = {key: interval_of(items, seed) for key, items in self.items.items()}
+        self.intervals |= {key: each for key, each in found.items() if each is not None}

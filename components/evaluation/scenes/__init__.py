@@ -1,0 +1,1 @@
+"""What a trained model is worth: language, pictures, captions, and the report that shows them."""
