@@ -32,6 +32,7 @@ from pipelines.evaluation_run import record
 from pipelines.sections import Params
 
 REPORT = paths.EVALUATION
+ITEMS = "items.parquet"
 
 
 def main(params: Params) -> None:
@@ -62,7 +63,7 @@ def write_items(items: dict[str, Items]) -> None:
     """By which two models that were measured on the same items are compared."""
     buffer = io.BytesIO()
     pq.write_table(items_table(items), buffer, compression="zstd")
-    write_bytes(paths.EVALUATION_ITEMS, buffer.getvalue())
+    write_bytes(paths.EVALUATION_ITEMS / ITEMS, buffer.getvalue())
 
 
 def target_of(model: Transfusion) -> EvaluationTarget:

@@ -15,7 +15,7 @@ LATENTS = Path("data/latents")
 AUTOENCODER = Path("artifacts/autoencoder")
 TRAIN = Path("artifacts/train")
 # What an evaluation's figures were measured on, item by item: too long for the report, and for git.
-EVALUATION_ITEMS = Path("artifacts/evaluation/items.parquet")
+EVALUATION_ITEMS = Path("artifacts/evaluation")
 BUNDLE = Path("artifacts/bundle")
 PREDICTIONS = Path("artifacts/predictions")
 
@@ -38,7 +38,7 @@ WRITTEN = (
         LATENTS,
         AUTOENCODER,
         TRAIN,
-        EVALUATION_ITEMS.parent,
+        EVALUATION_ITEMS,
         BUNDLE,
         PREDICTIONS,
         REPORTS,
