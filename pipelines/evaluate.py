@@ -6,13 +6,9 @@ artifacts/evaluation
 
 from __future__ import annotations
 
-import io
-
-import pyarrow.parquet as pq
-
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
-from components.evaluation.intervals import Items, as_rows, items_table
+from components.evaluation.intervals import as_rows, items_file
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, lines, page, page_key, settings_of
@@ -50,20 +46,13 @@ def main(params: Params) -> None:
     write_json(REPORT / "metrics.json", results.metrics)
     write_json(REPORT / "headline.json", headline(results.metrics))
     write_json(REPORT / "intervals.json", as_rows(results.intervals))
-    write_items(results.items)
+    write_bytes(paths.EVALUATION_ITEMS / ITEMS, items_file(results.items))
     sampling = sampling_facts(target.model.config, params.evaluate)
     write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     key = page_key(results.metrics, settings, weights)
     record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)
     print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
-
-
-def write_items(items: dict[str, Items]) -> None:
-    """By which two models that were measured on the same items are compared."""
-    buffer = io.BytesIO()
-    pq.write_table(items_table(items), buffer, compression="zstd")
-    write_bytes(paths.EVALUATION_ITEMS / ITEMS, buffer.getvalue())
 
 
 def target_of(model: Transfusion) -> EvaluationTarget:

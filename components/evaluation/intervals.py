@@ -8,12 +8,14 @@ Legend: N items, R resamples.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from core.random import generator
 
@@ -88,22 +90,23 @@ def resamples(num_items: int, seed: int, num_resamples: int = NUM_RESAMPLES) -> 
         yield drawn_by.integers(num_items, size=(min(AT_ONCE, num_resamples - start), num_items))
 
 
-def items_table(items: dict[str, Items]) -> pa.Table:
-    """figure, item, top, bottom: a row an item of a figure, for a file."""
+def items_file(items: dict[str, Items]) -> bytes:
+    """Parquet of figure, item, top, bottom: a row an item of a figure."""
     columns: dict[str, list[Any]] = {"figure": [], "item": [], "top": [], "bottom": []}
     for figure, each in sorted(items.items()):
         columns["figure"] += [figure] * len(each.names)
         for name, values in (("item", each.names), ("top", each.top.tolist()), ("bottom", each.bottom.tolist())):
             columns[name] += values
-    return pa.table(columns, schema=ITEMS_SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=ITEMS_SCHEMA), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
-def items_from(table: pa.Table) -> dict[str, Items]:
-    """What `items_table` was made of."""
-    grouped = {str(figure): rows for figure, rows in table.to_pandas().groupby("figure")}
+def items_from(file: bytes) -> dict[str, Items]:
+    """What `items_file` was made of."""
+    grouped = pq.read_table(io.BytesIO(file)).to_pandas().groupby("figure")
     return {
-        figure: items_of(list(rows["item"]), rows["top"].to_numpy(), rows["bottom"].to_numpy())
-        for figure, rows in grouped.items()
+        str(figure): items_of(list(rows["item"]), rows["top"].to_numpy(), rows["bottom"].to_numpy()) for figure, rows in grouped
     }
 
 

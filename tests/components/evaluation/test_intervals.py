@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.evaluation.intervals import Interval, interval, interval_of, items_from, items_of, items_table, resamples
+from components.evaluation.intervals import Interval, interval, interval_of, items_file, items_from, items_of, resamples
 
 SEED = 23
 
@@ -51,9 +51,9 @@ def test_items_that_came_out_alike_have_an_interval_of_no_width_and_one_item_has
     assert interval_of(items_of(["a"], [1], [1]), SEED) is None
 
 
-def test_items_come_back_from_their_table() -> None:
+def test_items_come_back_from_their_file() -> None:
     first, second = items_of(["x", "y"], [0.1, 2], [3, 4]), items_of(["z"], [5], [6])
-    back = items_from(items_table({"b": first, "a": second}))
+    back = items_from(items_file({"b": first, "a": second}))
     assert list(back) == ["a", "b"] and back["a"].names == ("z",) and back["b"].top.tolist() == [0.1, 2]
     assert back["b"].bottom.tolist() == [3, 4]
 
