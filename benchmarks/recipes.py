@@ -41,17 +41,19 @@ OUT = Path("benchmarks/results/recipes.json")
 WORK = Path(".work/recipes")
 PARAMS = Path("params.yaml")
 PAPER = Path("pipelines/recipes/paper.args")
-UNET = ("train.model.patch_layers=unet", "train.model.unet_channels=[64, 128, 256]")
+# The finest level first; a patch of side 1, 2, 4 or 8 takes so many of them.
+UNET_CHANNELS, LEVELS = (64, 128, 256, 256), {1: 1, 2: 2, 4: 3, 8: 4}
 
-# By name, what each changes of params.yaml; "paper" is read from its file.
+# By name, what each changes of params.yaml; what `overrides` adds is not known before.
 RECIPES: dict[str, tuple[str, ...]] = {
     "flow": (),
     "x": ("train.model.prediction_type=x",),
     "v": ("train.model.prediction_type=v",),
     "epsilon": ("train.model.prediction_type=epsilon",),
-    "unet": UNET,
+    "unet": ("train.model.patch_layers=unet",),
     "adamw": ("train.optimiser=adamw",),
     "paper": (),
+    "paper_unet": ("train.model.patch_layers=unet",),
 }
 # The columns of the printed table.
 SHOWN = {
@@ -120,11 +122,15 @@ def measured(name: str, seed: int, out: Path) -> Result:
 
 
 def overrides(name: str) -> list[str]:
-    """Of params.yaml, `section.key=value`."""
-    if name != "paper":
-        return list(RECIPES[name])
-    lines = PAPER.read_text().splitlines()
-    return [line.removeprefix("-S ") for line in lines if line and not line.startswith("#")]
+    """Of params.yaml, `section.key=value`; the paper's from their file, and the U-Net's widths for the latents' patch side."""
+    changed = list(RECIPES[name])
+    if name.startswith("paper"):
+        lines = PAPER.read_text().splitlines()
+        changed += [line.removeprefix("-S ") for line in lines if line and not line.startswith("#")]
+    if name.endswith("unet"):
+        channels = UNET_CHANNELS[: LEVELS[load(PARAMS).train.model.patch_side]]
+        changed.append(f"train.model.unet_channels={list(channels)}")
+    return changed
 
 
 def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
