@@ -31,7 +31,8 @@ def show(port: str) -> None:
     check_database(store)
     subprocess.run([sys.executable, "-m", "pipelines.sync"], check=False)  # it says what still waits
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", HOST, "--port", str(number)]
-    os.execv(sys.executable, server)
+    # Eight processes more, for jobs of MLflow's own that nothing here asks for.
+    os.execve(sys.executable, server, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ)
 
 
 def _free_port(port: str) -> int:
