@@ -16,10 +16,12 @@ from components.runtime.world import World
 from components.training.muon import Muon
 from components.training.precision import product_type
 from components.training.transformer.config import TrainConfig
+from model.latents.unet_patches import UNetPatchLayers
 from model.transfusion import Transfusion
 
-# Convolutions that have a latent's own channels on one side.
+# Convolutions of the U-Net that have a latent's own channels on one side, and its matrices to and from the transformer.
 OUTER = (".conv_in.weight", ".conv_out.weight")
+BETWEEN = (".proj_in.weight", ".proj_out.weight")
 # How many matrices lie one below the other in a parameter of that name: queries, keys, values; gate and up.
 NUM_PARTS = {"qkv.weight": 3, "gate_up.weight": 2}
 
@@ -29,7 +31,8 @@ def build_optimisers(model: Transfusion, config: TrainConfig, world: World) -> t
     hidden_size = model.config.hidden_size
     if config.optimiser == "adamw":
         return (adamw(list(model.parameters()), config, hidden_size),)
-    matrices = {name: each for name, each in model.named_parameters() if is_for_muon(name, each)}
+    unets = tuple(f"{name}." for name, each in model.named_modules() if isinstance(each, UNetPatchLayers))
+    matrices = {name: each for name, each in model.named_parameters() if is_for_muon(name, each, unets)}
     others = [each for name, each in model.named_parameters() if name not in matrices]
     members: defaultdict[tuple[int, float], list[nn.Parameter]] = defaultdict(list)
     for name, each in matrices.items():
@@ -45,14 +48,15 @@ def build_optimisers(model: Transfusion, config: TrainConfig, world: World) -> t
     return adamw(others, config, hidden_size), muon
 
 
-def is_for_muon(name: str, parameter: Tensor) -> bool:
-    """Whether it is a block's matrix, or a convolution of the U-Net from hidden channels to hidden channels.
+def is_for_muon(name: str, parameter: Tensor, unets: tuple[str, ...]) -> bool:
+    """Whether it is a matrix from hidden states to hidden states: a block's, or a convolution or matrix of a U-Net.
 
-    With AdamW for its convolutions the U-Net draws colours and places as captions say, and digits at random.
+    With AdamW for its convolutions the U-Net draws colours and places as captions say, and digits at random; with AdamW for the
+    two matrices between it and the transformer, a third of the digits. unets: what the names of their parameters begin with.
     """
     if name.startswith("transformer."):
         return parameter.dim() == 2
-    return parameter.dim() > 2 and not name.endswith(OUTER)
+    return name.startswith(unets) and ((parameter.dim() > 2 and not name.endswith(OUTER)) or name.endswith(BETWEEN))
 
 
 def num_parts(name: str) -> int:

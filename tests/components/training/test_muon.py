@@ -81,9 +81,11 @@ def test_muon_takes_the_matrices_of_the_blocks_part_by_part_and_adamw_the_rest(c
     assert not others & set(parts)
     assert others | set(parts) == set(names.values())
     assert {"embedding.weight", "head.weight", "transformer.blocks.0.attention.0.norm.weight"} <= others
+    # Of the linear layers one side is a patch's numbers.
+    assert {"patch_layers.0.proj_in.weight", "patch_layers.0.proj_out.weight"} <= others
 
 
-def test_of_the_unet_it_takes_the_convolutions_between_hidden_channels(corpus: Corpus) -> None:
+def test_of_the_unet_it_takes_what_lies_between_hidden_channels(corpus: Corpus) -> None:
     choice = dataclasses.replace(CONFIG.model, patch_layers="unet", unet_channels=(16, 32))
     config = changed(optimiser="muon", model=choice)
     model = Transfusion(configuration(config, corpus.rows("train")))
@@ -93,7 +95,8 @@ def test_of_the_unet_it_takes_the_convolutions_between_hidden_channels(corpus: C
     others = {names[each] for group in adamw.param_groups for each in group["params"]}
     convolutions = {name for each, name in names.items() if each.dim() == 4}
     assert convolutions - set(shares) == {"conv_in.weight", "conv_out.weight"}
-    assert {"proj_in.weight", "time_embedding.0.weight", "up.1.0.time.weight", "down.0.0.first.bias"} <= others
+    assert {"time_in.weight", "time_embedding.0.weight", "up.1.0.time.weight", "down.0.0.first.bias", "proj_in.bias"} <= others
+    assert shares["proj_in.weight"] == shares["proj_out.weight"] == 1.0
     assert shares["up.1.0.first.weight"] == model.config.hidden_size / (2 * 32 * 9)
     assert shares["transformer.blocks.0.attention.0.qkv.weight"] == 1.0
 
