@@ -86,19 +86,23 @@ def read_held_out(
 ) -> HeldOut:
     """The first documents of a split up to max_images with images and max_text_bytes of text without.
 
+    Documents of one picture with a caption each count as one image, and all of them are read.
     quarantined: names of documents and of pieces that a gate quarantined. Check the folders' manifests before.
     """
     pieces = _pieces(latents, split)
     texts, images = [], []
+    pictures: set[tuple[bytes, ...]] = set()
     num_bytes = num_images = 0
     for document in read_documents(documents, split):
         name = document_name(document.source, document.key)
         stored = pieces.get(name, {})
         if not stored or quarantined & {name, *stored}:
             continue
-        if document.images and num_images < max_images:
+        is_known = document.images in pictures
+        if document.images and (is_known or num_images < max_images):
             images.append(_image_document(name, document, next(iter(stored.values()))))
-            num_images += len(document.images)
+            num_images += 0 if is_known else len(document.images)
+            pictures.add(document.images)
         elif not document.images and num_bytes < max_text_bytes:
             text = "".join(document.texts)
             texts.append(TextDocument(text, tuple(stored.values())))

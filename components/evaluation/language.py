@@ -1,10 +1,10 @@
-"""Bits per byte of held-out text, beside a compressor's and a 5-gram's on the same text.
+"""Bits per byte of held-out text, beside compressors' and a 5-gram's on the same text.
 
 Bits per byte does not depend on the tokenizer, so models with other vocabularies, compressors and byte models compare.
 - The model codes each document alone: [bos] text [eos]. Every text token and the eos are counted, the bos is given;
   the sum is divided by the UTF-8 bytes of the texts alone, so the eos counts against the model.
-- xz and the 5-gram code the documents joined by blank lines, which both may look back over; their sums are divided by
-  the bytes of that joined text. xz's container (header, index, checksum) is counted.
+- xz, zstd, PPMd and the 5-gram code the documents joined by blank lines, which they may look back over; their sums are divided
+  by the bytes of that joined text. Containers (xz's header, index and checksum) are counted.
 
 Legend: N contexts, K bytes of a context.
 """
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyppmd
 import torch
 
 from components.evaluation.held_out import TextDocument
@@ -55,13 +57,31 @@ def model_bits_per_byte(model: Transfusion, documents: Sequence[TextDocument], *
 
 
 def joined_bytes(texts: Sequence[str]) -> bytes:
-    """The UTF-8 bytes of the texts with a blank line between any two: what xz and the 5-gram read."""
+    """The UTF-8 bytes of the texts with a blank line between any two: what compressors and the 5-gram read."""
     return SEPARATOR.join(texts).encode()
 
 
 def xz_bits_per_byte(data: bytes) -> float:
     """Bits per byte of `xz -9`, container counted."""
     return len(lzma.compress(data, preset=9)) * 8 / len(data)
+
+
+def zstd_bits_per_byte(data: bytes) -> float:
+    """Bits per byte of one zstd frame at level 19, as `zstd -19` makes it but for the checksum."""
+    return len(pa.Codec("zstd", compression_level=19).compress(data, asbytes=True)) * 8 / len(data)
+
+
+def ppmd_bits_per_byte(data: bytes) -> float:
+    """Bits per byte of PPMd, variant H as 7-Zip has it, at its highest level's order of 32: it predicts byte by byte, where the
+    others look for repeats."""
+    # More memory than this changes nothing before the model has filled it, which takes some 10 MB of prose.
+    encoder = pyppmd.Ppmd7Encoder(32, 256 << 20)
+    return len(encoder.encode(data) + encoder.flush()) * 8 / len(data)
+
+
+def num_predicted_tokens(document: TextDocument) -> int:
+    """Its text tokens and eos, that `model_bits_per_byte` counts the bits of: all of its streams but what each begins with."""
+    return sum(len(piece.ids) - 1 for piece in document.pieces)
 
 
 def ngram_bits_per_byte(train: bytes, held_out: bytes, *, order: int = ORDER) -> float:

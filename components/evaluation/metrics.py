@@ -28,6 +28,32 @@ class Figure(NamedTuple):
         return f"{self.value:.{digits}f}{error}"
 
 
+# By a kind of generated captions: what follows "captions/", and what its captions are.
+CAPTIONS = {"": "captions of the likeliest tokens", "sampled/": "captions sampled at temperature 1"}
+CAPTION_SCORES = {
+    "cider": "CIDEr-D against all of a picture's captions, 0 to 10 (papers print it times 100)",
+    "bleu4": "BLEU-4 against all of a picture's captions, 0 to 1, over all pictures together",
+    "rouge_l": "ROUGE-L against all of a picture's captions, 0 to 1",
+    "exact": "share that is one of the picture's captions, word for word",
+}
+
+# Of the demonstration's scenes, as GenEval cuts them; a picture is right or wrong as a whole.
+CUTS = {
+    "one_object": "of pictures that are to show one object, share that show its digit",
+    "two_objects": "of pictures that are to show two objects, share that show both digits",
+    "counting": "share of pictures with as many objects as there are to be",
+    "colour": "of pictures that are to show one object, share that show its digit in its colour",
+    "position": "share of pictures with every digit at its place, whatever the colours",
+    "attribution": "of pictures that are to show two objects or more, share with every digit in its colour, wherever it is",
+    "pairs_never_shown": "of pictures with a digit-colour pair that training never showed, share that show it",
+}
+# What the digit classifier read: how well the model composes, and the most that the classifier lets it reach.
+COMPOSITION = {
+    "composition": "generated pictures",
+    "composition_on_real": "real held-out scenes: the classifier's own ceiling",
+    "composition_on_reconstructed": "the same scenes after the autoencoder",
+}
+
 # A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json. A key with a * is
 # there once a noise level. Shares measured on scenes have their standard error beside them, at `standard_error_key`.
 METRICS: dict[str, Metric] = {
@@ -59,6 +85,13 @@ METRICS: dict[str, Metric] = {
         "the classifier's objects right on the same scenes after the autoencoder: the best generation could reach",
         "higher",
     ),
+    **{
+        f"{family}/{cut}": Metric(f"{pictures}: {meaning}", "higher")
+        for family, pictures in COMPOSITION.items()
+        for cut, meaning in CUTS.items()
+        # No real scene shows such a pair.
+        if family == "composition" or cut != "pairs_never_shown"
+    },
     "image_to_text/objects_right": Metric(
         "share of real held-out scenes' objects named rightly in captions; an extra one counts as wrong",
         "higher",
@@ -69,8 +102,16 @@ METRICS: dict[str, Metric] = {
     ),
     "image_to_text/new_captions": Metric("share of those scenes whose own caption no training document has", "higher"),
     "image_to_text/captions_readable": Metric("share of generated captions in one of the corpus's phrasings", "higher"),
+    **{
+        f"captions/{kind}{score}": Metric(f"of {captions}: {meaning}", "higher")
+        for kind, captions in CAPTIONS.items()
+        for score, meaning in CAPTION_SCORES.items()
+    },
     "text/bits_per_byte": Metric("bits the model needs for a byte of held-out prose", "lower"),
+    "text/perplexity": Metric("two to the bits for a token of the same prose; compares models of one tokenizer alone", "lower"),
     "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower"),
+    "text/zstd_bits_per_byte": Metric("bits that zstd -19 needs for a byte of it", "lower"),
+    "text/ppmd_bits_per_byte": Metric("bits that PPMd (order 32) needs for a byte of it", "lower"),
     "text/ngram_bits_per_byte": Metric("bits that a byte 5-gram of the same training prose needs for a byte of it", "lower"),
     "image/diffusion_loss": Metric(
         "mean squared error on the predicted target of held-out images, over fixed noise levels", "lower"

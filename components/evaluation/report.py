@@ -159,9 +159,10 @@ def _losses(rows: list[dict[str, float]]) -> str:
 
 def _caption(entry: Captioned) -> str:
     outcome = {True: "right", False: "wrong", None: ""}[entry.right]
-    picture = _image(encode_png(enlarged(entry.image, 96), smallest=True), entry.caption, "pixels")
+    captions = " / ".join(entry.references)
+    picture = _image(encode_png(enlarged(entry.image, 96), smallest=True), captions, "pixels")
     generated = f'<span class="{outcome}">{escape(entry.generated) or "(nothing)"}</span>'
-    truth = "" if entry.right else f"<br>in the corpus: {escape(entry.caption)}"
+    truth = "" if entry.right else f"<br>in the corpus: {escape(captions)}"
     return f"<figure>{picture}<figcaption>{generated}{truth}</figcaption></figure>"
 
 

@@ -42,11 +42,15 @@ class GeneratedImage(NamedTuple):
 
 
 class Captioned(NamedTuple):
-    """A held-out picture, its caption in the corpus, and the generated one."""
+    """A held-out picture, its captions in the corpus, and the generated ones."""
 
     image: np.ndarray
-    caption: str
+    references: tuple[str, ...]
+    """All of the corpus, one at least."""
     generated: str
+    """Of the likeliest tokens."""
+    sampled: str
+    """Of tokens drawn at temperature 1."""
     right: bool | None
     """None where not scored."""
 

@@ -11,19 +11,15 @@ import numpy as np
 
 from components.data.demonstration.scenes import Pair
 from components.evaluation import language
-from components.evaluation.captions import caption_images
+from components.evaluation.captions.measure import measure_captions
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.diffusion import error_of_mean, measure_diffusion, target_error, times_of_equal_snr, x_0_error
-from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
-from components.evaluation.results import NUM_SHOWN, Captioned, EvaluationTarget, GeneratedImage, Results
+from components.evaluation.held_out import HeldOut, TrainingFacts
+from components.evaluation.perplexity import measure_perplexity
+from components.evaluation.results import NUM_SHOWN, EvaluationTarget, GeneratedImage, Results
 from components.evaluation.sampling import images_of
-from components.evaluation.scenes.measure import measure_scene_captions, measure_scenes
-from core.png import decode_png
-from model.generation.eager import TorchEngine
+from components.evaluation.scenes.measure import measure_scenes
 from model.transfusion import Transfusion
-
-# Captions may be this many tokens longer than the longest true one.
-CAPTION_MARGIN_TOKENS = 8
 
 
 def measure(
@@ -32,12 +28,13 @@ def measure(
     """Everything that applies to the corpora. kept_out: digit-colour pairs that no scene shows."""
     results = Results()
     measure_language(results, target.model, held_out, training)
+    measure_perplexity(results, held_out, config)
     if held_out.images:
         measure_losses(results, target.model, held_out, config)
         if held_out.scenes:
             measure_scenes(results, target, held_out, training, kept_out, config)
         else:
-            results.notes.append("the corpora hold no digit scenes: pictures and captions are shown and not scored")
+            results.notes.append("the corpora hold no digit scenes: no classifier reads the generated pictures")
             show_generated(results, target, held_out, config)
         measure_captions(results, target, held_out, training, config)
     else:
@@ -47,13 +44,15 @@ def measure(
 
 
 def measure_language(results: Results, model: Transfusion, held_out: HeldOut, training: TrainingFacts) -> None:
-    """Bits per byte of the model, of xz -9 and of a byte 5-gram."""
+    """Bits per byte of the model, of compressors and of a byte 5-gram."""
     if not held_out.texts:
         results.notes.append("no held-out document is text alone: bits per byte are not measured")
         return
     data = language.joined_bytes([document.text for document in held_out.texts])
     results.metrics["text/bits_per_byte"] = language.model_bits_per_byte(model, held_out.texts)
     results.metrics["text/xz_bits_per_byte"] = language.xz_bits_per_byte(data)
+    results.metrics["text/zstd_bits_per_byte"] = language.zstd_bits_per_byte(data)
+    results.metrics["text/ppmd_bits_per_byte"] = language.ppmd_bits_per_byte(data)
     train = language.joined_bytes(training.texts)
     if len(train) >= language.ORDER:
         results.metrics["text/ngram_bits_per_byte"] = language.ngram_bits_per_byte(train, data)
@@ -87,31 +86,3 @@ def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut
         results.generated = [
             GeneratedImage("held-out captions", image, text, "", None) for image, text in zip(images, prompts, strict=True)
         ]
-
-
-def measure_captions(
-    results: Results, target: EvaluationTarget, held_out: HeldOut, training: TrainingFacts, config: EvaluateConfig
-) -> None:
-    """Image -> text over held-out pictures; scored where their objects are known."""
-    documents = (
-        held_out.scenes[: config.num_captions] or [one for one in held_out.images if one.caption is not None][:NUM_SHOWN]
-    )
-    if not documents:
-        return
-    room = max(len(target.tokenizer.encode(document.caption or "")) for document in documents) + CAPTION_MARGIN_TOKENS
-    generated = caption_images(
-        TorchEngine(target.model),
-        target.tokenizer,
-        [document.stored.latents[0] for document in documents],
-        max_new_tokens=room,
-        seed=config.seed,
-        num_slots=config.batch_size,
-    )
-    right: list[bool | None] = [None] * len(documents)
-    if held_out.scenes:
-        right = measure_scene_captions(results, documents, generated, training)
-    results.captions = [_captioned(*entry) for entry in list(zip(documents, generated, right, strict=True))[:NUM_SHOWN]]
-
-
-def _captioned(document: ImageDocument, generated: str, right: bool | None) -> Captioned:
-    return Captioned(decode_png(document.pictures[0]), document.caption or "", generated, right)

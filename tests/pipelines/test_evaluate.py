@@ -64,9 +64,9 @@ def params(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     small = dataclasses.replace(
         full.evaluate,
-        num_seen_scenes=5,
+        num_seen_scenes=8,
         num_kept_out_scenes=4,
-        num_captions=6,
+        num_captions=12,
         num_loss_images=6,
         num_solver_steps=2,
         loss_times=(0.3, 0.7),
@@ -232,12 +232,14 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     write_world([*holidays(), *prose()])
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")
-    text = {"text/bits_per_byte", "text/xz_bits_per_byte", "text/ngram_bits_per_byte"}
+    text = {key for key in METRICS if key.startswith("text/")}
     levels = {f"{key}/{level}" for key in ("image/x0_error", "conditioning/wrong_caption_x0_gap") for level in (0.5, 0.98)}
     losses = {"image/diffusion_loss", "image/x0_error_of_mean", "conditioning/wrong_caption_gap"}
-    assert set(metrics) == text | losses | levels
+    captions = {f"captions/{kind}{score}" for kind in ("", "sampled/") for score in ("bleu4", "rouge_l", "exact")}
+    assert set(metrics) == text | losses | levels | captions
     page = (evaluate.REPORT / "index.html").read_text()
     assert "Not measured: the corpora hold no digit scenes" in page
+    assert "4 pictures with captions are fewer than 10" in page
     assert "a beach, number" in page
     assert "no digit scenes" in capsys.readouterr().out
 

@@ -12,6 +12,7 @@ from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
 from components.evaluation.images import reconstruct
 from components.evaluation.results import NUM_SHOWN, EvaluationTarget, GeneratedImage, Results
 from components.evaluation.sampling import images_of
+from components.evaluation.scenes.composition import measure_composition, measure_pairs_never_shown
 from components.evaluation.scenes.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.scenes.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from components.evaluation.scenes.scores import SceneScores, score_captions, score_scenes
@@ -42,11 +43,14 @@ def measure_classifier(
     classifier = train_classifier(training.scans, config.digit_classifier, config.seed)
     real, names = np.stack([decode_png(document.pictures[0]) for document in scenes]), _names(scenes)
     truth = [document.objects or frozenset() for document in scenes]
-    scores = score_scenes(truth, classifier.read(real))
+    read = classifier.read(real)
+    scores = score_scenes(truth, read)
     results.add("text_to_image/judge_on_real", scores.objects, names)
     results.add("text_to_image/judge_scenes_on_real", scores.scenes, names)
-    reconstructed = score_scenes(truth, classifier.read(reconstruct(target.autoencoder, real)))
-    results.add("text_to_image/judge_on_reconstructed", reconstructed.objects, names)
+    read_again = classifier.read(reconstruct(target.autoencoder, real))
+    results.add("text_to_image/judge_on_reconstructed", score_scenes(truth, read_again).objects, names)
+    measure_composition(results, "composition_on_real", truth, read, names)
+    measure_composition(results, "composition_on_reconstructed", truth, read_again, names)
     return classifier
 
 
@@ -67,11 +71,13 @@ def measure_generation(
     names = [f"prompt {number}: {prompt.text}" for number, prompt in enumerate(prompts)]
     for name, share in zip(SceneScores._fields, score_scenes(asked[: len(seen)], read[: len(seen)]), strict=True):
         results.add(f"text_to_image/{name}_right", share, names[: len(seen)])
+    measure_composition(results, "composition", asked[: len(seen)], read[: len(seen)], names[: len(seen)])
     if unseen:
         counted = [only_pairs(objects, kept_out) for objects in asked[len(seen) :]]
         scores = score_scenes(asked[len(seen) :], read[len(seen) :], counted)
         results.add("text_to_image/objects_right_kept_out", scores.objects, names[len(seen) :])
         results.add("text_to_image/scenes_right_kept_out", scores.scenes, names[len(seen) :])
+        measure_pairs_never_shown(results, asked[len(seen) :], read[len(seen) :], kept_out, names[len(seen) :])
     else:
         results.notes.append("no digit-colour pair was kept out of training: generating such pairs is not measured")
     for group, start, chosen in (

@@ -35,14 +35,14 @@ def shard_of(pieces: dict[str, tuple[list[int], int]]) -> Shard:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    picture = ImageSegment(b"png")
+    picture, other = ImageSegment(b"png"), ImageSegment(b"other png")
     documents = [
         document("a", TextSegment("caption"), picture, **SCENE),
         document("b", TextSegment("naïve prose")),
         document("gone", TextSegment("never encoded")),
         document("c", picture, TextSegment("x"), picture),
         document("d#1", TextSegment("short")),
-        document("e", picture, TextSegment("late caption")),
+        document("e", other, TextSegment("late caption")),
     ]
     write_documents(tmp_path / "documents", "test", documents, 2)
     training = [
@@ -91,6 +91,17 @@ def test_limits_keep_the_first_documents(folders: tuple[Path, Path]) -> None:
     held_out = read(folders, max_images=2, max_text_bytes=1)
     assert [document.text for document in held_out.texts] == ["naïve prose"]
     assert [document.name for document in held_out.images] == ["c/a", "c/c"]
+
+
+def test_captions_of_one_picture_count_as_one_image(tmp_path: Path) -> None:
+    pictures = {name: ImageSegment(name.encode()) for name in "abc"}
+    order = ("a#0", "a#1", "b#0", "c#0", "b#1", "a#2")
+    documents = [document(key, TextSegment(f"of {key}"), pictures[key[0]]) for key in order]
+    write_documents(tmp_path / "documents", "test", documents, 9)
+    encoded = {f"c/{key}": ([1, 10, 3, 4, 2], 1) for key in order}
+    write_shard(shard_path(tmp_path / "latents", "test", 0), shard_of(encoded))
+    held_out = read((tmp_path / "documents", tmp_path / "latents"), max_images=2)
+    assert [document.caption for document in held_out.images] == [f"of {key}" for key in order if key[0] != "c"]
 
 
 def test_training_facts_are_prose_scans_and_captions(folders: tuple[Path, Path]) -> None:

@@ -6,8 +6,10 @@ import math
 import time
 from collections import Counter, defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -17,7 +19,10 @@ from components.evaluation.language import (
     joined_bytes,
     model_bits_per_byte,
     ngram_bits_per_byte,
+    num_predicted_tokens,
+    ppmd_bits_per_byte,
     xz_bits_per_byte,
+    zstd_bits_per_byte,
 )
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
@@ -135,6 +140,18 @@ def test_xz_counts_its_container() -> None:
     assert joined_bytes(["a", "é"]) == b"a\n\n\xc3\xa9"
 
 
+def test_compressors_keep_every_byte_and_the_one_that_predicts_needs_fewest() -> None:
+    prose = (joined_bytes([ByteNgram.__doc__ or "", kneser_ney.__doc__ or ""]) + Path(__file__).read_bytes())[:6000]
+    zstd = pa.Codec("zstd", compression_level=19).compress(prose, asbytes=True)
+    assert zstd_bits_per_byte(prose) == len(zstd) * 8 / len(prose)
+    assert pa.Codec("zstd").decompress(zstd, len(prose), asbytes=True) == prose
+    assert ppmd_bits_per_byte(prose) < 0.95 * min(zstd_bits_per_byte(prose), xz_bits_per_byte(prose))
+    noise = np.random.default_rng(1).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+    for bits_per_byte in (zstd_bits_per_byte, ppmd_bits_per_byte):
+        assert 8 < bits_per_byte(noise) < 9.5
+        assert bits_per_byte(b"ab" * 20000) < 0.1
+
+
 def test_model_bits_are_those_of_single_tokens(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
     held_out = documents(tokenizer, config)
     nats = sum(nats_token_by_token(model, document.pieces[0].ids.tolist()) for document in held_out)
@@ -147,6 +164,7 @@ def test_uniform_logits_cost_the_vocabulary(tokenizer: TextTokenizer, config: Mo
     with torch.no_grad():
         model.head.weight.zero_()
     num_predicted = sum(len(tokenizer.encode(text)) + 1 for text in TEXTS)
+    assert num_predicted == sum(map(num_predicted_tokens, documents(tokenizer, config)))
     wanted = num_predicted * math.log2(config.vocab_size) / sum(len(text.encode()) for text in TEXTS)
     assert model_bits_per_byte(model, documents(tokenizer, config)) == pytest.approx(wanted, rel=1e-6)
 
@@ -156,5 +174,6 @@ def test_pieces_of_a_cut_text_count_every_token_once(tokenizer: TextTokenizer, c
     cut = TextDocument(TEXTS[1], (stored(config, ids[:4]), stored(config, ids[3:])))
     with torch.no_grad():
         model.head.weight.zero_()
+    assert num_predicted_tokens(cut) == len(ids) - 1
     wanted = (len(ids) - 1) * math.log2(config.vocab_size) / len(TEXTS[1].encode())
     assert model_bits_per_byte(model, [cut]) == pytest.approx(wanted, rel=1e-6)

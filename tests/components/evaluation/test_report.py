@@ -51,7 +51,7 @@ def results() -> Results:
             GeneratedImage("seen", picture(i * 10), f"prompt {i}", "nothing", i % 2 == 0) for i in range(LAYOUT.columns + 1)
         ]
         + [GeneratedImage("kept out", picture(200), "a red three top left", "", None)],
-        captions=[Captioned(picture(9), "the <b>truth</b>", '<script>alert("x")</script>', False)],
+        captions=[Captioned(picture(9), ("the <b>truth</b>", "another"), '<script>alert("x")</script>', "sampled", False)],
         diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
         x_0=DiffusionLosses((0.98,), [0.71875], [0.7126], [0.7127]),
     )

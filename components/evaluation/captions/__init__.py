@@ -1,0 +1,1 @@
+"""Captions of held-out pictures: generated, and compared with those of the corpus."""
