@@ -51,10 +51,9 @@ def measure_captions(
     score(results, "captions/sampled", pictures, sampled, config.seed)
     note_unmeasured(results, pictures)
     right = _scenes_right(results, pictures, greedy, training)
-    shown = list(zip(pictures, greedy, sampled, right, strict=True))[:NUM_SHOWN]
-    results.captions = [
-        Captioned(decode_png(picture.document.pictures[0]), picture.references, *rest) for picture, *rest in shown
-    ]
+    for picture, text, drawn, outcome in list(zip(pictures, greedy, sampled, right, strict=True))[:NUM_SHOWN]:
+        image = decode_png(picture.document.pictures[0])
+        results.captions.append(Captioned(image, picture.references, text, drawn, outcome))
 
 
 def captioned_pictures(documents: Sequence[ImageDocument]) -> list[CaptionedPicture]:
