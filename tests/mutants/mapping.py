@@ -69,7 +69,9 @@ CLOSE: dict[str, Groups] = {
     "components/training/precision.py": ((LOOP,),),
     "components/training/trainer.py": ((LOOP,), (AUTOENCODER_LOOP,)),
     "components/training/autoencoder/pretrained.py": (("tests/pipelines/test_autoencoder.py",),),
-    "components/training/autoencoder/given_files.py": (("tests/pipelines/test_inputs.py",),),
+    "components/training/autoencoder/given_files.py": (
+        ("tests/pipelines/test_inputs.py", "tests/pipelines/test_inputs_away.py"),
+    ),
     "components/training/autoencoder/config.py": ((PARAMS,), (AUTOENCODER_LOOP,)),
     "components/training/autoencoder/discriminator.py": ((AUTOENCODER_LOOP,),),
     "components/training/autoencoder/images.py": ((AUTOENCODER,),),

@@ -50,7 +50,7 @@ HELP_PUSH = Checked(
     ("--repo", "--private", "--model"),
 )
 
-# Queued, and not run: tests/components/runtime/test_recording.py runs a queue of one small stage.
+# Queued, and not run: tests/components/runtime/test_recording_stores.py runs a queue of one small stage.
 QUEUE = Checked(
     HOURS,
     "dvc exp run --queue --name slow -S train.learning_rate=0.001"
@@ -141,7 +141,7 @@ CHECKED: dict[str, Checked] = {
     "dvc exp apply fast": Checked("needs an experiment that has run", "dvc exp apply --help"),
     "dvc exp run": Checked("a part of the others", "dvc exp run --help", ("--copy-paths",)),
     "dvc remote add --default results s3://bucket/results": Checked(
-        "needs a bucket; tests/pipelines/test_inputs.py has one", "dvc remote add --help", ("--default",)
+        "needs a bucket; tests/pipelines/test_inputs_away.py has one", "dvc remote add --help", ("--default",)
     ),
     "git push": Checked("needs a repository elsewhere", "git remote"),
     "dvc repro -f ingest": Checked(ALREADY, "dvc repro --dry -f ingest", ("python -m pipelines.ingest",)),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from components.runtime import cluster
+from components.runtime.tracking import RunIdentity
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +40,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "timed out"
         time.sleep(0.05)
+
+
+def state_of(identity: RunIdentity, database: Path | None = None) -> tuple[str, list[int]]:
+    """The run's status, and the steps of its points, as the database has them."""
+    database = database or Path(identity.tracking_uri.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
+        ((status,),) = connection.execute("SELECT status FROM runs WHERE run_uuid = ?", (identity.run_id,)).fetchall()
+        points = "SELECT step FROM metrics WHERE run_uuid = ? AND key = 'loss' ORDER BY step"
+        return status, [step for (step,) in connection.execute(points, (identity.run_id,))]
