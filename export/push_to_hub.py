@@ -94,6 +94,7 @@ def push(upload: Upload, repo: str, *, private: bool = False, message: str = "")
         logging.set_verbosity_error()
         if not sys.stderr.isatty():
             disable_progress_bars()
+        # The Hub would say 401, which is also what it says of a wrong token.
         if not get_token():
             raise BadInput(f"there is no token for the Hub; {TOKEN}")
         api = HfApi()
@@ -106,6 +107,7 @@ def push(upload: Upload, repo: str, *, private: bool = False, message: str = "")
 
 
 def _push(asked: argparse.Namespace) -> None:
+    # Before every byte of the bundle is read, which takes long for a large one.
     with _explained():
         from huggingface_hub.utils import validate_repo_id
 
@@ -133,6 +135,7 @@ def _head_of(api: HfApi, repo: str, *, private: bool) -> str | None:
         found = api.model_info(repo)
     if found is None:
         _create(api, repo, private=private)
+        # A new repository has a first commit already.
         return api.model_info(repo).sha
     if private and not found.private:
         raise BadInput(f"{repo} is public, and --private was asked for; make it private in its settings, or name another")
@@ -179,11 +182,13 @@ def _sentence(error: BaseException, repo: str, state: str) -> str:
         return f"there is no {repo} that this token may write to; check the owner and the name, or {TOKEN}"
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo, constants.ENDPOINT)
+    # By name, because neither is a dependency of ours: the library chose them, and has changed its choice before.
     if type(error).__module__.startswith(("httpx", "httpcore")):
         why = f"{constants.ENDPOINT} cannot be reached ({_first_line(error)})"
         return f"{why}; check the network and HF_ENDPOINT. {state}"
     if isinstance(error, ValueError) and "metadata" in str(error).lower():
         return f"the Hub refuses the card's front matter ({' '.join(str(error).split())})"
+    # The library wraps what went wrong with one file in an exception that only names the file.
     if error.__cause__ and (sentence := _sentence(error.__cause__, repo, state)):
         return sentence
     if repo and type(error) is RuntimeError:  # all that hf-xet raises, which sends the large files

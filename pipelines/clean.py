@@ -24,6 +24,7 @@ def clean() -> None:
     """Remove every output and .work in the current folder, then the folders that are left empty; not while a stage runs."""
     from ruamel.yaml import YAML
 
+    # All locks before the first file goes, so that a stage that runs loses nothing, not even another stage's outputs.
     with ExitStack() as held:
         for lock in sorted(paths.WORK.glob("*.lock")):
             held.enter_context(stage.exclusive(lock.stem))
@@ -33,6 +34,7 @@ def clean() -> None:
 def _clean(removed: list[Path]) -> None:
     for path in removed:
         remove(path)
+    # Deepest first: a folder is empty only once those in it are gone.
     for parent in sorted({parent for path in removed for parent in path.parents if parent != Path()}, reverse=True):
         with suppress(OSError):  # not empty, or not there
             parent.rmdir()

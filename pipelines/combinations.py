@@ -33,6 +33,7 @@ def _of_the_images(params: Params) -> Iterator[str]:
             f"ingest.image_side_px = {side} cannot be halved {halvings} times, as autoencoder.preset {config.preset} does; "
             f"take a multiple of {2**halvings}"
         )
+        # What follows divides by this side, and would be wrong as a consequence.
         return
     latent_side, patch_side = side // 2**halvings, params.train.model.patch_side
     if latent_side % patch_side:
@@ -60,6 +61,7 @@ def _of_the_images(params: Params) -> Iterator[str]:
 
 def _of_the_metrics(params: Params) -> Iterator[str]:
     known = _measured(params)
+    # Here and not when register reads them: by then hours of training have gone by.
     for key in params.register.floors:
         path = f"register.floors: {key!r}"
         yield from _unknown(path, key, known)

@@ -37,6 +37,7 @@ def reproduce(targets: list[str]) -> list[str]:
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
+    # Its own lines would stand between those of the stages.
     with set_loggers_level(logging.CRITICAL):
         try:
             with Repo() as repo:
@@ -44,6 +45,7 @@ def reproduce(targets: list[str]) -> list[str]:
                 run(targets or None)
         except Exception as error:
             reason = _reason(error)
+            # What nobody can explain is a fault of the program, and keeps its traceback.
             if reason is None:
                 raise
             return [reason]
@@ -58,6 +60,7 @@ def _reason(error: BaseException) -> str | None:
     link: BaseException | None = error
     while link is not None:
         line = " ".join((sentence_of(link) or str(link)).split())
+        # An exception and its cause may say the same.
         if line and line not in said:
             said.append(line)
         link = link.__cause__

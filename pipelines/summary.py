@@ -48,6 +48,7 @@ def print_results(prompts: Sequence[str]) -> None:
     from rich.table import Table
 
     metrics = read_json(paths.REPORTS / "evaluate" / "metrics.json")
+    # In a file or a pipe rich would take 80 columns, and break the keys, which people search for.
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     console = Console(width=min(WIDTH, columns), highlight=False)
     rows = Table("held-out figure", "value", "meaning", box=None, pad_edge=False)

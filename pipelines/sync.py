@@ -28,8 +28,10 @@ def main() -> int:
 
 def sync(uri: str) -> None:
     """Send everything that can be sent; GateRefused where some of it still waits."""
+    # Once, and not by each run that waits with a sentence of its own; what follows also needs a moved store put right.
     check_database(tracking_uri())
     sent = send_pending(pending_folder(), say_on_stderr, uri=uri)
+    # Only now: what one store refuses must not keep the others' runs.
     if sent.left:
         raise GateRefused(f"{sent.left} runs still wait in {pending_folder()}; run this again when their store answers")
     print(f"sync: {sent.runs} runs sent; nothing waits", flush=True)

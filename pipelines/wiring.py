@@ -41,6 +41,7 @@ def rewrite(path: Path, *, check: bool) -> list[str]:
     from ruamel.yaml import YAML
 
     yaml = YAML()
+    # As the file is written by hand: what this changes is then all that git shows.
     yaml.width, yaml.preserve_quotes = 160, True
     yaml.indent(mapping=2, sequence=4, offset=2)
     pipeline = yaml.load(path.read_text())
@@ -50,6 +51,7 @@ def rewrite(path: Path, *, check: bool) -> list[str]:
         wanted = others + code_deps(f"pipelines.{name}")
         if list(body["deps"]) != wanted:
             different.append(name)
+            # In place, so that the list keeps the style that it was read with.
             body["deps"][:] = wanted
     if different and not check:
         with path.open("w") as file:

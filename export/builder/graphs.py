@@ -63,6 +63,7 @@ def step_spec(model: Transfusion, *, opset: int) -> GraphSpec:
             f"the U-Net of {', '.join(unets)} cannot be exported yet, because its work depends on the latents' sizes;"
             " train with linear patch layers, or run the model in torch"
         )
+    # Distinct sizes of at least 2, or the exporter would take a dimension for a constant.
     inputs = step_example(config, num_rows=3, num_positions=5, kv_length=9)
     caches = cache_names("cache", config.num_hidden_layers)
     dims = STEP_DIMS | {name: {0: "batch"} for name in caches}
@@ -108,6 +109,7 @@ def step_example(config: ModelConfig, *, num_rows: int, num_positions: int, kv_l
         "kv_end": torch.zeros(size, dtype=torch.int64),
         "cache_position": torch.zeros(num_rows, dtype=torch.int64),
         "logits_index": torch.zeros(num_rows, dtype=torch.int64),
+        # Its length is the active window: a size that is given as a number could not change from call to call.
         "key_position": torch.arange(kv_length),
     }
     return inputs | {name: torch.zeros(cache) for name in cache_names("cache", config.num_hidden_layers)}
@@ -136,6 +138,7 @@ class StepGraph(nn.Module):
         *caches: Tensor,
     ) -> tuple[Tensor, ...]:
         """-> logits [B, V], prediction [B, S, W], then the caches with this step's keys and values written."""
+        # Entries are replaced and never written into, for a graph has no side effects.
         present = list(caches)
         kv_length = key_position.shape[0]
         # Column 0 is visible to every query, so no row is masked whole; runtimes differ on such rows.
@@ -149,6 +152,7 @@ class StepGraph(nn.Module):
         inputs = StepInputs(
             input_ids, patches, token_type_ids, time, position_ids, kv_end, cache_position, logits_index, kv_length, grids=()
         )
+        # Not by gathering each expert's positions, as torch does: their number is a value, and shapes must not depend on one.
         route = selected(token_type_ids) if self.model.config.num_experts > 1 else shared
         output = self.model.step_with(inputs, attend, route)
         return (output.logits, output.prediction, *present)

@@ -69,6 +69,7 @@ def step_shape_sets(config: ModelConfig, num_patches: int) -> tuple[ShapeSet, ..
     """The shape sets every step graph is measured on. num_patches: positions of one image."""
     longest = config.max_position_embeddings
     middle = max(1, longest // 2 - num_patches)
+    # The largest step is one position short of the slot, as the graph's own limit has it.
     return (
         ShapeSet("one row, one position", (middle,), 1, middle + 1),
         ShapeSet("one row, empty cache", (0,), min(7, longest - 1), min(7, longest - 1)),
@@ -105,8 +106,10 @@ def random_step(config: ModelConfig, shapes: ShapeSet, generator: torch.Generato
         "cache_position": cache_position,
         "logits_index": torch.randint(num_positions, (num_rows,), generator=generator),
     }
+    # The whole step stands for one latent here: its patches see to the end of the step, text sees itself.
     inputs["kv_end"] = torch.where(inputs["token_type_ids"] > 0, end, column)
     caches = cache_names("cache", config.num_hidden_layers)
+    # Noise in every column, so that one which should be hidden and is not shows in the numbers.
     return inputs | {name: torch.randn(inputs[name].shape, generator=generator) for name in caches}
 
 
