@@ -21,16 +21,26 @@ LONGEST_FIRST = [
     # One clone, used in this order.
     *(f"tests/pages/test_{name}.py" for name in ("demonstration", "own_corpus", "sharing", "pages")),
     "tests/export/",
+    "tests/pipelines/bundle_stages/",
     "test_train.py",
     "test_autoencoder.py",
     "test_workers.py",
-    "tests/pipelines/bundle_stages/",
     "test_encoding.py",
     "test_doors.py",
+    "test_recording_stores.py",
     "test_recording.py",
+    "test_stage.py",
+    "test_captions_learnt.py",
+    "test_gpu.py",
+    "test_inputs_away.py",
+    "test_faults.py",
+    "test_kills.py",
+    "test_cluster.py",
+    "test_compiled.py",
+    "test_make.py",
 ]
-# What a process makes once for all files of a folder, in half a minute and more, two need not make.
-IN_ONE_PROCESS = ("tests/pages/", "tests/export/", "tests/pipelines/bundle_stages/")
+# What a process makes once for all files of these folders, in half a minute and more, two need not make.
+IN_ONE_PROCESS = (("tests/pages/",), ("tests/export/",), ("tests/pipelines/bundle_stages/",))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,7 +72,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folders = (folder for folder in IN_ONE_PROCESS if nodeid.startswith(folder))
-            return next(folders, super()._split_scope(nodeid))
+            together = (folders[0] for folders in IN_ONE_PROCESS if nodeid.startswith(folders))
+            return next(together, super()._split_scope(nodeid))
 
     return Together(config, log)
