@@ -67,8 +67,6 @@ RUN: tuple[str, ...] = (
     "git config user.email me@example.org",
     "dvc dag --mermaid",
     "dvc status",
-    "dvc repro",
-    "dvc repro export",
     "dvc repro validate@documents",
     "dvc metrics show",
     "dvc metrics show reports/train/metrics.json",
@@ -94,6 +92,8 @@ RUN: tuple[str, ...] = (
 # The page on own corpora runs these, in its own order.
 RUN_BY_OWN_CORPUS: tuple[str, ...] = (
     "make repro",
+    "dvc repro",
+    "dvc repro export",
     ACTIVATE,
     "python -m pipelines.infer --set infer.requests=mine.jsonl",
 )
@@ -159,9 +159,11 @@ CHECKED: dict[str, Checked] = {
     "python -m pipelines.register": Checked(ALREADY, "python -m pipelines.register --help", ("--set",)),
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),
-    "python -m benchmarks.gpu": Checked("needs a GPU", "python -m benchmarks.gpu --help"),
+    "python -m benchmarks.gpu": Checked("needs a GPU; tests/benchmarks/test_gpu.py runs it at toy size", "ls benchmarks/gpu"),
     "python -m benchmarks.peer": Checked(HOURS, "python -m benchmarks.peer --help"),
-    "python -m benchmarks.recipes": Checked(HOURS, "python -m benchmarks.recipes --help", ("--only", "--seeds", "--out")),
+    "python -m benchmarks.recipes": Checked(
+        "hours; test_demonstration.py runs one, with its options", "ls benchmarks/recipes.py"
+    ),
     "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
     "python -m tests.faults data": HELP_FAULTS,
     "python -m tests.faults data --only D9,D12": HELP_FAULTS,

@@ -87,8 +87,11 @@ def start(project: Path, *lines: str) -> Started:
     """The lines in a shell that knows a home and the system's programs, in the project's folder, until one fails."""
     home = project.parent / "home"
     home.mkdir(exist_ok=True)
-    # One process of a kind: the stages' own tests have two of each.
-    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "TRANSFUSION_NUM_WORKERS": "1", "TRANSFUSION_NUM_ACTORS": "1"}
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    # One process of a kind, and one thread where torch chooses: the stages' own tests have two of each, and beside other tests
+    # a second thread costs more than it does. Those that a stage asks for itself wait without spinning, as under `make`.
+    environment |= {"TRANSFUSION_NUM_WORKERS": "1", "TRANSFUSION_NUM_ACTORS": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     with tempfile.NamedTemporaryFile(dir=home, suffix=".log", delete=False) as output:
         process = subprocess.Popen(
             ["/bin/bash", "-ec", "\n".join(lines)],

@@ -75,4 +75,4 @@ def test_a_refusing_gate_stops_the_graph_and_loses_nothing(own_corpus: OwnCorpus
     assert "validate-documents: refused:" in said and "is below validate.documents.min_documents 1000000" in said
     assert stages_run(said) == ["inputs", "validate@documents"]
     assert (project / "artifacts/train/manifest.json").read_bytes() == before
-    assert "autoencoder" not in stages_run(ran(project, ACTIVATE, "dvc repro"))
+    assert "autoencoder" not in stages_run(ran(project, ACTIVATE, "dvc repro export"))
