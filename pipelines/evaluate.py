@@ -64,13 +64,14 @@ def target_of(model: Transfusion) -> EvaluationTarget:
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
     """Held-out documents, and what is known of the training ones, without what the gates quarantined."""
     bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
+    config = params.evaluate
     held_out = read_held_out(
         paths.DOCUMENTS,
         paths.LATENTS,
         "test",
         quarantined=bad_documents | bad_latents,
-        max_images=max(params.evaluate.num_loss_images, params.evaluate.num_captions),
-        max_text_bytes=params.evaluate.max_text_bytes,
+        max_images=max(config.num_loss_images, config.num_captions, config.retrieval.group_size * config.retrieval.num_groups),
+        max_text_bytes=config.max_text_bytes,
     )
     return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
 

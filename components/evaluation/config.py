@@ -24,6 +24,19 @@ class DigitClassifierConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Retrieval by the model's own likelihood: group_size^2 * num_groups passes, and as many more for each noise level."""
+
+    group_size: AtLeastTwo
+    """Captions that an image chooses from, and images that a caption does."""
+    num_groups: Positive[int]
+    """Of held-out images, at most: group_size queries each, one way and the other."""
+    noise_levels: Times
+    """Times of the paper's cosine schedule; at their signal-to-noise ratios an image's losses are taken, whatever the model's
+    own path."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What the model is evaluated on, and how its pictures are generated."""
 
@@ -50,4 +63,5 @@ class EvaluateConfig:
     whatever the model's own path."""
     batch_size: Positive[int]
     """Requests generated together."""
+    retrieval: RetrievalConfig
     digit_classifier: DigitClassifierConfig

@@ -35,6 +35,8 @@ class Stored(NamedTuple):
 class TextDocument(NamedTuple):
     """A document without images."""
 
+    name: str
+    """source/key, unique in all corpora."""
     text: str
     pieces: tuple[Stored, ...]
     """Its streams; a text longer than a row is cut into several."""
@@ -105,7 +107,7 @@ def read_held_out(
             pictures.add(document.images)
         elif not document.images and num_bytes < max_text_bytes:
             text = "".join(document.texts)
-            texts.append(TextDocument(text, tuple(stored.values())))
+            texts.append(TextDocument(name, text, tuple(stored.values())))
             num_bytes += len(text.encode())
     return HeldOut(texts, images)
 

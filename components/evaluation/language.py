@@ -19,13 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyppmd
-import torch
 
 from components.evaluation.held_out import TextDocument
-from components.evaluation.layout import in_groups, rows_of
-from model.diffusion.noise import TimedNoise
-from model.loss import loss_sums_at
-from model.loss_options import PLAIN
+from components.evaluation.intervals import Items, items_of
+from components.evaluation.likelihood import text_nats
 from model.transfusion import Transfusion
 
 SEPARATOR = "\n\n"
@@ -43,17 +40,19 @@ class _Grams(NamedTuple):
     discount: float
 
 
-@torch.inference_mode()
-def model_bits_per_byte(model: Transfusion, documents: Sequence[TextDocument], *, max_positions: int = 8192) -> float:
-    """Bits the model needs for every text token and eos, divided by the texts' bytes (see the head of this file)."""
+def model_bits_per_byte(
+    model: Transfusion, documents: Sequence[TextDocument], *, max_positions: int = 8192
+) -> tuple[float, Items]:
+    """Bits the model needs for every text token and eos, divided by the texts' bytes (see the head of this file).
+
+    Beside it what each document adds: the same bits but for the order in which they are summed.
+    """
     pieces = [piece for document in documents for piece in document.pieces]
-    device = model.embedding.weight.device
-    nothing = TimedNoise(torch.zeros(0, device=device), torch.zeros(0, model.config.image.patch_dim, device=device))
-    nats = 0.0
-    for group in in_groups(pieces, model.config, max_positions):
-        batch = rows_of([pieces[index] for index in group], model.config).to(device)
-        nats += loss_sums_at(model, batch, [nothing], PLAIN).text.item()
-    return nats / math.log(2) / sum(len(document.text.encode()) for document in documents)
+    nats = text_nats(model, pieces, max_positions=max_positions)
+    document_of = np.repeat(np.arange(len(documents)), [len(document.pieces) for document in documents])
+    bits = np.bincount(document_of, nats.by_document, minlength=len(documents)) / math.log(2)
+    num_bytes = [len(document.text.encode()) for document in documents]
+    return nats.total / math.log(2) / sum(num_bytes), items_of([document.name for document in documents], bits, num_bytes)
 
 
 def joined_bytes(texts: Sequence[str]) -> bytes:

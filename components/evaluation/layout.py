@@ -40,6 +40,31 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
     return layout.batch(patches.flatten(0, 1), grid)
 
 
+def without_text(batch: Batch) -> Batch:
+    """The same rows where no token is predicted, for errors of images alone: a large vocabulary's head is much work."""
+    return batch._replace(loss_positions=batch.loss_positions[:0], labels=batch.labels[:0], after_image=batch.after_image[:0])
+
+
+def caption_first(stored: Stored, caption_source: np.ndarray, config: ModelConfig) -> Stored:
+    """The one image of `stored` after the text of another stored stream: [bos] text [boi] [eoi] [eos]."""
+    image = [config.image.begin_token_id, config.image.end_token_id]
+    text = text_of(caption_source, config)
+    return Stored(np.concatenate([[config.bos_token_id], text, image, [config.eos_token_id]]), stored.latents)
+
+
+def image_first(stored: Stored, caption_source: np.ndarray, config: ModelConfig) -> Stored:
+    """The one image of `stored` before the text of another stored stream: [bos] [boi] [eoi] text [eos]."""
+    image = [config.image.begin_token_id, config.image.end_token_id]
+    text = text_of(caption_source, config)
+    return Stored(np.concatenate([[config.bos_token_id], image, text, [config.eos_token_id]]), stored.latents)
+
+
+def text_of(ids: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """A stored stream without the tokens that mark documents and images."""
+    markers = (config.bos_token_id, config.eos_token_id, config.image.begin_token_id, config.image.end_token_id)
+    return ids[~np.isin(ids, markers)]
+
+
 def in_groups(stored: Sequence[Stored], config: ModelConfig, max_positions: int) -> Iterator[list[int]]:
     """Indices of documents of like length, at most max_positions padded row positions (or one document) a group."""
     lengths = [num_positions(document, config) for document in stored]

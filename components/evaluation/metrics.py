@@ -120,6 +120,14 @@ METRICS: dict[str, Metric] = {
         "diffusion loss under another image's caption minus that under the right one; 0: captions are ignored",
         "higher",
     ),
+    "retrieval/caption_at_1": Metric(
+        "share of held-out images whose own caption, of a few, is the one that the image makes likelier most", "higher"
+    ),
+    "retrieval/image_at_1": Metric(
+        "share of held-out captions whose own image, of a few, is the one whose diffusion loss the caption lowers most",
+        "higher",
+    ),
+    "retrieval/chance": Metric("what guessing reaches in both: one of as many as a group holds", "lower"),
     "image/x0_error/*": Metric(
         "squared error of the clean latent that the prediction implies, at this noise level of the cosine schedule", "lower"
     ),

@@ -81,9 +81,9 @@ class Results:
             self.metrics[standard_error_key(key)] = share.standard_error
         self.items[key] = items_of(names, share.right, share.counted)
 
-    def add_items(self, key: str, items: Items) -> None:
-        """Enter a figure that is a ratio of sums over items."""
-        self.metrics[key], self.items[key] = items.value, items
+    def add_items(self, key: str, items: Items, value: float | None = None) -> None:
+        """Enter a figure that is a ratio of sums over items. value: the ratio, where it was summed in another order."""
+        self.metrics[key], self.items[key] = items.value if value is None else value, items
 
     def find_intervals(self, seed: int) -> None:
         """Of every figure measured item by item."""

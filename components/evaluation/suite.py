@@ -17,6 +17,7 @@ from components.evaluation.diffusion import error_of_mean, measure_diffusion, ta
 from components.evaluation.held_out import HeldOut, TrainingFacts
 from components.evaluation.perplexity import measure_perplexity
 from components.evaluation.results import NUM_SHOWN, EvaluationTarget, GeneratedImage, Results
+from components.evaluation.retrieval import measure_retrieval
 from components.evaluation.sampling import images_of
 from components.evaluation.scenes.measure import measure_scenes
 from model.transfusion import Transfusion
@@ -31,6 +32,7 @@ def measure(
     measure_perplexity(results, held_out, config)
     if held_out.images:
         measure_losses(results, target.model, held_out, config)
+        measure_retrieval(results, target, held_out, config)
         if held_out.scenes:
             measure_scenes(results, target, held_out, training, kept_out, config)
         else:
@@ -49,7 +51,8 @@ def measure_language(results: Results, model: Transfusion, held_out: HeldOut, tr
         results.notes.append("no held-out document is text alone: bits per byte are not measured")
         return
     data = language.joined_bytes([document.text for document in held_out.texts])
-    results.metrics["text/bits_per_byte"] = language.model_bits_per_byte(model, held_out.texts)
+    bits_per_byte, items = language.model_bits_per_byte(model, held_out.texts)
+    results.add_items("text/bits_per_byte", items, bits_per_byte)
     results.metrics["text/xz_bits_per_byte"] = language.xz_bits_per_byte(data)
     results.metrics["text/zstd_bits_per_byte"] = language.zstd_bits_per_byte(data)
     results.metrics["text/ppmd_bits_per_byte"] = language.ppmd_bits_per_byte(data)
@@ -66,14 +69,15 @@ def measure_losses(results: Results, model: Transfusion, held_out: HeldOut, conf
     # Measured where this model's path has the noise of those times, and named by them: models of other paths compare.
     x_0 = measure_diffusion(model, images, times, seed=config.seed, error=x_0_error)._replace(times=config.x_0_error_times)
     results.diffusion, results.x_0 = losses, x_0
-    results.metrics["image/diffusion_loss"] = float(np.mean(losses.all))
+    results.add_items("image/diffusion_loss", losses.documents.of_all(), float(np.mean(losses.all)))
     results.metrics["image/x0_error_of_mean"] = error_of_mean(images)
-    for time, error in zip(x_0.times, x_0.all, strict=True):
-        results.metrics[f"image/x0_error/{time:g}"] = error
-    for time, right, wrong in zip(x_0.times, x_0.right or (), x_0.wrong or (), strict=False):
-        results.metrics[f"conditioning/wrong_caption_x0_gap/{time:g}"] = wrong - right
+    for number, (time, error) in enumerate(zip(x_0.times, x_0.all, strict=True)):
+        results.add_items(f"image/x0_error/{time:g}", x_0.documents.of_all(number), error)
+    for number, (time, right, wrong) in enumerate(zip(x_0.times, x_0.right or (), x_0.wrong or (), strict=False)):
+        results.add_items(f"conditioning/wrong_caption_x0_gap/{time:g}", x_0.documents.gap(number), wrong - right)
     if losses.right is not None and losses.wrong is not None:
-        results.metrics["conditioning/wrong_caption_gap"] = float(np.mean(losses.wrong) - np.mean(losses.right))
+        gap = float(np.mean(losses.wrong) - np.mean(losses.right))
+        results.add_items("conditioning/wrong_caption_gap", losses.documents.gap(), gap)
     else:
         results.notes.append("held-out images lack differing captions: the wrong-caption gap is not measured")
 

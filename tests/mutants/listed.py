@@ -138,8 +138,20 @@ EVALUATION = (
     Listed(
         "right and wrong captions change places",
         "components/evaluation/diffusion.py",
-        '(("right", right), ("wrong", wrong), ("others", others))',
-        '(("right", wrong), ("wrong", right), ("others", others))',
+        '{"right": right, "wrong": wrong, ',
+        '{"right": wrong, "wrong": right, ',
+    ),
+    Listed(
+        "retrieval ranks the queries of a candidate",
+        "components/evaluation/retrieval.py",
+        "hits(less_average(found))",
+        "hits(less_average(found.swapaxes(1, 2)))",
+    ),
+    Listed(
+        "an image has other noise under every caption",
+        "components/evaluation/retrieval.py",
+        "first_image=image",
+        "first_image=None",
     ),
     Listed(
         "the digit classifier is trained on held-out scans",

@@ -63,6 +63,9 @@ CLOSE: dict[str, Groups] = {
     "components/data/encode/packing.py": (("tests/components/data/test_loader.py",),),
     "components/data/encode/variants.py": ((ENCODING,), ("tests/components/data/test_loader.py",)),
     "components/bounds.py": ((PARAMS,),),
+    "components/evaluation/likelihood.py": (
+        ("tests/components/evaluation/test_language.py", "tests/components/evaluation/test_retrieval.py"),
+    ),
     "components/evaluation/scenes/digit_classifier.py": (("tests/components/evaluation/test_suite.py",),),
     "components/training/optimiser.py": ((LOOP,), (AUTOENCODER_LOOP,)),
     "components/training/pictures.py": ((JOURNAL,),),

@@ -32,6 +32,8 @@ FEW_STEPS: dict[str, Any] = TWELVE_STEPS | {
     "evaluate.num_captions": 4,
     "evaluate.num_loss_images": 8,
     "evaluate.num_solver_steps": 2,
+    "evaluate.retrieval.group_size": 4,
+    "evaluate.retrieval.num_groups": 1,
     "evaluate.digit_classifier.max_steps": 10,
     "infer.num_solver_steps": 2,
     "infer.max_new_tokens": 8,

@@ -32,6 +32,7 @@ from components.data.documents import (
 from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
+from components.evaluation.config import RetrievalConfig
 from components.evaluation.metrics import HEADLINE, METRICS, table
 from components.evaluation.pictures import curves
 from components.evaluation.report import RUN_FACTS
@@ -71,6 +72,7 @@ def params(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
         num_solver_steps=2,
         loss_times=(0.3, 0.7),
         x_0_error_times=(0.5, 0.98),
+        retrieval=RetrievalConfig(group_size=2, num_groups=2, noise_levels=(0.5,)),
         digit_classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
     )
     return dataclasses.replace(full, evaluate=small)
@@ -236,7 +238,15 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     levels = {f"{key}/{level}" for key in ("image/x0_error", "conditioning/wrong_caption_x0_gap") for level in (0.5, 0.98)}
     losses = {"image/diffusion_loss", "image/x0_error_of_mean", "conditioning/wrong_caption_gap"}
     captions = {f"captions/{kind}{score}" for kind in ("", "sampled/") for score in ("bleu4", "rouge_l", "exact")}
-    assert set(metrics) == text | losses | levels | captions
+    retrieval = {f"retrieval/{name}" for name in ("caption_at_1", "image_at_1", "chance")}
+    assert set(metrics) == text | losses | levels | captions | retrieval
+    # Beside a share's resamples; of one number alone, a compressor's, there is no interval.
+    assert set(read_json(evaluate.REPORT / "intervals.json")) >= {
+        "text/bits_per_byte",
+        *losses - {"image/x0_error_of_mean"},
+        *levels,
+        *retrieval,
+    }
     page = (evaluate.REPORT / "index.html").read_text()
     assert "Not measured: the corpora hold no digit scenes" in page
     assert "4 pictures with captions are fewer than 10" in page

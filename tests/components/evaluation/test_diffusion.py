@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from components.evaluation.diffusion import (
-    caption_first,
     error_of_mean,
     measure_diffusion,
     other_captions,
@@ -23,6 +22,7 @@ from components.evaluation.diffusion import (
     x_0_error,
 )
 from components.evaluation.held_out import ImageDocument, Stored
+from components.evaluation.layout import caption_first
 from core.random import seed_of
 from model.batch import Batch
 from model.config import DiffusionProcess, ModelConfig, PredictionType

@@ -66,7 +66,10 @@ def stored(config: ModelConfig, ids: list[int]) -> Stored:
 
 def documents(tokenizer: TextTokenizer, config: ModelConfig) -> list[TextDocument]:
     streams = [[config.bos_token_id, *tokenizer.encode(text), config.eos_token_id] for text in TEXTS]
-    return [TextDocument(text, (stored(config, ids),)) for text, ids in zip(TEXTS, streams, strict=True)]
+    return [
+        TextDocument(f"c/{number}", text, (stored(config, ids),))
+        for number, (text, ids) in enumerate(zip(TEXTS, streams, strict=True))
+    ]
 
 
 def nats_token_by_token(model: Transfusion, ids: list[int]) -> float:
@@ -154,10 +157,14 @@ def test_compressors_keep_every_byte_and_the_one_that_predicts_needs_fewest() ->
 
 def test_model_bits_are_those_of_single_tokens(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
     held_out = documents(tokenizer, config)
-    nats = sum(nats_token_by_token(model, document.pieces[0].ids.tolist()) for document in held_out)
-    wanted = nats / math.log(2) / sum(len(text.encode()) for text in TEXTS)
-    assert model_bits_per_byte(model, held_out) == pytest.approx(wanted, rel=1e-5)
-    assert model_bits_per_byte(model, held_out, max_positions=1) == pytest.approx(wanted, rel=1e-5)
+    nats = [nats_token_by_token(model, document.pieces[0].ids.tolist()) for document in held_out]
+    wanted = sum(nats) / math.log(2) / sum(len(text.encode()) for text in TEXTS)
+    for max_positions in (1, 8192):
+        value, items = model_bits_per_byte(model, held_out, max_positions=max_positions)
+        assert value == pytest.approx(wanted, rel=1e-5)
+        assert items.top.tolist() == pytest.approx([each / math.log(2) for each in nats], rel=1e-5)
+        assert items.bottom.tolist() == [len(text.encode()) for text in TEXTS]
+        assert items.names == tuple(document.name for document in held_out)
 
 
 def test_uniform_logits_cost_the_vocabulary(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
@@ -166,14 +173,16 @@ def test_uniform_logits_cost_the_vocabulary(tokenizer: TextTokenizer, config: Mo
     num_predicted = sum(len(tokenizer.encode(text)) + 1 for text in TEXTS)
     assert num_predicted == sum(map(num_predicted_tokens, documents(tokenizer, config)))
     wanted = num_predicted * math.log2(config.vocab_size) / sum(len(text.encode()) for text in TEXTS)
-    assert model_bits_per_byte(model, documents(tokenizer, config)) == pytest.approx(wanted, rel=1e-6)
+    assert model_bits_per_byte(model, documents(tokenizer, config))[0] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_pieces_of_a_cut_text_count_every_token_once(tokenizer: TextTokenizer, config: ModelConfig, model: Transfusion) -> None:
     ids = [config.bos_token_id, *tokenizer.encode(TEXTS[1]), config.eos_token_id]
-    cut = TextDocument(TEXTS[1], (stored(config, ids[:4]), stored(config, ids[3:])))
+    cut = TextDocument("c/1", TEXTS[1], (stored(config, ids[:4]), stored(config, ids[3:])))
     with torch.no_grad():
         model.head.weight.zero_()
     assert num_predicted_tokens(cut) == len(ids) - 1
     wanted = (len(ids) - 1) * math.log2(config.vocab_size) / len(TEXTS[1].encode())
-    assert model_bits_per_byte(model, [cut]) == pytest.approx(wanted, rel=1e-6)
+    value, items = model_bits_per_byte(model, [cut])
+    assert value == pytest.approx(wanted, rel=1e-6)
+    assert items.top.tolist() == pytest.approx([(len(ids) - 1) * math.log2(config.vocab_size)], rel=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluation.diffusion import DiffusionLosses
+from components.evaluation.diffusion import DiffusionLosses, DocumentErrors
 from components.evaluation.metrics import METRICS, metric_of, table
 from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
 from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
@@ -30,6 +30,9 @@ PROMISED = (
     "image/diffusion_loss",
     "conditioning/wrong_caption_gap",
 )
+
+
+NO_DOCUMENTS = DocumentErrors((), [], [], [])
 
 
 def picture(number: int) -> np.ndarray:
@@ -52,8 +55,8 @@ def results() -> Results:
         ]
         + [GeneratedImage("kept out", picture(200), "a red three top left", "", None)],
         captions=[Captioned(picture(9), ("the <b>truth</b>", "another"), '<script>alert("x")</script>', "sampled", False)],
-        diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875]),
-        x_0=DiffusionLosses((0.98,), [0.71875], [0.7126], [0.7127]),
+        diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875], NO_DOCUMENTS),
+        x_0=DiffusionLosses((0.98,), [0.71875], [0.7126], [0.7127], NO_DOCUMENTS),
     )
 
 

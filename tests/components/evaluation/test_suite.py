@@ -11,9 +11,10 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.evaluation.config import DigitClassifierConfig, EvaluateConfig
-from components.evaluation.diffusion import caption_first, squared_error, times_of_equal_snr, x_0_error
+from components.evaluation.config import DigitClassifierConfig, EvaluateConfig, RetrievalConfig
+from components.evaluation.diffusion import squared_error, times_of_equal_snr, x_0_error
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
+from components.evaluation.layout import caption_first
 from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.scenes import digit_classifier as classifier_module
 from components.evaluation.scenes.digit_classifier import DigitClassifier, train_classifier
@@ -42,8 +43,11 @@ CONFIG = EvaluateConfig(
     loss_times=(0.35, 0.8),
     x_0_error_times=(0.4, 0.98),
     batch_size=2,
+    retrieval=RetrievalConfig(group_size=2, num_groups=1, noise_levels=(0.5,)),
     digit_classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
 )
+BY_LEVEL = ("image/x0_error", "conditioning/wrong_caption_x0_gap")
+TIMED = [(time, seed_of(SEED, number)) for number, time in enumerate(CONFIG.loss_times)]
 # At least one scan of every digit is in each split.
 SCANS = split_scans(SplitShares(validation=0.3, test=0.4), 3)
 
@@ -96,6 +100,29 @@ def test_the_caption_gap_is_the_loss_under_another_caption_less_that_under_the_o
         assert results.metrics[f"image/x0_error/{level}"] == pytest.approx(right, rel=1e-4)
         assert results.metrics[f"conditioning/wrong_caption_x0_gap/{level}"] == pytest.approx(wrong - right, rel=1e-3)
     assert results.x_0 is not None and results.x_0.times == CONFIG.x_0_error_times
+    assert_kept_document_by_document(results, model, own, others)
+
+
+def assert_kept_document_by_document(
+    results: Results, model: Transfusion, own: list[ImageDocument], others: list[ImageDocument]
+) -> None:
+    for key, items in results.items.items():
+        assert items.names == tuple(entry.name for entry in own), key
+        assert items.value == pytest.approx(results.metrics[key], rel=1e-4), key
+    by_noise_level = [f"{name}/{level:g}" for name in BY_LEVEL for level in CONFIG.x_0_error_times]
+    assert set(results.items) == {"image/diffusion_loss", "conditioning/wrong_caption_gap", *by_noise_level}
+    right, wrong = (
+        [
+            np.mean([one_image_error(model, stored, image, time, key) for time, key in TIMED])
+            for image, stored in enumerate(
+                Stored(caption.stored.ids, entry.stored.latents) for entry, caption in zip(own, captions, strict=True)
+            )
+        ]
+        for captions in (own, others)
+    )
+    assert results.items["image/diffusion_loss"].top.tolist() == pytest.approx(right, rel=1e-4)
+    gap = np.subtract(wrong, right).tolist()
+    assert results.items["conditioning/wrong_caption_gap"].top.tolist() == pytest.approx(gap, rel=1e-3, abs=1e-3)
 
 
 def trained_on(scans: list[int], captions: Sequence[str] = ()) -> TrainingFacts:
