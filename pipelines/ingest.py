@@ -38,6 +38,9 @@ def main(params: Params) -> None:
         )
         for sentence in collected.corpora[name].passed_over.sentences():
             print(f"{name}: passed over {sentence}", flush=True)
+        for what in ("notes", "duplicates"):
+            if counts[what]:
+                print(f"{name}: {what}: {', '.join(f'{kind} ({count})' for kind, count in counts[what].items())}", flush=True)
     for split, sources in report["splits"].items():
         for source, entry in sources.items():
             print(

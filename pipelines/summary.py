@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import re
 import shlex
 import shutil
 import sys
@@ -13,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.data.demonstration.example_requests import FILE
 from components.evaluation.metrics import HEADLINE, Figure, table
 from core.files import read_fields, read_json
 from pipelines import paths, stage
@@ -37,13 +41,13 @@ def main() -> int:
     def work() -> None:
         params = load(paths.PARAMS)
         if not arguments.check_params:
-            print_results(params.train.sampling.prompts)
+            print_results(params.train.sampling.prompts or requested())
 
     return stage.exit_code("", work)
 
 
 def print_results(prompts: Sequence[str]) -> None:
-    """The table, the places, and what to try. prompts: those of the training's samples."""
+    """The table, the places, and what to try. prompts: of pictures such as the corpus has."""
     from rich.console import Console
     from rich.table import Table
 
@@ -51,6 +55,8 @@ def print_results(prompts: Sequence[str]) -> None:
     # In a file or a pipe rich would take 80 columns, and break the keys, which people search for.
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     console = Console(width=min(WIDTH, columns), highlight=False)
+    if not paths.BUNDLE.exists():
+        print("There is no finished model in this folder yet; the figures are those that reports/ came with.\n")
     rows = Table("held-out figure", "value", "meaning", box=None, pad_edge=False)
     for figure in main_figures(metrics):
         lower = " (lower is better)" if figure.metric.better == "lower" else ""
@@ -72,6 +78,8 @@ def main_figures(metrics: Mapping[str, float]) -> list[Figure]:
 
 def to_try(metrics: Mapping[str, float], prompts: Sequence[str]) -> dict[str, str]:
     """Up to three commands, and what each does. prompts: of pictures such as the corpus has."""
+    if not paths.BUNDLE.exists():
+        return {"make repro": "train, evaluate and export a model here"}
     # A model of text alone draws nothing.
     draws = any(key.startswith("image/") for key in metrics)
     prompt = min(prompts, key=len, default="")
@@ -91,7 +99,18 @@ def places() -> Iterator[tuple[str, str]]:
     yield "ONNX parity", f"largest error {worst:.1e}  (reports/export/parity.json)"
     version = read_fields(paths.REPORTS / "register" / "version.json", "name", "version", "aliases")
     yield "registered model", f"{version['name']} version {version['version']}, aliases: {', '.join(version['aliases'])}"
-    yield "MLflow", "make ui, then http://127.0.0.1:5000" if Path("mlflow.db").exists() else "at MLFLOW_TRACKING_URI"
+    if store := os.environ.get("MLFLOW_TRACKING_URI"):
+        # A password may stand before the host.
+        yield "MLflow", re.sub(r"//[^/@\s]*@", "//", store)
+    elif Path("mlflow.db").exists():
+        yield "MLflow", "make ui, then http://127.0.0.1:5000"
+
+
+def requested() -> list[str]:
+    """The prompts of the example requests, which are held-out captions of the corpus; none where ingest has not run."""
+    path = paths.REQUESTS / FILE
+    requests = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [request["prompt"] for request in requests if request["task"] == "text_to_image"]
 
 
 def _errors(tree: Any) -> Iterator[float]:

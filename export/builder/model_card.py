@@ -65,7 +65,7 @@ def example_prompt(metrics: Mapping[str, float]) -> str:
     """A prompt to show how the model is asked. metrics: the evaluation's."""
     # Digits are drawn by a model of the demonstration's scenes alone, and only of them are there such figures.
     knows_digits = any(key.startswith("text_to_image/") for key in metrics)
-    return "a red three top left" if knows_digits else "a caption as the corpus has them"
+    return "a red three top left" if knows_digits else "a caption like those it was trained on"
 
 
 _USE = """## Use

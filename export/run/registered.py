@@ -25,6 +25,11 @@ def bundle_folder(model: str | Path) -> Path:
     model: a folder, or an MLflow URI such as models:/transfusion@champion or models:/transfusion/3.
     """
     if not str(model).startswith((MODELS, RUNS)):
+        if not Path(model, "manifest.json").is_file():
+            raise BadInput(
+                f"there is no bundle at {Path(model).absolute()}; `make repro` leaves one in artifacts/bundle of the project's"
+                " folder, where this is to be run, or another is named with --model"
+            )
         return Path(model)
     files = _files_of(str(model))
     if not (files / INSIDE).is_dir():

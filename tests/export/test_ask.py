@@ -86,7 +86,7 @@ COMMANDS = [
     (["a", "--num-solver-steps", "0"], 2, "num_solver_steps: 0 must be a whole number from 1 to 10000"),
     (["a", "--guidance-scale", "nan"], 2, "guidance_scale: nan must be a number greater than 0"),
     (["a", "--seed", "x"], 2, "invalid int value: 'x'"),
-    (["a", "--model", "nowhere"], 1, "ask: nowhere/manifest.json is missing; export the bundle again"),
+    (["a", "--model", "nowhere"], 1, "ask: there is no bundle at "),
     (["a", "--model", "models:/transfusion@champion"], 1, "ask: there is no mlflow.db in "),
     (["a", "--engine", "abacus"], 1, "ask: engine 'abacus' is not one of auto, "),
     (["a " * 200], 1, "ask: prompt"),

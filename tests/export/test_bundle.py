@@ -229,7 +229,7 @@ def test_card_shows_standard_errors_beside_their_figures(made: Made) -> None:
     text = model_card("m", config, generation, num_parameters=1, parity={}, metrics=metrics)
     rows = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
     # Without figures of scenes it is a model of other corpora, to which digits say nothing.
-    assert "a red three" not in text and '"a caption as the corpus has them"' in text
+    assert "a red three" not in text and '"a caption like those it was trained on"' in text
     assert rows == ["| a/right | 0.9612 +- 0.007 |", "| a/right_new | 0.5 |", "| b_se | 3 |"]
 
 

@@ -25,7 +25,7 @@ def test_pictures_of_ones_own_become_answers(own_corpus: OwnCorpus) -> None:
     results = (project / "artifacts/predictions/results.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in results] == [request["id"] for request in requests]
     card = (project / "artifacts/bundle/README.md").read_text()
-    assert "a caption as the corpus has them" in card and "red three" not in card
+    assert "a caption like those it was trained on" in card and "red three" not in card
     assert "max_abs" in (project / "reports/export/parity.json").read_text()
     for name in re.findall(r"`((?:reports|artifacts|data)/[\w./]+)`", PAGE.read_text()):
         assert (project / name).exists(), name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from components.evaluation.metrics import HEADLINE
-from core.files import write_json
+from core.files import read_json, write_json
 from pipelines import paths, summary
 
 
@@ -15,6 +16,7 @@ def test_the_figures_that_matter_fit_a_log_and_three_commands_follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    paths.BUNDLE.mkdir(parents=True)
     monkeypatch.setattr(summary, "places", lambda: iter([("every figure", "there")]))
     metrics = dict.fromkeys(HEADLINE.values(), 0.96136) | {
         "text_to_image/objects_right_se": 0.0068,
@@ -35,8 +37,37 @@ def test_the_figures_that_matter_fit_a_log_and_three_commands_follow(
     assert all(len(f"{command:60}  {what}") + 2 <= summary.WIDTH for command, what in to_try.items())
 
 
-def test_a_picture_is_asked_for_by_a_prompt_of_the_corpus_where_there_is_one() -> None:
+def test_a_picture_is_asked_for_by_a_prompt_of_the_corpus_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths.BUNDLE.mkdir(parents=True)
     image, text = {"image/diffusion_loss": 0.1}, {"text/bits_per_byte": 2.0}
     assert "python -m export.ask 'a cat' -o picture.png" in summary.to_try(image, ["a cat"])
     for metrics, prompts in ((text, ["a cat"]), (image, [])):
         assert [command.split()[0] for command in summary.to_try(metrics, prompts)] == ["make", "dvc"]
+
+
+def test_without_sample_prompts_the_example_requests_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert summary.requested() == []
+    requests = [{"id": "1", "task": "image_to_text", "image": "1.png"}, {"id": "2", "task": "text_to_image", "prompt": "a cat"}]
+    paths.REQUESTS.mkdir(parents=True)
+    (paths.REQUESTS / "requests.jsonl").write_text("".join(json.dumps(request) + "\n" for request in requests))
+    assert summary.requested() == ["a cat"]
+
+
+def test_a_clone_in_which_nothing_ran_says_so_and_names_what_makes_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("evaluate/metrics.json", "export/parity.json", "register/version.json"):
+        write_json(paths.REPORTS / name, read_json(Path(__file__).parents[2] / "reports" / name))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    summary.print_results(["a red three top left"])
+    said = capsys.readouterr().out
+    assert said.startswith("There is no finished model in this folder yet")
+    assert "export.ask" not in said and "MLflow" not in said and "  make repro  " in said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@tracking.example.org")
+    summary.print_results([])
+    assert "MLflow  https://tracking.example.org\n" in capsys.readouterr().out

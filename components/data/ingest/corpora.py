@@ -126,6 +126,7 @@ def collect(config: IngestConfig, folder: Path, rejected: Path) -> Collected:
                 counts.candidates,
                 what=f"the corpus {corpus.name!r}",
                 file=rejected,
+                first=sinks.rejected.first.get(corpus.name, ""),
                 key="ingest.max_rejected_share",
             )
     num_in_file = {name: number for writer in writers.values() for name, number in writer.records.items()}

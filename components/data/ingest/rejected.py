@@ -18,8 +18,9 @@ MOST_FREQUENT = 10
 REMEDIES = {
     "invalid UTF-8": "texts in another encoding can be brought into UTF-8 with iconv (iconv -f LATIN1 -t UTF-8)",
     "broken JSON": "each line must be one JSON object",
-    "missing image": "a picture must have the name of its caption",
-    "missing caption": "a caption must have the name of its picture; captions listed in a metadata.jsonl are of format jsonl",
+    "missing image": "a picture must have the name of its caption; a text that is no caption (README.txt) must not lie there",
+    "missing caption": "a caption must have the name of its picture, and words in it; captions listed in a metadata.jsonl are"
+    " of format jsonl, which docs/own-corpus.md makes of a table in CSV too",
     "caption is a JSON object, and not the text in it": "bring the text into a column of its own, called caption",
     "text is an encoded picture": "bring pictures into a column of their own, called image",
     "duplicate key": "keys must be unique within a corpus; list files that number their records alike as corpora of their own",
@@ -40,12 +41,12 @@ class Rejected(NamedTuple):
 class RejectedFile:
     """Writes rejected records as they come, one JSON object a line, so that none has to be held in memory.
 
-    reasons: corpus name -> reason -> records. The file takes its name when the context ends, by an exception too, because
-    the records explain it; it is empty when nothing was rejected.
+    reasons: corpus name -> reason -> records. first: corpus name -> position of its first record. The file takes its name
+    when the context ends, by an exception too, because the records explain it; it is empty when nothing was rejected.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.reasons = path, dict[str, Counter[str]]()
+        self.path, self.reasons, self.first = path, dict[str, Counter[str]](), dict[str, str]()
         # One name, so that what a killed stage leaves is written over; the stage's lock lets in one writer at a time.
         self._partial = path.with_name(f".{path.name}.partial")
 
@@ -65,10 +66,16 @@ class RejectedFile:
         with named(self.path):
             self._file.write(json.dumps(rejected._asdict()) + "\n")
         self.reasons.setdefault(rejected.source, Counter())[rejected.reason] += 1
+        self.first.setdefault(rejected.source, rejected.position)
 
 
-def refuse_above(max_share: float, reasons: Mapping[str, int], num_records: int, *, what: str, file: Path, key: str) -> None:
-    """GateRefused where rejected records are more than `max_share` of num_records; key: the parameter that sets the share."""
+def refuse_above(
+    max_share: float, reasons: Mapping[str, int], num_records: int, *, what: str, file: Path, first: str, key: str
+) -> None:
+    """GateRefused where rejected records are more than `max_share` of num_records.
+
+    first: where the first of them stands. key: the parameter that sets the share.
+    """
     num_rejected = sum(reasons.values())
     if num_rejected <= max_share * num_records:
         return
@@ -79,5 +86,5 @@ def refuse_above(max_share: float, reasons: Mapping[str, int], num_records: int,
     raise GateRefused(
         f"{num_rejected} of {num_records} records of {what} cannot be used"
         f" ({num_rejected / num_records:.2%}, at most {max_share:.2%} are allowed): {most}{more};"
-        f" {file} lists them; mend the corpus or raise {key}{remedy}"
+        f" {file} lists them, the first at {first}; mend the corpus or raise {key}{remedy}"
     )

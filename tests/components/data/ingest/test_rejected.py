@@ -16,7 +16,15 @@ PATH = Path("file.jsonl")
 
 def refuse(max_share: float, reasons: dict[str, int], num_kept: int) -> None:
     num_records = sum(reasons.values()) + num_kept
-    refuse_above(max_share, reasons, num_records, what="the corpus 'web'", file=PATH, key="ingest.max_rejected_share")
+    refuse_above(
+        max_share,
+        reasons,
+        num_records,
+        what="the corpus 'web'",
+        file=PATH,
+        first="a.jsonl line 7",
+        key="ingest.max_rejected_share",
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,14 +49,19 @@ def test_the_refusal_names_corpus_reasons_file_and_parameter() -> None:
         "8 of 10",
         "'web'",
         "missing caption (5), broken JSON (3)",
-        "file.jsonl",
+        "file.jsonl lists them, the first at a.jsonl line 7",
         "ingest.max_rejected_share",
     ):
         assert part in sentence
 
 
 def test_the_refusal_says_what_to_do_about_its_most_frequent_reason() -> None:
-    for reason, words in (("invalid UTF-8", "iconv -f LATIN1 -t UTF-8"), ("duplicate key", "corpora of their own")):
+    for reason, words in (
+        ("invalid UTF-8", "iconv -f LATIN1 -t UTF-8"),
+        ("duplicate key", "corpora of their own"),
+        ("missing caption", "words in it; .* format jsonl"),
+        ("missing image", "README.txt"),
+    ):
         with pytest.raises(GateRefused, match=words):
             refuse(0.1, {reason: 3, "a rare one": 1}, 2)
 
@@ -69,6 +82,7 @@ def test_the_file_lists_each_record_and_is_empty_without_any(tmp_path: Path) -> 
             file.add(Rejected("web", f"a.jsonl line {index}", "broken JSON" if index else "invalid UTF-8"))
         assert not some.exists()
     assert file.reasons == {"web": Counter({"broken JSON": 2, "invalid UTF-8": 1})}
+    assert file.first == {"web": "a.jsonl line 0"}
     lines = [json.loads(line) for line in some.read_text().splitlines()]
     assert [line["position"] for line in lines] == [f"a.jsonl line {index}" for index in range(3)]
     assert lines[0] == {"source": "web", "position": "a.jsonl line 0", "reason": "invalid UTF-8"}
