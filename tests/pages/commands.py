@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
@@ -95,6 +95,9 @@ RUN_BY_OWN_CORPUS: tuple[str, ...] = (
     "dvc repro",
     "dvc repro export",
     ACTIVATE,
+    "python -m pipelines.configure mine.yaml",
+    'python -m export.ask "a black cat on a red chair" -o cat.png',
+    "python -m export.ask --image pictures/0001.jpg",
     "python -m pipelines.infer --set infer.requests=mine.jsonl",
 )
 
@@ -214,13 +217,6 @@ def commands_of(text: str) -> Iterator[str]:
     rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     for code in re.findall(r"`([^`]+)`", rest.replace("\n", " ")):
         yield from _command(code)
-
-
-def leaves(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The values of a tree of parameters, by their dotted names."""
-    if not isinstance(tree, dict) or not tree:
-        return {".".join(path): tree}
-    return {name: value for key, inner in tree.items() for name, value in leaves(inner, (*path, key)).items()}
 
 
 def variables() -> frozenset[str]:

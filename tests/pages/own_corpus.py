@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ruamel.yaml import YAML
 
 from core.png import encode_png
 from tests.faults.repro import set_params
-from tests.pages.commands import ROOT, blocks_of, leaves
+from tests.pages.commands import ROOT, blocks_of
 from tests.pages.project import FEW_STEPS, ran
 
 PAGE = ROOT / "docs/own-corpus.md"
@@ -37,17 +36,17 @@ def follow_the_page(project: Path) -> OwnCorpus:
     """Its steps 1 to 3, in a clone."""
     write_pictures(project / "pictures")
     (wanted,) = blocks_of(PAGE.read_text(), language="yaml")
-    params = project / "params.yaml"
-    shutil.copyfile(ROOT / "params.yaml", params)
-    set_params(params, as_leaves_of(params, leaves(YAML(typ="safe").load(wanted))))
-    set_params(params, SMALL)
-    first, _ = blocks_of(PAGE.read_text(), language="")
-    assert first == "make repro\n"
-    return OwnCorpus(project, ran(project, *first.splitlines()))
+    (project / "mine.yaml").write_text(wanted)
+    configuring, making, *_ = blocks_of(PAGE.read_text(), language="")
+    assert making == "make repro\n"
+    said = ran(project, *configuring.splitlines())
+    assert "ingest.image_side_px: 32 -> 64" in said
+    set_params(project / "params.yaml", SMALL)
+    return OwnCorpus(project, ran(project, *making.splitlines()))
 
 
 def write_pictures(folder: Path) -> None:
-    """Squares of a colour at a place, captioned; noise around them, so that no two are alike."""
+    """Squares of a colour at a place, captioned; noise around them, so that no two are alike. And a broken one, and a copy."""
     folder.mkdir()
     generator = np.random.default_rng(24)
     for number in range(NUM_PICTURES):
@@ -57,14 +56,7 @@ def write_pictures(folder: Path) -> None:
         pixels[row : row + 24, column : column + 24] = COLOURS[colour]
         (folder / f"{number + 1:04d}.png").write_bytes(encode_png(pixels))
         (folder / f"{number + 1:04d}.txt").write_text(f"number {number} is a {colour} square on the {place}\n")
-
-
-def as_leaves_of(params: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` by dotted names, each of which params.yaml has."""
-    known = YAML(typ="safe").load(params.read_text())
-    for dotted in changes:
-        node = known
-        for part in dotted.split("."):
-            assert part in node, dotted
-            node = node[part]
-    return changes
+    (folder / "broken.png").write_bytes(b"broken")
+    (folder / "broken.txt").write_text("what no program opens\n")
+    for ending in ("png", "txt"):
+        shutil.copyfile(folder / f"0001.{ending}", folder / f"0001 (copy).{ending}")

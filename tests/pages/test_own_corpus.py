@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from tests.faults.repro import set_params
 from tests.pages.commands import ACTIVATE
-from tests.pages.own_corpus import PAGE, OwnCorpus
+from tests.pages.own_corpus import NUM_PICTURES, PAGE, OwnCorpus
 from tests.pages.project import ended, ran, report, stages_run, start, that_say_where_they_were_made
 
 
@@ -24,6 +24,8 @@ def test_pictures_of_ones_own_become_answers(own_corpus: OwnCorpus) -> None:
     assert len(prompts) == 12 and all(re.fullmatch(r"number \d+ is a \w+ square on the \w+", prompt) for prompt in prompts)
     results = (project / "artifacts/predictions/results.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in results] == [request["id"] for request in requests]
+    counts = report(project, "ingest/counts.json")["corpora"]["mine"]
+    assert (counts["documents"], counts["rejected"], counts["duplicates_dropped"]) == (NUM_PICTURES, 1, 1)
     card = (project / "artifacts/bundle/README.md").read_text()
     assert "a caption like those it was trained on" in card and "red three" not in card
     assert "max_abs" in (project / "reports/export/parity.json").read_text()

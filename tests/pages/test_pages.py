@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.pages.commands import ACTIVATE, CHECKED, RUN, WITHOUT_ENVIRONMENT, blocks_of, commands, commands_of
 from tests.pages.own_corpus import PAGE, OwnCorpus
@@ -32,9 +33,10 @@ def test_a_command_of_the_pages_runs(own_corpus: OwnCorpus, line: str) -> None:
 @pytest.mark.timeout(1800)
 def test_prompts_of_ones_own_are_answered(own_corpus: OwnCorpus) -> None:
     project = own_corpus.project
-    _, asking = blocks_of(PAGE.read_text(), language="")
+    *_, asking, of_lines = blocks_of(PAGE.read_text(), language="")
     (project / "pictures/0001.jpg").write_bytes((project / "pictures/0001.png").read_bytes())
-    ran(project, *asking.splitlines())
+    ran(project, *asking.splitlines(), *of_lines.splitlines())
+    assert Image.open(project / "cat.png").size == (64, 64)
     results = [json.loads(line) for line in (project / "artifacts/predictions/results.jsonl").read_text().splitlines()]
     assert {result["id"] for result in results} == {"cat", "first"}
 

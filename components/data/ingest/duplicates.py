@@ -1,7 +1,8 @@
 """Duplicates: exact ones by a digest of words and pictures, near ones by MinHash and a hash of each picture.
 
-Exact: sha256 of every segment in order. A text counts by its words: NFKC, case folded, any white space as one space. A
-picture counts by its bytes, which are the PNG that ingest made of it, so equal pixels have equal bytes.
+Exact: sha256 of every segment in order, and of a picture and its caption in either order: which comes first is drawn by a hash
+of the key, so two copies of a pair may differ in it. A text counts by its words: NFKC, case folded, any white space as one
+space. A picture counts by its bytes, which are the PNG that ingest made of it, so equal pixels have equal bytes.
 
 Near: the texts' sets of character shingles have a Jaccard similarity of near_threshold or more, estimated by MinHash
 (Broder 1997; signatures by datasketch), and the pictures, one by one, differ in at most image_distance of 64 bits of a
@@ -57,9 +58,10 @@ def normalised(text: str) -> str:
 
 
 def content_digest(document: Document) -> bytes:
-    """16 bytes that are equal for documents of equal words and pictures in equal order."""
+    """16 bytes that are equal for documents of equal words and pictures in equal order, a pair's in any."""
     digest = hashlib.sha256()
-    for segment in document.segments:
+    is_pair = len(document.segments) == 2
+    for segment in sorted(document.segments, key=lambda each: is_pair and not isinstance(each, TextSegment)):
         if isinstance(segment, TextSegment):
             kind, data = b"text", normalised(segment.text).encode()
         else:
