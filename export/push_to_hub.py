@@ -5,13 +5,16 @@
     python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion
 
 What goes up is what the manifest lists, and the manifest: byte for byte a bundle, wherever it is taken from there. Files that
-only an earlier bundle had stay beside it. The token is that of `hf auth login`, or HF_TOKEN; HF_ENDPOINT names another Hub.
+only the bundle before it had are deleted in the same commit; what else lies there stays. The token is that of `hf auth login`,
+or HF_TOKEN; HF_ENDPOINT names another Hub.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,7 +91,7 @@ def push(upload: Upload, repo: str, *, private: bool = False, message: str = "")
     private: the repository must be, or is made so. BadInput, in one sentence, where the Hub does not take it.
     """
     with _explained(repo):
-        from huggingface_hub import CommitOperationAdd, HfApi, get_token
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
         from huggingface_hub.utils import disable_progress_bars, logging
 
         logging.set_verbosity_error()
@@ -100,9 +103,10 @@ def push(upload: Upload, repo: str, *, private: bool = False, message: str = "")
         api = HfApi()
         head = _head_of(api, repo, private=private)
         files = [CommitOperationAdd(name, upload.folder / name) for name in upload.files]
+        gone = [CommitOperationDelete(name) for name in _of_the_last_bundle(api, repo, head) if name not in upload.files]
         message = message or f"Transfusion bundle {upload.digest[:16]}"
         # On top of what was looked at: who pushed meanwhile is not undone.
-        made = api.create_commit(repo, files, commit_message=message, parent_commit=head)
+        made = api.create_commit(repo, [*files, *gone], commit_message=message, parent_commit=head)
         return str(made.commit_url)
 
 
@@ -140,6 +144,21 @@ def _head_of(api: HfApi, repo: str, *, private: bool) -> str | None:
     if private and not found.private:
         raise BadInput(f"{repo} is public, and --private was asked for; make it private in its settings, or name another")
     return found.sha
+
+
+def _of_the_last_bundle(api: HfApi, repo: str, head: str | None) -> list[str]:
+    """The files in the repository that the manifest there lists; none where it has no bundle's manifest."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            manifest = json.loads(Path(api.hf_hub_download(repo, MANIFEST, revision=head, local_dir=folder)).read_bytes())
+        except (EntryNotFoundError, ValueError):
+            return []
+    listed = manifest.get("files") if isinstance(manifest, dict) and manifest.get("kind") == "bundle" else None
+    # Somebody may have deleted some of them by hand, and a file that is not there cannot be deleted again.
+    there = {file.rfilename for file in api.model_info(repo, revision=head).siblings or ()}
+    return sorted(there.intersection(listed)) if isinstance(listed, dict) else []
 
 
 def _create(api: HfApi, repo: str, *, private: bool) -> None:

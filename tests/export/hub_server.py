@@ -65,8 +65,12 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_GET(self) -> None:
-        """A repository's facts."""
+        """A repository's facts, or a small file of it."""
         self._answer("GET")
+
+    def do_HEAD(self) -> None:
+        """A file's facts."""
+        self._answer("HEAD")
 
     def do_POST(self) -> None:
         """All but the large files themselves."""
@@ -89,6 +93,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(200, {})
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
             return self._say(401, {"error": "Invalid username or password."})
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", path):
+            return self._file(self.server.repositories[match[1]], match[3])
         value = json.loads(body) if body and not path.endswith("/commit/main") else {}
         if path == "/api/validate-yaml":
             return self._card(value["content"])
@@ -96,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._create(value)
         if path.endswith("/info/lfs/objects/batch"):
             return self._batch(value)
-        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision)/main)?", path)
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(preupload|commit|revision)/\w+)?", path)
         repository = self.server.repositories.get(match[1]) if match else None
         if match is None or repository is None:
             return self._say(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
@@ -104,9 +110,16 @@ class Handler(BaseHTTPRequestHandler):
             return self._preupload(value, repository)
         if match[2] == "commit":
             return self._commit(body, match[1], repository)
+        siblings = [{"rfilename": name} for name in repository.files]
         return self._say(
-            200, {"id": match[1], "sha": repository.head, "private": repository.private, "tags": [], "siblings": []}
+            200, {"id": match[1], "sha": repository.head, "private": repository.private, "tags": [], "siblings": siblings}
         )
+
+    def _file(self, repository: Repository, name: str) -> None:
+        content = repository.files.get(name)
+        if content is None:
+            return self._say(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
+        return self._send(200, content, {"ETag": f'"{_oid(content, large=False)}"', "X-Repo-Commit": repository.head})
 
     def _card(self, content: str) -> None:
         data = yaml.safe_load(content.split("---")[1])
@@ -151,6 +164,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(412, {"error": "A commit has happened since. Please refresh and try again."})
         for change in changes:
             value = change["value"]
+            if change["key"] == "deletedFile":
+                del repository.files[value["path"]]
+                continue
             is_large = change["key"] == "lfsFile"
             content = self.server.large[value["oid"]] if is_large else base64.b64decode(value["content"])
             repository.files[value["path"]] = content
@@ -159,12 +175,15 @@ class Handler(BaseHTTPRequestHandler):
         return self._say(200, {"success": True, "commitOid": repository.head, "commitUrl": url})
 
     def _say(self, status: int, value: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        content = json.dumps(value).encode()
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, text in {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}.items():
+        for name, text in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
 
 @contextmanager

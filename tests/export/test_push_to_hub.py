@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -72,8 +73,19 @@ def test_a_bundle_goes_up_in_one_commit(made: Made, hub: Hub, tmp_path: Path, re
     assert set(repository.files) == {*made.bundle.manifest["files"], "manifest.json"}
     assert hub.large, "some files are large enough for Git LFS"
     assert main(model) == 0 and repository.commits == 2, "the same bundle is there already"
+    _as_if_it_had_been_of_two_more_files(repository)
+    assert main(model) == 0 and repository.commits == 3
+    assert set(repository.files) == {*made.bundle.manifest["files"], "manifest.json", "picture.png"}
     repository.private = False
     assert "me/digits is public, and --private was asked for" in refusal(*model, "--private")
+
+
+def _as_if_it_had_been_of_two_more_files(repository: Repository) -> None:
+    """The bundle there, one of which somebody has deleted by hand; and a file that no bundle lists."""
+    manifest = json.loads(repository.files["manifest.json"])
+    manifest["files"] |= dict.fromkeys(("decoder.engine", "by hand.onnx"), manifest["files"]["README.md"])
+    repository.files["manifest.json"] = json.dumps(manifest).encode()
+    repository.files |= {"decoder.engine": b"of an earlier bundle", "picture.png": b"somebody's own"}
 
 
 def test_a_dry_run_checks_and_sends_nothing(
