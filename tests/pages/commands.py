@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
@@ -217,6 +217,13 @@ def commands_of(text: str) -> Iterator[str]:
     rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     for code in re.findall(r"`([^`]+)`", rest.replace("\n", " ")):
         yield from _command(code)
+
+
+def leaves(tree: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a tree of parameters, by their dotted names."""
+    if not isinstance(tree, dict) or not tree:
+        return {".".join(path): tree}
+    return {name: value for key, inner in tree.items() for name, value in leaves(inner, (*path, key)).items()}
 
 
 def variables() -> frozenset[str]:
