@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None, *, model: Path = BUNDLE, comman
     model: the bundle, where the command line names none. command: how this was called, for its help.
     """
     parser = _parser(model, command)
-    asked = parser.parse_args(arguments)
+    asked, others = parser.parse_known_args(arguments)
+    if unknown := [other for other in others if other.startswith("-")]:
+        parser.error(f"there is no option {unknown[0]}; --help lists them")
+    if others:
+        parser.error(f'put the prompt in quotes: "{" ".join((asked.prompt, *others))}"')
     chosen = {name: getattr(asked, name) for name in OPTIONS if getattr(asked, name) is not None}
     if problem := _problem(asked, chosen):
         parser.error(problem)

@@ -85,6 +85,8 @@ COMMANDS = [
     (["a", "-o", "three.jpg"], 2, "-o three.jpg: pictures are PNG files"),
     (["a", "--num-solver-steps", "0"], 2, "num_solver_steps: 0 must be a whole number from 1 to 10000"),
     (["a", "--guidance-scale", "nan"], 2, "guidance_scale: nan must be a number greater than 0"),
+    (["a", "red", "three", "-o", "three.png"], 2, 'put the prompt in quotes: "a red three"'),
+    (["a", "--sed", "x", "b"], 2, "there is no option --sed; --help lists them"),
     (["a", "--seed", "x"], 2, "invalid int value: 'x'"),
     (["a", "--model", "nowhere"], 1, "ask: there is no bundle at "),
     (["a", "--model", "models:/transfusion@champion"], 1, "ask: there is no mlflow.db in "),
