@@ -148,16 +148,17 @@ def _head_of(api: HfApi, repo: str, *, private: bool) -> str | None:
 
 def _of_the_last_bundle(api: HfApi, repo: str, head: str | None) -> list[str]:
     """The files in the repository that the manifest there lists; none where it has no bundle's manifest."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            manifest = json.loads(Path(api.hf_hub_download(repo, MANIFEST, revision=head, local_dir=folder)).read_bytes())
-        except (EntryNotFoundError, ValueError):
-            return []
-    listed = manifest.get("files") if isinstance(manifest, dict) and manifest.get("kind") == "bundle" else None
-    # Somebody may have deleted some of them by hand, and a file that is not there cannot be deleted again.
     there = {file.rfilename for file in api.model_info(repo, revision=head).siblings or ()}
+    if MANIFEST not in there:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(api.hf_hub_download(repo, MANIFEST, revision=head, local_dir=folder)).read_bytes()
+    try:
+        manifest = json.loads(text)
+    except ValueError:
+        return []
+    listed = manifest.get("files") if isinstance(manifest, dict) and manifest.get("kind") == "bundle" else None
+    # Somebody may have deleted some of them by hand, and what is not there cannot be deleted again.
     return sorted(there.intersection(listed)) if isinstance(listed, dict) else []
 
 
