@@ -166,7 +166,9 @@ def test_a_mistyped_path_leaves_earlier_documents_alone(tmp_path: Path, monkeypa
     assert digests(tmp_path / "one") == before
 
 
-def test_every_row_is_counted_where_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_counted_where_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = [{"text": f"line {n % 30}"} for n in range(40)] + [{"other": "x"}] * 2 + ["no object"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": f"Line  {n}"}) + "\n" for n in range(25, 60)))
@@ -176,6 +178,8 @@ def test_every_row_is_counted_where_it_ends(tmp_path: Path, monkeypatch: pytest.
     )
     lenient = "ingest.max_rejected_share=0.1"
     run(tmp_path / "counted", monkeypatch, own, lenient)
+    said = capsys.readouterr().out
+    assert "a: duplicates: exact (10)" in said and "notes" not in said
     run(tmp_path / "dropped", monkeypatch, own, lenient, "ingest.duplicates.exact=drop")
     counted, dropped = (read_json(tmp_path / name / "reports/ingest/counts.json")["corpora"] for name in ("counted", "dropped"))
     assert {name: counts["duplicates_dropped"] for name, counts in counted.items()} == {"a": 0, "b": 0}
