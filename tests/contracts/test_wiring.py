@@ -33,7 +33,7 @@ NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "r
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
     *("__init__", "ancestry", "clean", "combinations", "described", "evaluation_run", "params", "sections", "paths"),
-    *("loading", "named_files", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
+    *("configure", "loading", "named_files", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
 }
 
 
