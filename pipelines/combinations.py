@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 
-from components.evaluation.metrics import METRICS, Metric
+from components.evaluation.metrics import METRICS, Metric, axis_of
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
@@ -71,9 +71,16 @@ def _of_the_metrics(params: Params) -> Iterator[str]:
 
 
 def _measured(params: Params) -> dict[str, Metric]:
-    """Every figure that the evaluation can have, those of noise levels once for each level that is measured."""
-    times = [f"{time:g}" for time in params.evaluate.x_0_error_times]
-    return {key.replace("*", time): metric for key, metric in METRICS.items() for time in (times if "*" in key else [""])}
+    """Every figure that the evaluation can have, those of a curve once for each noise level or scale that is measured."""
+    measured = {
+        "percent of noise": params.evaluate.x_0_error_times,
+        "hundredths of guidance": params.evaluate.guidance_sweep.scales,
+    }
+    return {
+        key.replace("*", f"{value:g}"): metric
+        for key, metric in METRICS.items()
+        for value in (measured[axis_of(key)] if "*" in key else [0.0])
+    }
 
 
 def _unknown(path: str, key: str, known: Mapping[str, Metric]) -> Iterator[str]:

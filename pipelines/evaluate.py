@@ -48,7 +48,9 @@ def main(params: Params) -> None:
     write_json(REPORT / "intervals.json", as_rows(results.intervals))
     write_bytes(paths.EVALUATION_ITEMS / ITEMS, items_file(results.items))
     sampling = sampling_facts(target.model.config, params.evaluate)
-    write_manifest(REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling)
+    write_manifest(
+        REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling, facts=results.facts
+    )
     documents = (paths.DOCUMENTS, ancestors["documents"])
     key = page_key(results.metrics, settings, weights)
     record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)
@@ -64,16 +66,10 @@ def target_of(model: Transfusion) -> EvaluationTarget:
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
     """Held-out documents, and what is known of the training ones, without what the gates quarantined."""
     bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
-    config = params.evaluate
-    held_out = read_held_out(
-        paths.DOCUMENTS,
-        paths.LATENTS,
-        "test",
-        quarantined=bad_documents | bad_latents,
-        max_images=max(config.num_loss_images, config.num_captions, config.retrieval.group_size * config.retrieval.num_groups),
-        max_text_bytes=config.max_text_bytes,
-    )
-    return held_out, read_training_facts(paths.DOCUMENTS, quarantined=bad_documents)
+    config, folders, bad = params.evaluate, (paths.DOCUMENTS, paths.LATENTS), bad_documents | bad_latents
+    limits = {"max_images": config.most_images, "max_text_bytes": config.max_text_bytes}
+    held_out = read_held_out(*folders, "test", quarantined=bad, **limits)
+    return held_out, read_training_facts(*folders, quarantined=bad, num_pictures=config.num_training_pictures, seed=config.seed)
 
 
 if __name__ == "__main__":

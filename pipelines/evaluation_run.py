@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.evaluation.metrics import HEADLINE, curves, table
+from components.evaluation.metrics import HEADLINE, axis_of, curves, table
 from components.evaluation.report import RUN_FACTS, run_facts
 from components.runtime.recording import later_run, recorded
 from components.runtime.tracking import About
@@ -38,8 +38,8 @@ def record(params: Params, report: Path, training: Path, *, documents: tuple[Pat
         # At step 0 MLflow draws a bar, and compares evaluations by bars; at any other a curve of one point.
         tracker.metrics({figure.key: figure.value for figure in table(metrics) if figure.key in HEADLINE.values()}, 0)
         for name, curve in curves(metrics).items():
-            for percent, value in curve.items():
-                tracker.metrics({f"by percent of noise/{name.replace('/', ' ')}": value}, percent)
+            for hundredths, value in curve.items():
+                tracker.metrics({f"by {axis_of(name)}/{name.replace('/', ' ')}": value}, hundredths)
         rows = [(each.key, each.value, each.standard_error, each.metric.better, each.metric.meaning) for each in table(metrics)]
         tracker.table(("figure", "value", "standard error", "better", "what it is"), rows, "figures.json")
         tracker.image(decode_png((report / "samples.png").read_bytes()), PICTURES, 0)

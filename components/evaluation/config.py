@@ -13,6 +13,17 @@ Times = Annotated[
     rule(lambda times: bool(times) and all(0 < time < 1 for time in times), "must be noise levels between 0 and 1"),
 ]
 
+Scales = Annotated[
+    tuple[float, ...],
+    rule(
+        lambda scales: (
+            bool(scales) and all(scale > 0 for scale in scales) and len({f"{scale:g}" for scale in scales}) == len(scales)
+        ),
+        "must be different scales greater than 0",
+    ),
+]
+PartOfAll = Annotated[float, rule(lambda share: 0 < share < 1, "must lie between 0 and 1")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DigitClassifierConfig:
@@ -37,6 +48,26 @@ class RetrievalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemorisationConfig:
+    """Looking for copies of training pictures among generated ones."""
+
+    max_training_pictures: Positive[int]
+    """Training pictures that each generated one is compared with, at most; spread over all of them where there are more."""
+    held_out_share: PartOfAll
+    """Of held-out pictures, those that are nearer to a training picture than a generated one may be without being flagged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceSweepConfig:
+    """The scores of pictures over several guidance scales."""
+
+    scales: Scales
+    """Each with pictures of its own, but for `guidance_scale` itself."""
+    num_prompts: Positive[int]
+    """Held-out captions, the first of `num_pictures`; a picture of each at each scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What the model is evaluated on, and how its pictures are generated."""
 
@@ -48,6 +79,10 @@ class EvaluateConfig:
     """The same of pairs kept out of training."""
     num_captions: Positive[int]
     """Held-out real scenes captioned."""
+    num_pictures: Positive[int]
+    """Held-out captions that a picture is generated for, to be compared with their own."""
+    num_training_pictures: AtLeastTwo
+    """Training pictures that whiten the features; the floor is that of the first `num_pictures` of them."""
     num_loss_images: Positive[int]
     """Held-out images the losses are measured on."""
     max_text_bytes: Positive[int]
@@ -64,4 +99,12 @@ class EvaluateConfig:
     batch_size: Positive[int]
     """Requests generated together."""
     retrieval: RetrievalConfig
+    memorisation: MemorisationConfig
+    guidance_sweep: GuidanceSweepConfig
     digit_classifier: DigitClassifierConfig
+
+    @property
+    def most_images(self) -> int:
+        """Held-out images that anything here is measured on."""
+        retrieved = self.retrieval.group_size * self.retrieval.num_groups
+        return max(self.num_loss_images, self.num_captions, self.num_pictures, retrieved)

@@ -17,6 +17,7 @@ import numpy as np
 from components.data.demonstration.scenes import COLOURS, PLACES, SceneObject
 from components.data.documents import Document, document_name, read_documents
 from components.data.shards import Shard, open_shard, shard_keys, shard_paths
+from components.evaluation.picture_sample import PictureSample
 from core.random import words_of
 
 # The 5-gram's counts of more prose than this would not fit small machines.
@@ -77,6 +78,10 @@ class TrainingFacts(NamedTuple):
     """What their scenes and those of validation were made of, sorted."""
     captions: frozenset[int]
     """Hashes of their captions (`core.random.words_of`): the texts themselves would not fit where there are millions."""
+    pictures: tuple[bytes, ...] = ()
+    """PNG files of documents of one picture each, drawn from all of them."""
+    latents: tuple[np.ndarray, ...] = ()
+    """Of all training pictures, float16 [m, C, Y, X] a shard; views of the files where nothing was quarantined."""
 
     def knows(self, caption: str) -> bool:
         """Whether a training document has this very caption."""
@@ -113,25 +118,47 @@ def read_held_out(
 
 
 def read_training_facts(
-    documents: Path, *, quarantined: frozenset[str], max_text_bytes: int = MAX_TRAINING_BYTES
+    documents: Path,
+    latents: Path,
+    *,
+    quarantined: frozenset[str],
+    num_pictures: int,
+    seed: int,
+    max_text_bytes: int = MAX_TRAINING_BYTES,
 ) -> TrainingFacts:
-    """Prose (up to max_text_bytes) and captions of the training split, and the scans of training and validation scenes."""
+    """Prose (up to max_text_bytes), captions and pictures of the training split, and the scans of its scenes and validation's.
+
+    num_pictures: drawn by `seed`, and as many as there are where there are fewer.
+    """
     texts: list[str] = []
     scans: set[int] = set()
     captions: set[int] = set()
-    num_bytes = 0
+    pictures, num_bytes = PictureSample(num_pictures, seed), 0
     for split in ("train", "validation"):
         for document in read_documents(documents, split):
-            if document_name(document.source, document.key) in quarantined:
+            name = document_name(document.source, document.key)
+            if name in quarantined:
                 continue
             if document.images:
+                if split == "train" and len(document.images) == 1:
+                    pictures.add(name, document.images[0])
                 scans.update(document.meta["scans"] if scene_objects(document.meta) else ())
                 if split == "train" and (caption := caption_of(document)):
                     captions.add(words_of([caption]).item())
             elif split == "train" and num_bytes < max_text_bytes:
                 texts.append("".join(document.texts))
                 num_bytes += len(texts[-1].encode())
-    return TrainingFacts(texts, sorted(scans), frozenset(captions))
+    known = tuple(training_latents(latents, quarantined))
+    return TrainingFacts(texts, sorted(scans), frozenset(captions), pictures.drawn(), known)
+
+
+def training_latents(latents: Path, quarantined: frozenset[str]) -> Iterator[np.ndarray]:
+    """Of each training shard its pictures as they are, without flips and crops: float16 [m, C, Y, X]."""
+    for path in shard_paths(latents, "train"):
+        shard = open_shard(path)
+        bad = [number for number, name in enumerate(shard_keys(shard)) if name in quarantined] if quarantined else []
+        if len(shard.latents):
+            yield shard.latents[~np.isin(shard.image_document, bad)] if bad else shard.latents
 
 
 def caption_of(document: Document) -> str | None:

@@ -1,6 +1,6 @@
 """Pictures generated from prompts, and pictures through the autoencoder and back.
 
-Legend: N prompts; images are uint8 [N, side, side, 3].
+Legend: N prompts or images; images are uint8 [N, side, side, 3].
 """
 
 from __future__ import annotations
@@ -48,8 +48,13 @@ def decode(autoencoder: Autoencoder, latents: Tensor, batch_size: int = 64) -> n
 
 
 @torch.inference_mode()
-def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Images through the autoencoder and back."""
+def encode(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Images -> normalised latents, float32 [N, C, Y, X]."""
     device = autoencoder.latent_mean.device
     parts = [autoencoder.encode(to_pixels(part.to(device))) for part in torch.from_numpy(images).split(batch_size)]
-    return decode(autoencoder, torch.cat(parts), batch_size)
+    return torch.cat(parts).cpu().numpy()
+
+
+def reconstruct(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Images through the autoencoder and back."""
+    return decode(autoencoder, torch.from_numpy(encode(autoencoder, images, batch_size)), batch_size)

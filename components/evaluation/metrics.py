@@ -55,7 +55,8 @@ COMPOSITION = {
 }
 
 # A key that does not apply to the corpora (no scenes, no prose, no images) is absent from metrics.json. A key with a * is
-# there once a noise level. Shares measured on scenes have their standard error beside them, at `standard_error_key`.
+# there once a noise level, or once a guidance scale (`axis_of`). Shares measured on scenes have their standard error beside
+# them, at `standard_error_key`.
 METRICS: dict[str, Metric] = {
     "text_to_image/objects_right": Metric(
         "share of prompted objects generated in the right digit, colour and place, as the classifier reads them; seen pairs",
@@ -135,10 +136,44 @@ METRICS: dict[str, Metric] = {
     "conditioning/wrong_caption_x0_gap/*": Metric(
         "the clean latent's error under another image's caption minus that under the right one, there", "higher"
     ),
+    "distribution/frechet": Metric(
+        "Frechet distance of generated to held-out pictures in whitened features of this corpus' own autoencoder (no FID)",
+        "lower",
+    ),
+    "distribution/frechet_floor": Metric(
+        "the same distance of as many training pictures to the held-out ones: what equal sets of this size reach", "lower"
+    ),
+    "distribution/kid": Metric("kernel distance of the same pictures in the same features; 0: alike", "lower"),
+    "distribution/kid_floor": Metric("the same of as many training pictures to the held-out ones", "lower"),
+    "distribution/precision": Metric(
+        "share of generated pictures that lie among held-out ones (within a third neighbour's distance), in those features",
+        "higher",
+    ),
+    "distribution/recall": Metric("share of held-out pictures that lie among generated ones, likewise", "higher"),
+    "distribution/density": Metric(
+        "how many held-out pictures' fifth-neighbour balls hold a generated picture, over 5; 1 where sets are alike", "higher"
+    ),
+    "distribution/coverage": Metric(
+        "share of held-out pictures with a generated one nearer than their fifth held-out neighbour", "higher"
+    ),
+    "memorisation/flagged_share": Metric(
+        "share of generated pictures nearer to a training picture than all but a few held-out ones are (evaluate.memorisation)",
+        "lower",
+    ),
+    "guidance/objects_right/*": Metric("objects right in the pictures of held-out captions, at this guidance scale", "higher"),
+    "guidance/frechet/*": Metric("distribution/frechet of fewer pictures, at this guidance scale", "lower"),
+    "guidance/kid/*": Metric("distribution/kid of fewer pictures, at this guidance scale", "lower"),
+    "guidance/precision/*": Metric("distribution/precision of fewer pictures, at this guidance scale", "higher"),
+    "guidance/recall/*": Metric("distribution/recall of fewer pictures, at this guidance scale", "higher"),
+    "guidance/density/*": Metric("distribution/density of fewer pictures, at this guidance scale", "higher"),
+    "guidance/coverage/*": Metric("distribution/coverage of fewer pictures, at this guidance scale", "higher"),
 }
 
 # Ends in a * in METRICS: the figures of one curve.
-BY_NOISE_LEVEL = "/*"
+OF_CURVE = "/*"
+
+Axis = Literal["percent of noise", "hundredths of guidance"]
+"""What a curve goes over, in whole numbers, as MLflow's steps are."""
 
 
 # What `dvc metrics show` and `dvc exp show` print, and MLflow charts: few figures with short names, so that a table of runs
@@ -163,9 +198,14 @@ def metric_of(key: str) -> Metric | None:
     return next((metric for pattern, metric in METRICS.items() if fnmatch.fnmatchcase(key, pattern)), None)
 
 
+def axis_of(pattern: str) -> Axis:
+    """Of a key of METRICS that ends in a *, or of its name."""
+    return "hundredths of guidance" if pattern.startswith("guidance/") else "percent of noise"
+
+
 def curves(values: Mapping[str, float]) -> dict[str, dict[int, float]]:
-    """Of each figure that is measured once a noise level: percent of noise -> value."""
-    names = [pattern.removesuffix(BY_NOISE_LEVEL) for pattern in METRICS if pattern.endswith(BY_NOISE_LEVEL)]
+    """Of each figure that is measured once a noise level or guidance scale: hundredths of that -> value."""
+    names = [pattern.removesuffix(OF_CURVE) for pattern in METRICS if pattern.endswith(OF_CURVE)]
     found = {name: fnmatch.filter(values, f"{name}/*") for name in names}
     return {
         name: {round(100 * float(key.rpartition("/")[2])): values[key] for key in keys} for name, keys in found.items() if keys

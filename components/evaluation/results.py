@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,17 @@ class Captioned(NamedTuple):
     """None where not scored."""
 
 
+class NearestPair(NamedTuple):
+    """A generated picture beside the training picture that is nearest to it, both as the autoencoder decodes them."""
+
+    generated: np.ndarray
+    training: np.ndarray
+    similarity: float
+    """At most 1, of a copy."""
+    flagged: bool
+    """Whether it is nearer than all but a few held-out pictures are to theirs."""
+
+
 @dataclass
 class Results:
     """The figures, and what is to be shown beside them."""
@@ -69,6 +80,10 @@ class Results:
     """What was not measured, and why."""
     generated: list[GeneratedImage] = field(default_factory=list)
     captions: list[Captioned] = field(default_factory=list)
+    nearest_training: list[NearestPair] = field(default_factory=list)
+    """The generated pictures that are most like a training picture, the most alike first."""
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How figures were measured, by the first part of their keys: sizes of samples, thresholds, the features' network."""
     diffusion: DiffusionLosses | None = None
     """Of the network's own target, at times of its own path."""
     x_0: DiffusionLosses | None = None

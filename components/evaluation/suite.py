@@ -14,11 +14,15 @@ from components.evaluation import language
 from components.evaluation.captions.measure import measure_captions
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.diffusion import error_of_mean, measure_diffusion, target_error, times_of_equal_snr, x_0_error
+from components.evaluation.distribution.measure import measure_distribution
+from components.evaluation.generated import held_out_pictures, show_generated
+from components.evaluation.guidance import measure_guidance
 from components.evaluation.held_out import HeldOut, TrainingFacts
+from components.evaluation.memorisation import measure_memorisation
 from components.evaluation.perplexity import measure_perplexity
-from components.evaluation.results import NUM_SHOWN, EvaluationTarget, GeneratedImage, Results
+from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.retrieval import measure_retrieval
-from components.evaluation.sampling import images_of
+from components.evaluation.scenes.digit_classifier import DigitClassifier
 from components.evaluation.scenes.measure import measure_scenes
 from model.transfusion import Transfusion
 
@@ -33,11 +37,12 @@ def measure(
     if held_out.images:
         measure_losses(results, target.model, held_out, config)
         measure_retrieval(results, target, held_out, config)
+        classifier = None
         if held_out.scenes:
-            measure_scenes(results, target, held_out, training, kept_out, config)
+            classifier = measure_scenes(results, target, held_out, training, kept_out, config)
         else:
             results.notes.append("the corpora hold no digit scenes: no classifier reads the generated pictures")
-            show_generated(results, target, held_out, config)
+        measure_pictures(results, target, held_out, training, classifier, config)
         measure_captions(results, target, held_out, training, config)
     else:
         results.notes.append("no held-out document has an image: pictures, captions and diffusion losses are not measured")
@@ -82,11 +87,20 @@ def measure_losses(results: Results, model: Transfusion, held_out: HeldOut, conf
         results.notes.append("held-out images lack differing captions: the wrong-caption gap is not measured")
 
 
-def show_generated(results: Results, target: EvaluationTarget, held_out: HeldOut, config: EvaluateConfig) -> None:
-    """Pictures from held-out captions, where nothing can score them."""
-    prompts = [document.caption for document in held_out.images if document.caption is not None][:NUM_SHOWN]
-    if prompts:
-        images = images_of(target, held_out, prompts, config)
-        results.generated = [
-            GeneratedImage("held-out captions", image, text, "", None) for image, text in zip(images, prompts, strict=True)
-        ]
+def measure_pictures(
+    results: Results,
+    target: EvaluationTarget,
+    held_out: HeldOut,
+    training: TrainingFacts,
+    classifier: DigitClassifier | None,
+    config: EvaluateConfig,
+) -> None:
+    """Pictures from held-out captions: how far from held-out ones, how near to training ones, and so by guidance."""
+    pictures = held_out_pictures(results, target, held_out, config)
+    if pictures is None:
+        return
+    if classifier is None:
+        show_generated(results, pictures)
+    reference = measure_distribution(results, target, pictures, training, config.seed)
+    measure_memorisation(results, target, pictures, training, config.memorisation)
+    measure_guidance(results, target, held_out, pictures, reference, classifier, config)

@@ -53,6 +53,8 @@ from pipelines.sections import Params
 
 REPOSITORY = Path(__file__).parents[2]
 KEPT_OUT = kept_out_pairs(3, 5)
+# Figures with an interval and without a standard error.
+SAMPLED = ("distribution/", "memorisation/", "guidance/")
 PROSE = "A class is made by a class statement. Its body runs once, in a new namespace number {}. "
 
 
@@ -73,6 +75,10 @@ def params(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
         loss_times=(0.3, 0.7),
         x_0_error_times=(0.5, 0.98),
         retrieval=RetrievalConfig(group_size=2, num_groups=2, noise_levels=(0.5,)),
+        num_pictures=12,
+        num_training_pictures=20,
+        memorisation=dataclasses.replace(full.evaluate.memorisation, held_out_share=0.25),
+        guidance_sweep=dataclasses.replace(full.evaluate.guidance_sweep, scales=(1.0, 4.0), num_prompts=8),
         digit_classifier=dataclasses.replace(full.evaluate.digit_classifier, max_steps=4),
     )
     return dataclasses.replace(full, evaluate=small)
@@ -161,11 +167,12 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")
     figures = table(metrics)
-    assert [figure.metric for figure in figures if not figure.key.endswith("/0.98")] == list(METRICS.values())
+    assert list(dict.fromkeys(figure.metric for figure in figures)) == list(METRICS.values())
+    assert {key for key in metrics if key.startswith(SAMPLED)} <= set(read_json(evaluate.REPORT / "intervals.json"))
     errors = {standard_error_key(figure.key) for figure in figures if figure.standard_error is not None}
     assert set(metrics) == {figure.key for figure in figures} | errors
     shares = ("_right", "_kept_out", "right_new_prompts", "right_new_captions", "_readable", "_on_real", "_on_reconstructed")
-    assert errors == {standard_error_key(figure.key) for figure in figures if figure.key.endswith(shares)}
+    assert errors == {standard_error_key(key) for key in metrics if key.endswith(shares) and not key.startswith(SAMPLED)}
     assert all(math.isfinite(value) for value in metrics.values())
     short = read_json(evaluate.REPORT / "headline.json")
     assert short == {name: metrics[key] for name, key in HEADLINE.items()}
@@ -173,8 +180,10 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert (run.info.run_name, run.info.status) == ("evaluation of demo flow (guidance 4, 2 steps)", "FINISHED")
     assert run.info.end_time - run.info.start_time > 0
     found = run.data.metrics
-    levels = {"by percent of noise/image x0_error", "by percent of noise/conditioning wrong_caption_x0_gap"}
-    assert set(found) == {*HEADLINE.values()} | levels
+    levels = {f"by percent of noise/{name}" for name in ("image x0_error", "conditioning wrong_caption_x0_gap")}
+    scores = ("objects_right", "frechet", "kid", "precision", "recall", "density", "coverage")
+    scales = {f"by hundredths of guidance/guidance {name}" for name in scores}
+    assert set(found) == {*HEADLINE.values()} | levels | scales
     assert all(found[key] == metrics[key] for key in HEADLINE.values())
     client = client_of(tracking_uri())
     curve = client.get_metric_history(run.info.run_id, "by percent of noise/image x0_error")
@@ -182,6 +191,8 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
         (50, metrics["image/x0_error/0.5"]),
         (98, metrics["image/x0_error/0.98"]),
     ]
+    curve = client.get_metric_history(run.info.run_id, "by hundredths of guidance/guidance kid")
+    assert [(each.step, each.value) for each in curve] == [(100, metrics["guidance/kid/1"]), (400, metrics["guidance/kid/4"])]
     assert {each.step for key in HEADLINE.values() for each in client.get_metric_history(run.info.run_id, key)} == {0}, (
         "a bar, no point"
     )
@@ -201,6 +212,8 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     sampling = SamplingOptions(**manifest["sampling"])
     assert (sampling.guidance_scale, sampling.num_steps) == (config.guidance_scale, config.num_solver_steps)
     assert sampling.solver == "euler"
+    assert manifest["facts"]["distribution"]["num_generated_and_held_out_pictures"] == 12
+    assert manifest["facts"]["guidance"] == {"scale_used": 4.0, "num_prompts_of_a_scale": 8}
 
 
 def _tracked_bytes() -> dict[str, bytes]:
@@ -239,7 +252,7 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     losses = {"image/diffusion_loss", "image/x0_error_of_mean", "conditioning/wrong_caption_gap"}
     captions = {f"captions/{kind}{score}" for kind in ("", "sampled/") for score in ("bleu4", "rouge_l", "exact")}
     retrieval = {f"retrieval/{name}" for name in ("caption_at_1", "image_at_1", "chance")}
-    assert set(metrics) == text | losses | levels | captions | retrieval
+    assert set(metrics) == text | losses | levels | captions | retrieval | {"memorisation/flagged_share"}
     # Beside a share's resamples; of one number alone, a compressor's, there is no interval.
     assert set(read_json(evaluate.REPORT / "intervals.json")) >= {
         "text/bits_per_byte",
@@ -250,6 +263,7 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     page = (evaluate.REPORT / "index.html").read_text()
     assert "Not measured: the corpora hold no digit scenes" in page
     assert "4 pictures with captions are fewer than 10" in page
+    assert "distances between pictures need 6 held-out and as many training pictures, and there are 4 and 4" in page
     assert "a beach, number" in page
     assert "no digit scenes" in capsys.readouterr().out
 

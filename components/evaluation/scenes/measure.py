@@ -26,11 +26,12 @@ def measure_scenes(
     training: TrainingFacts,
     kept_out: Sequence[Pair],
     config: EvaluateConfig,
-) -> None:
-    """Text -> image as a classifier reads it, on all prompts and on new ones."""
+) -> DigitClassifier:
+    """Text -> image as a classifier reads it, on all prompts and on new ones. Returns the classifier."""
     classifier = measure_classifier(results, target, held_out, training, config)
     prompts, read = measure_generation(results, target, held_out, classifier, kept_out, config)
     measure_new_prompts(results, prompts, read, training)
+    return classifier
 
 
 def measure_classifier(

@@ -61,6 +61,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     second = {"c/c": ([1, 3, 4, 14, 3, 4, 2], 2), "c/d#1": ([1, 15, 2], 0), "c/e": ([1, 3, 4, 16, 2], 1)}
     write_shard(shard_path(tmp_path / "latents", "test", 0), shard_of(first))
     write_shard(shard_path(tmp_path / "latents", "test", 1), shard_of(second))
+    learnt = {"c/s": ([1, 10, 3, 4, 2], 1), "c/late": ([1, 3, 4, 11, 2], 1), "c/two": ([1, 3, 4, 12, 3, 4, 2], 2)}
+    write_shard(shard_path(tmp_path / "latents", "train", 0), shard_of(learnt))
+    write_shard(
+        shard_path(tmp_path / "latents", "train", 1), shard_of({"c/mute": ([1, 3, 4, 2], 1), "c/worse": ([1, 3, 4, 2], 1)})
+    )
     return tmp_path / "documents", tmp_path / "latents"
 
 
@@ -105,12 +110,16 @@ def test_captions_of_one_picture_count_as_one_image(tmp_path: Path) -> None:
 
 
 def test_training_facts_are_prose_scans_and_captions(folders: tuple[Path, Path]) -> None:
-    facts = read_training_facts(folders[0], quarantined=frozenset({"c/bad", "c/worse"}))
+    bad = frozenset({"c/bad", "c/worse"})
+    facts = read_training_facts(*folders, quarantined=bad, num_pictures=2, seed=0)
     assert (facts.texts, facts.scans) == (["train prose"], [5, 7, 9])
     assert len(facts.captions) == 2
     assert facts.knows("y") and facts.knows("a beach")
     for other in ("", "Y", "y ", "train prose", "not trained on", "a pair", "blurred", "caption"):
         assert not facts.knows(other), other
+    # Of "s", "late" and "mute"; "two" holds two.
+    assert facts.pictures == (b"png",) * 2
+    assert [part[:, 0, 0, 0].tolist() for part in facts.latents] == [[0, 1, 2, 3], [0]]
 
 
 def test_a_users_meta_is_no_scene() -> None:

@@ -11,7 +11,13 @@ import torch
 
 from components.data.config import SplitShares
 from components.data.demonstration.scenes import SceneObject, compose, load_scans, split_scans
-from components.evaluation.config import DigitClassifierConfig, EvaluateConfig, RetrievalConfig
+from components.evaluation.config import (
+    DigitClassifierConfig,
+    EvaluateConfig,
+    GuidanceSweepConfig,
+    MemorisationConfig,
+    RetrievalConfig,
+)
 from components.evaluation.diffusion import squared_error, times_of_equal_snr, x_0_error
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
 from components.evaluation.layout import caption_first
@@ -36,6 +42,8 @@ CONFIG = EvaluateConfig(
     num_seen_scenes=3,
     num_kept_out_scenes=2,
     num_captions=5,
+    num_pictures=4,
+    num_training_pictures=9,
     num_loss_images=4,
     max_text_bytes=1000,
     guidance_scale=2.0,
@@ -44,6 +52,8 @@ CONFIG = EvaluateConfig(
     x_0_error_times=(0.4, 0.98),
     batch_size=2,
     retrieval=RetrievalConfig(group_size=2, num_groups=1, noise_levels=(0.5,)),
+    memorisation=MemorisationConfig(max_training_pictures=100, held_out_share=0.25),
+    guidance_sweep=GuidanceSweepConfig(scales=(1.0, 2.0), num_prompts=3),
     digit_classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
 )
 BY_LEVEL = ("image/x0_error", "conditioning/wrong_caption_x0_gap")

@@ -1,0 +1,110 @@
+"""Distances between two sets of feature vectors: Frechet's, and the kernel's (KID).
+
+Their intervals come from resampling both sets. A resample holds some pictures twice, so it is farther from the other set than
+the pictures are; the interval is that of the resamples, moved by as much as their mean lies off the value.
+
+Legend: N vectors of one set, M of the other, D numbers of a vector, R resamples; all float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from components.evaluation.intervals import LEVEL, Interval
+from core.random import generator
+
+NUM_RESAMPLES = 200
+# Of the generator's key, next to that of the intervals of single items.
+STREAM = 78
+
+
+class Distance(NamedTuple):
+    value: float
+    interval: Interval
+
+
+Measure = Callable[[np.ndarray, np.ndarray, int], Distance]
+
+
+class Gaussian(NamedTuple):
+    """The normal distribution that a set is taken for."""
+
+    mean: np.ndarray
+    """[..., D]."""
+    covariance: np.ndarray
+    """[..., D, D], of a sample: over N - 1."""
+
+
+def frechet(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
+    """Frechet's distance, squared as FID has it, between the normal distributions of vectors [N, D] and [M, D]."""
+    value = frechet_of(gaussian_of(one, _once(one)), gaussian_of(other, _once(other)))
+    first, second = _counts(len(one), len(other), seed)
+    drawn = [
+        frechet_of(gaussian_of(one, mine), gaussian_of(other, yours))[0]
+        for mine, yours in zip(first[:, None], second[:, None], strict=True)
+    ]
+    return _with_interval(float(value[0]), np.array(drawn), len(one), least=0.0)
+
+
+def kid(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
+    """The unbiased squared maximum mean discrepancy under KID's kernel, (x . y / D + 1)^3 (arXiv 1801.01401), of all pairs.
+
+    It may be below 0 where the sets are alike.
+    """
+    kernels = _kernel(one, one), _kernel(other, other), _kernel(one, other)
+    value = _discrepancy(*kernels, _once(one), _once(other))
+    drawn = _discrepancy(*kernels, *_counts(len(one), len(other), seed))
+    return _with_interval(float(value[0]), drawn, len(one), least=-np.inf)
+
+
+def frechet_of(one: Gaussian, other: Gaussian) -> np.ndarray:
+    """|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau, 1982), [...]."""
+    values, vectors = np.linalg.eigh(one.covariance)
+    root = (vectors * np.sqrt(values.clip(0))[..., None, :]) @ vectors.swapaxes(-1, -2)
+    # C1 C2 and this symmetric product have the same eigenvalues.
+    shared = np.sqrt(np.linalg.eigvalsh(root @ other.covariance @ root).clip(0)).sum(-1)
+    traces = np.trace(one.covariance, axis1=-2, axis2=-1) + np.trace(other.covariance, axis1=-2, axis2=-1)
+    return np.square(one.mean - other.mean).sum(-1) + traces - 2 * shared
+
+
+def gaussian_of(vectors: np.ndarray, counts: np.ndarray) -> Gaussian:
+    """Of vectors [N, D], each as often as counts [R, N] say."""
+    mean = counts @ vectors / counts.sum(-1, keepdims=True)
+    centred = vectors - mean[:, None]
+    products = (centred * counts[..., None]).swapaxes(-1, -2) @ centred
+    return Gaussian(mean, products / (counts.sum(-1)[:, None, None] - 1))
+
+
+def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[N, M]."""
+    return (one @ other.T / one.shape[1] + 1) ** 3
+
+
+def _discrepancy(one: np.ndarray, other: np.ndarray, mixed: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[R] of kernels [N, N], [M, M], [N, M] and counts [R, N], [R, M]; no vector makes a pair with itself or its copies."""
+
+    def within(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        pairs = (counts @ kernel * counts).sum(-1) - np.square(counts) @ np.diag(kernel)
+        return pairs / (np.square(counts.sum(-1)) - np.square(counts).sum(-1))
+
+    across = (first @ mixed * second).sum(-1) / (first.sum(-1) * second.sum(-1))
+    return within(one, first) + within(other, second) - 2 * across
+
+
+def _once(vectors: np.ndarray) -> np.ndarray:
+    return np.ones((1, len(vectors)))
+
+
+def _counts(num_one: int, num_other: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each vector of both sets is drawn, [R, N] and [R, M]."""
+    drawn_by = generator(seed, STREAM)
+    first, second = (drawn_by.multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES) for num in (num_one, num_other))
+    return first.astype(np.float64), second.astype(np.float64)
+
+
+def _with_interval(value: float, drawn: np.ndarray, num_items: int, *, least: float) -> Distance:
+    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - drawn.mean() + value
+    return Distance(value, Interval(max(least, float(low)), float(high), num_items))

@@ -1,0 +1,56 @@
+"""What guidance does to pictures: every score of generated pictures over several scales, with the same prompts and noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from components.evaluation.config import EvaluateConfig
+from components.evaluation.distribution.measure import Reference, enter, fewest_pictures
+from components.evaluation.generated import HeldOutPictures, prompts_of
+from components.evaluation.held_out import HeldOut, ImageDocument
+from components.evaluation.intervals import items_of
+from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.sampling import images_of
+from components.evaluation.scenes.digit_classifier import DigitClassifier
+from components.evaluation.scenes.scores import score_scenes
+
+
+def measure_guidance(
+    results: Results,
+    target: EvaluationTarget,
+    held_out: HeldOut,
+    pictures: HeldOutPictures,
+    reference: Reference | None,
+    classifier: DigitClassifier | None,
+    config: EvaluateConfig,
+) -> None:
+    """The scores of the pictures of the first held-out captions at each scale, at keys that end in it."""
+    documents = pictures.documents[: config.guidance_sweep.num_prompts]
+    if documents[0].caption is None:
+        results.notes.append("held-out pictures have no captions, and guidance goes by those: it is not measured over scales")
+        return
+    compared = reference if reference and len(documents) >= fewest_pictures(reference.space) else None
+    if compared is None:
+        results.notes.append(f"{len(documents)} pictures a scale are too few for distances: guidance is measured without them")
+    for scale in config.guidance_sweep.scales:
+        if scale == config.guidance_scale:
+            images = pictures.generated[: len(documents)]
+        else:
+            images = images_of(target, held_out, prompts_of(documents), replace(config, guidance_scale=scale))
+        if classifier is not None:
+            add_objects_right(results, f"guidance/objects_right/{scale:g}", classifier, documents, images)
+        if compared is not None:
+            enter(results, f"guidance/{{}}/{scale:g}", compared.space.of(images), compared, config.seed)
+    results.facts["guidance"] = {"scale_used": config.guidance_scale, "num_prompts_of_a_scale": len(documents)}
+
+
+def add_objects_right(
+    results: Results, key: str, classifier: DigitClassifier, documents: list[ImageDocument], images: np.ndarray
+) -> None:
+    """The share of objects that the classifier reads rightly, of the documents whose objects are known."""
+    known = [number for number, document in enumerate(documents) if document.objects]
+    if known:
+        share = score_scenes([documents[i].objects or frozenset() for i in known], classifier.read(images[known])).objects
+        results.add_items(key, items_of([f"generated for {documents[i].name}" for i in known], share.right, share.counted))
