@@ -54,10 +54,21 @@ class RegisterConfig:
 
     name: str
     """Of the registered model."""
-    floors: dict[str, float]
-    """Metric (a key of components/evaluation/metrics.py, of which higher is better) -> least value; all must hold."""
-    compare: str
-    """The metric on which a new version must not be worse than the present champion, in the direction that is better for it."""
+    bounds: dict[str, float]
+    """Metric (a key of components/evaluation/metrics.py) -> its least value, or its greatest where lower is better. Each must
+    be measured and hold."""
+    default_bounds: dict[str, float]
+    """The same for any corpus: what the corpora do not let be measured is left out, aloud, and the others must hold."""
+    compare: tuple[str, ...]
+    """Metrics, the first of which that a new version and the champion were both measured in, item by item, is compared."""
+    tolerance: float
+    """By how much a new version may be worse in it, as a share of the champion's figure."""
+
+    def __post_init__(self) -> None:
+        if not self.compare:
+            raise ValueError("compare: must name at least one metric")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance: {self.tolerance!r} must be a share of the champion's figure, at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 
-from components.evaluation.metrics import METRICS, Metric, axis_of
+from components.data.config import NO_IMAGES
+from components.evaluation.metrics import METRICS, Content, Metric, axis_of, needs
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
 
+TEXT: frozenset[Content] = frozenset({"text"})
+ANYTHING: frozenset[Content] = frozenset({"captions", "images", "text"})
+# What documents of a format can hold, where that is not anything but scenes.
+CONTENTS: dict[str, frozenset[Content]] = {
+    "digit_scenes": frozenset({"scenes", "captions", "images"}),
+    "python_prose": TEXT,
+    **dict.fromkeys(("webdataset", "coco", "image_folder"), frozenset[Content]({"captions", "images"})),
+}
 # Around an image alone: begin and end of the document and of the image.
 NUM_TOKENS_AROUND = 4
 
@@ -60,14 +69,32 @@ def _of_the_images(params: Params) -> Iterator[str]:
 
 
 def _of_the_metrics(params: Params) -> Iterator[str]:
-    known = _measured(params)
     # Here and not when register reads them: by then hours of training have gone by.
-    for key in params.register.floors:
-        path = f"register.floors: {key!r}"
-        yield from _unknown(path, key, known)
-        if key in known and known[key].better == "lower":
-            yield f"{path} is the better the lower it is, and a floor is a least value; name it in register.compare instead"
-    yield from _unknown(f"register.compare = {params.register.compare!r}", params.register.compare, known)
+    known, config, held = _measured(params), params.register, _contents(params)
+    for field, bounds in (("bounds", config.bounds), ("default_bounds", config.default_bounds)):
+        for key in bounds:
+            yield from _unknown(f"register.{field}: {key!r}", key, known)
+    for key in config.compare:
+        yield from _unknown(f"register.compare: {key!r}", key, known)
+    for key in config.bounds:
+        if needs(key) not in held:
+            yield (
+                f"register.bounds: {key!r} is measured on {needs(key)}, which no corpus of ingest.corpora can hold; take it "
+                "out, or move it to register.default_bounds, which are left out where they cannot be measured"
+            )
+    if not held & {needs(key) for key in config.compare}:
+        yield (
+            f"register.compare: no corpus of ingest.corpora can hold what {', '.join(config.compare)} "
+            f"{'are' if len(config.compare) > 1 else 'is'} measured on; add a metric that yours have"
+        )
+
+
+def _contents(params: Params) -> frozenset[Content]:
+    """What documents of the corpora can hold, by their formats; whether they do is known when they have been read."""
+    found: set[Content] = set()
+    for corpus in params.ingest.corpora:
+        found |= TEXT if corpus.images == NO_IMAGES else CONTENTS.get(corpus.format, ANYTHING)
+    return frozenset(found)
 
 
 def _measured(params: Params) -> dict[str, Metric]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from components.data.quarantine import read_keys
 from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
-from components.evaluation.intervals import as_rows, items_file
+from components.evaluation.intervals import as_rows
+from components.evaluation.kept_items import keep_items, measured_on
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import diffusion_rows, lines, page, page_key, settings_of
@@ -28,7 +29,6 @@ from pipelines.evaluation_run import record
 from pipelines.sections import Params
 
 REPORT = paths.EVALUATION
-ITEMS = "items.parquet"
 
 
 def main(params: Params) -> None:
@@ -46,11 +46,12 @@ def main(params: Params) -> None:
     write_json(REPORT / "metrics.json", results.metrics)
     write_json(REPORT / "headline.json", headline(results.metrics))
     write_json(REPORT / "intervals.json", as_rows(results.intervals))
-    write_bytes(paths.EVALUATION_ITEMS / ITEMS, items_file(results.items))
     sampling = sampling_facts(target.model.config, params.evaluate)
-    write_manifest(
+    manifest = write_manifest(
         REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling, facts=results.facts
     )
+    about = measured_on(held_out, target.model, params.evaluate)
+    keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     key = page_key(results.metrics, settings, weights)
     record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)

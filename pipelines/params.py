@@ -22,6 +22,7 @@ from pipelines.sections import Params
 RENAMED = {
     "ingest.max_quarantined_share": "ingest.max_rejected_share",
     "evaluate.judge": "evaluate.digit_classifier",
+    "register.floors": "register.bounds",
     "train.model.codec": "train.model.patch_layers",
     "train.model.objective": "train.model.prediction_type",
 }

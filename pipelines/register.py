@@ -1,22 +1,24 @@
 """Register the bundle as a model version: challenger always, champion where the metrics allow it; one version a bundle.
 
-artifacts/{bundle, train/run.json}, reports/{evaluate/metrics, export/parity}.json -> reports/register/version.json
+artifacts/{bundle, evaluation, train/run.json}, reports/{evaluate/metrics, export/parity}.json -> reports/register/version.json
 """
 
 from __future__ import annotations
 
-from components.evaluation.metrics import metric_of, table
+from components.evaluation.kept_items import check_items
+from components.evaluation.metrics import table
 from components.runtime import registry
 from components.runtime.recording import known_run
-from components.runtime.registry import Version, set_alias, version_of
+from components.runtime.registry import Version, set_alias
 from components.runtime.tracking import RunIdentity
 from core.files import digest, read_fields, read_json, write_json
-from core.metric_keys import FIGURES, standard_error_key
+from core.metric_keys import FIGURES
 from export.builder.model_card import example_prompt
 from export.bundle import CARD, Bundle, bundle_digest, open_bundle
 from export.run import serving_schema
 from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
+from pipelines.promotion import ITEMS_FOLDER, decided, rule_of
 from pipelines.sections import Params
 
 METRICS_REPORT = paths.EVALUATION / "metrics.json"
@@ -26,7 +28,8 @@ def main(params: Params) -> None:
     """Register the bundle as a version of the model, with its metrics, card and aliases."""
     config, metrics = params.register, read_json(METRICS_REPORT)
     bundle = open_bundle(paths.BUNDLE)
-    given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
+    manifests, _ = given("train", "evaluation", bundle=bundle.manifest, parts={"train": "run.json"})
+    check_items(paths.EVALUATION_ITEMS, manifests["evaluation"])
     of_bundle(bundle.manifest, parity_needed=True)
     trained = read_fields(paths.TRAIN / "run.json", "run_id")
     identity = known_run(trained["run_id"], otherwise="register")
@@ -36,34 +39,32 @@ def main(params: Params) -> None:
     version = known or _create(identity, params, bundle, metrics, trained.get("name", "a run without a name"))
     if not registry.show_evaluation(uri, version, tag=FIGURES, value=digest(metrics)):
         print(f"{uri} has no run with this evaluation, so MLflow's page of the model is without figures", flush=True)
-    champion = version_of(uri, name, alias="champion")
-    compared = metric_of(config.compare)
-    higher = compared is None or compared.better == "higher"
-    present = champion.metrics if champion and champion.version != version.version else None
-    decision = registry.decide(metrics, present, floors=config.floors, compare=config.compare, higher_is_better=higher)
-    aliases = ["challenger"] + ["champion"] * decision.champion
-    for alias in aliases:
-        set_alias(uri, name, alias, version.version)
+    if not registry.keep_beside(uri, version, ITEMS_FOLDER, paths.EVALUATION_ITEMS):
+        print(f"{name} version {version.version} has no files in {uri} any more, so it cannot be compared", flush=True)
+    set_alias(uri, name, "challenger", version.version)
+    outcome = decided(uri, config, version)
+    aliases = ["challenger"] + ["champion"] * outcome.is_champion
     facts = {"name": name, "version": version.version, "run_id": version.run_id, "bundle_sha256": sha256}
-    report = {**facts, "aliases": aliases, "reasons": list(decision.reasons)}
+    report = {**facts, "aliases": aliases, "reasons": list(outcome.reasons)}
     write_json(paths.REPORTS / "register/version.json", report)
     print(f"{name} version {version.version} ({'known' if known else 'new'}): {' and '.join(aliases)}", flush=True)
-    for reason in decision.reasons:
+    for reason in outcome.reasons:
         print(f"  {reason}", flush=True)
 
 
 def _create(identity: RunIdentity, params: Params, bundle: Bundle, metrics: dict[str, float], trained: str) -> Version:
     parity, config = read_fields(paths.PARITY, "graphs")["graphs"], params.register
     # In the list of versions: what decides.
-    tags = {each.key: each.text(4) for each in table(metrics) if each.key in {config.compare, *config.floors}}
+    tags = {each.key: each.text(4) for each in table(metrics) if each.key in rule_of(config).read}
     return registry.create_version(
         identity,
         config.name,
         python_model=serving_schema.MODEL_CODE,
         bundle=bundle.folder,
         bundle_sha256=bundle_digest(bundle.manifest),
+        beside={ITEMS_FOLDER: paths.EVALUATION_ITEMS},
         metrics=metrics,
-        judged={config.compare, standard_error_key(config.compare), *config.floors},
+        judged=rule_of(config).read,
         tags={"trained": trained} | tags | {f"onnx_error/{name}": f"{each['largest_error']}" for name, each in parity.items()},
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),

@@ -65,11 +65,12 @@ def items_of(names: Sequence[str], top: Sequence[float] | np.ndarray, bottom: Se
 
 def interval_of(items: Items, seed: int) -> Interval | None:
     """Of a ratio of sums; None where one item alone tells nothing of others."""
-    return interval(
-        lambda drawn: items.top[drawn].sum(-1) / np.maximum(items.bottom[drawn].sum(-1), np.finfo(np.float64).tiny),
-        len(items.names),
-        seed,
-    )
+    return interval(lambda drawn: values_of(items, drawn), len(items.names), seed)
+
+
+def values_of(items: Items, drawn: np.ndarray) -> np.ndarray:
+    """The figure of each resample. drawn: indices of items, int64 [R, N] -> float64 [R]."""
+    return items.top[drawn].sum(-1) / np.maximum(items.bottom[drawn].sum(-1), np.finfo(np.float64).tiny)
 
 
 def interval(

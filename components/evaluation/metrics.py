@@ -8,6 +8,9 @@ from typing import Literal, NamedTuple
 
 from core.metric_keys import standard_error_key
 
+# Digit scenes whose objects are known, an image with a caption, an image, text without images.
+Content = Literal["scenes", "captions", "images", "text"]
+
 
 class Metric(NamedTuple):
     meaning: str
@@ -169,6 +172,18 @@ METRICS: dict[str, Metric] = {
     "guidance/coverage/*": Metric("distribution/coverage of fewer pictures, at this guidance scale", "higher"),
 }
 
+# What the corpora must hold for the figures whose key begins so; images for all others.
+NEEDS: dict[str, Content] = {
+    "text_to_image/": "scenes",
+    "image_to_text/": "scenes",
+    "text/": "text",
+    "conditioning/": "captions",
+    "retrieval/": "captions",
+    "captions/": "captions",
+    "guidance/objects_right": "scenes",
+}
+# Squared errors of latents: they mean the same for two models of one autoencoder and one diffusion process alone.
+OF_LATENTS = ("image/", "conditioning/")
 # Ends in a * in METRICS: the figures of one curve.
 OF_CURVE = "/*"
 
@@ -201,6 +216,12 @@ def metric_of(key: str) -> Metric | None:
 def axis_of(pattern: str) -> Axis:
     """Of a key of METRICS that ends in a *, or of its name."""
     return "hundredths of guidance" if pattern.startswith("guidance/") else "percent of noise"
+
+
+def needs(key: str) -> Content:
+    """What the corpora must hold for a figure to be measured."""
+    found = [content for beginning, content in NEEDS.items() if key.startswith(beginning)]
+    return found[0] if found else "images"
 
 
 def curves(values: Mapping[str, float]) -> dict[str, dict[int, float]]:

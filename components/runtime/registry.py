@@ -1,17 +1,18 @@
-"""The model registry: one version a bundle, its aliases, and the rule on metrics that lets one be champion."""
+"""The model registry: one version a bundle, with its metrics, what they were measured on, and its aliases."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from components.runtime.credentials import with_credentials
 from components.runtime.store_failures import failures_explained, is_missing
 from components.runtime.tracking import RunIdentity
 from components.runtime.tracking_store import client_of, experiment_id, fluent
-from core.metric_keys import standard_error_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +30,7 @@ VERSIONS_TAG = "mlflow.modelVersions"
 NOT_IN_NAMES = "/:.%\"'"
 MODEL_DESCRIPTION = (
     "Transfusion models: text and pictures by one transformer. The newest bundle has the alias `challenger`; `champion` is the "
-    "best one that reached its floors. Each version says what it is and how it is asked."
+    "best one that kept its bounds. Each version says what it is and how it is asked."
 )
 MAX_DESCRIPTION_CHARACTERS = 5000
 
@@ -42,48 +43,6 @@ class Version(NamedTuple):
     run_id: str
     tags: dict[str, str]
     metrics: dict[str, float]
-
-
-class Decision(NamedTuple):
-    """champion: whether the version takes the alias. reasons: one sentence for each thing that was looked at."""
-
-    champion: bool
-    reasons: tuple[str, ...]
-
-
-def decide(
-    metrics: Mapping[str, float],
-    champion: Mapping[str, float] | None,
-    *,
-    floors: Mapping[str, float],
-    compare: str,
-    higher_is_better: bool = True,
-) -> Decision:
-    """All floors hold, and `compare` is not worse than the champion's. champion: its metrics, None without one."""
-    reasons, fit = [], True
-    for name, floor in sorted(floors.items()):
-        value = metrics.get(name)
-        holds = value is not None and value >= floor
-        fit &= holds
-        reasons.append(f"{name} {_show(value)} {'reaches' if holds else 'misses'} its floor {_show(floor)}")
-    mine, theirs = metrics.get(compare), champion.get(compare) if champion is not None else None
-    if champion is None:
-        reasons.append("there is no champion yet")
-    elif mine is None:
-        fit = False
-        reasons.append(f"{compare} was not measured, so it cannot be compared with the champion's {_show(theirs)}")
-    elif theirs is None:
-        reasons.append(f"the champion has no {compare} that is known, so they are not compared")
-    else:
-        # Written so that a NaN counts as worse.
-        worse = not (mine >= theirs if higher_is_better else mine <= theirs)
-        fit &= not worse
-        verdict = "worse than" if worse else "not worse than"
-        # Each measured with a standard error of its own, where it has one.
-        error = math.hypot(*(values.get(standard_error_key(compare), 0.0) for values in (metrics, champion)))
-        close = " (the difference is within two standard errors)" if 0 < abs(mine - theirs) <= 2 * error else ""
-        reasons.append(f"{compare} {_show(mine)} is {verdict} the champion's {_show(theirs)}{close}")
-    return Decision(fit, tuple(reasons))
 
 
 def find_version(uri: str, name: str, bundle_sha256: str) -> Version | None:
@@ -161,6 +120,7 @@ def create_version(
     python_model: Path,
     bundle: Path,
     bundle_sha256: str,
+    beside: Mapping[str, Path],
     metrics: Mapping[str, float],
     judged: Collection[str],
     tags: Mapping[str, str],
@@ -171,7 +131,8 @@ def create_version(
 ) -> Version:
     """Log the bundle as a models-from-code pyfunc with its metrics, and make a version of it, its tags set in the same call.
 
-    judged: names of the metrics that stand on the version too. description: cut to what the store takes.
+    beside: folders to be kept with the model's files. judged: names of the metrics that stand on the version too.
+    description: cut to what the store takes.
     """
     measured = {METRIC_TAG + key: repr(float(value)) for key, value in metrics.items()}
     uri = log_model(
@@ -186,6 +147,9 @@ def create_version(
     )
     client, model_id = client_of(identity.tracking_uri), uri.rpartition("/")[2]
     with failures_explained(identity.tracking_uri):
+        # Before there is a version, so that none is without them.
+        for folder, path in beside.items():
+            client.log_model_artifacts(model_id, str(path), folder)
         _ensure_model(client, name)
         made = client.create_model_version(
             name,
@@ -201,6 +165,30 @@ def create_version(
     found = version_of(identity.tracking_uri, name, version=str(made.version))
     assert found is not None
     return found
+
+
+def keep_beside(uri: str, version: Version, folder: str, path: Path) -> bool:
+    """Keep a folder with the version's files, unless there is one of that name; whether it is there now."""
+    client = client_of(uri)
+    with failures_explained(uri):
+        model_id = _living_model(client, version)
+        if model_id and not client.list_logged_model_artifacts(model_id, folder):
+            client.log_model_artifacts(model_id, str(path), folder)
+    return bool(model_id)
+
+
+@contextmanager
+def kept_beside(uri: str, version: Version, folder: str) -> Iterator[Path | None]:
+    """A copy, for the block, of a folder that is kept with the version's files; None where there is none."""
+    client = client_of(uri)
+    with tempfile.TemporaryDirectory(prefix="transfusion-") as copy:
+        with failures_explained(uri):
+            model_id = _living_model(client, version)
+            is_there = bool(model_id and client.list_logged_model_artifacts(model_id, folder))
+            if is_there:
+                source = f"{client.get_logged_model(model_id).artifact_location}/{folder}"
+                fluent(uri).artifacts.download_artifacts(source, dst_path=copy, tracking_uri=with_credentials(uri))
+        yield Path(copy) / folder if is_there else None
 
 
 def show_evaluation(uri: str, version: Version, *, tag: str, value: str) -> bool:
@@ -267,6 +255,12 @@ def _model_id(source: str) -> str:
     return source.removeprefix(LOGGED) if source.startswith(LOGGED) else ""
 
 
+def _living_model(client: MlflowClient, version: Version) -> str:
+    """The id of the version's logged model; "" where it has none, or outlived it."""
+    model_id = _model_id(client.get_model_version(version.name, version.version).source or "")
+    return model_id if _model_tags(client, model_id) else ""
+
+
 def _model_tags(client: MlflowClient, model_id: str) -> dict[str, str]:
     """Of a logged model; none where a version has none, or outlived it."""
     from mlflow.exceptions import MlflowException
@@ -277,7 +271,3 @@ def _model_tags(client: MlflowClient, model_id: str) -> dict[str, str]:
         if not is_missing(error):
             raise
         return {}
-
-
-def _show(value: float | None) -> str:
-    return "(not measured)" if value is None else f"{value:.4g}"

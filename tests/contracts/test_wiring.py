@@ -28,12 +28,20 @@ WATCHED = {
     "autoencoder.loss.lpips_weights": "autoencoder",
     "infer.requests": "infer",
 }
-NO_PATHS = {"ingest.corpora.name", "train.sampling.prompts", "register.name", "register.floors", "register.compare"}
+NO_PATHS = {
+    "ingest.corpora.name",
+    "train.sampling.prompts",
+    "register.name",
+    "register.bounds",
+    "register.default_bounds",
+    "register.compare",
+}
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
-    *("__init__", "ancestry", "clean", "combinations", "described", "evaluation_run", "params", "sections", "paths"),
-    *("configure", "loading", "named_files", "repro", "stage", "summary", "sync", "ui", "unfinished", "wiring"),
+    *("__init__", "ancestry", "clean", "combinations", "configure", "described", "evaluation_run", "params", "promote"),
+    *("sections", "loading", "named_files", "paths", "promotion", "repro", "stage", "summary", "sync", "ui", "unfinished"),
+    "wiring",
 }
 
 

@@ -49,6 +49,13 @@ HELP_PUSH = Checked(
     "python -m export.push_to_hub --help",
     ("--repo", "--private", "--model"),
 )
+# Whether the last version of that project is better than the one before is chance; its champion is there for certain.
+PROMOTE = Checked(ALREADY, "python -m pipelines.promote champion --dry-run", ("it is the champion already",))
+HELP_PROMOTE = Checked(
+    "needs several versions; tests/pipelines/test_promote.py has them",
+    "python -m pipelines.promote --help",
+    ("VERSION", "--without-comparison", "--roll-back"),
+)
 
 # Queued, and not run: tests/components/runtime/test_recording_stores.py runs a queue of one small stage.
 QUEUE = Checked(
@@ -160,6 +167,11 @@ CHECKED: dict[str, Checked] = {
     "python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion": HELP_PUSH,
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
     "python -m pipelines.register": Checked(ALREADY, "python -m pipelines.register --help", ("--set",)),
+    "python -m pipelines.promote": PROMOTE,
+    "python -m pipelines.promote --dry-run": PROMOTE,
+    "python -m pipelines.promote 3": HELP_PROMOTE,
+    "python -m pipelines.promote 3 --without-comparison": HELP_PROMOTE,
+    "python -m pipelines.promote --roll-back": HELP_PROMOTE,
     "python -m pipelines.sync --uri ADDRESS": Checked(PLACEHOLDER, "python -m pipelines.sync --help", ("--uri",)),
     "python -m benchmarks.data": Checked(HOURS, "python -m benchmarks.data --help"),
     "python -m benchmarks.gpu": Checked("needs a GPU; tests/benchmarks/test_gpu.py runs it at toy size", "ls benchmarks/gpu"),

@@ -20,6 +20,7 @@ PLACES = ("left", "right", "top", "bottom")
 # The gates are the page's, but for what twelve steps cannot reach.
 SMALL: dict[str, Any] = FEW_STEPS | {
     "ingest.vocab_size": 400,
+    "register.default_bounds": {},
     # The tiny autoencoder halves a side once less than the page's.
     "train.model.patch_side": 8,
 }

@@ -34,7 +34,7 @@ def test_pictures_of_ones_own_become_answers(own_corpus: OwnCorpus) -> None:
     assert "artifacts/bundle" in own_corpus.said and "transfusion version 1" in own_corpus.said
 
 
-def test_the_first_version_is_champion_where_no_floor_is_set(own_corpus: OwnCorpus) -> None:
+def test_the_first_version_is_champion_where_no_bound_is_set(own_corpus: OwnCorpus) -> None:
     assert report(own_corpus.project, "register/version.json")["aliases"] == ["challenger", "champion"]
     store = f"sqlite:///{own_corpus.project}/mlflow.db"
     client = mlflow.MlflowClient(store, registry_uri=store)

@@ -108,14 +108,19 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.weight_decay=-0.1", ["train.weight_decay", "-0.1", "at least 0"]),
         *((f"{section}.seed={seed}", [f"{section}.seed", seed, "0..4294967295"]) for section, seed in SEEDS),
         ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
-        ("register.compare=text_to_image/objects_rigth", ["register.compare", "did you mean text_to_image/objects_right or"]),
-        ("register.compare=foo/bar", ["register.compare = 'foo/bar' is no metric", "evaluation/metrics.py lists them"]),
-        ("register.compare=bits_per_byte", ["did you mean text/bits_per_byte or"]),
-        ("register.floors={loss: 0.1}", ["register.floors: 'loss' is no metric"]),
-        ("register.floors={text/bits_per_byte: 3.0}", ["register.floors: 'text/bits_per_byte'", "register.compare instead"]),
-        ("register.compare=image/x0_error/0.42", ["register.compare", "did you mean image/x0_error/0."]),
-        ("register.compare=image/x0_error/*", ["register.compare", "did you mean image/x0_error/0."]),
-        ("register.compare=text_to_image/objects_right_se", ["register.compare", "mean text_to_image/objects_right or"]),
+        ("register.compare=[text_to_image/objects_rigth]", ["register.compare", "did you mean text_to_image/objects_right or"]),
+        ("register.compare=[foo/bar]", ["register.compare: 'foo/bar' is no metric", "evaluation/metrics.py lists them"]),
+        ("register.compare=[bits_per_byte]", ["did you mean text/bits_per_byte or"]),
+        ("register.compare=text/bits_per_byte", ["register.compare = 'text/bits_per_byte'", "array"]),
+        ("register.compare=[]", ["register.compare: must name at least one metric"]),
+        ("register.bounds={loss: 0.1}", ["register.bounds: 'loss' is no metric"]),
+        ("register.default_bounds={loss: 0.1}", ["register.default_bounds: 'loss' is no metric"]),
+        ("register.floors={text/bits_per_byte: 3.0}", ["register.floors", "now called register.bounds"]),
+        ("register.tolerance=1.0", ["register.tolerance: 1.0 must be a share of the champion's figure"]),
+        ("register.tolerance=-0.1", ["register.tolerance: -0.1", "at least 0"]),
+        ("register.compare=[image/x0_error/0.42]", ["register.compare", "did you mean image/x0_error/0."]),
+        ("register.compare=[image/x0_error/*]", ["register.compare", "did you mean image/x0_error/0."]),
+        ("register.compare=[text_to_image/objects_right_se]", ["register.compare", "mean text_to_image/objects_right or"]),
         ("train={}", ["train.", "is missing"]),
         ("train", ["section.key=value"]),
     ],
@@ -170,8 +175,39 @@ def test_a_given_autoencoder_is_not_judged_by_the_settings_of_another() -> None:
 
 
 def test_a_figure_of_a_measured_noise_level_may_be_compared() -> None:
-    overrides = ["register.compare=conditioning/wrong_caption_x0_gap/0.98", "register.floors={}"]
-    assert load(PARAMS, overrides).register.floors == {}
+    overrides = ["register.compare=[conditioning/wrong_caption_x0_gap/0.98]", "register.default_bounds={}"]
+    assert load(PARAMS, overrides).register.default_bounds == {}
+
+
+PICTURES = "ingest.corpora=[{name: mine, format: webdataset, path: x}]"
+TEXT = "ingest.corpora=[{name: mine, format: parquet, path: x, images: none}]"
+
+
+def test_the_committed_bounds_go_with_any_corpora() -> None:
+    for corpora in (PICTURES, TEXT, "ingest.corpora=[{name: mine, format: obelics, path: x}]"):
+        assert load(PARAMS, [corpora]).register == load(PARAMS).register
+
+
+@pytest.mark.parametrize(
+    ("corpora", "metric", "content"),
+    [
+        (PICTURES, "text_to_image/objects_right", "scenes"),
+        (PICTURES, "text/bits_per_byte", "text"),
+        (TEXT, "image/diffusion_loss", "images"),
+        (TEXT, "conditioning/wrong_caption_gap", "captions"),
+    ],
+)
+def test_a_bound_of_ones_own_that_the_corpora_cannot_reach_is_refused_before_the_run(
+    corpora: str, metric: str, content: str
+) -> None:
+    bound = f"register.bounds={{{metric}: 0.5}}"
+    load(PARAMS, [bound])
+    with pytest.raises(ParamsError, match=rf"register\.bounds: '{metric}' is measured on {content}, which no corpus of ingest"):
+        load(PARAMS, [corpora, bound])
+    compare = f"register.compare=[{metric}]"
+    load(PARAMS, [compare])
+    with pytest.raises(ParamsError, match=rf"register\.compare: no corpus of ingest\.corpora can hold what {metric} is"):
+        load(PARAMS, [corpora, compare])
 
 
 def test_an_entry_of_the_corpora_leaves_out_what_the_defaults_say() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.evaluation.intervals import Items, items_of
+from components.evaluation.kept_items import keep_items
 from components.runtime.recording import open_run
 from core.files import write_json
 from core.manifest import write_manifest
@@ -18,10 +20,13 @@ from core.tokenizer import train_tokenizer
 from model.config import image_modality, model_config
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
+from pipelines import paths
 from pipelines.ancestry import given
 
 SIDE_PX = 16
 PICTURE = "data/requests/images/b.png"
+# Of so many items, of which as many as the figure says are right.
+NUM_ITEMS = 200
 METRICS = {"text_to_image/objects_right": 0.95, "image_to_text/objects_right": 0.93}
 SAMPLING = {"guidance_scale": 3.5, "num_steps": 3, "solver": "euler"}
 REQUESTS = [
@@ -69,9 +74,17 @@ def write_trained_folder() -> None:
     Path("data/requests/requests.jsonl").write_text("\n".join(lines))
 
 
-def evaluated(metrics: dict[str, float]) -> None:
-    """What the evaluation of artifacts/train leaves."""
+def evaluated(metrics: dict[str, float], *, held_out: str = "d" * 64) -> None:
+    """What the evaluation of artifacts/train leaves. held_out: the digest of the documents that it was of."""
     write_json(Path("reports/evaluate/metrics.json"), metrics)
     _, ancestors = given("tokenizer", "autoencoder", "train")
     facts = {"ancestors": ancestors, "sampling": SAMPLING}
-    write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], **facts)
+    manifest = write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], **facts)
+    about = {"held_out": held_out, "settings": {"seed": 17}, "process": {"prediction_type": "flow"}}
+    keep_items(paths.EVALUATION_ITEMS, {key: right_items(value) for key, value in metrics.items()}, about, evaluation=manifest)
+
+
+def right_items(share: float) -> Items:
+    """Items of which the first are right."""
+    names = [f"item {number}" for number in range(NUM_ITEMS)]
+    return items_of(names, [float(number < round(share * NUM_ITEMS)) for number in range(NUM_ITEMS)], [1.0] * NUM_ITEMS)

@@ -1,0 +1,112 @@
+"""A version becomes champion within its bounds, and only where it is shown to be no worse than the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from components.evaluation.intervals import Items, items_of
+from components.evaluation.kept_items import KeptItems
+from components.evaluation.promotion import Measured, Rule, bounded, compared
+
+OBJECTS, BITS, LOSS = "text_to_image/objects_right", "text/bits_per_byte", "image/diffusion_loss"
+NUM = 400
+RULE = Rule(bounds={}, default_bounds={OBJECTS: 0.9, BITS: 4.0}, compare=(OBJECTS, BITS), tolerance=0.0)
+LATENTS = {"autoencoder": "a", "prediction_type": "flow"}
+
+
+def first_right(number: int) -> Items:
+    return items_of([str(at) for at in range(NUM)], [float(at < number) for at in range(NUM)], [1.0] * NUM)
+
+
+def version(right: int = 0, items: Mapping[str, Items] | None = None, **changes: object) -> Measured:
+    found = {OBJECTS: first_right(right)} if items is None else items
+    kept = KeptItems(found, "d", {"seed": 17}, LATENTS)
+    return Measured({key: each.value for key, each in found.items()}, kept._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "holds", "said"),
+    [
+        ({OBJECTS: 0.9, BITS: 4.0}, True, "0.9 reaches its least value 0.9"),
+        ({OBJECTS: 0.95, BITS: 4.1}, False, "4.1 exceeds its greatest value 4"),
+        ({OBJECTS: 0.89, BITS: 2.0}, False, "0.89 misses its least value 0.9"),
+        ({OBJECTS: float("nan"), BITS: 2.0}, False, "nan misses"),
+        ({OBJECTS: 0.95, BITS: float("nan")}, False, "nan exceeds"),
+        # The corpora do not have it.
+        ({BITS: 2.0}, True, f"{OBJECTS} was not measured on these corpora, so its least value 0.9 is left out"),
+        ({}, False, "none of register.default_bounds was measured"),
+    ],
+)
+def test_bounds_of_any_corpus(metrics: dict[str, float], holds: bool, said: str) -> None:
+    findings = list(bounded(metrics, RULE))
+    assert all(each.holds for each in findings) is holds
+    assert any(said in each.said for each in findings), findings
+
+
+def test_a_bound_of_ones_own_must_be_measured_and_goes_before_a_default_one() -> None:
+    own = RULE._replace(bounds={LOSS: 0.5, OBJECTS: 0.5})
+    (missing,) = [each for each in bounded({OBJECTS: 0.6, BITS: 2.0}, own) if not each.holds]
+    assert missing.said == f"{LOSS} was not measured, and its greatest value is 0.5"
+    assert all(each.holds for each in bounded({OBJECTS: 0.6, BITS: 2.0, LOSS: 0.5}, own))
+
+
+def test_no_bounds_hold() -> None:
+    assert list(bounded({}, RULE._replace(default_bounds={}))) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "tolerance", "holds", "said"),
+    [
+        (380, 380, 0.0, True, "is equal beside the champion's 0.95 (95% of resamples +0 to +0 better, 400 items): not worse"),
+        (390, 370, 0.0, True, ": better"),
+        (370, 390, 0.0, False, ": worse"),
+        # One item of 400: more than one resample in forty leaves it out.
+        (381, 380, 0.0, True, ": not worse"),
+        (379, 380, 0.0, False, ": not shown to be no worse; more held-out items show more, or raise register.tolerance"),
+        (379, 380, 0.01, True, ": not worse by more than 1.0% of it"),
+        (370, 390, 0.1, True, "worse beside"),
+    ],
+)
+def test_rule(mine: int, theirs: int, tolerance: float, holds: bool, said: str) -> None:
+    found = compared(version(mine), version(theirs), RULE._replace(tolerance=tolerance))
+    assert found.holds is holds and said in found.said, found.said
+
+
+def test_a_mixed_difference_is_no_evidence() -> None:
+    """Better on some items and worse on as many: nobody knows."""
+    order = [*range(20, NUM), *range(20)]
+    theirs = items_of([str(at) for at in range(NUM)], [float(order[at] < 200) for at in range(NUM)], [1.0] * NUM)
+    found = compared(version(items={OBJECTS: first_right(200)}), version(items={OBJECTS: theirs}), RULE)
+    assert not found.holds and "not shown to be no worse" in found.said
+
+
+def test_less_is_better_where_the_metric_says_so() -> None:
+    few, many = version(items={BITS: first_right(100)}), version(items={BITS: first_right(150)})
+    assert compared(few, many, RULE).holds and not compared(many, few, RULE).holds
+    assert "0.125 better" in compared(few, many, RULE).said
+
+
+def test_the_first_figure_that_both_have_is_compared() -> None:
+    bits = {BITS: first_right(100)}
+    both, one = version(items={OBJECTS: first_right(300), **bits}), version(items=bits)
+    assert compared(both, both, RULE).said.startswith(OBJECTS)
+    assert compared(both, one, RULE).said.startswith(BITS)
+    nothing = compared(both, version(items={LOSS: first_right(1)}), RULE)
+    assert not nothing.holds and "none of text_to_image/objects_right, text/bits_per_byte compares" in nothing.said
+
+
+def test_what_cannot_be_compared_is_refused_with_a_way_out() -> None:
+    good = version(390)
+    assert compared(good, None, RULE) == (True, "there is no champion yet")
+    before = Measured({OBJECTS: 0.5}, None)
+    for mine, theirs, said in (
+        (good, before, "the champion has no items of its evaluation"),
+        (before, good, "this version has no items of its evaluation"),
+        (good, version(370, held_out="e"), "the champion was measured on other held-out documents"),
+        (good, version(370, settings={"seed": 18}), "the champion was measured with other settings (evaluate.seed 18"),
+        (good, version(items={OBJECTS: items_of("ab", [1.0, 1.0], [1.0, 1.0])}), "on other items"),
+    ):
+        found = compared(mine, theirs, RULE)
+        assert not found.holds and said in found.said and "--without-comparison" in found.said
