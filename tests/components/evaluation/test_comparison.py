@@ -75,5 +75,5 @@ def test_errors_of_latents_are_compared_within_one_autoencoder_and_process() -> 
     both = KEPT._replace(items={RIGHT: items(noise()), ERROR: items(noise())})
     assert compares(ERROR, both, both) and not compares("text/bits_per_byte", both, both)
     for change in ({"autoencoder": "b"}, {"prediction_type": "epsilon"}):
-        other = both._replace(latents=KEPT.latents | change)
+        other = both._replace(latents={**KEPT.latents, **change})
         assert not compares(ERROR, both, other) and compares(RIGHT, both, other)
