@@ -182,7 +182,6 @@ NEEDS: dict[str, Content] = {
     "captions/": "captions",
     "guidance/objects_right": "scenes",
 }
-_OTHERWISE: Content = "images"
 # Squared errors of latents: they mean the same for two models of one autoencoder and one diffusion process alone.
 OF_LATENTS = ("image/", "conditioning/")
 # Ends in a * in METRICS: the figures of one curve.
@@ -221,8 +220,10 @@ def axis_of(pattern: str) -> Axis:
 
 def needs(key: str) -> Content:
     """What the corpora must hold for a figure to be measured."""
-    found = [content for beginning, content in NEEDS.items() if key.startswith(beginning)]
-    return found[0] if found else _OTHERWISE
+    for beginning, content in NEEDS.items():
+        if key.startswith(beginning):
+            return content
+    return "images"
 
 
 def curves(values: Mapping[str, float]) -> dict[str, dict[int, float]]:
