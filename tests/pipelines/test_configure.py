@@ -22,7 +22,7 @@ train:
   batch_rows: 6
   sampling: {prompts: []}
 register:
-  floors: {}
+  default_bounds: {}
 """
 
 
@@ -44,12 +44,12 @@ def test_what_the_file_holds_changes_and_nothing_else(params: Path) -> None:
         "ingest.images.background",
         "ingest.corpora",
         "train.sampling.prompts",
-        "register.floors",
+        "register.default_bounds",
     }
     assert changed["ingest.image_side_px"] == (32, 64)
     loaded = load(params)
     assert [(corpus.name, corpus.path) for corpus in loaded.ingest.corpora] == [("mine", "my pictures")]
-    assert loaded.register.floors == {} and loaded.train.sampling.prompts == ()
+    assert loaded.register.default_bounds == {} and loaded.train.sampling.prompts == ()
     lines = difflib.ndiff(PARAMS.read_text().splitlines(), params.read_text().splitlines())
     touched = {line[2:].strip() for line in lines if line[0] in "+-"}
     assert touched == {
@@ -58,7 +58,8 @@ def test_what_the_file_holds_changes_and_nothing_else(params: Path) -> None:
         '- {name: prose, format: python_prose, path: ""}',
         "- {name: mine, format: image_folder, path: my pictures}",
         *("prompts:", "prompts: []", *(f"- {prompt}" for prompt in load(PARAMS).train.sampling.prompts)),
-        *("floors:", "floors: {}", *(f"{name}: {floor}" for name, floor in load(PARAMS).register.floors.items())),
+        *("default_bounds:", "default_bounds: {}"),
+        *(f"{name}: {bound}" for name, bound in load(PARAMS).register.default_bounds.items()),
     }
     assert configure(params, wanted(params, WANTED)) == {}, "a second time nothing is left to change"
 
