@@ -218,13 +218,20 @@ def squared_error(
 
 
 def other_captions(documents: Sequence[ImageDocument]) -> list[int]:
-    """For each document the next one, round about, whose caption differs; empty where all captions are alike."""
-    if len({document.caption for document in documents}) < 2:
-        return []
+    """For each document the next one, round about, whose caption and image differ; empty where one has no such other.
+
+    Several documents may show one image, each with a caption of its own, and none of these is a wrong one.
+    """
     chosen = []
     for index, document in enumerate(documents):
-        step = next(
-            step for step in range(1, len(documents)) if documents[(index + step) % len(documents)].caption != document.caption
-        )
-        chosen.append((index + step) % len(documents))
+        others = (*range(index + 1, len(documents)), *range(index))
+        wrong = next((other for other in others if _is_wrong(documents[other], document)), None)
+        if wrong is None:
+            return []
+        chosen.append(wrong)
     return chosen
+
+
+def _is_wrong(other: ImageDocument, document: ImageDocument) -> bool:
+    """Whether the other's caption is none of the document's image."""
+    return other.caption != document.caption and other.pictures != document.pictures

@@ -37,11 +37,15 @@ def held_out_pictures(
 def prompted_documents(held_out: HeldOut) -> list[ImageDocument]:
     """The captioned ones, or without any those of a picture alone, for which the empty prompt asks as training did.
 
-    Where both are there the empty prompt asks for either, so that its pictures compare with neither.
+    Where both are there the empty prompt asks for either, so that its pictures compare with neither. A picture that several
+    documents show, each with a caption of its own, counts once: of a set that holds it several times no distance is right.
     """
     captioned = [document for document in held_out.images if document.caption is not None]
     alone = [document for document in held_out.images if len(document.pictures) == 1]
-    return captioned or (alone if len(alone) == len(held_out.images) else [])
+    first: dict[bytes, ImageDocument] = {}
+    for document in captioned or (alone if len(alone) == len(held_out.images) else []):
+        first.setdefault(document.pictures[0], document)
+    return list(first.values())
 
 
 def prompts_of(documents: list[ImageDocument]) -> list[str]:

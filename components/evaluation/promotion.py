@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,8 +54,8 @@ def bounded(metrics: Mapping[str, float], rule: Rule) -> Iterator[Finding]:
         elif value is None:
             yield Finding(False, f"{key} was not measured, and its {kind} value is {bound:.4g}")
         else:
-            # Written so that a NaN holds nowhere.
-            holds = value <= bound if most else value >= bound
+            # A NaN and an infinity hold nowhere.
+            holds = math.isfinite(value) and (value <= bound if most else value >= bound)
             verb = ("keeps to" if most else "reaches") if holds else ("exceeds" if most else "misses")
             yield Finding(holds, f"{key} {value:.4g} {verb} its {kind} value {bound:.4g}")
     if rule.default_bounds and not rule.bounds and not rule.default_bounds.keys() & metrics.keys():
@@ -62,7 +63,10 @@ def bounded(metrics: Mapping[str, float], rule: Rule) -> Iterator[Finding]:
 
 
 def compared(mine: Measured, champion: Measured | None, rule: Rule) -> Finding:
-    """The first figure of `rule.compare` that both were measured in, on the same items."""
+    """By the first figure of `rule.compare` that both have and that is not the same, item by item.
+
+    Where every item came out alike (both models find every caption, say) the figure does not tell the two apart.
+    """
     if champion is None:
         return Finding(True, "there is no champion yet")
     if mine.kept is None or champion.kept is None:
@@ -71,13 +75,16 @@ def compared(mine: Measured, champion: Measured | None, rule: Rule) -> Finding:
         return Finding(False, f"{whose} has no items of its evaluation to be compared by; {adds}{OTHERWISE}")
     if why := why_apart(mine.kept, champion.kept):
         return Finding(False, f"the champion was measured {why}, so the two are not compared{OTHERWISE}")
-    key = next((key for key in rule.compare if compares(key, mine.kept, champion.kept)), "")
-    if not key:
+    keys = [key for key in rule.compare if compares(key, mine.kept, champion.kept)]
+    if not keys:
         return Finding(False, f"none of {', '.join(rule.compare)} compares item by item with the champion's{OTHERWISE}")
-    ours, theirs = mine.kept.items[key], champion.kept.items[key]
-    if (found := gain(key, ours, theirs)) is None:
-        return Finding(False, f"{key} was measured on other items, or on one alone, than the champion's{OTHERWISE}")
-    return _judged(key, ours.value, theirs.value, found, rule.tolerance)
+    for key in keys:
+        ours, theirs = mine.kept.items[key], champion.kept.items[key]
+        if (found := gain(key, ours, theirs)) is None:
+            return Finding(False, f"{key} was measured on other items, or on one alone, than the champion's{OTHERWISE}")
+        if found.low or found.high:
+            return _judged(key, ours.value, theirs.value, found, rule.tolerance)
+    return Finding(True, f"{', '.join(keys)} came out the same as the champion's on every item")
 
 
 def _judged(key: str, mine: float, theirs: float, found: Gain, tolerance: float) -> Finding:

@@ -112,6 +112,10 @@ def less_average(losses: np.ndarray) -> np.ndarray:
 
 
 def hits(losses: np.ndarray) -> np.ndarray:
-    """Which queries (down) have their lowest loss at their own candidate (across): 1, 0, or its part of a tie. -> [G, S]."""
+    """Which queries (down) have their lowest loss at their own candidate (across): 1, 0, or its part of a tie. -> [G, S].
+
+    A model that diverged has losses that are no numbers, and finds nothing.
+    """
     own = np.diagonal(losses, axis1=1, axis2=2)[..., None]
-    return np.where((losses < own).any(axis=2), 0.0, 1 / (losses == own).sum(axis=2))
+    missed = (losses < own).any(axis=2) | ~np.isfinite(losses).all(axis=2)
+    return np.where(missed, 0.0, 1 / np.maximum((losses == own).sum(axis=2), 1))

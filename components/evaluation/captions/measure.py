@@ -5,6 +5,7 @@ A picture that stands in several documents, each with a caption of its own, is c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from components.evaluation.captions.words import words_of_caption
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
 from components.evaluation.intervals import interval, items_of
+from components.evaluation.layout import image_grid
 from components.evaluation.results import NUM_SHOWN, Captioned, EvaluationTarget, Results
 from components.evaluation.scenes.measure import measure_scene_captions
 from core.png import decode_png
@@ -24,6 +26,8 @@ from model.generation.eager import TorchEngine
 
 # Captions may be this many tokens longer than the longest true one.
 MARGIN_TOKENS = 8
+# Before a caption stand the token of the beginning and the two around the image.
+NUM_MARKERS = 3
 SAMPLED_TEMPERATURE = 1.0
 # Fewer pictures' references do not say which words are rare, which CIDEr weighs by.
 LEAST_FOR_CIDER = 10
@@ -70,11 +74,14 @@ def captions_of(
 ) -> list[str]:
     """One generated caption a picture."""
     longest = max(len(target.tokenizer.encode(reference)) for picture in pictures for reference in picture.references)
+    # Of a row that the model knows, what the image with its markers leaves.
+    config_of_model, stored = target.model.config, [picture.document.stored for picture in pictures]
+    room = config_of_model.max_position_embeddings - math.prod(image_grid(stored, config_of_model)) - NUM_MARKERS
     return caption_images(
         TorchEngine(target.model),
         target.tokenizer,
         [picture.document.stored.latents[0] for picture in pictures],
-        max_new_tokens=longest + MARGIN_TOKENS,
+        max_new_tokens=min(longest + MARGIN_TOKENS, room),
         seed=config.seed,
         num_slots=config.batch_size,
         temperature=temperature,

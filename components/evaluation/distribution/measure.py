@@ -39,13 +39,13 @@ def measure_distribution(
     trained = np.stack([decode_png(png) for png in training.pictures])
     space = FeatureSpace(target.autoencoder, trained)
     num_pictures, needed = len(pictures.documents), fewest_pictures(space)
-    reference = Reference(space, space.of(pictures.real), [document.name for document in pictures.documents])
     if min(num_pictures, len(trained)) < needed:
         results.notes.append(
             f"distances between pictures need {needed} held-out and as many training pictures, and there are {num_pictures} and"
             f" {len(trained)}: they are not measured"
         )
-        return reference
+        return None
+    reference = Reference(space, space.of(pictures.real), [document.name for document in pictures.documents])
     enter(results, "distribution/{}", space.of(pictures.generated), reference, seed)
     floor = space.of(trained[:num_pictures])
     _enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))

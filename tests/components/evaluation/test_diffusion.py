@@ -42,7 +42,7 @@ def document(config: ModelConfig, number: int, text: list[int], caption: str | N
     """One image after a text of the given ids."""
     latents = np.random.default_rng(number).normal(size=(1, 4, 4, 4)).astype(np.float32)
     ids = np.array([config.bos_token_id, *text, config.image.begin_token_id, config.image.end_token_id, config.eos_token_id])
-    return ImageDocument(f"c/{number}", Stored(ids, latents), caption, (), None, ())
+    return ImageDocument(f"c/{number}", Stored(ids, latents), caption, (f"picture {number}".encode(),), None, ())
 
 
 @pytest.fixture
@@ -252,4 +252,8 @@ def test_wrong_captions_are_others(documents: list[ImageDocument]) -> None:
     chosen = other_captions(documents)
     assert chosen == [1, 2, 3, 1]
     assert other_captions([documents[0], documents[3]]) == []
+    # Another caption of the same image is no wrong one.
+    twin = documents[1]._replace(pictures=documents[0].pictures)
+    assert other_captions([documents[0], twin, documents[2]]) == [2, 2, 0]
+    assert other_captions([documents[0], twin]) == []
     assert other_captions([]) == []

@@ -51,6 +51,9 @@ def test_captions_are_asked_for_and_without_any_pictures_alone_are() -> None:
 
     assert asked(ALONE[0], *CAPTIONED, SEVERAL) == CAPTIONED
     assert asked(*ALONE) == ALONE
+    # Another caption of the same picture.
+    twin = CAPTIONED[0]._replace(name="c/0#1", caption="one red thing")
+    assert asked(CAPTIONED[0], twin, *CAPTIONED[1:], twin) == CAPTIONED
     assert prompts_of(ALONE) == ["", "", ""]
     # The empty prompt asks for pictures of either kind of document.
     assert asked(*ALONE, SEVERAL) == asked(SEVERAL) == []
@@ -112,6 +115,8 @@ def test_too_few_pictures_are_a_note_and_no_figure(num: int, num_training: int, 
     assert not results.metrics and not results.items and not results.intervals
     assert len(results.notes) == 1
     assert "need 6 held-out" in results.notes[0] or not num_training
+    # Nor at any scale, where the features of too few training pictures would mean nothing.
+    assert measure_distribution(Results(), target, many(num), trained_on(num_training), SEED) is None
 
 
 def test_every_scale_has_its_scores_and_the_used_one_those_of_the_pictures_at_hand(target: EvaluationTarget) -> None:

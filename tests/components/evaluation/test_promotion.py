@@ -34,6 +34,7 @@ def version(right: int = 0, items: Mapping[str, Items] | None = None, **changes:
         ({OBJECTS: 0.89, BITS: 2.0}, False, "0.89 misses its least value 0.9"),
         ({OBJECTS: float("nan"), BITS: 2.0}, False, "nan misses"),
         ({OBJECTS: 0.95, BITS: float("nan")}, False, "nan exceeds"),
+        ({OBJECTS: float("inf"), BITS: 2.0}, False, "inf misses"),
         # The corpora do not have it.
         ({BITS: 2.0}, True, f"{OBJECTS} was not measured on these corpora, so its least value 0.9 is left out"),
         ({}, False, "none of register.default_bounds was measured"),
@@ -59,7 +60,7 @@ def test_no_bounds_hold() -> None:
 @pytest.mark.parametrize(
     ("mine", "theirs", "tolerance", "holds", "said"),
     [
-        (380, 380, 0.0, True, "is equal beside the champion's 0.95 (95% of resamples +0 to +0 better, 400 items): not worse"),
+        (380, 380, 0.0, True, "came out the same as the champion's on every item"),
         (390, 370, 0.0, True, ": better"),
         (370, 390, 0.0, False, ": worse"),
         # One item of 400: more than one resample in forty leaves it out.
@@ -90,11 +91,19 @@ def test_less_is_better_where_the_metric_says_so() -> None:
 
 def test_the_first_figure_that_both_have_is_compared() -> None:
     bits = {BITS: first_right(100)}
-    both, one = version(items={OBJECTS: first_right(300), **bits}), version(items=bits)
-    assert compared(both, both, RULE).said.startswith(OBJECTS)
-    assert compared(both, one, RULE).said.startswith(BITS)
+    both = version(items={OBJECTS: first_right(300), **bits})
+    other = version(items={OBJECTS: first_right(200), **bits})
+    assert compared(both, other, RULE).said.startswith(OBJECTS)
+    assert compared(both, version(items={BITS: first_right(90)}), RULE).said.startswith(BITS)
     nothing = compared(both, version(items={LOSS: first_right(1)}), RULE)
     assert not nothing.holds and "none of text_to_image/objects_right, text/bits_per_byte compares" in nothing.said
+
+
+def test_a_figure_that_is_the_same_on_every_item_does_not_tell_two_models_apart() -> None:
+    few, many = (version(items={OBJECTS: first_right(NUM), BITS: first_right(number)}) for number in (100, 150))
+    assert compared(few, many, RULE).holds and not compared(many, few, RULE).holds
+    assert compared(many, few, RULE).said.startswith(BITS)
+    assert compared(few, few, RULE) == (True, f"{OBJECTS}, {BITS} came out the same as the champion's on every item")
 
 
 def test_what_cannot_be_compared_is_refused_with_a_way_out() -> None:

@@ -114,6 +114,9 @@ def test_a_hit_is_the_lowest_loss_at_ones_own_place_and_a_tie_counts_in_part() -
         [[[1.0, 2.0, 3.0], [0.0, 0.5, 9.0], [4.0, 4.0, 4.0]], [[5.0, 5.0, 6.0], [1.0, 0.0, 0.0], [3.0, 2.0, 1.0]]]
     )
     assert hits(losses).tolist() == [[1, 0, 1 / 3], [1 / 2, 1 / 2, 1]]
+    losses[0, 0, 0] = losses[0, 2, 1] = np.nan
+    losses[1, 0, 2] = -np.inf
+    assert hits(losses).tolist() == [[0, 0, 0], [0, 1 / 2, 1]]
 
 
 def test_levels_of_large_and_small_losses_count_alike(

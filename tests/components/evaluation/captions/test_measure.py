@@ -98,6 +98,18 @@ def test_too_few_pictures_and_too_short_captions_have_notes_and_no_figures(
     assert len(results.notes) == 2 and "fewer than 10" in results.notes[0] and "BLEU-4" in results.notes[1]
 
 
+def test_captions_as_long_as_a_row_leave_room_for_no_more(
+    target: EvaluationTarget, tokenizer: TextTokenizer, config: ModelConfig
+) -> None:
+    # Four patches, [bos], [boi], [eoi] and [eos] are the rest of the longest row, and "red" at a beginning is two tokens.
+    words = ["red"] * (config.max_position_embeddings - 9)
+    long = document(tokenizer, config, 0, " ".join(words))
+    assert len(long.stored.ids) + 4 == config.max_position_embeddings
+    results = Results()
+    measure_captions(results, target, HeldOut([], [long]), NOTHING_TRAINED, CONFIG)
+    assert "captions/exact" in results.metrics
+
+
 def test_no_caption_is_said(target: EvaluationTarget, documents: list[ImageDocument]) -> None:
     results = Results()
     silent = [each._replace(caption=None) for each in documents]
