@@ -63,9 +63,10 @@ def bounded(metrics: Mapping[str, float], rule: Rule) -> Iterator[Finding]:
 
 
 def compared(mine: Measured, champion: Measured | None, rule: Rule) -> Finding:
-    """By the first figure of `rule.compare` that both have and that is not the same, item by item.
+    """By the first figure of `rule.compare` that both have and that tells them apart, unless another one is shown to be worse.
 
-    Where every item came out alike (both models find every caption, say) the figure does not tell the two apart.
+    A figure near its ceiling says little: a model that finds every caption may draw far worse, and one whose items all came out
+    alike (both find every caption) does not tell the two apart.
     """
     if champion is None:
         return Finding(True, "there is no champion yet")
@@ -78,13 +79,16 @@ def compared(mine: Measured, champion: Measured | None, rule: Rule) -> Finding:
     keys = [key for key in rule.compare if compares(key, mine.kept, champion.kept)]
     if not keys:
         return Finding(False, f"none of {', '.join(rule.compare)} compares item by item with the champion's{OTHERWISE}")
+    telling: list[Finding] = []
     for key in keys:
         ours, theirs = mine.kept.items[key], champion.kept.items[key]
         if (found := gain(key, ours, theirs)) is None:
             return Finding(False, f"{key} was measured on other items, or on one alone, than the champion's{OTHERWISE}")
-        if found.low or found.high:
-            return _judged(key, ours.value, theirs.value, found, rule.tolerance)
-    return Finding(True, f"{', '.join(keys)} came out the same as the champion's on every item")
+        judged = _judged(key, ours.value, theirs.value, found, rule.tolerance)
+        if found.high < -rule.tolerance * abs(theirs.value):
+            return judged
+        telling += [judged] * bool(found.low or found.high)
+    return telling[0] if telling else Finding(True, f"{', '.join(keys)} came out the same as the champion's on every item")
 
 
 def _judged(key: str, mine: float, theirs: float, found: Gain, tolerance: float) -> Finding:

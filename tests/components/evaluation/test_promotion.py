@@ -106,6 +106,18 @@ def test_a_figure_that_is_the_same_on_every_item_does_not_tell_two_models_apart(
     assert compared(few, few, RULE) == (True, f"{OBJECTS}, {BITS} came out the same as the champion's on every item")
 
 
+def test_a_figure_further_down_that_is_shown_to_be_worse_is_enough() -> None:
+    champion = version(items={OBJECTS: first_right(380), BITS: first_right(100)})
+    better_and_worse = version(items={OBJECTS: first_right(390), BITS: first_right(200)})
+    found = compared(better_and_worse, champion, RULE)
+    assert not found.holds and found.said.startswith(BITS) and found.said.endswith(": worse")
+    # One item of 400 is not shown to be.
+    perhaps = version(items={OBJECTS: first_right(390), BITS: first_right(101)})
+    assert compared(perhaps, champion, RULE).holds and compared(perhaps, champion, RULE).said.startswith(OBJECTS)
+    # Within the tolerance: a share of the champion's figure.
+    assert compared(better_and_worse, champion, RULE._replace(tolerance=2.0)).holds
+
+
 def test_what_cannot_be_compared_is_refused_with_a_way_out() -> None:
     good = version(390)
     assert compared(good, None, RULE) == (True, "there is no champion yet")
