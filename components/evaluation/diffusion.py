@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.evaluation.held_out import ImageDocument, Stored
+from components.evaluation.held_out import ImageDocument, Stored, are_alike
 from components.evaluation.intervals import Items, items_of
 from components.evaluation.layout import caption_first, in_groups, rows_of, without_text
 from core.random import seed_of
@@ -224,14 +224,9 @@ def other_captions(documents: Sequence[ImageDocument]) -> list[int]:
     """
     chosen = []
     for index, document in enumerate(documents):
-        others = (*range(index + 1, len(documents)), *range(index))
-        wrong = next((other for other in others if _is_wrong(documents[other], document)), None)
+        others = ((index + step) % len(documents) for step in range(1, len(documents)))
+        wrong = next((other for other in others if not are_alike(documents[other], document)), None)
         if wrong is None:
             return []
         chosen.append(wrong)
     return chosen
-
-
-def _is_wrong(other: ImageDocument, document: ImageDocument) -> bool:
-    """Whether the other's caption is none of the document's image."""
-    return other.caption != document.caption and other.pictures != document.pictures

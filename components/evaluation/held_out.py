@@ -59,6 +59,11 @@ class ImageDocument(NamedTuple):
     nothing."""
 
 
+def are_alike(one: ImageDocument, other: ImageDocument) -> bool:
+    """Whether neither caption is a wrong one for the other's image: the same caption, or the same image with another."""
+    return one.caption == other.caption or one.pictures == other.pictures
+
+
 class HeldOut(NamedTuple):
     texts: list[TextDocument]
     images: list[ImageDocument]

@@ -80,8 +80,13 @@ def interval(
     if num_items < 2:
         return None
     values = np.concatenate([figure(drawn) for drawn in resamples(num_items, seed, num_resamples)])
+    return Interval(*ends_of(values), num_items)
+
+
+def ends_of(values: np.ndarray) -> tuple[float, float]:
+    """Between which LEVEL of the resamples' values [R] lie."""
     low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(float(low), float(high), num_items)
+    return float(low), float(high)
 
 
 def resamples(num_items: int, seed: int, num_resamples: int = NUM_RESAMPLES) -> Iterator[np.ndarray]:

@@ -18,14 +18,11 @@ BITS_PER_BYTE, PERPLEXITY = "text/bits_per_byte", "text/perplexity"
 
 def measure_perplexity(results: Results, held_out: HeldOut, config: EvaluateConfig) -> None:
     """Enter it where the bits per byte were measured."""
-    if BITS_PER_BYTE not in results.metrics:
-        return
-    num_tokens = np.array([num_predicted_tokens(document) for document in held_out.texts])
-    num_bytes = sum(len(document.text.encode()) for document in held_out.texts)
-    results.metrics[PERPLEXITY] = float(2 ** (results.metrics[BITS_PER_BYTE] * num_bytes / num_tokens.sum()))
     if BITS_PER_BYTE not in results.items:
         return
-    bits = results.items[BITS_PER_BYTE].top
+    num_tokens = np.array([num_predicted_tokens(document) for document in held_out.texts])
+    bits, num_bytes = results.items[BITS_PER_BYTE].top, results.items[BITS_PER_BYTE].bottom
+    results.metrics[PERPLEXITY] = float(2 ** (results.metrics[BITS_PER_BYTE] * num_bytes.sum() / num_tokens.sum()))
     # Not a ratio of sums but a power of one, so it has no items of its own.
     found = interval(lambda drawn: 2 ** (bits[drawn].sum(-1) / num_tokens[drawn].sum(-1)), len(bits), config.seed)
     results.intervals |= {PERPLEXITY: found} if found else {}

@@ -20,7 +20,7 @@ import numpy as np
 
 from components.evaluation.config import EvaluateConfig, RetrievalConfig
 from components.evaluation.diffusion import squared_error, target_error, times_of_equal_snr
-from components.evaluation.held_out import HeldOut, ImageDocument, Stored
+from components.evaluation.held_out import HeldOut, ImageDocument, Stored, are_alike
 from components.evaluation.intervals import items_of
 from components.evaluation.layout import caption_first, image_first
 from components.evaluation.likelihood import text_nats
@@ -62,16 +62,11 @@ def groups_of(documents: Sequence[ImageDocument], config: RetrievalConfig, seed:
         if document.caption is None:
             continue
         open_groups = (group for group in groups if len(group) < config.group_size)
-        fitting = (group for group in open_groups if not any(_alike(document, other) for other in group))
+        fitting = (group for group in open_groups if not any(are_alike(document, other) for other in group))
         if (group := next(fitting, None)) is None:
             groups.append(group := [])
         group.append(document)
     return [group for group in groups if len(group) == config.group_size][: config.num_groups]
-
-
-def _alike(one: ImageDocument, other: ImageDocument) -> bool:
-    """Whether no answer is the right one: the same caption, or the same image, which some corpora caption several times."""
-    return one.caption == other.caption or np.array_equal(one.stored.latents, other.stored.latents)
 
 
 def caption_nats(model: Transfusion, groups: Sequence[Group]) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.evaluation.intervals import LEVEL, Interval
+from components.evaluation.intervals import Interval, ends_of
 from core.random import generator
 
 NUM_RESAMPLES = 200
@@ -106,5 +106,5 @@ def _counts(num_one: int, num_other: int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _with_interval(value: float, drawn: np.ndarray, num_items: int, *, least: float) -> Distance:
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) - drawn.mean() + value
-    return Distance(value, Interval(max(least, float(low)), float(high), num_items))
+    low, high = (end - float(drawn.mean()) + value for end in ends_of(drawn))
+    return Distance(value, Interval(max(least, low), high, num_items))
