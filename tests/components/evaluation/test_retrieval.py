@@ -179,7 +179,8 @@ def of_a_kind(config: ModelConfig, kind: int, number: int) -> ImageDocument:
     prototype, noise = np.random.default_rng(kind).normal(size=(1, 4, 4, 4)), np.random.default_rng([kind, number])
     made = document(config, number, [20 + kind, 40], str(kind))
     latents = (prototype + 0.4 * noise.normal(size=prototype.shape)).astype(np.float32)
-    return made._replace(name=f"{kind}/{number}", stored=Stored(made.stored.ids, latents))
+    name = f"{kind}/{number}"
+    return made._replace(name=name, stored=Stored(made.stored.ids, latents), pictures=(name.encode(),))
 
 
 @pytest.fixture(scope="module")
