@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # The tag of an evaluation's run that holds the digest of its figures, by which the registration finds it.
 FIGURES = "mlflow.figures"
+# Before a held-out document's name, where an item of a figure is the picture that was generated for it.
+GENERATED_FOR = "generated for "
 
 
 def standard_error_key(metric: str) -> str:

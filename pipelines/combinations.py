@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from components.data.config import NO_IMAGES
-from components.evaluation.metrics import METRICS, Content, Metric, axis_of, needs
+from components.evaluation.metrics import METRICS, Axis, Content, Metric, axis_of, metric_of, needs
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
@@ -25,6 +25,11 @@ CONTENTS: dict[str, frozenset[Content]] = {
 }
 # Around an image alone: begin and end of the document and of the image.
 NUM_TOKENS_AROUND = 4
+# Where the levels stand at which the figures of a curve are measured.
+LEVELS: dict[Axis, str] = {
+    "percent of noise": "evaluate.x_0_error_times",
+    "hundredths of guidance": "evaluate.guidance_sweep.scales",
+}
 
 
 def contradictions(params: Params) -> Iterator[str]:
@@ -76,6 +81,12 @@ def _of_the_metrics(params: Params) -> Iterator[str]:
             yield from _unknown(f"register.{field}: {key!r}", key, known)
     for key in config.compare:
         yield from _unknown(f"register.compare: {key!r}", key, known)
+    for key in config.compare:
+        if key in known and not known[key].compares:
+            yield (
+                f"register.compare: {key!r} does not compare two models item by item; take a metric that does, or give this "
+                "one a value in register.bounds"
+            )
     for key in config.bounds:
         if needs(key) not in held:
             yield (
@@ -114,4 +125,6 @@ def _unknown(path: str, key: str, known: Mapping[str, Metric]) -> Iterator[str]:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
         meant = f"did you mean {' or '.join(near)}?" if near else "components/evaluation/metrics.py lists them"
-        yield f"{path} is no metric of the evaluation; {meant}"
+        of_curve = "*" not in key and metric_of(key) is not None
+        where = f": {LEVELS[axis_of(key)]} does not have {key.rpartition('/')[2]}" if of_curve else ""
+        yield f"{path} is no metric of the evaluation{where}; {meant}"

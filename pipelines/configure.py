@@ -19,7 +19,7 @@ from typing import Any
 
 from core.files import write_text
 from pipelines import paths, stage
-from pipelines.params import ParamsError, load
+from pipelines.params import ParamsError, keys_of, load, no_yaml
 
 
 def main() -> int:
@@ -54,12 +54,12 @@ def configure(params: Path, file: Path) -> dict[str, tuple[Any, Any]]:
     tree = yaml.load(params.read_text(encoding="utf-8"))
     changed: dict[str, tuple[Any, Any]] = {}
     for dotted, value in values.items():
-        *parents, leaf = dotted.split(".")
+        *parents, leaf = keys_of(dotted).keys
         node = tree
         for parent in parents:
             node = node[parent]
-        if node[leaf] != value:
-            changed[dotted] = (node[leaf], value)
+        if leaf not in node or node[leaf] != value:
+            changed[dotted] = (node.get(leaf), value)
             node[leaf] = value
     if changed:
         written = io.StringIO()
@@ -76,8 +76,10 @@ def _read(file: Path) -> Mapping[str, Any]:
         values = _yaml().load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except YAMLError as error:
+        raise ParamsError(f"{file} {no_yaml(error, file.read_text(encoding='utf-8'))}") from None
     if not isinstance(values, Mapping):
         raise ParamsError(f"{file} holds no sections of params.yaml")
     return values

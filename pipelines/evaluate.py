@@ -51,7 +51,7 @@ def main(params: Params) -> None:
         REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling, facts=results.facts
     )
     about = measured_on(held_out, target.model, params.evaluate)
-    keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest)
+    keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest, pictures=results.generated)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     key = page_key(results.metrics, settings, weights)
     record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)

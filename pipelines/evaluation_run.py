@@ -7,19 +7,20 @@ from pathlib import Path
 from components.evaluation.metrics import HEADLINE, axis_of, curves, table
 from components.evaluation.report import RUN_FACTS, run_facts
 from components.runtime.recording import later_run, recorded
+from components.runtime.run_evaluations import PARENT
 from components.runtime.tracking import About
 from core.files import digest, read_fields, read_json, write_text
 from core.metric_keys import FIGURES
 from core.png import decode_png
+from pipelines import paths
 from pipelines.described import changes, compared, said, yaml_of
 from pipelines.sections import Params
 
 # Always logged; others where they were changed.
 COMPARED = ("evaluate.guidance_scale", "evaluate.num_solver_steps", "evaluate.seed")
-PARENT = "mlflow.parentRunId"
 # Sorts first among the sections of MLflow's charts.
 PICTURES = "a sample/pictures from prompts"
-FOLDER = "evaluate"
+FOLDER, ITEMS = "evaluate", "items"
 
 
 def record(params: Params, report: Path, training: Path, *, documents: tuple[Path, str], key: str, started_ms: int) -> None:
@@ -45,6 +46,8 @@ def record(params: Params, report: Path, training: Path, *, documents: tuple[Pat
         tracker.image(decode_png((report / "samples.png").read_bytes()), PICTURES, 0)
         tracker.text(about.params_yaml, "params.yaml")
         tracker.artifact(report, FOLDER)
+        # What `python -m pipelines.compare` reads of a run.
+        tracker.artifact(paths.EVALUATION_ITEMS, ITEMS)
 
 
 def described(params: Params, trained: str) -> About:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from components.runtime.diagnosis import first_line, sentence_of
 from core.text import half_surrogate
@@ -72,7 +72,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except YAMLError as error:
-        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(f"{path} {no_yaml(error, path.read_text(encoding='utf-8'))}") from None
     except Exception as error:
         raise ParamsError(f"{path} {_no_value(error)}") from None
     if fault := _no_json(tree):
@@ -82,29 +82,80 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+class Keys(NamedTuple):
+    """keys: from the section on. is_free: whether the last one is of a mapping that takes any."""
+
+    keys: tuple[str, ...]
+    is_free: bool
+
+
+def keys_of(dotted: str) -> Keys:
+    """A dotted name taken apart; the names in a mapping that takes any (metrics) may hold dots themselves."""
+    keys, kind, rest = [], Params, dotted
+    while dataclasses.is_dataclass(kind) and "." in rest:
+        key, _, rest = rest.partition(".")
+        keys.append(key)
+        kind = get_type_hints(kind).get(key)
+    if get_origin(kind) is dict:
+        return Keys((*keys, rest), True)
+    return Keys((*keys, *rest.split(".")), False)
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml.constructor import DuplicateKeyError
 
     dotted, separator, text = override.partition("=")
     if not separator:
         raise ParamsError(f"--set {override}: write it as section.key=value")
-    *parents, leaf = dotted.split(".")
+    (*parents, leaf), is_free = keys_of(dotted)
     node: Any = tree
     for key in parents:
         node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or leaf not in node:
+    if not isinstance(node, dict) or not (leaf in node or is_free):
         old = next((name for name in RENAMED if f"{dotted}.".startswith(f"{name}.")), None)
         renamed = f"; it is now called {RENAMED[old]}{dotted.removeprefix(old)}" if old else ""
         raise ParamsError(f"--set {override}: params.yaml has no key {dotted}{renamed}")
     try:
         node[leaf] = YAML(typ="safe").load(text)
         fault = _no_json(node[leaf])
-    except YAMLError:
-        raise ParamsError(f"--set {first_line(override)}: {first_line(text)!r} is not a YAML value") from None
+    except YAMLError as error:
+        twice = _said_twice(text) if isinstance(error, DuplicateKeyError) else ""
+        fault = f"the value {twice}" if twice else f"{first_line(text)!r} is not a YAML value"
+        raise ParamsError(f"--set {first_line(override)}: {fault}") from None
     except Exception as error:
         fault = _no_value(error)
     if fault:
         raise ParamsError(f"--set {first_line(override)}: the value {fault}")
+
+
+def no_yaml(error: Exception, text: str) -> str:
+    """What is wrong with a file that no YAML can be read from, as a clause. error: ruamel's."""
+    from ruamel.yaml.constructor import DuplicateKeyError
+
+    twice = _said_twice(text) if isinstance(error, DuplicateKeyError) else ""
+    return twice or f"is not YAML: {' '.join(str(error).split())}"
+
+
+def _said_twice(text: str) -> str:
+    """Which key stands twice in one mapping, and in which lines, as a clause."""
+    from ruamel.yaml import YAML
+
+    nodes: list[tuple[tuple[str, ...], Any]] = [((), YAML(typ="safe", pure=True).compose(text))]
+    for path, node in nodes:
+        if not isinstance(node.value, list):
+            continue
+        lines: dict[str, int] = {}
+        for number, item in enumerate(node.value):
+            # Of a mapping a pair of nodes, of a list a node.
+            named, value = item if isinstance(item, tuple) else (None, item)
+            key = str(named.value) if named else str(number)
+            dotted, line = (*path, key), (named or value).start_mark.line + 1
+            if key in lines:
+                return f"has {'.'.join(dotted)} twice, in line {lines[key]} and in line {line}; keep one of them"
+            lines[key] = line
+            nodes.append((dotted, value))
+    return ""
 
 
 def _no_value(error: Exception) -> str:

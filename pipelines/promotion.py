@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from components.evaluation.kept_items import read_items
-from components.evaluation.promotion import Finding, Measured, Rule, bounded, compared
+from components.evaluation.promotion import Condition, Measured, Rule, bounded, compared
 from components.runtime import champion
 from components.runtime.registry import Version, kept_beside, version_of
+from core.errors import BadInput
 from export.config import RegisterConfig
 
 # The folder with the version's files.
 ITEMS_FOLDER = "evaluation"
-REMEDY = "register the model again"
 
 
 class Outcome(NamedTuple):
@@ -37,23 +37,32 @@ def decided(
     decide. dry_run: change nothing.
     """
     present = version_of(uri, config.name, alias=champion.CHAMPION)
-    findings = list(bounded(version.metrics, rule_of(config)))
+    conditions = list(bounded(version.metrics, rule_of(config)))
     if present is not None and present.version == version.version:
         said = "it is the champion already, and stays so until another is promoted or it is rolled back"
-        return Outcome(True, "", (*(each.said for each in findings), said))
+        return Outcome(True, "", (*(each.said for each in conditions), said))
     if compare:
         theirs = measured(uri, present) if present else None
-        findings.append(compared(measured(uri, version), theirs, rule_of(config)))
+        conditions.append(compared(measured(uri, version), theirs, rule_of(config)))
     if champion.was_rolled_back(version) and not by_number:
         again = f"`python -m pipelines.promote {version.version}`"
-        findings.append(Finding(False, f"it was champion and was rolled back, so it is promoted by its number alone: {again}"))
-    fit, before = all(each.holds for each in findings), present.version if present else ""
+        conditions.append(
+            Condition(False, f"it was champion and was rolled back, so it is promoted by its number alone: {again}")
+        )
+    fit, before = all(each.holds for each in conditions), present.version if present else ""
     if fit and not dry_run:
         champion.promote(uri, config.name, version.version, over=before)
-    return Outcome(fit, before, tuple(each.said for each in findings))
+    return Outcome(fit, before, tuple(each.said for each in conditions))
 
 
 def measured(uri: str, version: Version) -> Measured:
     """What is kept of a version's evaluation."""
     with kept_beside(uri, version, ITEMS_FOLDER) as folder:
-        return Measured(version.metrics, read_items(folder, remedy=REMEDY) if folder else None)
+        if folder is None:
+            return Measured(version.metrics, None)
+        try:
+            return Measured(version.metrics, read_items(folder))
+        except BadInput as error:
+            # Without what to do: in a copy that is gone by then, nothing.
+            why, _, _ = str(error).replace(str(folder), ITEMS_FOLDER).partition("; ")
+            return Measured(version.metrics, None, why)

@@ -15,6 +15,7 @@ from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.sampling import images_of
 from components.evaluation.scenes.digit_classifier import DigitClassifier
 from components.evaluation.scenes.scores import score_scenes
+from core.metric_keys import GENERATED_FOR
 
 
 def measure_guidance(
@@ -53,4 +54,4 @@ def add_objects_right(
     known = [number for number, document in enumerate(documents) if document.objects]
     if known:
         share = score_scenes([documents[i].objects or frozenset() for i in known], classifier.read(images[known])).objects
-        results.add_items(key, items_of([f"generated for {documents[i].name}" for i in known], share.right, share.counted))
+        results.add_items(key, items_of([f"{GENERATED_FOR}{documents[i].name}" for i in known], share.right, share.counted))

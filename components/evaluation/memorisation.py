@@ -24,6 +24,7 @@ from components.evaluation.held_out import TrainingFacts
 from components.evaluation.images import decode, encode
 from components.evaluation.intervals import items_of
 from components.evaluation.results import NUM_SHOWN, EvaluationTarget, NearestPair, Results
+from core.metric_keys import GENERATED_FOR
 
 # Training pictures that are compared at once.
 AT_ONCE = 2048
@@ -52,7 +53,7 @@ def measure_memorisation(
         )
     else:
         threshold = float(np.quantile(similarity[num:], 1 - config.held_out_share, method="higher"))
-        names = [f"generated for {document.name}" for document in pictures.documents]
+        names = [f"{GENERATED_FOR}{document.name}" for document in pictures.documents]
         results.add_items("memorisation/flagged_share", items_of(names, similarity[:num] > threshold, np.ones(num)))
         results.facts["memorisation"] = {
             "similarity": "cosine of latents, the mean of held-out ones taken off",

@@ -15,6 +15,8 @@ Content = Literal["scenes", "captions", "images", "text"]
 class Metric(NamedTuple):
     meaning: str
     better: Literal["higher", "lower"]
+    compares: bool = True
+    """Whether two models are compared by it: it is of the model, and measured item by item."""
 
 
 class Figure(NamedTuple):
@@ -78,19 +80,21 @@ METRICS: dict[str, Metric] = {
     "text_to_image/objects_right_new_prompts": Metric(
         "the same as objects_right for the prompts that are no training document's caption, word for word", "higher"
     ),
-    "text_to_image/new_prompts": Metric("share of the prompts of seen pairs that are no training document's caption", "higher"),
+    "text_to_image/new_prompts": Metric(
+        "share of the prompts of seen pairs that are no training document's caption", "higher", compares=False
+    ),
     "text_to_image/judge_on_real": Metric(
-        "share of objects of real held-out scenes that the classifier reads rightly: its own accuracy", "higher"
+        "share of objects of real held-out scenes that the classifier reads rightly: its own accuracy", "higher", compares=False
     ),
     "text_to_image/judge_scenes_on_real": Metric(
-        "share of real held-out scenes that the classifier reads wholly rightly", "higher"
+        "share of real held-out scenes that the classifier reads wholly rightly", "higher", compares=False
     ),
     "text_to_image/judge_on_reconstructed": Metric(
         "the classifier's objects right on the same scenes after the autoencoder: the best generation could reach",
         "higher",
     ),
     **{
-        f"{family}/{cut}": Metric(f"{pictures}: {meaning}", "higher")
+        f"{family}/{cut}": Metric(f"{pictures}: {meaning}", "higher", compares=family != "composition_on_real")
         for family, pictures in COMPOSITION.items()
         for cut, meaning in CUTS.items()
         # No real scene shows such a pair.
@@ -104,19 +108,25 @@ METRICS: dict[str, Metric] = {
     "image_to_text/objects_right_new_captions": Metric(
         "the same as objects_right for the scenes whose own caption no training document has, word for word", "higher"
     ),
-    "image_to_text/new_captions": Metric("share of those scenes whose own caption no training document has", "higher"),
+    "image_to_text/new_captions": Metric(
+        "share of those scenes whose own caption no training document has", "higher", compares=False
+    ),
     "image_to_text/captions_readable": Metric("share of generated captions in one of the corpus's phrasings", "higher"),
     **{
-        f"captions/{kind}{score}": Metric(f"of {captions}: {meaning}", "higher")
+        f"captions/{kind}{score}": Metric(f"of {captions}: {meaning}", "higher", compares=score != "bleu4")
         for kind, captions in CAPTIONS.items()
         for score, meaning in CAPTION_SCORES.items()
     },
     "text/bits_per_byte": Metric("bits the model needs for a byte of held-out prose", "lower"),
-    "text/perplexity": Metric("two to the bits for a token of the same prose; compares models of one tokenizer alone", "lower"),
-    "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower"),
-    "text/zstd_bits_per_byte": Metric("bits that zstd -19 needs for a byte of it", "lower"),
-    "text/ppmd_bits_per_byte": Metric("bits that PPMd (order 32) needs for a byte of it", "lower"),
-    "text/ngram_bits_per_byte": Metric("bits that a byte 5-gram of the same training prose needs for a byte of it", "lower"),
+    "text/perplexity": Metric(
+        "two to the bits for a token of the same prose; compares models of one tokenizer alone", "lower", compares=False
+    ),
+    "text/xz_bits_per_byte": Metric("bits that xz -9 needs for a byte of the same prose", "lower", compares=False),
+    "text/zstd_bits_per_byte": Metric("bits that zstd -19 needs for a byte of it", "lower", compares=False),
+    "text/ppmd_bits_per_byte": Metric("bits that PPMd (order 32) needs for a byte of it", "lower", compares=False),
+    "text/ngram_bits_per_byte": Metric(
+        "bits that a byte 5-gram of the same training prose needs for a byte of it", "lower", compares=False
+    ),
     "image/diffusion_loss": Metric(
         "mean squared error on the predicted target of held-out images, over fixed noise levels", "lower"
     ),
@@ -131,23 +141,28 @@ METRICS: dict[str, Metric] = {
         "share of held-out captions whose own image, of a few, is the one whose diffusion loss the caption lowers most",
         "higher",
     ),
-    "retrieval/chance": Metric("what guessing reaches in both: one of as many as a group holds", "lower"),
+    "retrieval/chance": Metric("what guessing reaches in both: one of as many as a group holds", "lower", compares=False),
     "image/x0_error/*": Metric(
         "squared error of the clean latent that the prediction implies, at this noise level of the cosine schedule", "lower"
     ),
-    "image/x0_error_of_mean": Metric("the same error, at any noise, of answering with the mean of these latents", "lower"),
+    "image/x0_error_of_mean": Metric(
+        "the same error, at any noise, of answering with the mean of these latents", "lower", compares=False
+    ),
     "conditioning/wrong_caption_x0_gap/*": Metric(
         "the clean latent's error under another image's caption minus that under the right one, there", "higher"
     ),
     "distribution/frechet": Metric(
         "Frechet distance of generated to held-out pictures in whitened features of this corpus' own autoencoder (no FID)",
         "lower",
+        compares=False,
     ),
     "distribution/frechet_floor": Metric(
-        "the same distance of as many training pictures to the held-out ones: what equal sets of this size reach", "lower"
+        "the same distance of as many training pictures to the held-out ones: what equal sets of this size reach",
+        "lower",
+        compares=False,
     ),
-    "distribution/kid": Metric("kernel distance of the same pictures in the same features; 0: alike", "lower"),
-    "distribution/kid_floor": Metric("the same of as many training pictures to the held-out ones", "lower"),
+    "distribution/kid": Metric("kernel distance of the same pictures in the same features; 0: alike", "lower", compares=False),
+    "distribution/kid_floor": Metric("the same of as many training pictures to the held-out ones", "lower", compares=False),
     "distribution/precision": Metric(
         "share of generated pictures that lie among held-out ones (within a third neighbour's distance), in those features",
         "higher",
@@ -164,8 +179,8 @@ METRICS: dict[str, Metric] = {
         "lower",
     ),
     "guidance/objects_right/*": Metric("objects right in the pictures of held-out captions, at this guidance scale", "higher"),
-    "guidance/frechet/*": Metric("distribution/frechet of fewer pictures, at this guidance scale", "lower"),
-    "guidance/kid/*": Metric("distribution/kid of fewer pictures, at this guidance scale", "lower"),
+    "guidance/frechet/*": Metric("distribution/frechet of fewer pictures, at this guidance scale", "lower", compares=False),
+    "guidance/kid/*": Metric("distribution/kid of fewer pictures, at this guidance scale", "lower", compares=False),
     "guidance/precision/*": Metric("distribution/precision of fewer pictures, at this guidance scale", "higher"),
     "guidance/recall/*": Metric("distribution/recall of fewer pictures, at this guidance scale", "higher"),
     "guidance/density/*": Metric("distribution/density of fewer pictures, at this guidance scale", "higher"),
@@ -182,8 +197,33 @@ NEEDS: dict[str, Content] = {
     "captions/": "captions",
     "guidance/objects_right": "scenes",
 }
-# Squared errors of latents: they mean the same for two models of one autoencoder and one diffusion process alone.
+# Squared errors of latents: they mean the same for two models of one autoencoder alone, and those of the network's own target
+# for models of one diffusion process too.
 OF_LATENTS = ("image/", "conditioning/")
+OF_TARGETS = ("image/diffusion_loss", "conditioning/wrong_caption_gap")
+# Measured in the autoencoder's features, which training pictures whiten.
+OF_FEATURES = (
+    "distribution/",
+    *(f"guidance/{score}/" for score in ("frechet", "kid", "precision", "recall", "density", "coverage")),
+)
+# What the settings of the evaluation begin with that decide how an item of a figure is asked and judged, where the figure's key
+# begins so; all of them for others. The settings of the model, and how many items there are, are not among them.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "text/": (),
+    "text_to_image/": ("seed", "digit_classifier."),
+    "composition": ("seed", "digit_classifier."),
+    "image_to_text/": (),
+    "captions/sampled/": ("seed",),
+    "captions/": (),
+    "image/diffusion_loss": ("seed", "loss_times"),
+    "image/x0_error": ("seed", "x_0_error_times"),
+    "conditioning/wrong_caption_gap": ("seed", "loss_times"),
+    "conditioning/wrong_caption_x0_gap/": ("seed", "x_0_error_times"),
+    "retrieval/": ("seed", "retrieval.group_size", "retrieval.noise_levels"),
+    "distribution/": ("seed", "num_training_pictures"),
+    "memorisation/": ("seed", "memorisation."),
+    "guidance/": ("seed", "digit_classifier.", "num_training_pictures"),
+}
 # Ends in a * in METRICS: the figures of one curve.
 OF_CURVE = "/*"
 
@@ -224,6 +264,11 @@ def needs(key: str) -> Content:
         if key.startswith(beginning):
             return content
     return "images"
+
+
+def settings_behind(key: str) -> tuple[str, ...]:
+    """What the settings begin with that decide how an item of a figure is asked and judged; "" begins every one."""
+    return next((settings for beginning, settings in SETTINGS.items() if key.startswith(beginning)), ("",))
 
 
 def curves(values: Mapping[str, float]) -> dict[str, dict[int, float]]:

@@ -34,12 +34,22 @@ def was_rolled_back(version: Version) -> bool:
 
 def promote(uri: str, name: str, version: str, *, over: str) -> None:
     """Make a version champion. over: the present one, "" without any; BadInput where that is another by now."""
-    client = client_of(uri)
+    client, known = client_of(uri), version_of(uri, name, version=version)
+    before = known.tags.get(HISTORY_TAG) if known else None
+    _check_champion(uri, name, over)
     with failures_explained(uri):
         client.set_model_version_tag(name, version, HISTORY_TAG, f"{PROMOTED} {over}" if over else FIRST)
-        present = version_of(uri, name, alias=CHAMPION)
-        if (present.version if present else "") != over:
-            raise BadInput(f"another version of {name} became champion in {uri} meanwhile; run this again")
+    try:
+        # Again, since the store knows no condition on the call that moves the alias: what is left is the time between the two.
+        _check_champion(uri, name, over)
+    except BadInput:
+        with failures_explained(uri):
+            if before is None:
+                client.delete_model_version_tag(name, version, HISTORY_TAG)
+            else:
+                client.set_model_version_tag(name, version, HISTORY_TAG, before)
+        raise
+    with failures_explained(uri):
         client.set_registered_model_alias(name, CHAMPION, version)
 
 
@@ -68,6 +78,12 @@ def roll_back(uri: str, name: str, *, dry_run: bool = False) -> RolledBack:
             client.set_registered_model_alias(name, CHAMPION, other)
     _note(uri, name, champion.version, f"{ROLLED_BACK} {other}", dry_run)
     return RolledBack(other, champion.version, was_done=False)
+
+
+def _check_champion(uri: str, name: str, expected: str) -> None:
+    present = version_of(uri, name, alias=CHAMPION)
+    if (present.version if present else "") != expected:
+        raise BadInput(f"another version of {name} became champion in {uri} meanwhile; run this again")
 
 
 def _history(version: Version) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from components.runtime.credentials import with_credentials
 from components.runtime.store_failures import failures_explained, is_missing
 from components.runtime.tracking import RunIdentity
 from components.runtime.tracking_store import client_of, experiment_id, fluent
+from core.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,7 +150,7 @@ def create_version(
     with failures_explained(identity.tracking_uri):
         # Before there is a version, so that none is without them.
         for folder, path in beside.items():
-            client.log_model_artifacts(model_id, str(path), folder)
+            _upload(client, model_id, folder, path)
         _ensure_model(client, name)
         made = client.create_model_version(
             name,
@@ -168,12 +169,14 @@ def create_version(
 
 
 def keep_beside(uri: str, version: Version, folder: str, path: Path) -> bool:
-    """Keep a folder with the version's files, unless there is one of that name; whether it is there now."""
+    """Keep a folder with the version's files, unless it is there with the same bytes; whether it is there now."""
     client = client_of(uri)
+    with kept_beside(uri, version, folder) as there:
+        is_kept = there is not None and _bytes_of(there) == _bytes_of(path)
     with failures_explained(uri):
         model_id = _living_model(client, version)
-        if model_id and not client.list_logged_model_artifacts(model_id, folder):
-            client.log_model_artifacts(model_id, str(path), folder)
+        if model_id and not is_kept:
+            _upload(client, model_id, folder, path)
     return bool(model_id)
 
 
@@ -237,6 +240,16 @@ def installed(packages: Sequence[str]) -> list[str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _upload(client: MlflowClient, model_id: str, folder: str, path: Path) -> None:
+    """The manifest last, so that an upload that was cut off leaves no folder that looks whole."""
+    for file in sorted(path.iterdir(), key=lambda file: (file.name == MANIFEST, file.name)):
+        client.log_model_artifact(model_id, str(file), folder)
+
+
+def _bytes_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:

@@ -64,6 +64,18 @@ def test_what_the_file_holds_changes_and_nothing_else(params: Path) -> None:
     assert configure(params, wanted(params, WANTED)) == {}, "a second time nothing is left to change"
 
 
+def test_a_mapping_of_metrics_takes_new_ones(params: Path) -> None:
+    own = "register:\n  bounds: {text/bits_per_byte: 3.0}\n  default_bounds: {image/x0_error/0.5: 0.2}\n"
+    changed = configure(params, wanted(params, own))
+    assert changed == {
+        "register.bounds.text/bits_per_byte": (None, 3.0),
+        "register.default_bounds.image/x0_error/0.5": (0.3, 0.2),
+    }
+    bounds = load(params).register
+    assert bounds.bounds == {"text/bits_per_byte": 3.0}
+    assert bounds.default_bounds == load(PARAMS).register.default_bounds | {"image/x0_error/0.5": 0.2}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -71,6 +83,7 @@ def test_what_the_file_holds_changes_and_nothing_else(params: Path) -> None:
         ("ingest: {image_side_px: many}", "ingest.image_side_px = 'many'"),
         ("ingest: {image_side_px: 33}", "33"),
         ("ingest: {image_side_px: 64", "is not YAML"),
+        ("train:\n  seed: 1\n  seed: 2\n", "has train.seed twice, in line 2 and in line 3"),
         ("- a list", "holds no sections of params.yaml"),
     ],
 )

@@ -33,15 +33,17 @@ from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
 from components.evaluation.config import RetrievalConfig
+from components.evaluation.kept_items import read_items
 from components.evaluation.metrics import HEADLINE, METRICS, table
 from components.evaluation.pictures import curves
 from components.evaluation.report import RUN_FACTS
+from components.evaluation.scenes.prompts import seen_prompts
 from components.runtime.recording import open_run, recorded
 from components.runtime.tracking_store import client_of, tracking_uri
 from core.files import read_json, write_json, write_text
 from core.manifest import read_manifest, write_manifest
-from core.metric_keys import standard_error_key
-from core.png import encode_png
+from core.metric_keys import GENERATED_FOR, standard_error_key
+from core.png import decode_png, encode_png
 from core.tokenizer import train_tokenizer
 from model.config import image_modality, model_config
 from model.generation.requests import SamplingOptions
@@ -214,6 +216,21 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert sampling.solver == "euler"
     assert manifest["facts"]["distribution"]["num_generated_and_held_out_pictures"] == 12
     assert manifest["facts"]["guidance"] == {"scale_used": 4.0, "num_prompts_of_a_scale": 8}
+    kept = read_items(paths.EVALUATION_ITEMS)
+    comparable = {figure.key for figure in figures if figure.metric.compares}
+    of_the_data = (
+        "text_to_image/judge_on_real",
+        "text_to_image/judge_scenes_on_real",
+        "composition_on_real/",
+        "retrieval/chance",
+    )
+    assert {key for key in kept.items if not key.startswith(of_the_data)} == comparable
+    names = {name.removeprefix(GENERATED_FOR) for each in kept.items.values() for name in each.names}
+    assert {name for name in names if name not in kept.held_out and not name.startswith("prompt ")} == set()
+    assert [picture.prompt for picture in kept.pictures[:8]] == [
+        prompt.text for prompt in seen_prompts(8, KEPT_OUT, config.seed)
+    ]
+    assert {decode_png(picture.png).shape for picture in kept.pictures} == {(32, 32, 3)} and len(kept.pictures) == 12
 
 
 def _tracked_bytes() -> dict[str, bytes]:

@@ -111,6 +111,18 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("register.compare=[text_to_image/objects_rigth]", ["register.compare", "did you mean text_to_image/objects_right or"]),
         ("register.compare=[foo/bar]", ["register.compare: 'foo/bar' is no metric", "evaluation/metrics.py lists them"]),
         ("register.compare=[bits_per_byte]", ["did you mean text/bits_per_byte or"]),
+        *(
+            (
+                f"register.compare=[text/bits_per_byte, {key}]",
+                [f"register.compare: {key!r} does not compare two models item by item"],
+            )
+            for key in ("text/perplexity", "distribution/frechet", "captions/bleu4", "retrieval/chance", "guidance/kid/4")
+        ),
+        ("train={seed: 1, seed: 2}", ["--set train=", "the value has seed twice, in line 1 and in line 1; keep one of them"]),
+        (
+            "evaluate.x_0_error_times=[0.1]",
+            ["register.default_bounds: 'image/x0_error/0.5'", "x_0_error_times does not have 0.5"],
+        ),
         ("register.compare=text/bits_per_byte", ["register.compare = 'text/bits_per_byte'", "array"]),
         ("register.compare=[]", ["register.compare: must name at least one metric"]),
         ("register.bounds={loss: 0.1}", ["register.bounds: 'loss' is no metric"]),
@@ -118,7 +130,10 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("register.floors={text/bits_per_byte: 3.0}", ["register.floors", "now called register.bounds"]),
         ("register.tolerance=1.0", ["register.tolerance: 1.0 must be a share of the champion's figure"]),
         ("register.tolerance=-0.1", ["register.tolerance: -0.1", "at least 0"]),
-        ("register.compare=[image/x0_error/0.42]", ["register.compare", "did you mean image/x0_error/0."]),
+        (
+            "register.compare=[image/x0_error/0.42]",
+            ["evaluate.x_0_error_times does not have 0.42; did you mean image/x0_error/0."],
+        ),
         ("register.compare=[image/x0_error/*]", ["register.compare", "did you mean image/x0_error/0."]),
         ("register.compare=[text_to_image/objects_right_se]", ["register.compare", "mean text_to_image/objects_right or"]),
         ("train={}", ["train.", "is missing"]),
@@ -172,6 +187,36 @@ def test_terms_of_the_autoencoder_need_images_of_some_size() -> None:
 def test_a_given_autoencoder_is_not_judged_by_the_settings_of_another() -> None:
     params = load(PARAMS, ["ingest.image_side_px=30", "autoencoder.pretrained=given"])
     assert (params.ingest.image_side_px, params.autoencoder.pretrained) == (30, "given")
+
+
+def test_a_mapping_of_metrics_takes_new_ones_whose_names_hold_dots() -> None:
+    added = ["register.bounds.text/bits_per_byte=3.0", "register.bounds.image/x0_error/0.5=0.2"]
+    assert load(PARAMS, added).register.bounds == {"text/bits_per_byte": 3.0, "image/x0_error/0.5": 0.2}
+    changed = load(PARAMS, ["register.default_bounds.image/x0_error/0.5=0.1"]).register.default_bounds
+    assert changed == load(PARAMS).register.default_bounds | {"image/x0_error/0.5": 0.1}
+    for unknown in ("register.bound.text/bits_per_byte=3.0", "evaluate.retrieval.group=3", "train.seed.x=3"):
+        with pytest.raises(ParamsError, match=r"params\.yaml has no key"):
+            load(PARAMS, [unknown])
+    with pytest.raises(ParamsError, match=r"register\.bounds: 'text/bits' is no metric"):
+        load(PARAMS, ["register.bounds.text/bits=3.0"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train:\n  seed: 1\n  max_steps: 3\n  seed: 2\n", "has train.seed twice, in line 2 and in line 4; keep one of them"),
+        ("train: {seed: 1}\ningest: {}\n\ntrain: {}\n", "has train twice, in line 1 and in line 4"),
+        (
+            "ingest:\n  corpora:\n    - name: a\n    - name: b\n      name: c\n",
+            "has ingest.corpora.1.name twice, in line 4 and in",
+        ),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_lines(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError) as refused:
+        load(tmp_path / "params.yaml")
+    assert str(refused.value).startswith(f"{tmp_path / 'params.yaml'} {said}") and "\n" not in str(refused.value)
 
 
 def test_a_figure_of_a_measured_noise_level_may_be_compared() -> None:

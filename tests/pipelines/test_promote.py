@@ -12,14 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 
 from components.evaluation.intervals import items_of
 from components.evaluation.kept_items import keep_items
+from components.evaluation.results import GeneratedImage
+from components.runtime import champion
 from components.runtime.champion import HISTORY_TAG
-from components.runtime.registry import METRIC_TAG
+from components.runtime.registry import METRIC_TAG, keep_beside, version_of
 from components.runtime.tracking_store import client_of, experiment_id, fluent
+from core.errors import BadInput
 from core.manifest import write_manifest
 from pipelines import promote
 from pipelines.promotion import ITEMS_FOLDER
@@ -46,8 +51,10 @@ class Registry(NamedTuple):
         if with_items:
             evaluation = write_manifest(self.folder / "report", kind="evaluation", ancestors={"autoencoder": "a"})
             items = items_of([str(at) for at in range(NUM)], [float(at < right) for at in range(NUM)], [1.0] * NUM)
-            about = {"held_out": held_out, "settings": {"seed": 17}, "process": {}}
-            keep_items(self.folder / "items", {OBJECTS: items}, about, evaluation)
+            documents = {str(at): held_out for at in range(NUM)}
+            about = {"held_out": documents, "settings": {"seed": 17}, "process": {}}
+            picture = GeneratedImage("seen", np.full((4, 4, 3), right % 256, np.uint8), "a cat", "a dog", right > 375)
+            keep_items(self.folder / "items", {OBJECTS: items}, about, evaluation, [picture])
             client.log_model_artifacts(model.model_id, str(self.folder / "items"), ITEMS_FOLDER)
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         # Where MLflow looks for the source, whatever store the client is of.
@@ -141,7 +148,7 @@ def test_what_cannot_be_compared_needs_a_word(registry: Registry, capsys: pytest
     assert ran(registry, "--without-comparison") == 0 and registry.champion == later
     registry.register(395, held_out="e")
     assert ran(registry) == 1 and registry.champion == later
-    assert "on other held-out documents (digest d, and here e)" in capsys.readouterr().out
+    assert "on other held-out documents (400 of 400 have another content) in the champion" in capsys.readouterr().out
     assert ran(registry, before) == 1 and "this version has no items" in capsys.readouterr().out
 
 
@@ -164,6 +171,66 @@ def test_a_roll_back_gives_the_alias_to_the_champion_before(registry: Registry, 
     assert ran(registry, "--roll-back") == 0 and registry.champion == first
 
 
+def test_who_loses_a_race_leaves_no_trace(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two promotions over the same champion: one before the other looked, and one between its note and the alias."""
+    first, winner, loser = (registry.register(right) for right in (370, 380, 390))
+    ran(registry, first)
+    ran(registry, winner)
+    expected = {first: "the first", winner: f"promoted over {first}"}
+    with pytest.raises(BadInput, match=r"another version of .* became champion in .* meanwhile; run this again"):
+        champion.promote(registry.uri, registry.name, loser, over=first)
+    assert (registry.champion, registry.history()) == (winner, expected)
+    ran(registry, "--roll-back")
+    taken_back = {first: f"restored from {winner}", winner: f"rolled back to {first}"}
+    check, looks = champion._check_champion, []
+
+    def overtaken(uri: str, name: str, expected: str) -> None:
+        looks.append(expected)
+        if len(looks) == 2:
+            monkeypatch.setattr(champion, "_check_champion", check)
+            champion.promote(uri, name, loser, over=expected)
+        check(uri, name, expected)
+
+    monkeypatch.setattr(champion, "_check_champion", overtaken)
+    with pytest.raises(BadInput, match="meanwhile"):
+        champion.promote(registry.uri, registry.name, winner, over=first)
+    assert (registry.champion, registry.history()) == (loser, taken_back | {loser: f"promoted over {first}"})
+
+
+def test_items_whose_upload_was_cut_off_are_repaired(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are uploaded one by one, the manifest last; before that they count as not kept, and keeping them again mends it."""
+    first = registry.register(370, with_items=False)
+    ran(registry, first)
+    registry.register(380)
+    version = version_of(registry.uri, registry.name, version=first)
+    assert version is not None
+    items = registry.folder / "items"
+    half, whole = registry.folder / "half", {path.name: path.read_bytes() for path in items.iterdir()}
+    half.mkdir()
+    shutil.copy(items / "pictures.parquet", half)
+    for torn, why in (
+        ({}, "evaluation/manifest.json is missing"),
+        ({"manifest.json": whole["manifest.json"]}, "evaluation/items.parquet is listed in the manifest but missing"),
+        ({"items.parquet": b"torn"}, "evaluation/items.parquet does not have the bytes its manifest lists"),
+    ):
+        for name, content in torn.items():
+            (half / name).write_bytes(content)
+        assert keep_beside(registry.uri, version, ITEMS_FOLDER, half)
+        capsys.readouterr()
+        assert ran(registry) == 1 and registry.champion == first
+        assert f"the champion has no items of its evaluation to be compared by ({why}); `python" in capsys.readouterr().out
+    order: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        upload = MlflowClient.log_model_artifact
+        patch.setattr(
+            MlflowClient, "log_model_artifact", lambda client, *line: (order.append(Path(line[1]).name), upload(client, *line))
+        )
+        for _ in range(2):
+            assert keep_beside(registry.uri, version, ITEMS_FOLDER, items)
+    assert order[-1] == "manifest.json" and sorted(order) == sorted(whole), "once, the manifest last"
+    assert ran(registry) == 0 and registry.champion != first
+
+
 def test_a_version_that_is_not_there_is_one_sentence(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     for line, said in (
         (["7"], "has no version 7 in"),
@@ -183,9 +250,9 @@ def test_wherever_it_is_killed_one_version_is_champion(registry: Registry) -> No
 
     def killed(line: str, *attempts: tuple[int, str]) -> None:
         """attempts: before which write each is killed, and the champion then. The last one is left to end, twice."""
-        for number, champion in attempts:
+        for number, expected in attempts:
             assert killed_before_write(number, registry.folder, registry.uri, registry.arguments(line)) == -9
-            assert registry.champion == champion, (line, number)
+            assert registry.champion == expected, (line, number)
         assert [ran(registry, line), ran(registry, line)] == [0, 0]
 
     killed(second, (1, first), (2, first))

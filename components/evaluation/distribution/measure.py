@@ -14,6 +14,7 @@ from components.evaluation.generated import HeldOutPictures
 from components.evaluation.held_out import TrainingFacts
 from components.evaluation.intervals import items_of
 from components.evaluation.results import EvaluationTarget, Results
+from core.metric_keys import GENERATED_FOR
 from core.png import decode_png
 
 FEATURES = "the autoencoder's encoder before its last convolution, averaged over places, whitened by training pictures"
@@ -81,4 +82,4 @@ def _enter_distance(results: Results, key: str, distance: Distance) -> None:
 
 def _named(documents: Sequence[str], figure: str) -> list[str]:
     """What an item is: the picture generated for a document, or the document's own."""
-    return [f"generated for {name}" for name in documents] if figure in ("precision", "density") else list(documents)
+    return [f"{GENERATED_FOR}{name}" for name in documents] if figure in ("precision", "density") else list(documents)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 
+from components.evaluation.diffusion import times_of_equal_snr
 from components.evaluation.intervals import Items, items_of
 from components.evaluation.kept_items import KeptItems
 from components.evaluation.promotion import Measured, Rule, bounded, compared
+from model.config import DiffusionProcess, PredictionType
+from model.diffusion.noise import add_noise, predicted_x_0
+from pipelines.params import load
 
 OBJECTS, BITS, LOSS = "text_to_image/objects_right", "text/bits_per_byte", "image/diffusion_loss"
 NUM = 400
 RULE = Rule(bounds={}, default_bounds={OBJECTS: 0.9, BITS: 4.0}, compare=(OBJECTS, BITS), tolerance=0.0)
-LATENTS = {"autoencoder": "a", "prediction_type": "flow"}
+DOCUMENTS = {str(at): "d" for at in range(NUM)}
 
 
 def first_right(number: int) -> Items:
@@ -22,7 +29,7 @@ def first_right(number: int) -> Items:
 
 def version(right: int = 0, items: Mapping[str, Items] | None = None, **changes: object) -> Measured:
     found = {OBJECTS: first_right(right)} if items is None else items
-    kept = KeptItems(found, "d", {"seed": 17}, LATENTS)
+    kept = KeptItems(found, DOCUMENTS, {"seed": 17}, {"prediction_type": "flow"}, autoencoder="a")
     return Measured({key: each.value for key, each in found.items()}, kept._replace(**changes))
 
 
@@ -41,9 +48,33 @@ def version(right: int = 0, items: Mapping[str, Items] | None = None, **changes:
     ],
 )
 def test_bounds_of_any_corpus(metrics: dict[str, float], holds: bool, said: str) -> None:
-    findings = list(bounded(metrics, RULE))
-    assert all(each.holds for each in findings) is holds
-    assert any(said in each.said for each in findings), findings
+    conditions = list(bounded(metrics, RULE))
+    assert all(each.holds for each in conditions) is holds
+    assert any(said in each.said for each in conditions), conditions
+
+
+def test_without_any_bound_that_is_said() -> None:
+    (said,) = bounded({OBJECTS: 0.1}, RULE._replace(default_bounds={}))
+    assert said == (True, "register.bounds and register.default_bounds are empty, so no bound says whether the model is good")
+    (own,) = bounded({OBJECTS: 0.1}, RULE._replace(default_bounds={}, bounds={OBJECTS: 0.05}))
+    assert own.said.startswith(OBJECTS)
+
+
+def test_the_committed_bounds_hold_for_no_model_that_predicts_nothing() -> None:
+    """Whatever it would have predicted; its diffusion loss would be 0.5 with epsilon, 1 with v and 2 with flow."""
+    bounds = load(Path(__file__).parents[3] / "params.yaml").register.default_bounds
+    for prediction_type in get_args(PredictionType):
+        process = DiffusionProcess(prediction_type)
+        (time,) = times_of_equal_snr(process, (0.5,))
+        torch.manual_seed(0)
+        x_0, noise = torch.randn(2, 500, 16)
+        at = torch.tensor(time)
+        x_t = add_noise(process, x_0, noise, at)
+        error = (predicted_x_0(process, x_t, torch.zeros_like(x_t), at) - x_0).square().mean().item()
+        found = [
+            each for each in bounded({"image/x0_error/0.5": error}, RULE._replace(default_bounds=bounds)) if not each.holds
+        ]
+        assert [each.said.split()[0] for each in found] == ["image/x0_error/0.5"], (prediction_type, error)
 
 
 def test_a_bound_of_ones_own_must_be_measured_and_goes_before_a_default_one() -> None:
@@ -51,10 +82,6 @@ def test_a_bound_of_ones_own_must_be_measured_and_goes_before_a_default_one() ->
     (missing,) = [each for each in bounded({OBJECTS: 0.6, BITS: 2.0}, own) if not each.holds]
     assert missing.said == f"{LOSS} was not measured, and its greatest value is 0.5"
     assert all(each.holds for each in bounded({OBJECTS: 0.6, BITS: 2.0, LOSS: 0.5}, own))
-
-
-def test_no_bounds_hold() -> None:
-    assert list(bounded({}, RULE._replace(default_bounds={}))) == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +123,7 @@ def test_the_first_figure_that_both_have_is_compared() -> None:
     assert compared(both, other, RULE).said.startswith(OBJECTS)
     assert compared(both, version(items={BITS: first_right(90)}), RULE).said.startswith(BITS)
     nothing = compared(both, version(items={LOSS: first_right(1)}), RULE)
-    assert not nothing.holds and "none of text_to_image/objects_right, text/bits_per_byte compares" in nothing.said
+    assert not nothing.holds and f"{BITS} was measured item by item in one of the two alone" in nothing.said
 
 
 def test_a_figure_that_is_the_same_on_every_item_does_not_tell_two_models_apart() -> None:
@@ -125,8 +152,17 @@ def test_what_cannot_be_compared_is_refused_with_a_way_out() -> None:
     for mine, theirs, said in (
         (good, before, "the champion has no items of its evaluation"),
         (before, good, "this version has no items of its evaluation"),
-        (good, version(370, held_out="e"), "the champion was measured on other held-out documents"),
-        (good, version(370, settings={"seed": 18}), "the champion was measured with other settings (evaluate.seed 18"),
+        (
+            good,
+            before._replace(why_none="it is torn"),
+            "the champion has no items of its evaluation to be compared by (it is torn);",
+        ),
+        (
+            good,
+            version(370, held_out={}),
+            f"{OBJECTS} was measured on other held-out documents (400 of 400 have another content)",
+        ),
+        (good, version(370, settings={"seed": 18}), f"{OBJECTS} was measured with other settings (evaluate.seed 18"),
         (good, version(items={OBJECTS: items_of("ab", [1.0, 1.0], [1.0, 1.0])}), "on other items"),
     ):
         found = compared(mine, theirs, RULE)

@@ -80,8 +80,10 @@ def evaluated(metrics: dict[str, float], *, held_out: str = "d" * 64) -> None:
     _, ancestors = given("tokenizer", "autoencoder", "train")
     facts = {"ancestors": ancestors, "sampling": SAMPLING}
     manifest = write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], **facts)
-    about = {"held_out": held_out, "settings": {"seed": 17}, "process": {"prediction_type": "flow"}}
-    keep_items(paths.EVALUATION_ITEMS, {key: right_items(value) for key, value in metrics.items()}, about, evaluation=manifest)
+    items = {key: right_items(value) for key, value in metrics.items()}
+    documents = {name: held_out for each in items.values() for name in each.names}
+    about = {"held_out": documents, "settings": {"seed": 17}, "process": {"prediction_type": "flow"}}
+    keep_items(paths.EVALUATION_ITEMS, items, about, evaluation=manifest)
 
 
 def right_items(share: float) -> Items:
