@@ -27,7 +27,7 @@ from components.runtime.world import World
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState, new_state
-from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer
+from components.training.transformer.trainer import Callback, Progress, TransformerTrainer, Validation
 from core.errors import BadInput
 from core.files import digest, read_json
 from core.manifest import MANIFEST
@@ -77,8 +77,9 @@ class Printed(Callback):
         text, image, seconds = progress.losses.text, progress.losses.image, progress.elapsed_s / progress.num_steps
         print(f"{self.name} | step {progress.step} | text {text:.3f} image {image:.3f} | {seconds:.2f} s a step", flush=True)
 
-    def validated(self, step: int, losses: Losses) -> None:
+    def validated(self, step: int, validation: Validation) -> None:
         """One line."""
+        losses = validation.losses
         print(f"{self.name} | step {step} | held out: text {losses.text:.3f} image {losses.image:.3f}", flush=True)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from components.data.config import NO_IMAGES
 from components.evaluation.metrics import METRICS, Axis, Content, Metric, axis_of, metric_of, needs
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
+from components.training.transformer.config import Figure
 from model.latents.sizes import PRESETS
 from pipelines.sections import Params
 
@@ -23,6 +24,8 @@ CONTENTS: dict[str, frozenset[Content]] = {
     "python_prose": TEXT,
     **dict.fromkeys(("webdataset", "coco", "image_folder"), frozenset[Content]({"captions", "images"})),
 }
+# What a held-out figure is measured on, where that is not anything.
+FIGURE_NEEDS: dict[Figure, Content] = {"image": "images", "text_after_image": "captions", "caption_gap": "captions"}
 # Around an image alone: begin and end of the document and of the image.
 NUM_TOKENS_AROUND = 4
 # Where the levels stand at which the figures of a curve are measured.
@@ -37,6 +40,7 @@ def contradictions(params: Params) -> Iterator[str]:
     if not params.autoencoder.pretrained:
         yield from _of_the_images(params)
     yield from _of_the_metrics(params)
+    yield from _of_the_selection(params)
 
 
 def _of_the_images(params: Params) -> Iterator[str]:
@@ -97,6 +101,17 @@ def _of_the_metrics(params: Params) -> Iterator[str]:
         yield (
             f"register.compare: no corpus of ingest.corpora can hold what {', '.join(config.compare)} "
             f"{'are' if len(config.compare) > 1 else 'is'} measured on; add a metric that yours have"
+        )
+
+
+def _of_the_selection(params: Params) -> Iterator[str]:
+    """What documents do hold, as against what they can, the training looks at before its first step."""
+    config = params.train.selection
+    needed = FIGURE_NEEDS.get(config.figure)
+    if config.is_used and needed and needed not in _contents(params):
+        yield (
+            f"train.selection.figure = {config.figure} is measured on {needed}, which no corpus of ingest.corpora can hold; "
+            "take text"
         )
 
 

@@ -64,10 +64,12 @@ def _publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors:
     tracker.artifact(REPORT, "train")
     write_json(run.finished / "run.json", run.identity.facts() | {"name": name, "digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}
-    write_manifest(run.finished, kind="train", step=run.config.max_steps, settings=asdict(run.config), **facts)
+    write_manifest(run.finished, kind="train", step=summary["selected_step"], settings=asdict(run.config), **facts)
     atomic_replace(run.finished, paths.TRAIN)
     forget(run.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `make ui`", flush=True)
+    if run.config.selection.is_used:
+        print(f"train: {summary['selected_because']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,11 +58,22 @@ def rows_of_step(seed: int, step: int, batch_rows: int, num_rows: int) -> np.nda
     return rows
 
 
+class ImageDocument(NamedTuple):
+    """A document with images, as it was stored."""
+
+    ids: np.ndarray
+    """int64, its stream."""
+    sample_index: np.ndarray
+    """int64 [M], the number of each of its images in the split."""
+    patches: torch.Tensor
+    """float32 [M * n, W], of its images: no other view of them, no draw."""
+
+
 class PackedRows:
     """The packed rows of one split of data/latents, checked against the manifest when opened.
 
     num_rows: R. num_views: V. row_length: L. patch_side, latent_shape (C, Y, X), vocab_size, special_ids: as encoded.
-    num_images: of the split. num_left_out: documents that the gate quarantined; no batch holds them.
+    form: of all rows. num_images: of the split. num_left_out: documents that the gate quarantined; no batch holds them.
     """
 
     def __init__(self, folder: Path | str, split: str, quarantine: Path | None) -> None:
@@ -78,7 +89,7 @@ class PackedRows:
         self.latent_shape: tuple[int, int, int] = tuple(manifest["latent_shape"])
         self.vocab_size: int = manifest["vocab_size"]
         self.special_ids: dict[str, int] = manifest["special_ids"]
-        self._form = RowForm(self.row_length, self.patches_per_image, self.special_ids["boi"], self.special_ids["pad"])
+        self.form = RowForm(self.row_length, self.patches_per_image, self.special_ids["boi"], self.special_ids["pad"])
         self._shards = _open_shards(self._found, f"{folder}, {split} split", self.special_ids["boi"])
         self.num_views = 1 if self._shards[0].variants is None else 1 + self._shards[0].variants.shape[1]
         self._documents, self._image_offset = _index(self._shards)
@@ -115,7 +126,7 @@ class PackedRows:
         sample, shard, in_shard = self._images(chosen)
         latents, image_first = self._latents(sample, shard, in_shard, seed, step, resample_latents)
         layout = lay_out(
-            self._form,
+            self.form,
             tokens,
             document_at,
             start,
@@ -124,7 +135,7 @@ class PackedRows:
             num_rows=len(rows),
         )
         return layout.batch(
-            latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2),
+            self._patches(latents),
             self.grid,
             sample_index=torch.from_numpy(sample),
             time_limit=torch.from_numpy(np.where(image_first, np.float32(image_first_time_limit), np.float32(1.0))),
@@ -142,6 +153,19 @@ class PackedRows:
             if len(found) == number:
                 break
         return [list(caption) for caption in found]
+
+    def image_documents(self, number: int) -> list[ImageDocument]:
+        """So many kept documents with images, evenly spread over all of them; all where there are fewer."""
+        there, found = np.flatnonzero(self._kept & (self._documents.image_end > self._documents.image_start)), []
+        # A row each, because what follows takes arrays of documents.
+        for document in there[np.linspace(0, len(there), min(number, len(there)), endpoint=False).astype(int), None]:
+            sample, shard, in_shard = self._images(document)
+            latents = torch.from_numpy(self._shards[shard[0]].latents[in_shard]).float()
+            found.append(ImageDocument(self._tokens(document)[0].astype(np.int64), sample, self._patches(latents.flatten(1))))
+        return found
+
+    def _patches(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents.index_select(1, self._patch_order).view(-1, self.latent_shape[0] * self.patch_side**2)
 
     @property
     def grid(self) -> tuple[int, int]:

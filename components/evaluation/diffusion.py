@@ -26,14 +26,9 @@ from components.evaluation.intervals import Items, items_of
 from components.evaluation.layout import caption_first, in_groups, rows_of, without_text
 from core.random import seed_of
 from model.batch import Batch
-from model.config import DiffusionProcess
 from model.diffusion import noise
 from model.diffusion.noise import TimedNoise
-from model.diffusion.schedules import alpha_sigma
 from model.transfusion import Transfusion
-
-# Whose schedule noise levels are given by where models of other paths are to compare.
-COSINE = DiffusionProcess("epsilon")
 
 
 class BatchError(NamedTuple):
@@ -170,17 +165,6 @@ def error_of_mean(documents: Sequence[ImageDocument]) -> float:
     """The mean squared error of answering with the mean of all images of `documents`, position by position."""
     latents = np.concatenate([document.stored.latents for document in documents]).astype(np.float64)
     return float(latents.var(axis=0).mean())
-
-
-def times_of_equal_snr(process: DiffusionProcess, cosine_times: Sequence[float]) -> tuple[float, ...]:
-    """Times of a process at which its signal-to-noise ratio is that of the cosine schedule at `cosine_times`.
-
-    On the DDPM path the same times: zero terminal SNR takes 0.3% off the ratio at 0.98, and less before.
-    """
-    if not process.is_flow:
-        return tuple(cosine_times)
-    alpha_t, sigma_t = alpha_sigma(COSINE, torch.tensor(cosine_times, dtype=torch.float64))
-    return tuple((sigma_t / (alpha_t + sigma_t)).tolist())
 
 
 @torch.inference_mode()

@@ -19,13 +19,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from components.evaluation.config import EvaluateConfig, RetrievalConfig
-from components.evaluation.diffusion import squared_error, target_error, times_of_equal_snr
+from components.evaluation.diffusion import squared_error, target_error
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, are_alike
 from components.evaluation.intervals import items_of
 from components.evaluation.layout import caption_first, image_first
 from components.evaluation.likelihood import text_nats
 from components.evaluation.results import EvaluationTarget, Results
 from core.random import rank_of, seed_of
+from model.diffusion.schedules import times_of_equal_snr
 from model.transfusion import Transfusion
 
 # Of the noise's key: retrieval's noise is not that of the held-out losses.

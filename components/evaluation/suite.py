@@ -13,7 +13,7 @@ from components.data.demonstration.scenes import Pair
 from components.evaluation import language
 from components.evaluation.captions.measure import measure_captions
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.diffusion import error_of_mean, measure_diffusion, target_error, times_of_equal_snr, x_0_error
+from components.evaluation.diffusion import error_of_mean, measure_diffusion, target_error, x_0_error
 from components.evaluation.distribution.measure import measure_distribution
 from components.evaluation.generated import held_out_pictures, show_generated
 from components.evaluation.guidance import measure_guidance
@@ -24,6 +24,7 @@ from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.retrieval import measure_retrieval
 from components.evaluation.scenes.digit_classifier import DigitClassifier
 from components.evaluation.scenes.measure import measure_scenes
+from model.diffusion.schedules import times_of_equal_snr
 from model.transfusion import Transfusion
 
 

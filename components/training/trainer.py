@@ -23,9 +23,9 @@ class Every(NamedTuple):
     and_last: bool = True
     """Whether it is done after the last step too, whatever its number."""
 
-    def is_due(self, step: int, max_steps: int) -> bool:
+    def is_due(self, step: int, last_step: int) -> bool:
         """Whether it is done after `step`."""
-        return step % self.num_steps == 0 or (self.and_last and step == max_steps)
+        return step % self.num_steps == 0 or (self.and_last and step == last_step)
 
 
 class Trainer(ABC):
@@ -41,12 +41,19 @@ class Trainer(ABC):
     def train_step(self, step: int) -> float:
         """Take optimiser step `step`; returns the gradient's norm before clipping. No weight moves where it is not finite."""
 
+    @property
+    def last_step(self) -> int:
+        """After which the training ends; what is done after a step may bring it forward to that step."""
+        return self.max_steps
+
     def run(self, schedule: Sequence[Every], *, first_step: int) -> None:
-        """Train from first_step (the first of all is 1) to the last step."""
-        for step in range(first_step, self.max_steps + 1):
+        """Train from first_step (the first of all is 1) to the last step, which an action may bring forward."""
+        step = first_step
+        while step <= self.last_step:
             gradient_norm = self.train_step(step)
             if not math.isfinite(gradient_norm):
                 raise BadInput(f"the gradient of step {step} is not finite; {self.remedy}")
             for every in schedule:
-                if every.is_due(step, self.max_steps):
+                if every.is_due(step, self.last_step):
                     every.action(step)
+            step += 1

@@ -13,15 +13,18 @@ from components.runtime.tracking import Tracker
 from components.runtime.world import World
 from components.training.pictures import save_samples
 from components.training.transformer.image_sampler import LAST_SHEET, SHEETS, ImageSampler
-from components.training.transformer.journal import add_to, last_values, shown_names, truncate_after
+from components.training.transformer.journal import X0_ERROR, add_to, last_values, shown_names, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
+from components.training.transformer.selection import Selection
 from components.training.transformer.state import TransformerState
-from components.training.transformer.trainer import Callback, Losses, Progress
+from components.training.transformer.trainer import Callback, Losses, Progress, Validation
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from core.png import decode_png
 from model.transfusion import Transfusion
 
+# The run's tag that says which weights were handed on, and why.
+SELECTION = "selection"
 # Dense bfloat16 peaks in FLOP/s, by a word of the device's name (the makers' data sheets).
 PEAKS = {
     "H200": 989e12,
@@ -45,8 +48,10 @@ def peak_flops(device: torch.device) -> float | None:
 class RankZeroCallback(Callback):
     """What worker 0 does with the results; it alone writes."""
 
-    def __init__(self, run: TransformerRun, validation: PackedRows, world: World, *, first_step: int) -> None:
-        self.run, self.config, self.world = run, run.config, world
+    def __init__(
+        self, run: TransformerRun, validation: PackedRows, selection: Selection, world: World, *, first_step: int
+    ) -> None:
+        self.run, self.config, self.selection, self.world = run, run.config, selection, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
         utilisation(world.device)  # percentages are of the time since the last call
@@ -79,17 +84,22 @@ class RankZeroCallback(Callback):
         losses = f"loss {progress.losses.total:.2f} | {_parts(progress.losses)}"
         self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}")
 
-    def validated(self, step: int, losses: Losses) -> None:
-        """Record them, and say them."""
-        self._record(step, _values("validation", losses))
-        self._say(step, f"held out: {_parts(losses)}")
+    def validated(self, step: int, validation: Validation) -> None:
+        """Record them, and say those that fit a line."""
+        losses, images = validation
+        values = _values("validation", losses) | {f"{X0_ERROR}{level:g}": error for level, error in images.x0_error.items()}
+        gap = "" if images.caption_gap is None else f" | caption gap {images.caption_gap:.2f}"
+        if images.caption_gap is not None:
+            values["validation/caption_gap"] = images.caption_gap
+        self._record(step, values)
+        self._say(step, f"held out: {_parts(losses)}{gap}")
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
         """Generate the configured images, for a file and for MLflow."""
         pictures = self.sampler.generate(ema_model)
         save_samples(self.run.samples, pictures, self.sampler.prompts)
         sheet = decode_png(self.run.samples.read_bytes())
-        for key in (SHEETS, LAST_SHEET) if step == self.config.max_steps else (SHEETS,):
+        for key in (SHEETS, LAST_SHEET) if step == self.selection.last_step else (SHEETS,):
             self.tracker.image(sheet, key, step, once=True)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
@@ -97,18 +107,26 @@ class RankZeroCallback(Callback):
         self.run.save_checkpoint(state, step)
 
     def finish(self, state: TransformerState) -> None:
-        """Write the EMA weights and the last numbers; they count once the manifest stands."""
+        """Write the EMA weights that are handed on and the last numbers; they count once the manifest stands."""
+        selection = self.selection
+        state.keep_selected()
+        if selection.kept_step < selection.last_step:
+            self.sample(selection.kept_step, state.ema_model)
+        if self.config.selection.is_used:
+            self.tracker.tags({SELECTION: selection.sentence()})
         self.tracker.close()
         folder = fresh_folder(self.run.finished)
         state.ema_model.save_pretrained(folder)
         facts = last_values(self.run.journal) | {
-            "steps": self.config.max_steps,
+            "steps": selection.last_step,
+            "selected_step": selection.kept_step,
+            "selected_because": selection.sentence(),
             "num_parameters": sum(parameter.numel() for parameter in state.model.parameters()),
         }
         if self.elapsed_s:
             facts["perf/tokens_per_s"] = self.num_positions / self.elapsed_s
         write_json(folder / "summary.json", facts)
-        write_manifest(folder, kind=FINISHED, step=self.config.max_steps)
+        write_manifest(folder, kind=FINISHED, step=selection.kept_step)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         # Steps that are taken again after a kill give the same numbers: each counts once.

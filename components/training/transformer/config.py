@@ -18,6 +18,11 @@ Prompts = Annotated[
         "must hold no caption that is empty",
     ),
 ]
+Levels = Annotated[
+    tuple[float, ...],
+    rule(lambda levels: levels and all(0 < level < 1 for level in levels), "must hold at least one, each above 0 and below 1"),
+]
+Figure = Literal["loss", "text", "text_after_image", "text_elsewhere", "image", "caption_gap"]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
 
 
@@ -68,6 +73,35 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOutImagesConfig:
+    """What a validation measures on held-out images, beside the losses on held-out rows."""
+
+    num_documents: Positive[int]
+    """With an image, spread evenly over those of the validation split."""
+    noise_levels: Levels
+    """Times of the cosine schedule, whatever the prediction type, at which the error of the clean latent is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which weights training hands on, and when it ends."""
+
+    weights: Literal["last", "best"]
+    """Those after the last step, or those of the validation with the best figure."""
+    figure: Figure
+    """A column of reports/train/validation.csv; lower is better, and of caption_gap higher. Read by "best" and by patience."""
+    patience: NotNegative[int]
+    """Training ends after so many validations without an improvement; 0: at max_steps."""
+    min_improvement: NotNegative[float]
+    """What counts as one for patience, in the figure's unit; "best" takes any."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything depends on the figure."""
+        return self.weights == "best" or self.patience > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of the transformer."""
 
@@ -114,6 +148,8 @@ class TrainConfig:
     sample_every_steps: Positive[int]
     log_every_steps: Positive[int]
     validate_every_steps: Positive[int]
+    held_out_images: HeldOutImagesConfig
+    selection: SelectionConfig
     sampling: SamplingConfig
 
     def __post_init__(self) -> None:

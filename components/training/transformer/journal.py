@@ -27,8 +27,11 @@ TABLES = {
         "gradient_norm": "train/gradient_norm",
         "tokens_per_s": "perf/tokens_per_s",
     },
-    "validation.csv": {column: f"validation/{name}" for column, name in LOSSES.items()},
+    "validation.csv": {column: f"validation/{name}" for column, name in LOSSES.items()}
+    | {"caption_gap": "validation/caption_gap"},
 }
+# Before a noise level, in the journal and in the columns of validation.csv.
+X0_ERROR, X0_ERROR_COLUMN = "validation/x0_error/", "x0_error_"
 
 
 def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
@@ -62,7 +65,10 @@ def tables(journal: Path) -> dict[str, str]:
     steps: dict[int, dict[str, float]] = {}
     for entry in read_json_lines(journal):
         steps.setdefault(int(entry["step"]), {}).update(entry)
-    return {file: _csv(steps, columns) for file, columns in TABLES.items()}
+    named = {name for values in steps.values() for name in values if name.startswith(X0_ERROR)}
+    levels = sorted((name.removeprefix(X0_ERROR) for name in named), key=float)
+    by_level = {"validation.csv": {X0_ERROR_COLUMN + level: X0_ERROR + level for level in levels}}
+    return {file: _csv(steps, columns | by_level.get(file, {})) for file, columns in TABLES.items()}
 
 
 def _csv(steps: Mapping[int, Mapping[str, float]], columns: Mapping[str, str]) -> str:

@@ -13,25 +13,41 @@ from components.runtime.world import World
 from components.training.checkpoints import Trained
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.optimiser import build_optimisers
+from components.training.transformer.selection import Selection
 from model.compiled import compile_for_training
 from model.config import ModelConfig, image_modality, model_config
 from model.transfusion import Transfusion
 
 
 class TransformerState(NamedTuple):
-    """The model, the moving average of its weights, and the optimisers, which hold the moments."""
+    """The model, the moving average of its weights, the optimisers, which hold the moments, and what validations said."""
 
     model: Transfusion
     ema_model: Transfusion
     optimisers: tuple[torch.optim.Optimizer, ...]
+    selection: Selection
+    best_model: Transfusion | None
+    """The average after the best validation, on the CPU; None where the last one is handed on, and on workers other than 0."""
 
     def networks(self) -> dict[str, Trained]:
         """What a checkpoint holds."""
-        return {"model": Trained(self.model, self.optimisers), "ema_model": Trained(self.ema_model)}
+        networks = {"model": Trained(self.model, self.optimisers), "ema_model": Trained(self.ema_model)}
+        # In the checkpoint, and not beside it: what a checkpoint knows of the best step, it has the weights of.
+        return networks if self.best_model is None else networks | {"best_model": Trained(self.best_model)}
 
     def others(self) -> dict[str, Tensor]:
-        """None: all that a step changes is a network's or its optimiser's."""
-        return {}
+        """What decides which weights are kept."""
+        return {"selection": self.selection.state}
+
+    def select(self, step: int, figure: float) -> None:
+        """Take a validation's figure into account; every worker is given the same one."""
+        if self.selection.take(step, figure) and self.best_model is not None:
+            self.best_model.load_state_dict(self.ema_model.state_dict())
+
+    def keep_selected(self) -> None:
+        """Make the average the weights that are handed on, where the training has ended."""
+        if self.best_model is not None and self.selection.best_step:
+            self.ema_model.load_state_dict(self.best_model.state_dict())
 
 
 def new_state(config: TrainConfig, rows: PackedRows, world: World) -> TransformerState:
@@ -42,7 +58,9 @@ def new_state(config: TrainConfig, rows: PackedRows, world: World) -> Transforme
     # Only what is trained: the average sees batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(model)
-    return TransformerState(model, ema_model, build_optimisers(model, config, world))
+    best_model = copy.deepcopy(ema_model).cpu() if config.selection.weights == "best" and world.rank == 0 else None
+    selection = Selection(config.selection, config.max_steps)
+    return TransformerState(model, ema_model, build_optimisers(model, config, world), selection, best_model)
 
 
 def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,8 +21,10 @@ from components.runtime.world import World
 from components.training.optimiser import clip_and_step, update_ema
 from components.training.precision import autocast
 from components.training.trainer import Every, Trainer
-from components.training.transformer.config import TrainConfig
+from components.training.transformer.config import Figure, TrainConfig
+from components.training.transformer.held_out_images import HeldOutImages, ImageErrors
 from components.training.transformer.optimiser import learning_rate
+from components.training.transformer.selection import check_measurable
 from components.training.transformer.state import TransformerState
 from core.errors import BadInput
 from model.batch import Batch
@@ -48,6 +51,19 @@ class Losses(NamedTuple):
     """Nats a token of all other text. Training and held-out rows hold the two in other proportions."""
 
 
+class Validation(NamedTuple):
+    """What held-out documents say of the averaged weights."""
+
+    losses: Losses
+    images: ImageErrors
+
+    def figure(self, name: Figure) -> float:
+        """One number of it; NaN where there was nothing to measure it on."""
+        if name == "caption_gap":
+            return math.nan if self.images.caption_gap is None else self.images.caption_gap
+        return self.losses.total if name == "loss" else getattr(self.losses, name)
+
+
 class Progress(NamedTuple):
     """The steps since the last report, together."""
 
@@ -70,8 +86,8 @@ class Callback:
     def log(self, progress: Progress) -> None:
         """The steps since the last call."""
 
-    def validated(self, step: int, losses: Losses) -> None:
-        """Losses on held-out rows."""
+    def validated(self, step: int, validation: Validation) -> None:
+        """Figures of held-out documents."""
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
         """Weights to generate images with."""
@@ -114,13 +130,21 @@ class TransformerTrainer(Trainer):
         self.model = world.parallel(state.model)
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
+        self.held_out_images = HeldOutImages(validation, config, world)
+        check_measurable(config.selection, self.measurable())
+
+    @property
+    def last_step(self) -> int:
+        """Of max_steps the last, or the one after which validations were too long without an improvement."""
+        return self.state.selection.last_step
 
     def schedule(self, callback: Callback) -> list[Every]:
         """What is due after how many steps, in this order."""
         config, state = self.config, self.state
+        # Validation first, because it may say that this step is the last one, after which everything else is done once more.
         return [
+            Every(config.validate_every_steps, lambda step: callback.validated(step, self.validate(step))),
             Every(config.log_every_steps, lambda step: callback.log(self.progress(step))),
-            Every(config.validate_every_steps, lambda step: callback.validated(step, self.validate())),
             Every(config.sample_every_steps, lambda step: callback.sample(step, state.ema_model)),
             Every(config.checkpoint_every_steps, lambda step: callback.checkpoint(step, state)),
         ]
@@ -164,16 +188,20 @@ class TransformerTrainer(Trainer):
             elapsed_s=elapsed_s,
         )
 
+    def validate(self, step: int) -> Validation:
+        """Measure the EMA weights after `step` on held-out documents, and note which weights are to be kept."""
+        measured = Validation(self.held_out_losses(), self.held_out_images.measure(self.state.ema_model))
+        # The same bits on all workers, as sums over workers are: all of them keep the same step, and stop after the same one.
+        self.state.select(step, measured.figure(self.config.selection.figure))
+        return measured
+
     @torch.inference_mode()
-    def validate(self) -> Losses:
+    def held_out_losses(self) -> Losses:
         """Losses of the EMA weights on held-out rows, at the same noise every time."""
         # Weights and penalties steer training; held-out losses are the plain ones, at the noise levels of training.
         options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         found = LossAccumulator(self.world.device)
-        numbers = self.local_rows(np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS)))
-        for start in range(0, len(numbers), self.config.batch_rows):
-            part = numbers[start : start + self.config.batch_rows]
-            host_batch = self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+        for host_batch in self.held_out_batches(self.local_rows(self.held_out_rows)):
             batch = host_batch.to(self.world.device)
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
@@ -181,6 +209,32 @@ class TransformerTrainer(Trainer):
         # After the loop, and by all: workers may have different numbers of batches, or none.
         self.world.all_reduce(found.sums)
         return found.losses(self.config.image_loss_weight)
+
+    @property
+    def held_out_rows(self) -> np.ndarray:
+        """The rows that validation reads, of all workers together."""
+        return np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS))
+
+    def held_out_batches(self, numbers: np.ndarray) -> Iterator[Batch]:
+        """Rows of the validation split, on the CPU: every caption is seen, and every latent is its mean."""
+        for start in range(0, len(numbers), self.config.batch_rows):
+            part = numbers[start : start + self.config.batch_rows]
+            yield self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+
+    def measurable(self) -> set[Figure]:
+        """The figures that the held-out rows can give."""
+        found: set[Figure] = {"loss"}
+        for batch in self.held_out_batches(self.held_out_rows):
+            after = int(batch.after_image.sum())
+            there: dict[Figure, bool] = {
+                "text": len(batch.labels) > 0,
+                "text_after_image": after > 0,
+                "text_elsewhere": after < len(batch.labels),
+                "image": any(part.grids for part in batch.latents),
+                "caption_gap": self.held_out_images.has_captions,
+            }
+            found |= {figure for figure, is_there in there.items() if is_there}
+        return found
 
     def batch_of(self, step: int) -> Batch:
         """This worker's rows of the step, on the CPU."""

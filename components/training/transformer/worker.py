@@ -23,7 +23,7 @@ def train(run: TransformerRun, world: World) -> None:
         if world.rank > 0:
             trainer.run(trainer.schedule(Callback()), first_step=first_step)
             return
-        callback = RankZeroCallback(run, validation, world, first_step=first_step)
+        callback = RankZeroCallback(run, validation, state.selection, world, first_step=first_step)
         if first_step == 1:  # MLflow's slider begins at step 0: what a model draws that has learnt nothing yet
             callback.sample(0, state.ema_model)
         trainer.run(trainer.schedule(callback), first_step=first_step)

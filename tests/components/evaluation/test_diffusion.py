@@ -18,7 +18,6 @@ from components.evaluation.diffusion import (
     other_captions,
     squared_error,
     target_error,
-    times_of_equal_snr,
     x_0_error,
 )
 from components.evaluation.held_out import ImageDocument, Stored
@@ -27,7 +26,7 @@ from core.random import seed_of
 from model.batch import Batch
 from model.config import DiffusionProcess, ModelConfig, PredictionType
 from model.diffusion import noise
-from model.diffusion.schedules import compute_snr
+from model.diffusion.schedules import compute_snr, times_of_equal_snr
 from model.generation.eager import TorchEngine
 from model.latents.patches import patchify
 from model.step import StepInputs

@@ -13,7 +13,7 @@ import torch
 
 from components.evaluation import retrieval
 from components.evaluation.config import RetrievalConfig
-from components.evaluation.diffusion import BatchError, times_of_equal_snr
+from components.evaluation.diffusion import BatchError
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored
 from components.evaluation.layout import rows_of
 from components.evaluation.results import EvaluationTarget, Results
@@ -22,6 +22,7 @@ from core.random import seed_of
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
 from model.diffusion.noise import TimedNoise
+from model.diffusion.schedules import times_of_equal_snr
 from model.loss import loss_sums, loss_sums_at
 from model.loss_options import PLAIN
 from model.transfusion import Transfusion

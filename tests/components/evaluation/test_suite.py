@@ -18,7 +18,7 @@ from components.evaluation.config import (
     MemorisationConfig,
     RetrievalConfig,
 )
-from components.evaluation.diffusion import squared_error, times_of_equal_snr, x_0_error
+from components.evaluation.diffusion import squared_error, x_0_error
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
 from components.evaluation.layout import caption_first
 from components.evaluation.results import EvaluationTarget, Results
@@ -32,6 +32,7 @@ from core.png import encode_png
 from core.random import seed_of, words_of
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
+from model.diffusion.schedules import times_of_equal_snr
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from tests.components.evaluation.test_diffusion import document, one_image_error

@@ -15,7 +15,13 @@ from components.data.encode.packing import pack, write_packing
 from components.data.loader import PackedRows
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
 from components.data.token_stream import token_stream
-from components.training.transformer.config import ModelChoice, SamplingConfig, TrainConfig
+from components.training.transformer.config import (
+    HeldOutImagesConfig,
+    ModelChoice,
+    SamplingConfig,
+    SelectionConfig,
+    TrainConfig,
+)
 from core.manifest import write_manifest
 from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder
@@ -74,12 +80,29 @@ CONFIG = TrainConfig(
     sample_every_steps=6,
     log_every_steps=2,
     validate_every_steps=4,
+    held_out_images=HeldOutImagesConfig(num_documents=5, noise_levels=(0.3, 0.8)),
+    selection=SelectionConfig(weights="last", figure="loss", patience=0, min_improvement=0.0),
     sampling=SamplingConfig(prompts=("a red three top left", "a blue seven"), guidance_scale=2.0, num_steps=2),
 )
 
 
 def changed(**changes: object) -> TrainConfig:
     return dataclasses.replace(CONFIG, **changes)  # pyright: ignore[reportArgumentType]
+
+
+# Its held-out image loss falls until step 14, and no more in the three validations after it.
+STOPPING: TrainConfig = changed(
+    max_steps=24,
+    learning_rate=0.03,
+    min_learning_rate=0.03,
+    ema_decay=0.5,
+    clip_norm=100.0,
+    log_every_steps=1,
+    validate_every_steps=2,
+    sample_every_steps=2,
+    selection=SelectionConfig(weights="best", figure="image", patience=3, min_improvement=0.0),
+)
+BEST, LAST = 14, 20
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,14 @@ def test_each_split_has_a_table_of_its_own_without_empty_cells(journal: Path) ->
     assert last_values(journal) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
 
 
+def test_errors_by_noise_level_are_columns_in_the_order_of_the_levels(journal: Path) -> None:
+    levels = {f"validation/x0_error/{level}": 2 * float(level) for level in ("0.9", "1e-05", "0.25")}
+    journal.write_text(json.dumps({"step": 4, "time_ms": 1, "validation/loss": 7.0, "validation/caption_gap": 0.5, **levels}))
+    written = tables(journal)["validation.csv"].splitlines()
+    assert written == ["step,loss,caption_gap,x0_error_1e-05,x0_error_0.25,x0_error_0.9", "4,7,0.5,2e-05,0.5,1.8"]
+    assert tables(journal)["history.csv"] == "step\n"
+
+
 def test_speeds_stand_among_mlflows_system_metrics() -> None:
     entry = {"step": 4, "time_ms": 1, "train/loss": 2.0, "perf/tokens_per_s": 3.0}
     assert shown_names(entry) == {"train/loss": 2.0, "system/tokens_per_s": 3.0}

@@ -16,11 +16,11 @@ from components.runtime.world import World
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState, new_state
-from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer
+from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer, Validation
 from core.errors import BadInput
 from model.loss import loss_sums
 from model.transfusion import Transfusion
-from tests.components.training.conftest import CONFIG, Corpus, changed
+from tests.components.training.conftest import BEST, CONFIG, LAST, STOPPING, Corpus, changed
 from tests.components.training.transformer.reference import UNEVEN, Step, assert_close, reference_run
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -38,8 +38,8 @@ class Notes(Callback):
     def log(self, progress: Progress) -> None:
         self.losses[progress.step] = progress
 
-    def validated(self, step: int, losses: Losses) -> None:
-        self.validations[step] = losses
+    def validated(self, step: int, validation: Validation) -> None:
+        self.validations[step] = validation.losses
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
         self.sampled[step] = copied(ema_model)
@@ -67,7 +67,7 @@ def trainer_of(corpus: Corpus, config: TrainConfig, state: TransformerState, wor
 
 
 def trained(corpus: Corpus, config: TrainConfig, folder: Path | None = None, world: World = ALONE) -> Ended:
-    state, notes = fresh(corpus, config), Notes(folder)
+    state, notes = new_state(config, corpus.rows("train"), world), Notes(folder)
     trainer = trainer_of(corpus, config, state, world)
     with RunFolder(folder=folder).resumed(state, world) if folder else nullcontext(1) as first_step:
         trainer.run(trainer.schedule(notes), first_step=first_step)
@@ -224,12 +224,19 @@ def test_two_workers_take_the_references_steps(
         assert_close(found["weights"], expected[-1].weights, start)
         assert_close(found["ema_model"], expected[-1].ema_model, start)
         assert found["validation"] == pytest.approx(expected[-1].validation, rel=1e-3)
+        # Both end after the same step; worker 0, which writes, has the best step's weights.
+        assert found["stopped"] == (LAST, BEST)
+        assert (found["best_model"] is None) == (rank == 1)
+        if rank == 0:
+            assert all(torch.equal(weight, found["at_best"][name]) for name, weight in found["best_model"].items())
 
 
 def one_of_two(rank: int, corpus: Corpus, config: TrainConfig, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    notes, state = trained(corpus, config, world=World(rank, 2, torch.device("cpu")))
+    world = World(rank, 2, torch.device("cpu"))
+    notes, state = trained(corpus, config, world=world)
+    stopped = trained(corpus, STOPPING, world=world)
     torch.distributed.destroy_process_group()
     found = {
         "steps": [
@@ -238,5 +245,8 @@ def one_of_two(rank: int, corpus: Corpus, config: TrainConfig, folder: Path) -> 
         "validation": tuple(notes.validations[config.max_steps]),
         "weights": copied(state.model),
         "ema_model": copied(state.ema_model),
+        "stopped": (max(stopped.notes.losses), stopped.state.selection.best_step),
+        "best_model": copied(stopped.state.best_model) if stopped.state.best_model else None,
+        "at_best": stopped.notes.sampled[BEST],
     }
     torch.save(found, folder / f"{rank}.pt")

@@ -1,0 +1,162 @@
+"""How well a training's weights denoise held-out images, by noise level, and whether they read the captions.
+
+The error is that of the clean latent that the prediction implies, at the signal-to-noise ratios that the cosine schedule has at
+the configured levels: so models of any prediction type compare. An image with a caption stands behind it, whatever the corpus'
+order, and once more behind another image's caption. The noise is the same in every validation and under both captions.
+
+Legend: D documents, M images and P patches of a batch, W numbers in a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from components.data.loader import ImageDocument, PackedRows
+from components.data.row_layout import lay_out_streams
+from components.runtime.world import World
+from components.training.precision import autocast
+from components.training.transformer.config import TrainConfig
+from core.random import seed_of
+from model.batch import Batch
+from model.diffusion import noise
+from model.diffusion.schedules import times_of_equal_snr
+from model.transfusion import Transfusion
+
+# Of the noise's key: not that of the losses on held-out rows, nor of a training step.
+STREAM = 0x6C6576656C
+# Under their own caption, under another's, and without any.
+RIGHT, WRONG, OTHERS = range(3)
+
+
+class ImageErrors(NamedTuple):
+    """Mean squared errors a number of clean latents."""
+
+    x0_error: dict[float, float]
+    """By noise level, of all documents; empty where none has an image."""
+    caption_gap: float | None
+    """What another image's caption adds to it, the mean over the levels; None where no two images have different captions."""
+
+
+class HeldOutImages:
+    """Some held-out documents with images, laid out in rows once."""
+
+    def __init__(self, rows: PackedRows, config: TrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        documents = rows.image_documents(config.held_out_images.num_documents)
+        captions = [caption_of(rows, document) for document in documents]
+        captioned = [number for number, caption in enumerate(captions) if len(caption)]
+        wrong = other_captions([documents[number] for number in captioned], [captions[number] for number in captioned])
+        streams = {
+            RIGHT: [(documents[number], behind(rows, captions[number])) for number in captioned],
+            WRONG: [
+                (documents[number], behind(rows, captions[captioned[other]]))
+                for number, other in zip(captioned, wrong, strict=False)
+            ],
+            OTHERS: [(each, each.ids) for each, caption in zip(documents, captions, strict=True) if not len(caption)],
+        }
+        self.has_images, self.has_captions = bool(documents), bool(wrong)
+        # Each worker measures its share of every part.
+        self._batches = [
+            (part, batch)
+            for part, each in streams.items()
+            for batch in batches_of(rows, each[world.slice_of(len(each))], config.batch_rows)
+        ]
+
+    @torch.inference_mode()
+    def measure(self, model: Transfusion) -> ImageErrors:
+        """The errors of these weights. All workers measure together."""
+        levels = self.config.held_out_images.noise_levels
+        times = times_of_equal_snr(model.config.process, levels)
+        # Errors by part and level, and in the last column the numbers that they are summed over: workers add up all at once.
+        sums = torch.zeros(3, len(levels) + 1, dtype=torch.float64, device=self.world.device)
+        for part, batch in self._batches:
+            for number, time in enumerate(times):
+                sums[part, number] += self._squared_error(model, batch, time, number)
+            sums[part, -1] += batch.latents[0].patches.numel()
+        self.world.all_reduce(sums)
+        errors, counts = sums[:, :-1].cpu(), sums[:, -1:].cpu()
+        of_all = (errors[RIGHT] + errors[OTHERS]) / (counts[RIGHT] + counts[OTHERS])
+        gap = (errors[WRONG] - errors[RIGHT]).mean() / counts[RIGHT]
+        return ImageErrors(
+            dict(zip(levels, of_all.tolist(), strict=True)) if self.has_images else {},
+            gap.item() if self.has_captions else None,
+        )
+
+    def _squared_error(self, model: Transfusion, host_batch: Batch, time: float, number: int) -> torch.Tensor:
+        """Of all images of a batch at one time, float64 []."""
+        device = self.world.device
+        (images,) = host_batch.latents
+        per_image = torch.bincount(images.latent_index, minlength=len(images.grids))
+        # Keyed by the image's number in its split, so that neither batches nor workers matter.
+        key = seed_of(self.config.seed, STREAM, number)
+        sampled = noise.sample_noise(key, 0, images.sample_index, per_image, images.patches.shape[-1]).noise.to(device)
+        batch = host_batch.to(device)
+        (images,), at = batch.latents, torch.full((len(per_image),), time, device=device)
+        x_t = noise.add_noise(model.config.process, images.patches, sampled, at[:1])
+        with autocast(self.config.precision, device):
+            (prediction,) = model(batch, [x_t], [at]).predictions
+        return (noise.predicted_x_0(model.config.process, x_t, prediction, at[:1]) - images.patches).double().square().sum()
+
+
+def caption_of(rows: PackedRows, document: ImageDocument) -> np.ndarray:
+    """The ids of the text of a document with one image; none for any other."""
+    text = document.ids[~np.isin(document.ids, list(rows.special_ids.values()))]
+    return text if len(document.sample_index) == 1 else text[:0]
+
+
+def behind(rows: PackedRows, caption: np.ndarray) -> np.ndarray:
+    """The stream of one image behind a caption: [bos] caption [boi] [eoi] [eos]."""
+    bos, boi, eoi, eos = (rows.special_ids[name] for name in ("bos", "boi", "eoi", "eos"))
+    return np.concatenate([[bos], caption, [boi, eoi, eos]])
+
+
+def other_captions(documents: Sequence[ImageDocument], captions: Sequence[np.ndarray]) -> list[int]:
+    """For each document the next one, round about, whose caption and image differ; empty where one has no such other.
+
+    Several documents may show one image, each with a caption of its own, and none of these is a wrong one.
+    """
+    chosen = list[int]()
+    for index, document in enumerate(documents):
+        others = ((index + step) % len(documents) for step in range(1, len(documents)))
+        differs = (
+            other
+            for other in others
+            if not np.array_equal(captions[other], captions[index])
+            and not torch.equal(documents[other].patches, document.patches)
+        )
+        if (wrong := next(differs, None)) is None:
+            return []
+        chosen.append(wrong)
+    return chosen
+
+
+def batches_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.ndarray]], batch_rows: int) -> Iterator[Batch]:
+    """Documents with the streams they are to have, as batches of at most so many rows; no text is predicted."""
+    lengths = [len(ids) + len(document.sample_index) * rows.patches_per_image for document, ids in documents]
+    at = rows_in_order(lengths, rows.row_length)
+    for first in range(0, int(at[-1]) + 1 if len(at) else 0, batch_rows):
+        here = [number for number, row in enumerate(at) if first <= row < first + batch_rows]
+        layout = lay_out_streams(rows.form, [documents[number][1] for number in here], at[here] - first)
+        batch = layout.batch(
+            torch.cat([documents[number][0].patches for number in here]),
+            rows.grid,
+            sample_index=torch.from_numpy(np.concatenate([documents[number][0].sample_index for number in here])),
+        )
+        # A large vocabulary's head is much work.
+        none = {name: getattr(batch, name)[:0] for name in ("loss_positions", "labels", "after_image")}
+        yield batch._replace(**none)
+
+
+def rows_in_order(lengths: Sequence[int], row_length: int) -> np.ndarray:
+    """int64 [D]: the row of each document where each is filled before the next is begun."""
+    row, used, found = 0, 0, list[int]()
+    for length in lengths:
+        if used + length > row_length:
+            row, used = row + 1, 0
+        used += length
+        found.append(row)
+    return np.array(found, np.int64)
