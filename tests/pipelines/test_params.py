@@ -105,6 +105,13 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         (r'train.sampling.prompts=["a\ud800"]', ["train.sampling.prompts.0", "half a surrogate pair"]),
         ("train.adam_beta2=1.0", ["train.adam_beta2", "below 1"]),
         ("train.min_learning_rate=0.1", ["train.min_learning_rate", "0.1", "learning_rate 0.003"]),
+        ("train.held_out_images.noise_levels=[]", ["train.held_out_images.noise_levels", "at least one"]),
+        ("train.held_out_images.noise_levels=[0.5, 1.0]", ["train.held_out_images.noise_levels", "below 1"]),
+        ("train.held_out_images.num_documents=0", ["train.held_out_images.num_documents", "greater than 0"]),
+        ("train.selection.weights=newest", ["train.selection.weights", "newest", "'last' or 'best'"]),
+        ("train.selection.figure=image_loss", ["train.selection.figure", "image_loss", "'caption_gap'"]),
+        ("train.selection.patience=-1", ["train.selection.patience", "at least 0"]),
+        ("train.selection.min_improvement=-0.1", ["train.selection.min_improvement", "at least 0"]),
         ("train.weight_decay=-0.1", ["train.weight_decay", "-0.1", "at least 0"]),
         *((f"{section}.seed={seed}", [f"{section}.seed", seed, "0..4294967295"]) for section, seed in SEEDS),
         ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
@@ -253,6 +260,17 @@ def test_a_bound_of_ones_own_that_the_corpora_cannot_reach_is_refused_before_the
     load(PARAMS, [compare])
     with pytest.raises(ParamsError, match=rf"register\.compare: no corpus of ingest\.corpora can hold what {metric} is"):
         load(PARAMS, [corpora, compare])
+
+
+@pytest.mark.parametrize(("figure", "content"), [("image", "images"), ("caption_gap", "captions")])
+def test_a_figure_that_the_corpora_cannot_give_selects_nothing(figure: str, content: str) -> None:
+    asked = f"train.selection.figure={figure}"
+    for used in ("train.selection.weights=best", "train.selection.patience=3"):
+        load(PARAMS, [asked, used])
+        with pytest.raises(ParamsError, match=rf"train\.selection\.figure = {figure} is measured on {content}, which no corpus"):
+            load(PARAMS, [TEXT, asked, used])
+        load(PARAMS, [TEXT, "train.selection.figure=text", used])
+    load(PARAMS, [TEXT, asked])
 
 
 def test_an_entry_of_the_corpora_leaves_out_what_the_defaults_say() -> None:
