@@ -267,7 +267,7 @@ def test_a_figure_that_the_corpora_cannot_give_selects_nothing(figure: str, cont
     asked = f"train.selection.figure={figure}"
     for used in ("train.selection.weights=best", "train.selection.patience=3"):
         load(PARAMS, [asked, used])
-        with pytest.raises(ParamsError, match=rf"train\.selection\.figure = {figure} is measured on {content}, which no corpus"):
+        with pytest.raises(ParamsError, match=rf"train\.selection\.figure = {figure} is measured on {content}, which no"):
             load(PARAMS, [TEXT, asked, used])
         load(PARAMS, [TEXT, "train.selection.figure=text", used])
     load(PARAMS, [TEXT, asked])

@@ -9,12 +9,12 @@ from typing import get_args
 import pytest
 import torch
 
-from components.evaluation.diffusion import times_of_equal_snr
 from components.evaluation.intervals import Items, items_of
 from components.evaluation.kept_items import KeptItems
 from components.evaluation.promotion import Measured, Rule, bounded, compared
 from model.config import DiffusionProcess, PredictionType
 from model.diffusion.noise import add_noise, predicted_x_0
+from model.diffusion.schedules import times_of_equal_snr
 from pipelines.params import load
 
 OBJECTS, BITS, LOSS = "text_to_image/objects_right", "text/bits_per_byte", "image/diffusion_loss"
