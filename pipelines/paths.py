@@ -21,6 +21,8 @@ PREDICTIONS = Path("artifacts/predictions")
 
 REPORTS = Path("reports")
 EVALUATION = Path("reports/evaluate")
+# How each stage ran, for the report: beside what DVC tracks, since times differ between equal runs.
+RAN = Path("reports/ran")
 PARITY = Path("reports/export/parity.json")
 # Journals and checkpoints of unfinished stages live outside DVC's outs, because DVC deletes those before a stage runs.
 WORK = Path(".work")

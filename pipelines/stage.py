@@ -16,6 +16,7 @@ from pathlib import Path
 
 from components.runtime import surroundings
 from components.runtime.diagnosis import sentence_of
+from components.runtime.stage_facts import note_stage
 from components.runtime.termination import SIGNALS, TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
 from pipelines import loading, paths
@@ -23,6 +24,8 @@ from pipelines.params import ParamsError, load
 from pipelines.sections import Params
 
 EXIT_CODES = "Exit codes: 0 done; 1 the stage failed or a gate refused; 2 bad configuration; 130 interrupted; 143 terminated."
+# One runs every time, and must leave nothing new; the other shows the notes.
+UNNOTED = ("inputs", "report")
 TOLD_TO_END = "terminated; finished work is kept, run again to go on"
 OURS = "a fault of the program, not of what it was given; finished work is kept. Please report it with the lines above"
 
@@ -56,7 +59,10 @@ def execute(name: str, work: Callable[[], None]) -> int:
         print(f"--- {name}", flush=True)
         with exclusive(name):
             work()
-        print(f"{name}: done in {time.monotonic() - started_s:.1f} s", flush=True)
+            seconds = time.monotonic() - started_s
+            if name not in UNNOTED:
+                note_stage(paths.RAN / f"{name}.json", seconds)
+        print(f"{name}: done in {seconds:.1f} s", flush=True)
 
     return exit_code(f"{name}: ", locked)
 

@@ -1,7 +1,7 @@
 """Train the Transfusion model on packed rows of text and latents, going on from the last checkpoint of a killed run.
 
 data/latents, data/tokenizer, artifacts/autoencoder, data/quarantine/latents.jsonl
--> artifacts/train, reports/train/{history.csv,validation.csv,metrics.json,samples.png}
+-> artifacts/train, reports/train/{history.csv,validation.csv,metrics.json,samples.png,samples}
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import asdict
 from components.runtime.cluster import num_training_workers
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
+from components.training.pictures import over_training
 from components.training.transformer.journal import TABLES, tables
 from components.training.transformer.preflight import check_training
 from components.training.transformer.run import FINISHED, TransformerRun, digests_of, open_training_run
 from components.training.transformer.worker import train
-from core.files import atomic_replace, digest, read_json, write_json, write_text
+from core.files import atomic_replace, digest, fresh_folder, read_json, write_json, write_text
 from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given
@@ -60,7 +61,10 @@ def _publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors:
         for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
             write_text(folder / file, table)
     write_json(REPORT / "metrics.json", summary)
-    shutil.copyfile(run.samples, REPORT / "samples.png")
+    shown, folder = over_training(run.samples), fresh_folder(REPORT / "samples")
+    for file in shown:
+        shutil.copyfile(file, folder / file.name)
+    shutil.copyfile(shown[-1], REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
     write_json(run.finished / "run.json", run.identity.facts() | {"name": name, "digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}

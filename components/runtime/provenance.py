@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from components.runtime.credentials import without_secrets
 from components.runtime.diagnosis import first_line
@@ -26,7 +27,7 @@ def origin_tags() -> dict[str, str]:
     try:
         tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD").strip()
         tags["mlflow.source.git.branch"] = git("rev-parse", "--abbrev-ref", "HEAD").strip()
-        tags["mlflow.source.git.dirty"] = str(bool(git("status", "--porcelain", "--", *CODE).strip())).lower()
+        tags["mlflow.source.git.dirty"] = str(code_differs()).lower()
     except OSError as error:  # git is missing, may not be run, or refuses
         if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
             print(f"tracking: the run is recorded without all that git knows: {first_line(error)}", flush=True)
@@ -34,6 +35,19 @@ def origin_tags() -> dict[str, str]:
     tags |= {key: value for key, value in dvc.items() if value}
     # Arguments and variables that are no UTF-8 hold surrogates, which no store takes.
     return {key: value.encode(errors="replace").decode() for key, value in tags.items()}
+
+
+def code_state() -> dict[str, Any]:
+    """The commit, and whether the code differs from it; nothing where git says nothing."""
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "differs": code_differs()}
+    except OSError:
+        return {}
+
+
+def code_differs() -> bool:
+    """Whether files of CODE are not as the commit has them. OSError as `git` raises it."""
+    return bool(git("status", "--porcelain", "--", *CODE).strip())
 
 
 def committed(path: Path) -> str | None:

@@ -16,6 +16,8 @@ from core.sheets import Layout, Tile, blank_sheet, draw_tiles, enlarged, wrapped
 GAP_PX, LABEL_PX, LABEL_FONT_PX = 4, 20, 12
 SMALLEST_SIDE_PX = 96
 PAIRS_A_LINE, PICTURES_A_LINE = 8, 4
+# Of a training's sheets, those that the report shows.
+NUM_SHEETS = 6
 LINE_PX, FONT_PX, CHARACTER_PX, NUM_CAPTION_LINES = 13, 11, 6, 4
 
 
@@ -32,6 +34,18 @@ def save_pairs(path: Path, above: Tensor, below: Tensor, labels: tuple[str, str]
         ImageDraw.Draw(sheet).text((GAP_PX, top + GAP_PX), label, fill="black", font=ImageFont.load_default(LABEL_FONT_PX))
         draw_tiles(sheet, _tiles(images, layout), layout, top + LABEL_PX)
     write_bytes(path, encode_png(np.asarray(sheet), smallest=True))
+
+
+def sheet_name(step: int) -> str:
+    """Of the file of images generated after so many steps; sorts by them."""
+    return f"step-{step:08d}.png"
+
+
+def over_training(sheets: Path) -> list[Path]:
+    """Of a folder of sheets by step the first, the last, and others evenly between them, NUM_SHEETS at most."""
+    files = sorted(sheets.glob("step-*.png"))
+    places = np.linspace(0, len(files) - 1, min(len(files), NUM_SHEETS)).round().astype(int)
+    return [files[place] for place in places]
 
 
 def save_samples(path: Path, images: Tensor, prompts: Sequence[str]) -> None:

@@ -126,7 +126,9 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     metrics = json.loads((workspace / "reports/train/metrics.json").read_text())
     assert metrics["steps"] == MAX_STEPS
     assert metrics["train/loss_text"] < float(rows[0]["text"])
-    assert (workspace / "reports/train/samples.png").stat().st_size > 0
+    sheets = sorted((workspace / "reports/train/samples").iterdir())
+    assert [path.name for path in sheets] == [f"step-{step:08d}.png" for step in (0, 30, 90, 120, 180, 200)]
+    assert (workspace / "reports/train/samples.png").read_bytes() == sheets[-1].read_bytes()
     assert [path.name for path in (workspace / ".work/train").iterdir()] == ["another"], "other settings' work stays"
 
     client, run = run_of(workspace)

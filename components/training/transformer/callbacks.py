@@ -11,7 +11,7 @@ from components.runtime.machine import utilisation
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
-from components.training.pictures import save_samples
+from components.training.pictures import save_samples, sheet_name
 from components.training.transformer.image_sampler import LAST_SHEET, SHEETS, ImageSampler
 from components.training.transformer.journal import X0_ERROR, add_to, last_values, shown_names, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
@@ -97,8 +97,9 @@ class RankZeroCallback(Callback):
     def sample(self, step: int, ema_model: Transfusion) -> None:
         """Generate the configured images, for a file and for MLflow."""
         pictures = self.sampler.generate(ema_model)
-        save_samples(self.run.samples, pictures, self.sampler.prompts)
-        sheet = decode_png(self.run.samples.read_bytes())
+        file = self.run.samples / sheet_name(step)
+        save_samples(file, pictures, self.sampler.prompts)
+        sheet = decode_png(file.read_bytes())
         for key in (SHEETS, LAST_SHEET) if step == self.selection.last_step else (SHEETS,):
             self.tracker.image(sheet, key, step, once=True)
 

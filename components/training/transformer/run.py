@@ -44,8 +44,8 @@ class TransformerRun(RunFolder):
 
     @property
     def samples(self) -> Path:
-        """The last images generated."""
-        return self.folder / "samples.png"
+        """The folder of the sheets of generated images, each named for its step (`sheet_name`)."""
+        return self.folder / "samples"
 
 
 def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str, str]:
