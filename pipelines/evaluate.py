@@ -1,4 +1,4 @@
-"""Measure the trained model on held-out data and picture what it makes, in a report and in an MLflow run of its own.
+"""Measure the trained model on held-out data and picture what it makes, for the report and in an MLflow run of its own.
 
 artifacts/{train, autoencoder}, data/{documents, latents, tokenizer, quarantine} -> reports/evaluate,
 artifacts/evaluation
@@ -12,13 +12,13 @@ from components.evaluation.intervals import as_rows
 from components.evaluation.kept_items import keep_items, measured_on
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
-from components.evaluation.report import diffusion_rows, lines, page, page_key, settings_of
+from components.evaluation.report import caption_rows, diffusion_rows, lines, shown
 from components.evaluation.results import EvaluationTarget
 from components.evaluation.sampling import sampling_facts
 from components.evaluation.suite import measure
 from components.runtime.cluster import device
 from components.runtime.tracking import now_ms
-from core.files import write_bytes, write_json, write_text
+from core.files import write_bytes, write_json
 from core.manifest import write_manifest
 from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
@@ -38,10 +38,8 @@ def main(params: Params) -> None:
     target, (held_out, training) = target_of(Transfusion.from_pretrained(paths.TRAIN)), read_data(params)
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
     results = measure(target, held_out, training, kept_out, params.evaluate)
-    samples = sample_grid(results.generated)
-    write_bytes(REPORT / "samples.png", samples)
-    weights, settings = ancestors["train"], settings_of(manifests["train"], params.evaluate)
-    write_text(REPORT / "index.html", page(results, samples, paths.TRAIN, settings, weights))
+    write_bytes(REPORT / "samples.png", sample_grid(results.generated))
+    write_json(REPORT / "shown.json", shown(results))
     write_json(REPORT / "diffusion.json", diffusion_rows(results.diffusion))
     write_json(REPORT / "metrics.json", results.metrics)
     write_json(REPORT / "headline.json", headline(results.metrics))
@@ -53,9 +51,8 @@ def main(params: Params) -> None:
     about = measured_on(held_out, target.model, params.evaluate)
     keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest, pictures=results.generated)
     documents = (paths.DOCUMENTS, ancestors["documents"])
-    key = page_key(results.metrics, settings, weights)
-    record(params, REPORT, paths.TRAIN, documents=documents, key=key, started_ms=started_ms)
-    print(*lines(results), f"report in {REPORT / 'index.html'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
+    record(params, REPORT, paths.TRAIN, documents=documents, captions=list(caption_rows(results)), started_ms=started_ms)
+    print(*lines(results), f"figures in {REPORT / 'metrics.json'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
 
 
 def target_of(model: Transfusion) -> EvaluationTarget:

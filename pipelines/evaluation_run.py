@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.evaluation.metrics import HEADLINE, axis_of, curves, table
-from components.evaluation.report import RUN_FACTS, run_facts
 from components.runtime.recording import later_run, recorded
 from components.runtime.run_evaluations import PARENT
-from components.runtime.tracking import About
-from core.files import digest, read_fields, read_json, write_text
+from components.runtime.tracking import About, Table
+from core.files import digest, read_fields, read_json
 from core.metric_keys import FIGURES
 from core.png import decode_png
 from pipelines import paths
@@ -23,14 +23,21 @@ PICTURES = "a sample/pictures from prompts"
 FOLDER, ITEMS = "evaluate", "items"
 
 
-def record(params: Params, report: Path, training: Path, *, documents: tuple[Path, str], key: str, started_ms: int) -> None:
+def record(
+    params: Params,
+    report: Path,
+    training: Path,
+    *,
+    documents: tuple[Path, str],
+    captions: Sequence[tuple[str, ...]],
+    started_ms: int,
+) -> None:
     """Record the evaluation whose report this is. training: the trained model's folder; documents: their folder and digest;
-    key: of the page.
+    captions: as `caption_rows` gives them.
 
     Each evaluation is recorded by itself, and the training's run stays as it was. No store need answer now.
     """
     metrics, trained = read_json(report / "metrics.json"), read_fields(training / "run.json", "run_id")
-    write_text(report / RUN_FACTS, run_facts(key, trained["run_id"]))
     about = described(params, trained.get("name", "a model"))
     tags = {PARENT: trained["run_id"], FIGURES: digest(metrics), "mlflow.note.content": about.note}
     with recorded(later_run(about.name, tags=tags, started_ms=started_ms)) as tracker:
@@ -42,7 +49,10 @@ def record(params: Params, report: Path, training: Path, *, documents: tuple[Pat
             for hundredths, value in curve.items():
                 tracker.metrics({f"by {axis_of(name)}/{name.replace('/', ' ')}": value}, hundredths)
         rows = [(each.key, each.value, each.standard_error, each.metric.better, each.metric.meaning) for each in table(metrics)]
-        tracker.table(("figure", "value", "standard error", "better", "what it is"), rows, "figures.json")
+        tables: dict[str, Table] = {"figures.json": (("figure", "value", "standard error", "better", "what it is"), rows)}
+        if captions:
+            tables["captions.json"] = (("in the corpus", "likeliest", "sampled", "judged"), list(captions))
+        tracker.tables(tables)
         tracker.image(decode_png((report / "samples.png").read_bytes()), PICTURES, 0)
         tracker.text(about.params_yaml, "params.yaml")
         tracker.artifact(report, FOLDER)
@@ -55,7 +65,8 @@ def described(params: Params, trained: str) -> About:
     config = params.evaluate
     how, changed = f"guidance {config.guidance_scale:g}, {config.num_solver_steps} steps", changes(params, ("evaluate",))
     note = (
-        f"Every figure is in the artifact `figures.json`, a table; with pictures and captions, in `{FOLDER}/index.html`.\n\n"
+        "Every figure is in the artifact `figures.json`, a table, and some captions in `captions.json`; the page of the whole"
+        " run is `reports/index.html` of the project.\n\n"
         f"Evaluates **{trained}**; pictures with {how}. {said(changed)}"
     )
     shown = {"trained": trained} | compared(params, COMPARED, changed)

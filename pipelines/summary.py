@@ -25,7 +25,7 @@ from pipelines.params import load
 # Columns: of a log, and of a terminal at most.
 WIDTH = 100
 WHERE = {
-    "every figure": paths.REPORTS / "evaluate" / "index.html",
+    "every figure": paths.REPORTS / "index.html",
     "pictures": paths.REPORTS / "evaluate" / "samples.png",
     "predictions": paths.PREDICTIONS,
     "bundle": paths.BUNDLE,

@@ -19,7 +19,7 @@ torch.set_num_threads(1)
 SOON = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 LONGEST_FIRST = [
     # One clone, used in this order.
-    *(f"tests/pages/test_{name}.py" for name in ("demonstration", "own_corpus", "sharing", "pages")),
+    *(f"tests/pages/test_{name}.py" for name in ("demonstration", "own_corpus", "report", "sharing", "pages")),
     "tests/export/",
     "tests/pipelines/bundle_stages/",
     "test_train.py",

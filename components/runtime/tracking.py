@@ -69,6 +69,10 @@ def identity_of(run_id: str, uri: str = "") -> RunIdentity:
     return RunIdentity(absolute_uri(uri) if uri else tracking_uri(), run_id, str(pending_folder() / run_id))
 
 
+Table = tuple[Sequence[str], Sequence[Sequence[str | float | None]]]
+"""Columns, and rows."""
+
+
 class Tracker:
     """Writes into one run from any process, without waiting for its store.
 
@@ -112,10 +116,14 @@ class Tracker:
         safe = without_secrets(text).encode()
         self._append_file(lambda: self.outbox.keep_bytes(safe, file_name), "artifact", folder=None)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], file_name: str) -> None:
-        """Keep rows as a file that MLflow shows as a table, and compares between runs. file_name: ends in .json."""
-        self.text(json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), file_name)
-        self.tags({TABLES: json.dumps([{"path": file_name, "type": "table"}])})
+    def tables(self, tables: Mapping[str, Table]) -> None:
+        """Keep columns and rows as files that MLflow shows as tables, and compares between runs; once a run.
+
+        tables: by the files' names, which end in .json.
+        """
+        for file_name, (columns, rows) in tables.items():
+            self.text(json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), file_name)
+        self.tags({TABLES: json.dumps([{"path": file_name, "type": "table"} for file_name in tables])})
 
     def dataset(self, name: str, *, digest: str, source: Path, context: str) -> None:
         """Record what data the run used. context: "training" or "evaluation"."""

@@ -16,8 +16,8 @@ from components.runtime.code_digest import PACKAGES
 from pipelines import paths, wiring
 from pipelines.sections import Params
 
-# Looks at files alone: nothing of it is set by parameters, and there is nothing to report.
-WITHOUT_SECTION = {"inputs"}
+# One looks at files alone, and there is nothing to report; the other reports all sections, and has none of its own.
+WITHOUT_SECTION = {"inputs", "report"}
 # Every text in params.yaml: what names files is watched by the stage `inputs`, the rest names none.
 WATCHED = {
     "ingest.corpora.path": "ingest",
@@ -61,7 +61,10 @@ def test_a_stage_has_one_name_in_five_places() -> None:
     for name, body in STAGES.items():
         assert body["cmd"].split()[:3] == ["python", "-m", f"pipelines.{name}"]
         reports = [out for out in map(_out_path, body["outs"]) if out.startswith("reports/")]
-        assert (reports or name in WITHOUT_SECTION) and all(out.startswith(f"reports/{name}/") for out in reports)
+        if name == "report":
+            assert reports == ["reports/index.html"] and {*body["params"]} == sections
+        else:
+            assert (reports or name in WITHOUT_SECTION) and all(out.startswith(f"reports/{name}/") for out in reports)
         assert f"| {name}" in architecture
         assert body["desc"].endswith(".")
 

@@ -83,6 +83,7 @@ RUN: tuple[str, ...] = (
     "make experiments",
     "dvc queue status",
     "python -m pipelines.inputs",
+    "python -m pipelines.report",
     "python -m pipelines.sync",
     'python -m export.ask "a red three top left" -o three.png',
     'python -m export.ask "a red three top left" --model models:/transfusion@champion --seed 1 -o another.png',

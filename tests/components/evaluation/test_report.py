@@ -1,10 +1,10 @@
-"""The report shows what was found, alone and safely: the page, the sample grid, the curves and the meanings."""
+"""What an evaluation leaves to look at: pictures and captions for the report, the sample grid, and the meanings."""
 
 from __future__ import annotations
 
+import base64
 import io
-import re
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from PIL import Image
 
 from components.evaluation.diffusion import DiffusionLosses, DocumentErrors
 from components.evaluation.metrics import METRICS, metric_of, table
-from components.evaluation.pictures import LAYOUT, curves, read_history, sample_grid
-from components.evaluation.report import RUN_FACTS, diffusion_rows, page, run_facts
-from components.evaluation.results import Captioned, GeneratedImage, Results
+from components.evaluation.pictures import LAYOUT, sample_grid
+from components.evaluation.report import caption_rows, diffusion_rows, shown
+from components.evaluation.results import Captioned, GeneratedImage, NearestPair, Results
+from core.data_uri import data_uri, picture_uri
+from core.files import json_text
 from core.sheets import enlarged
 
 # Issue 2, "Done when" 8.
@@ -55,6 +57,7 @@ def results() -> Results:
         ]
         + [GeneratedImage("kept out", picture(200), "a red three top left", "", None)],
         captions=[Captioned(picture(9), ("the <b>truth</b>", "another"), '<script>alert("x")</script>', "sampled", False)],
+        nearest_training=[NearestPair(picture(3), picture(4), 0.75, True)],
         diffusion=DiffusionLosses((0.1, 0.9), [1.0, 2.0], [0.5, 0.75], [0.625, 0.875], NO_DOCUMENTS),
         x_0=DiffusionLosses((0.98,), [0.71875], [0.7126], [0.7127], NO_DOCUMENTS),
     )
@@ -82,29 +85,27 @@ def test_a_share_is_written_with_its_standard_error(results: Results) -> None:
     ]
 
 
-def test_the_page_stands_alone_and_shows_what_was_found(results: Results, tmp_path: Path) -> None:
-    html = page(
-        results, sample_grid(results.generated), tmp_path, {"Evaluation": {"seed": 17, "loss": {"kind": "<l2>"}}}, "ab" * 32
-    )
-    for shown in (
-        "text/bits_per_byte",
-        "2.2500",
-        METRICS["text/bits_per_byte"].meaning,
-        "no &lt;scenes&gt; here",
-        "0.8750",
-        "0.5000 +- 0.0625",
-        *(f'<td class="number">{value}</td>' for value in ("0.9800", "0.7126", "0.7127", "0.9062")),
-    ):
-        assert shown in html
-    assert "text/xz_bits_per_byte" not in html
-    assert "<script>alert" not in html
-    assert "<td><code>loss.kind</code></td><td>&quot;&lt;l2&gt;&quot;</td>" in html
-    assert f"<code>{'ab' * 6}</code>" in html
-    (key,) = re.findall(r'data-evaluation="(\w{64})"', html)
-    assert key in run_facts(key, "abc") and "Training run abc, evaluated" in run_facts(key, "abc")
-    assert "&lt;script&gt;alert(&quot;x&quot;)" in html
-    assert re.findall(r'(?:src|href)="(?!data:)([^"]*)', html) == [RUN_FACTS], "no more than which run it is of"
-    assert not re.findall(r"https?://", html)
+def test_what_is_shown_is_left_for_the_report(results: Results) -> None:
+    found = json.loads(json_text(shown(results)))
+    assert found["notes"] == results.notes and len(found["generated"]) == len(results.generated)
+    (caption,) = found["captions"]
+    assert (caption["references"], caption["sampled"]) == (["the <b>truth</b>", "another"], "sampled")
+    (pair,) = found["nearest_training"]
+    assert (pair["similarity"], pair["flagged"]) == (0.75, True)
+    assert np.array_equal(pixels_of(pair["training"]), picture(4)), "small pictures are as they are"
+    assert list(caption_rows(results)) == [("the <b>truth</b> / another", '<script>alert("x")</script>', "sampled", "wrong")]
+
+
+def test_a_large_picture_is_made_small() -> None:
+    large = picture_uri(np.full((512, 256, 3), 200, np.uint8))
+    assert large.startswith("data:image/jpeg") and pixels_of(large).shape == (128, 64, 3)
+    assert abs(int(pixels_of(large)[60, 30, 0]) - 200) < 3
+    with pytest.raises(ValueError, match="neither PNG nor JPEG"):
+        data_uri(b"GIF89a")
+
+
+def pixels_of(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
 def test_the_grid_shows_every_drawing_enlarged(results: Results) -> None:
@@ -122,20 +123,6 @@ def test_enlarging_repeats_pixels() -> None:
     assert np.array_equal(enlarged(image, 128)[::4, ::4], image)
     assert enlarged(image, 128).shape == (128, 128, 3)
     assert enlarged(enlarged(enlarged(image, 128), 256), 256).shape == (256, 256, 3)
-
-
-def test_curves_are_drawn_from_the_training_history(tmp_path: Path) -> None:
-    assert curves(tmp_path) is None
-    path = tmp_path / "history.csv"
-    path.write_text("step,loss,image,tokens_per_s\n10,2.5,,100\n20,2.0,2.25,100\n")
-    assert read_history(path)["image"] == [None, 2.25]
-    alone = curves(tmp_path) or b""
-    assert Image.open(io.BytesIO(alone)).size[0] > 400
-    (tmp_path / "validation.csv").write_text("step,image\n15,2.5\n")
-    assert curves(tmp_path) not in (None, alone), "held-out losses are drawn too"
-    path.write_text("step,tokens_per_s\n10,100\n")
-    (tmp_path / "validation.csv").unlink()
-    assert curves(tmp_path) is None
 
 
 def test_the_plot_has_one_row_a_noise_level(results: Results) -> None:

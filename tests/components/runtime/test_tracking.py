@@ -63,7 +63,7 @@ def test_everything_logged_is_in_the_run(store: Path) -> None:
         tracker.artifact(store / "report.json", "reports")
         (store / "report.json").write_text("what it became later")
         tracker.text("a: 1\n", "params.yaml")
-        tracker.table(("figure", "value"), [("right", 0.5), ("wrong", None)], "figures.json")
+        tracker.tables({"figures.json": (("figure", "value"), [("right", 0.5), ("wrong", None)])})
         tracker.dataset("latents", digest="d" * 64, source=store, context="training")
         tracker.tags({"mlflow.note.content": "a note"})
 

@@ -34,7 +34,7 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
         pass
     before = client.get_run(run_id).info
     write_bytes(paths.EVALUATION / "samples.png", encode_png(np.zeros((8, 8, 3), np.uint8)))
-    record(params, paths.EVALUATION, paths.TRAIN, documents=(paths.DOCUMENTS, "d" * 64), key="k", started_ms=0)
+    record(params, paths.EVALUATION, paths.TRAIN, documents=(paths.DOCUMENTS, "d" * 64), captions=[], started_ms=0)
     register.main(params)
     first = read_json(report)
     assert first["aliases"] == ["challenger", "champion"]

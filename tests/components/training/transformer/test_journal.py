@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from components.training.pictures import GAP_PX, LABEL_PX, save_pairs, save_samples
+from components.training.pictures import GAP_PX, LABEL_PX, over_training, save_pairs, save_samples, sheet_name
 from components.training.transformer.journal import last_values, shown_names, tables, truncate_after
 from core.files import read_json_lines
 
@@ -87,3 +87,12 @@ def test_pictures_keep_their_pixels_and_have_labels(tmp_path: Path) -> None:
     assert np.array_equal(pixels[4:196:6, 200:392:6], images[1].numpy())
     inked = [(pixels[200:, 4 + 196 * column : 196 * (column + 1)] < 128).any() for column in range(3)]
     assert inked == [True, False, True], "each prompt stands under its picture"
+
+
+def test_of_many_sheets_the_first_the_last_and_some_between_are_shown(tmp_path: Path) -> None:
+    assert over_training(tmp_path) == []
+    for step in (0, 30, 60, 90, 120, 150, 180, 200, 1_000_000):
+        (tmp_path / sheet_name(step)).touch()
+        names = [path.name for path in over_training(tmp_path)]
+        assert names[0] == sheet_name(0) and names[-1] == sheet_name(step)
+    assert names == [sheet_name(step) for step in (0, 60, 90, 150, 180, 1_000_000)]
