@@ -9,6 +9,7 @@ from components.report.blocks import Column, Heading, Items, Line, Picture, Sect
 from components.report.numbers import number
 from components.report.run_files import Run
 
+GRAPHS = {"end_to_end": "a whole answer, end to end"}
 # Of the throughput report: a figure, and what it is.
 SPEED = {
     "requests": "requests answered",
@@ -32,9 +33,9 @@ def version(run: Run) -> Section | None:
     if not found:
         return None
     aliases = found["aliases"]
-    outcome = "It is champion." if "champion" in aliases else "It is challenger, and not champion."
+    outcome = " and ".join(aliases) if "champion" in aliases else "challenger, and not champion"
     name = code(f"{found['name']} version {found['version']}")
-    said = sentence(name, f", registered as {' and '.join(aliases)}. {outcome} Why:")
+    said = sentence(name, f": {outcome}. Why:")
     later = sentence(
         "As the rule found it when the run registered its bundle; ",
         code("python -m pipelines.promote --dry-run"),
@@ -53,7 +54,7 @@ def _parity(run: Run) -> Iterator[Any]:
     if graphs:
         columns = [Column("graph"), Column("largest error", number=True), Column("allowed", number=True), Column("checked on")]
         rows = [
-            [name.replace("_", " "), number(entry["largest_error"]), number(entry["limit"]), _checked(entry)]
+            [GRAPHS.get(name, name), number(entry["largest_error"]), number(entry["limit"]), _checked(entry)]
             for name, entry in graphs.items()
         ]
         yield Heading("The exported graphs beside eager torch")

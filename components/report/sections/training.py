@@ -89,6 +89,7 @@ def _sheets(run: Run) -> Iterator[Any]:
     for name in names:
         step = name.rpartition("step-")[2].removesuffix(".png")
         title = f"After {number(int(step))} steps" if step.isdecimal() else "After the last step"
+        title = "Before the first step" if step.strip("0") == "" else title
         if uri := run.picture(name):
             sheets.append((title, Picture(uri, f"pictures of the sample prompts, {title.lower()}")))
     if sheets:
