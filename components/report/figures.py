@@ -34,6 +34,7 @@ WORDS = {
     "x0_error": "error of the clean latent",
     "x0_error_of_mean": "error of the mean latent",
     "wrong_caption_x0_gap": "gap of the clean latent's error",
+    "caption_gap": "what a wrong caption costs",
     "exact": "word for word",
     "caption_at_1": "the right caption first",
     "image_at_1": "the right image first",

@@ -19,6 +19,8 @@ LOSSES = {
     "learning_rate": "Learning rate",
 }
 TABLES = {"history.csv": ("training", 0, False), "validation.csv": ("held out", 1, True)}
+# Before a noise level in the names of columns.
+LEVEL, NUM_COLOURS = "x0_error_", 5
 DIFFUSION = {"right_caption": "own caption", "wrong_caption": "another's caption"}
 
 
@@ -53,12 +55,14 @@ def _losses(run: Run) -> Iterator[Any]:
         speed = facts.get("perf/tokens_per_s")
         said = f"{number(facts['num_parameters'])} parameters, {number(facts['steps'])} steps"
         yield Text(said + (f", {number(round(speed))} positions a second." if speed else "."))
+        if because := facts.get("selected_because"):
+            yield Text(f"{because[0].upper()}{because[1:]}.")
     if any(charts):
         yield Text(
             "Losses fall fast and then slowly, so their axis is logarithmic. Held out: the averaged weights, other documents."
         )
         yield Charts(charts)
-    yield from _other_columns(tables["validation.csv"])
+    yield from _while_training(tables["validation.csv"])
 
 
 def _lines(file: str, table: dict[str, list[float | None]], column: str) -> list[Series]:
@@ -71,14 +75,19 @@ def _lines(file: str, table: dict[str, list[float | None]], column: str) -> list
     return [Series(name, points, colour=colour, dashed=dashed)] if points else []
 
 
-def _other_columns(table: dict[str, list[float | None]]) -> Iterator[Any]:
-    """Held-out losses by noise level, and scores, where the training measured them: a chart each."""
-    known = {"step", "loss", "text", *LOSSES}
-    charts = [
-        chart(name_of(name), "optimiser step", _lines("validation.csv", table, name)) for name in table if name not in known
+def _while_training(table: dict[str, list[float | None]]) -> Iterator[Any]:
+    """Held-out errors by noise level, and other scores, where the training measured them."""
+    levels = [name for name in table if name.startswith(LEVEL)]
+    errors = [
+        line._replace(name=f"noise {level.removeprefix(LEVEL)}", colour=number_ % NUM_COLOURS, dashed=False)
+        for number_, level in enumerate(levels)
+        for line in _lines("validation.csv", table, level)
     ]
+    others = [name for name in table if name not in {"step", "loss", "text", *LOSSES, *levels}]
+    charts = [chart("Error of the clean latent, held out", "optimiser step", errors, log=True)]
+    charts += [chart(name_of(name).capitalize(), "optimiser step", _lines("validation.csv", table, name)) for name in others]
     if any(charts):
-        yield Heading("Measured during training")
+        yield Heading("Measured while training")
         yield Charts(charts)
 
 

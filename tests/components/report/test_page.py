@@ -78,6 +78,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     counts = json.loads((reports / "ingest/counts.json").read_text())
     counts["corpora"]["scenes"] |= {"reasons": {HOSTILE: 3}, "passed_over": {"links": {"number": 2, "first": [LONG]}}}
     write_json(reports / "ingest/counts.json", counts)
+    held_out = [
+        "step,loss,image,caption_gap,x0_error_0.1,x0_error_0.9",
+        "750,5.8,0.33,0.5,0.01,0.5",
+        "1500,5.4,0.3,0.7,0.008,0.4",
+    ]
+    (reports / "train/validation.csv").write_text("\n".join(held_out) + "\n")
     note_stage(reports / "ran/train.json", 561.0)
     note_stage(reports / "ran/validate-latents.json", 6.0)
     return Run(
@@ -177,6 +183,8 @@ def test_figures_have_names_intervals_and_meanings(run: Run) -> None:
     (key, value), interval = ("text/bits_per_byte", values["text/bits_per_byte"]), intervals["text/bits_per_byte"]
     assert f">{value:.3f}<" in html and f"{interval['low']:.3f} to {interval['high']:.3f}" in html
     assert f"<code>{key}</code> bits the model needs for a byte of held-out prose" in html
+    assert "Error of the clean latent, held out: noise 0.1 from 0.010 to 0.008; noise 0.9 from 0.500 to 0.400" in html
+    assert "What a wrong caption costs: held out from 0.500 to 0.700" in html
     assert "used: 4" in html and "9m21s" in html and "6s</text>" in html
 
 
