@@ -52,7 +52,12 @@ def version(run: Run) -> Section | None:
 def _parity(run: Run) -> Iterator[Any]:
     graphs = run.read("export/parity.json").get("graphs", {})
     if graphs:
-        columns = [Column("graph"), Column("largest error", number=True), Column("allowed", number=True), Column("checked on")]
+        columns = [
+            Column("graph"),
+            Column("largest error", number=True),
+            Column("allowed", number=True),
+            Column("checked on", number=True),
+        ]
         rows = [
             [GRAPHS.get(name, name), number(entry["largest_error"]), number(entry["limit"]), _checked(entry)]
             for name, entry in graphs.items()
