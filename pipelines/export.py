@@ -1,6 +1,6 @@
 """Export the trained model as one bundle: safetensors, tokenizer, ONNX graphs checked against torch, TensorRT if found.
 
-artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/metrics.json -> artifacts/bundle, reports/export
+artifacts/{train, autoencoder}, data/tokenizer, reports/evaluate/{metrics, intervals}.json -> artifacts/bundle, reports/export
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
 from pipelines.sections import Params
 
-METRICS = paths.EVALUATION / "metrics.json"
+METRICS, INTERVALS = paths.EVALUATION / "metrics.json", paths.EVALUATION / "intervals.json"
 REPORT = paths.PARITY
 TENSORRT = paths.REPORTS / "export/tensorrt.json"
 
@@ -29,7 +29,8 @@ def main(params: Params) -> None:
     manifests, ancestors = given("tokenizer", "autoencoder", "train", "evaluation")
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")
-    evaluated = Evaluated(read_json(METRICS), sampling_of(manifests["evaluation"]))
+    intervals = read_json(INTERVALS) if INTERVALS.is_file() else {}
+    evaluated = Evaluated(read_json(METRICS), sampling_of(manifests["evaluation"]), intervals, ancestors)
     preparation = preparation_of("autoencoder", manifests)
     parity = build_bundle(sources, folder, params.export, preparation=preparation, evaluated=evaluated)
     write_json(REPORT, reported(parity))

@@ -6,7 +6,6 @@ artifacts/{bundle, evaluation, train/run.json}, reports/{evaluate/metrics, expor
 from __future__ import annotations
 
 from components.evaluation.kept_items import check_items
-from components.evaluation.metrics import table
 from components.runtime import registry
 from components.runtime.recording import known_run
 from components.runtime.registry import Version, set_alias
@@ -20,6 +19,7 @@ from pipelines import paths, stage
 from pipelines.ancestry import given, of_bundle
 from pipelines.promotion import ITEMS_FOLDER, decided, rule_of
 from pipelines.sections import Params
+from pipelines.version_tags import version_tags
 
 METRICS_REPORT = paths.EVALUATION / "metrics.json"
 
@@ -53,9 +53,7 @@ def main(params: Params) -> None:
 
 
 def _create(identity: RunIdentity, params: Params, bundle: Bundle, metrics: dict[str, float], trained: str) -> Version:
-    parity, config = read_fields(paths.PARITY, "graphs")["graphs"], params.register
-    # In the list of versions: what decides.
-    tags = {each.key: each.text(4) for each in table(metrics) if each.key in rule_of(config).read}
+    config = params.register
     return registry.create_version(
         identity,
         config.name,
@@ -65,7 +63,7 @@ def _create(identity: RunIdentity, params: Params, bundle: Bundle, metrics: dict
         beside={ITEMS_FOLDER: paths.EVALUATION_ITEMS},
         metrics=metrics,
         judged=rule_of(config).read,
-        tags={"trained": trained} | tags | {f"onnx_error/{name}": f"{each['largest_error']}" for name, each in parity.items()},
+        tags={"trained": trained} | version_tags(params, bundle, metrics),
         # The card without its front matter, which is for model hubs.
         description=(bundle.folder / CARD).read_text().split("---\n", 2)[-1].strip(),
         signature=registry.model_signature(serving_schema.OUTPUTS, serving_schema.parameters(bundle.generation)),

@@ -17,6 +17,7 @@ from core.metric_keys import GENERATED_FOR
 # Of the resamples, so that a comparison comes out the same in every clone.
 SEED = 0
 MOST_NAMED = 3
+NO_ITEMS = "not item by item"
 
 
 class Gain(NamedTuple):
@@ -36,7 +37,7 @@ def why_apart(key: str, mine: KeptItems, theirs: KeptItems) -> str:
     of this figure is asked and judged.
     """
     if key not in mine.items and key not in theirs.items:
-        return "not item by item"
+        return NO_ITEMS
     if key not in mine.items or key not in theirs.items:
         return "item by item in one of the two alone"
     return (

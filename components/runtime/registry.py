@@ -34,6 +34,7 @@ MODEL_DESCRIPTION = (
     "best one that kept its bounds. Each version says what it is and how it is asked."
 )
 MAX_DESCRIPTION_CHARACTERS = 5000
+CUT = "\n\nThe rest is in the model card, `README.md` of the bundle."
 
 
 class Version(NamedTuple):
@@ -158,7 +159,7 @@ def create_version(
             run_id=identity.run_id,
             tags={BUNDLE_TAG: bundle_sha256, **tags}
             | {key: value for key, value in measured.items() if key.removeprefix(METRIC_TAG) in judged},
-            description=description[:MAX_DESCRIPTION_CHARACTERS],
+            description=_shortened(description),
             model_id=model_id,
         )
         # As MLflow's own `register_model` does, for the link on the logged model's page.
@@ -240,6 +241,14 @@ def installed(packages: Sequence[str]) -> list[str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _shortened(description: str) -> str:
+    """Whole lines, as many as the store takes."""
+    if len(description) <= MAX_DESCRIPTION_CHARACTERS:
+        return description
+    whole_lines, _, _ = description[: MAX_DESCRIPTION_CHARACTERS - len(CUT)].rpartition("\n")
+    return whole_lines + CUT
 
 
 def _upload(client: MlflowClient, model_id: str, folder: str, path: Path) -> None:

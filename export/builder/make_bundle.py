@@ -61,6 +61,10 @@ class Evaluated(NamedTuple):
 
     metrics: Mapping[str, Any]
     sampling: SamplingOptions
+    intervals: Mapping[str, Mapping[str, Any]] = {}
+    """Metric -> its `low` and `high`, where it has an interval."""
+    made_from: Mapping[str, str] = {}
+    """Kind of artefact -> digest: the documents and latents among them that the model was trained and measured on."""
 
 
 def build_bundle(
@@ -80,7 +84,8 @@ def build_bundle(
     errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(evaluated.metrics)}
-    (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures))
+    known = {"intervals": evaluated.intervals, "made_from": evaluated.made_from}
+    (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures, **known))
     return parity
 
 

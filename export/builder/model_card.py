@@ -36,8 +36,11 @@ def model_card(
     num_parameters: int,
     parity: Mapping[str, float],
     metrics: Mapping[str, float] | None = None,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> str:
-    """README.md of a model. parity: graph -> largest absolute error. metrics: the evaluation's, where known."""
+    """README.md of a model. parity: graph -> largest absolute error. metrics, intervals: the evaluation's, where known.
+    made_from: kind of artefact -> digest."""
     side = generation.image_side_px
     sections = [
         _FRONT_MATTER.format(model_index=_model_index(name, metrics or {})),
@@ -51,12 +54,15 @@ def model_card(
         f"| vocabulary | {config.vocab_size} byte-level BPE tokens |\n"
         f"| images | {side} x {side} pixels, {generation.num_patches(config.image)} positions each |\n"
         f"| longest document | {config.max_position_embeddings} positions |\n",
-        _figures(metrics or {}),
+        _INTENDED_USE,
+        _data(made_from or {}),
+        _USE.format(prompt=example_prompt(metrics or {})),
+        _LIMITS,
         "## ONNX against eager torch\n",
         "| graph | largest absolute difference |\n|---|---|\n"
         + "".join(f"| {graph} | {error:.1e} |\n" for graph, error in sorted(parity.items())),
-        _USE.format(prompt=example_prompt(metrics or {})),
-        _LIMITS,
+        # Last, since it is long and a registry cuts what it shows.
+        _figures(metrics or {}, intervals or {}),
     ]
     return "\n".join(section for section in sections if section)
 
@@ -84,10 +90,17 @@ Guidance and steps are those that the figures were measured with, unless `ask` i
 The weights are safetensors, the graphs ONNX; opening the bundle checks every file against `manifest.json`.
 """
 
+_INTENDED_USE = """## Intended use
+
+Pictures from captions, captions of pictures, and text, of the kinds that its training corpora hold. Nothing filters what it
+generates. It was not tested on anything else, and is not made for decisions about people.
+"""
+
 _LIMITS = """## Limits
 
-The model knows the corpora it was trained on and nothing else; prompts outside them give arbitrary results. Its figures
-hold for the evaluation they were measured in.
+The model knows the corpora it was trained on and nothing else; prompts outside them give arbitrary results, and what is
+wrong or one-sided in the corpora is so in what it generates. Its figures hold for the evaluation they were measured in: for
+these held-out documents, this guidance and this number of steps.
 """
 
 
@@ -107,13 +120,24 @@ def _model_index(name: str, metrics: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
+def _data(made_from: Mapping[str, str]) -> str:
+    """What it was trained and measured on, as far as the bundle knows: digests, by which the data is known again."""
+    rows = "".join(f"| {kind} | `{made_from[kind]}` |\n" for kind in ("documents", "latents", "tokenizer") if kind in made_from)
+    if not rows:
+        return ""
+    said = "Trained on the training split of these documents and measured on their test split, which training never saw. The"
+    said += " training's run in MLflow names the corpora; what their licences ask for holds for this model too.\n"
+    return f"## Data\n\n{said}\n| artefact | digest |\n|---|---|\n{rows}"
+
+
+def _figures(metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, Any]]) -> str:
     if not metrics:
         return ""
     errors = {key: f" +- {metrics[beside]:.1g}" for key in metrics if (beside := standard_error_key(key)) in metrics}
     figures = sorted((key, metrics[key]) for key in metrics.keys() - {standard_error_key(key) for key in errors})
-    rows = "".join(f"| {key} | {value:.4g}{errors.get(key, '')} |\n" for key, value in figures)
-    return "## Figures\n\n| metric | value, with its standard error |\n|---|---|\n" + rows
+    within = {key: f"{each['low']:.4g} to {each['high']:.4g}" for key, each in intervals.items()}
+    rows = "".join(f"| {key} | {value:.4g}{errors.get(key, '')} | {within.get(key, '')} |\n" for key, value in figures)
+    return "## Figures\n\n| metric | value, with its standard error | 95% of resamples |\n|---|---|---|\n" + rows
 
 
 def numbers(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

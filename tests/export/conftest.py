@@ -28,7 +28,12 @@ PREPARATION = Preparation(side_px=IMAGE_SIDE_PX, background="black", animated="f
 CAPTIONS = ["a red three top left", "a blue seven bottom right and a green one top left", "def return(self): pass"] * 4
 CONFIG = ExportConfig(opset=24, max_transformer_error=1e-4, max_autoencoder_error=1e-3, tensorrt="auto")
 # No value is the default of anything.
-EVALUATED = Evaluated({"text_to_image/objects_right": 0.97}, SamplingOptions(num_steps=4, guidance_scale=3.5, solver="heun"))
+EVALUATED = Evaluated(
+    {"text_to_image/objects_right": 0.97},
+    SamplingOptions(num_steps=4, guidance_scale=3.5, solver="heun"),
+    {"text_to_image/objects_right": {"low": 0.95, "high": 0.99, "num_items": 8}},
+    {"documents": "d" * 64, "latents": "e" * 64},
+)
 
 
 class Made(NamedTuple):

@@ -219,7 +219,10 @@ def test_card_has_front_matter_and_figures(made: Made) -> None:
     assert front["library_name"] == "transfusion-pipeline"
     metrics = front["model-index"][0]["results"][0]["metrics"]
     assert {"type": "text_to_image/objects_right", "value": 0.97} in metrics
-    assert "| text_to_image/objects_right | 0.97 |" in text
+    assert "| text_to_image/objects_right | 0.97 | 0.95 to 0.99 |" in text
+    assert f"| documents | `{'d' * 64}` |\n| latents | `{'e' * 64}` |\n\n" in text
+    headings = ["Intended use", "Data", "Use", "Limits", "ONNX against eager torch", "Figures"]
+    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")] == headings
     assert "| step.onnx |" in text and "a red three top left" in text
 
 
@@ -230,7 +233,8 @@ def test_card_shows_standard_errors_beside_their_figures(made: Made) -> None:
     rows = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
     # Without figures of scenes it is a model of other corpora, to which digits say nothing.
     assert "a red three" not in text and '"a caption like those it was trained on"' in text
-    assert rows == ["| a/right | 0.9612 +- 0.007 |", "| a/right_new | 0.5 |", "| b_se | 3 |"]
+    assert rows == ["| a/right | 0.9612 +- 0.007 |  |", "| a/right_new | 0.5 |  |", "| b_se | 3 |  |"]
+    assert "## Data" not in text, "nothing is known of it"
 
 
 def test_what_the_card_says_to_type_draws_a_picture(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,11 @@ HELP_PUSH = Checked(
 )
 # Whether the last version of that project is better than the one before is chance; its champion is there for certain.
 PROMOTE = Checked(ALREADY, "python -m pipelines.promote champion --dry-run", ("it is the champion already",))
+HELP_COMPARE = Checked(
+    "needs another evaluation than the champion's; tests/pipelines/test_compare.py has them",
+    "python -m pipelines.compare champion workspace -o beside.html",
+    ("every figure, and the pictures: beside.html",),
+)
 HELP_PROMOTE = Checked(
     "needs several versions; tests/pipelines/test_promote.py has them",
     "python -m pipelines.promote --help",
@@ -168,6 +173,10 @@ CHECKED: dict[str, Checked] = {
     "python -m export.push_to_hub --repo me/digits --model models:/transfusion@champion": HELP_PUSH,
     "python -m pipelines.<stage>": Checked(PLACEHOLDER, "python -m pipelines.encode --help", ("--set", "--params")),
     "python -m pipelines.register": Checked(ALREADY, "python -m pipelines.register --help", ("--set",)),
+    "python -m pipelines.compare champion workspace": HELP_COMPARE,
+    "python -m pipelines.compare champion workspace -o beside.html": HELP_COMPARE,
+    "python -m pipelines.compare champion challenger": HELP_COMPARE,
+    "python -m pipelines.compare slow fast": HELP_COMPARE,
     "python -m pipelines.promote": PROMOTE,
     "python -m pipelines.promote --dry-run": PROMOTE,
     "python -m pipelines.promote 3": HELP_PROMOTE,

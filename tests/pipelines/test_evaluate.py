@@ -46,6 +46,7 @@ from model.generation.requests import SamplingOptions
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import evaluate, paths, report
+from pipelines.compare import compare
 from pipelines.params import load
 from pipelines.sections import Params
 
@@ -167,7 +168,7 @@ def evaluations(run_id: str) -> list[Any]:
     return client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["attributes.start_time"])
 
 
-def test_the_demonstration_gets_every_figure(params: Params) -> None:
+def test_the_demonstration_gets_every_figure(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = write_world([*scenes(), *prose()])
     evaluate.main(params)
     metrics = read_json(evaluate.REPORT / "metrics.json")
@@ -220,6 +221,9 @@ def test_the_demonstration_gets_every_figure(params: Params) -> None:
     assert sampling.solver == "euler"
     assert manifest["facts"]["distribution"]["num_generated_and_held_out_pictures"] == 12
     assert manifest["facts"]["guidance"] == {"scale_used": 4.0, "num_prompts_of_a_scale": 8}
+    compare([run.info.run_id, "workspace"], "none", Path("beside.html"))
+    assert "No figure differs." in capsys.readouterr().out
+    assert Path("beside.html").read_text().count("data:image/png;base64,") == 2 * 12, "of the run, and of the project"
     kept = read_items(paths.EVALUATION_ITEMS)
     comparable = {figure.key for figure in figures if figure.metric.compares}
     of_the_data = (

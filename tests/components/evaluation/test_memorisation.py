@@ -70,6 +70,13 @@ def test_a_copy_is_flagged_and_a_fresh_picture_is_not(target: EvaluationTarget) 
     assert [each.similarity for each in shown] == sorted((each.similarity for each in shown), reverse=True)
     assert all(each.flagged and each.similarity > 0.95 for each in shown[:2])
     assert {each.generated.tobytes() for each in shown[:2]} == {generated[number].tobytes() for number in copies}
+    # Beside each the very picture that it was copied from, as the autoencoder decodes it.
+    latents = np.concatenate(trained_on(target.autoencoder, training).latents).astype(np.float32)
+    decoded = memorisation.decode(target.autoencoder, torch.from_numpy(latents)).astype(int)
+    source_of = {generated[number].tobytes(): source for number, source in copies.items()}
+    for each in shown[:2]:
+        apart = np.abs(decoded - each.training).reshape(NUM_TRAINING, -1).max(1)
+        assert [number for number in range(NUM_TRAINING) if apart[number] <= 1] == [source_of[each.generated.tobytes()]]
 
 
 def test_held_out_pictures_in_place_of_generated_ones_are_flagged_as_the_share_says(target: EvaluationTarget) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from components.evaluation.metrics import HEADLINE
+from components.runtime.provenance import origin_tags
 from components.runtime.recording import recorded
 from components.runtime.registry import set_alias, show_evaluation, version_of
 from components.runtime.tracking import identity_of
@@ -18,6 +19,7 @@ from core.files import read_json, sha256, write_bytes
 from core.manifest import write_manifest
 from core.metric_keys import FIGURES
 from core.png import encode_png
+from export.bundle import open_bundle
 from pipelines import paths, promote, register
 from pipelines.ancestry import given
 from pipelines.evaluation_run import record
@@ -58,6 +60,15 @@ def test_register_gives_one_version_a_bundle_and_aliases_by_the_rule(exported: P
     on_version = {key for key in champion.tags if key.startswith("metric/")}
     read = rule_of(params.register).read
     assert on_version == {f"metric/{key}" for key in read & METRICS.keys()} and on_version
+    card = client.get_model_version(name, first["version"]).description or ""
+    assert card.startswith("# Transfusion") and "## Intended use" in card and "## Limits" in card
+    assert champion.tags["text_to_image/objects_right"] == "0.9500 (0.9400 to 0.9600)"
+    made_from = open_bundle(exported).manifest["ancestors"]
+    assert champion.tags["train_digest"] == made_from["train"] and champion.tags["tokenizer_digest"] == made_from["tokenizer"]
+    assert champion.tags["engines"].startswith("ONNX Runtime (opset 24); TensorRT not built: ")
+    assert float(champion.tags["onnx_error/step.onnx"]) < 1e-3
+    origin = {key: value for key, value in origin_tags().items() if key.startswith("mlflow.source.git.")}
+    assert origin.items() <= champion.tags.items()
     model = client.get_logged_model(str(client.get_model_version(name, first["version"]).source).rpartition("/")[2])
     assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": name, "version": first["version"]}]
     shown = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics or []}

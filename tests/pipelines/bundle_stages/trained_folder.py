@@ -77,9 +77,11 @@ def write_trained_folder() -> None:
 def evaluated(metrics: dict[str, float], *, held_out: str = "d" * 64) -> None:
     """What the evaluation of artifacts/train leaves. held_out: the digest of the documents that it was of."""
     write_json(Path("reports/evaluate/metrics.json"), metrics)
+    within = {key: {"low": value - 0.01, "high": value + 0.01, "num_items": NUM_ITEMS} for key, value in metrics.items()}
+    write_json(Path("reports/evaluate/intervals.json"), within)
     _, ancestors = given("tokenizer", "autoencoder", "train")
     facts = {"ancestors": ancestors, "sampling": SAMPLING}
-    manifest = write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json"], **facts)
+    manifest = write_manifest(Path("reports/evaluate"), kind="evaluation", names=["metrics.json", "intervals.json"], **facts)
     items = {key: right_items(value) for key, value in metrics.items()}
     documents = {name: held_out for each in items.values() for name in each.names}
     about = {"held_out": documents, "settings": {"seed": 17}, "process": {"prediction_type": "flow"}}
