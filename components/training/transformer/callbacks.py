@@ -118,7 +118,7 @@ class RankZeroCallback(Callback):
         self.tracker.close()
         folder = fresh_folder(self.run.finished)
         state.ema_model.save_pretrained(folder)
-        facts = last_values(self.run.journal) | {
+        facts = last_values(self.run.journal, selection.kept_step) | {
             "steps": selection.last_step,
             "selected_step": selection.kept_step,
             "selected_because": selection.sentence(),

@@ -30,8 +30,8 @@ TABLES = {
     "validation.csv": {column: f"validation/{name}" for column, name in LOSSES.items()}
     | {"caption_gap": "validation/caption_gap"},
 }
-# Before a noise level, in the journal and in the columns of validation.csv.
-X0_ERROR, X0_ERROR_COLUMN = "validation/x0_error/", "x0_error_"
+# Before the held-out metrics; before a noise level among them, and in the columns of validation.csv.
+VALIDATION, X0_ERROR, X0_ERROR_COLUMN = "validation/", "validation/x0_error/", "x0_error_"
 
 
 def add_to(journal: Path, step: int, values: Mapping[str, float]) -> None:
@@ -52,11 +52,14 @@ def truncate_after(journal: Path, step: int) -> None:
         write_text(journal, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
-def last_values(journal: Path) -> dict[str, float]:
-    """The last value of every metric."""
+def last_values(journal: Path, kept_step: int) -> dict[str, float]:
+    """The last value of every metric; of the held-out ones that of the weights that are kept."""
     values: dict[str, float] = {}
     for entry in read_json_lines(journal):
-        values |= {name: value for name, value in entry.items() if "/" in name}
+        is_later = int(entry["step"]) > kept_step
+        values |= {
+            name: value for name, value in entry.items() if "/" in name and not (is_later and name.startswith(VALIDATION))
+        }
     return values
 
 

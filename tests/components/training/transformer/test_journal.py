@@ -50,7 +50,15 @@ def test_each_split_has_a_table_of_its_own_without_empty_cells(journal: Path) ->
     assert [row["loss"] for row in rows] == ["5", "2.5", "1.66667"]
     assert list(csv.DictReader(written["validation.csv"].splitlines())) == [{"step": "4", "loss": "7"}]
     assert "" not in {cell for row in rows for cell in row.values()}
-    assert last_values(journal) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
+    assert last_values(journal, 6) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
+
+
+def test_the_held_out_figures_that_are_kept_are_those_of_the_weights_that_are(journal: Path) -> None:
+    truncate_after(journal, 6)
+    with journal.open("a") as file:
+        file.write('{"step": 6, "validation/loss": 8.0}\n')
+    assert last_values(journal, 6) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 8.0}
+    assert last_values(journal, 4) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
 
 
 def test_errors_by_noise_level_are_columns_in_the_order_of_the_levels(journal: Path) -> None:

@@ -183,6 +183,7 @@ def test_what_is_published_is_the_selected_model(corpus: Corpus, whole, tmp_path
     facts = read_json(run.finished / "summary.json")
     sentence = f"stopped at step {LAST} of 24: held-out image loss has not fallen for 3 validations; weights of step {BEST} "
     assert (facts["steps"], facts["selected_step"]) == (LAST, BEST)
+    assert facts["validation/loss_image"] == whole.notes.validations[BEST].image
     assert facts["selected_because"].startswith(sentence + "are kept")
     entries = [json.loads(line) for line in (tmp_path / "outbox/entries.jsonl").read_text().splitlines()]
     assert [entry["values"]["selection"] for entry in entries if entry["kind"] == "tags"] == [facts["selected_because"]]
