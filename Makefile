@@ -51,7 +51,7 @@ setup-trt: setup  ## add TensorRT (Linux with an NVIDIA GPU)
 	$(RUN) -m pip install -r infra/requirements-tensorrt.txt
 
 lock:  ## resolve constraints.txt anew
-	env -u UV_FIND_LINKS $(RUN) -m uv pip compile -q --python 3.11 pyproject.toml --extra dev --no-annotate --no-header -o constraints.txt
+	env -u UV_FIND_LINKS $(RUN) -m uv pip compile -q --python 3.11 pyproject.toml --all-extras --no-annotate --no-header -o constraints.txt
 
 repro: needs setup  ## run the whole graph (only what changed) and print the results
 	@$(RUN) -m pipelines.summary --check-params

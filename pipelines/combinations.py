@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from components.data.config import NO_IMAGES
-from components.evaluation.metrics import METRICS, Axis, Content, Metric, axis_of, metric_of, needs
+from components.evaluation.metrics import METRICS, NEEDS_WEIGHTS, Axis, Content, Metric, axis_of, metric_of, needs
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from components.training.transformer.config import Figure
 from model.latents.sizes import PRESETS
@@ -97,6 +97,9 @@ def _of_the_metrics(params: Params) -> Iterator[str]:
                 f"register.bounds: {key!r} is measured on {needs(key)}, which no corpus of ingest.corpora can hold; take it "
                 "out, or move it to register.default_bounds, which are left out where they cannot be measured"
             )
+        for beginning, name in NEEDS_WEIGHTS.items():
+            if key.startswith(beginning) and not getattr(params.evaluate.weights, name):
+                yield f"register.bounds: {key!r} is measured where evaluate.weights.{name} names a path, and it is empty"
     if not held & {needs(key) for key in config.compare}:
         yield (
             f"register.compare: no corpus of ingest.corpora can hold what {', '.join(config.compare)} "

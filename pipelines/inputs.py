@@ -5,7 +5,8 @@ reads names, sizes and times, and what it writes changes only when those do. Wha
 writes, is not looked at. Where a path is not on this machine, as in a clone that took the results from DVC's remote, the entry
 of that path is kept as it was.
 
-ingest.corpora, autoencoder.pretrained, autoencoder.loss.lpips_weights, infer.requests -> data/inputs/<stage>.json
+ingest.corpora, autoencoder.pretrained, autoencoder.loss.lpips_weights, evaluate.weights, infer.requests
+-> data/inputs/<stage>.json
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ def _found(name: str, params: Params) -> Found:
             found |= look.find()
         except BadInput as refusal:
             kept = {key: earlier[key] for key in look.keys if earlier.get(key, {}).get("at") == look.at}
+            if not look.needed and look.is_away(refusal) and not kept.get(look.keys[0], {}).get("files"):
+                found |= look.nothing()
+                continue
             if look.keys[0] not in kept or not look.is_away(refusal):
                 raise
             said = f"{name}: {without_secrets(str(refusal))}. The results made from it earlier are kept"

@@ -7,6 +7,7 @@ as the parameters say it, but without secrets (`at`), the number of files, their
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,12 @@ class Look(NamedTuple):
     """Makes the entries; BadInput, as the stage itself says it, where nothing is there or a store does not answer."""
     is_away: Callable[[BadInput], bool]
     """Whether that refusal means that this machine does not have the path; otherwise what is there is wrong."""
+    needed: bool = True
+    """Whether the stage refuses to run without it; one that goes on says itself what it left out."""
+
+    def nothing(self) -> Found:
+        """The entry of a path at which there is nothing."""
+        return {self.keys[0]: _entry(self.at, fingerprint([]))}
 
 
 def _corpora(params: Params) -> list[Look]:
@@ -74,6 +81,17 @@ def _autoencoder(params: Params) -> list[Look]:
     return []
 
 
+def _weights(params: Params) -> list[Look]:
+    named = asdict(params.evaluate.weights)
+    return [_local(at, (name,), partial(_weight_files, name))._replace(needed=False) for name, at in named.items() if at]
+
+
+def _weight_files(name: str, path: Path) -> dict[str, Iterable[Path]]:
+    if not path.exists():
+        raise BadInput(f"evaluate.weights.{name}: {path} is not there")
+    return {name: sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]}
+
+
 def _requests(params: Params) -> list[Look]:
     at = params.infer.requests
     if Path(at).absolute().is_relative_to(paths.REQUESTS.absolute()):
@@ -103,5 +121,10 @@ def _entry(at: str, found: Fingerprint) -> dict[str, Any]:
     return {"at": without_secrets(at), **found._asdict()}
 
 
-LOOKS: dict[str, Callable[[Params], list[Look]]] = {"ingest": _corpora, "autoencoder": _autoencoder, "infer": _requests}
+LOOKS: dict[str, Callable[[Params], list[Look]]] = {
+    "ingest": _corpora,
+    "autoencoder": _autoencoder,
+    "evaluate": _weights,
+    "infer": _requests,
+}
 """By stage."""

@@ -68,6 +68,16 @@ class GuidanceSweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """Networks that others trained, by path; "" leaves the figures that need one out. Nothing is downloaded."""
+
+    inception: str
+    """Inception as one TorchScript file, for FID and KID."""
+    clip: str
+    """The folder of a CLIP model as Hugging Face lays it out, for the CLIP score; needs the extra `clip`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What the model is evaluated on, and how its pictures are generated."""
 
@@ -102,6 +112,7 @@ class EvaluateConfig:
     memorisation: MemorisationConfig
     guidance_sweep: GuidanceSweepConfig
     digit_classifier: DigitClassifierConfig
+    weights: WeightsConfig
 
     @property
     def most_images(self) -> int:

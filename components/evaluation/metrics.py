@@ -174,6 +174,31 @@ METRICS: dict[str, Metric] = {
     "distribution/coverage": Metric(
         "share of held-out pictures with a generated one nearer than their fifth held-out neighbour", "higher"
     ),
+    "fid/frechet": Metric(
+        "FID: Frechet distance of generated to held-out pictures in Inception's features; compare only with the same number of"
+        " pictures, of which few alone make it large",
+        "lower",
+        compares=False,
+    ),
+    "fid/frechet_floor": Metric(
+        "the same of as many training pictures to the held-out ones: what this few reach", "lower", compares=False
+    ),
+    "fid/kid": Metric(
+        "KID: kernel distance of the same pictures in Inception's features; papers print it times 1,000",
+        "lower",
+        compares=False,
+    ),
+    "fid/kid_floor": Metric("the same of as many training pictures to the held-out ones", "lower", compares=False),
+    "clip/score": Metric(
+        "CLIP score of generated pictures and their captions: 100 times their cosine; compares for one CLIP model alone",
+        "higher",
+    ),
+    "clip/score_of_held_out": Metric("the same of the held-out pictures and their own captions", "higher", compares=False),
+    "clip/score_of_wrong_captions": Metric(
+        "the same of generated pictures and other pictures' captions: what a model that ignores captions would reach",
+        "lower",
+        compares=False,
+    ),
     "memorisation/flagged_share": Metric(
         "share of generated pictures nearer to a training picture than all but a few held-out ones are (evaluate.memorisation)",
         "lower",
@@ -195,8 +220,11 @@ NEEDS: dict[str, Content] = {
     "conditioning/": "captions",
     "retrieval/": "captions",
     "captions/": "captions",
+    "clip/": "captions",
     "guidance/objects_right": "scenes",
 }
+# The parameter of evaluate.weights that figures whose key begins so need.
+NEEDS_WEIGHTS = {"fid/": "inception", "clip/": "clip"}
 # Squared errors of latents: they mean the same for two models of one autoencoder alone, and those of the network's own target
 # for models of one diffusion process too.
 OF_LATENTS = ("image/", "conditioning/")
@@ -221,6 +249,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "conditioning/wrong_caption_x0_gap/": ("seed", "x_0_error_times"),
     "retrieval/": ("seed", "retrieval.group_size", "retrieval.noise_levels"),
     "distribution/": ("seed", "num_training_pictures"),
+    "clip/": ("seed", "weights.clip"),
     "memorisation/": ("seed", "memorisation."),
     "guidance/": ("seed", "digit_classifier.", "num_training_pictures"),
 }

@@ -20,6 +20,8 @@ from components.evaluation.guidance import measure_guidance
 from components.evaluation.held_out import HeldOut, TrainingFacts
 from components.evaluation.memorisation import measure_memorisation
 from components.evaluation.perplexity import measure_perplexity
+from components.evaluation.pretrained.clip import measure_clip_score
+from components.evaluation.pretrained.inception import measure_fid
 from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.retrieval import measure_retrieval
 from components.evaluation.scenes.digit_classifier import DigitClassifier
@@ -103,5 +105,7 @@ def measure_pictures(
     if classifier is None:
         show_generated(results, pictures)
     reference = measure_distribution(results, target, pictures, training, config.seed)
+    measure_fid(results, target, pictures, training, config.weights.inception, config.seed)
+    measure_clip_score(results, target, pictures, config.weights.clip)
     measure_memorisation(results, target, pictures, training, config.memorisation)
     measure_guidance(results, target, held_out, pictures, reference, classifier, config)

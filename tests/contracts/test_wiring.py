@@ -26,6 +26,8 @@ WATCHED = {
     "ingest.corpus_defaults.images": "ingest",
     "autoencoder.pretrained": "autoencoder",
     "autoencoder.loss.lpips_weights": "autoencoder",
+    "evaluate.weights.inception": "evaluate",
+    "evaluate.weights.clip": "evaluate",
     "infer.requests": "infer",
 }
 NO_PATHS = {

@@ -62,6 +62,12 @@ HELP_PROMOTE = Checked(
     ("VERSION", "--without-comparison", "--roll-back"),
 )
 
+# Without the extra it says so, and with it the harness prints its options.
+HARNESS = Checked(
+    "needs the extra lm-eval; tests/components/evaluation/test_harness.py runs a local task where it is installed",
+    "python -m components.evaluation.harness run --help || python -c 'import components.evaluation.harness'",
+)
+
 # Queued, and not run: tests/components/runtime/test_recording_stores.py runs a queue of one small stage.
 QUEUE = Checked(
     HOURS,
@@ -166,6 +172,16 @@ CHECKED: dict[str, Checked] = {
     ),
     'python bundle/code.pyz "a red three top left" -o three.png': Checked(
         "a copied bundle's; tests/export/builder/test_own_code.py", "python artifacts/bundle/code.pyz --help", ("prompt", "-o")
+    ),
+    'pip install -e ".[clip]" -c constraints.txt': Checked("adds a package of 130 MB", "grep 'clip = ' pyproject.toml"),
+    'pip install -e ".[lm-eval]" -c constraints.txt': Checked("adds packages of 130 MB", "grep 'lm-eval = ' pyproject.toml"),
+    "python -m components.evaluation.harness --include_path tasks --tasks mine": HARNESS,
+    "python -m components.evaluation.harness --tasks hellaswag,piqa,social_iqa,winogrande,arc_easy,arc_challenge,boolq"
+    " --num_fewshot 0 --batch_size 32 --output_path harness": HARNESS,
+    "python -m export.geneval --prompts geneval/prompts/evaluation_metadata.jsonl -o pictures": Checked(
+        "needs GenEval's prompts; tests/export/test_geneval.py has some",
+        "python -m export.geneval --help",
+        ("--prompts", "--output", "--samples", "--model", "--engine"),
     ),
     "python -m export.page": Checked("serves until it is stopped", "python -m export.page --help", ("--port",)),
     "make setup": Checked("downloads an environment", "make -n setup"),

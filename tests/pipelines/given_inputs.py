@@ -40,7 +40,7 @@ def grow(path: Path) -> None:
 
 
 def write_given() -> None:
-    """A corpus of each kind, an autoencoder's folder, and requests; all of it is old."""
+    """A corpus of each kind, an autoencoder's folder, weights for the evaluation, and requests; all of it is old."""
     for name in ("a1", "a2", "b1"):
         write(f"given/tars/{name}.tar", tar_bytes(pairs(range(2))))
     table = Path("given/tables/part")
@@ -60,6 +60,8 @@ def write_given() -> None:
     Path("given/photos-2/linked").symlink_to(Path("elsewhere/more").absolute())
     write("given/vae/config.json", b"{}")
     write("given/vae/nested/weights.safetensors", b"weights")
+    write("given/inception.pt", b"a network")
+    write("given/clip/model.safetensors", b"weights")
     asked = [{"id": name, "task": "image_to_text", "image": f"pictures/{name}.png"} for name in ("a", "none")]
     write_jsonl(Path("given/asked.jsonl"), asked)
     for folder in ("given", "elsewhere"):
@@ -75,6 +77,7 @@ def write(name: str, content: bytes) -> None:
 def given(*more: str) -> Params:
     corpora = json.dumps(CORPORA)
     settings = [f"ingest.corpora={corpora}", "autoencoder.pretrained=given/vae", "infer.requests=given/asked.jsonl"]
+    settings += ["evaluate.weights.inception=given/inception.pt", "evaluate.weights.clip=given/clip"]
     return load(ROOT / "params.yaml", [*settings, *more])
 
 

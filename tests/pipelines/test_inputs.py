@@ -45,6 +45,8 @@ WATCHED = [
     Watched("elsewhere/more/b.png", "ingest", ("photos path",)),
     Watched("given/vae/config.json", "autoencoder", ("pretrained",)),
     Watched("given/vae/nested/weights.safetensors", "autoencoder", ("pretrained",)),
+    Watched("given/inception.pt", "evaluate", ("inception",)),
+    Watched("given/clip/model.safetensors", "evaluate", ("clip",)),
     Watched("given/asked.jsonl", "infer", ("requests",)),
     Watched("given/pictures/a.png", "infer", ("pictures",)),
 ]
@@ -75,7 +77,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 def test_nothing_changed(params: Params) -> None:
     before = look(params)
-    assert set(before) == {"ingest", "autoencoder", "infer"}
+    assert set(before) == {"ingest", "autoencoder", "evaluate", "infer"}
     assert before["ingest"]["tars path"]["files"] == 3
     assert before["ingest"]["photos path"]["files"] == 4
     assert not differing(before, look(params))
@@ -90,7 +92,8 @@ def test_what_changed_is_seen_where_it_is_read(watched: Watched, how: str, param
         with pytest.raises(BadInput):  # the folder is here, and holds no autoencoder
             inputs.main(params)
         return
-    if how == "removed" and watched.file in ("given/coco.json", "given/mmc4/a.jsonl", "given/asked.jsonl"):
+    named = ("given/coco.json", "given/mmc4/a.jsonl", "given/asked.jsonl", "given/inception.pt")
+    if how == "removed" and watched.file in named:
         Path(watched.file).unlink()
         assert not differing(before, look(params)), "the named path itself is away: what was made of it stands"
         return
@@ -98,6 +101,15 @@ def test_what_changed_is_seen_where_it_is_read(watched: Watched, how: str, param
         shutil.copy(watched.file, Path(watched.file).with_stem("another"))
     CHANGES[how](Path(watched.file))
     assert differing(before, look(params)) == {(watched.stage, key) for key in watched.keys}
+
+
+def test_weights_that_the_evaluation_can_do_without_may_be_missing_and_are_seen_when_they_come(params: Params) -> None:
+    shutil.move("given/clip", "given/later")
+    before = look(params)
+    assert before["evaluate"]["clip"]["files"] == 0 and before["evaluate"]["inception"]["files"] == 1
+    assert not differing(before, look(params))
+    shutil.move("given/later", "given/clip")
+    assert differing(before, look(params)) == {("evaluate", "clip")}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +174,7 @@ def test_what_the_graph_writes_is_no_corpus_beside_one(params: Params) -> None:
 def test_the_demonstration_does_not_depend_on_a_machines_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write("data/requests/requests.jsonl", b"{}")
-    assert look(load(ROOT / "params.yaml")) == {"ingest": {}, "autoencoder": {}, "infer": {}}
+    assert look(load(ROOT / "params.yaml")) == {"ingest": {}, "autoencoder": {}, "evaluate": {}, "infer": {}}
 
 
 def test_weights_are_seen(params: Params) -> None:

@@ -116,7 +116,7 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         *((f"{section}.seed={seed}", [f"{section}.seed", seed, "0..4294967295"]) for section, seed in SEEDS),
         ("export.max_transformer_error=0.0", ["export.max_transformer_error", "greater than 0"]),
         ("register.compare=[text_to_image/objects_rigth]", ["register.compare", "did you mean text_to_image/objects_right or"]),
-        ("register.compare=[foo/bar]", ["register.compare: 'foo/bar' is no metric", "evaluation/metrics.py lists them"]),
+        ("register.compare=[qqqq]", ["register.compare: 'qqqq' is no metric", "evaluation/metrics.py lists them"]),
         ("register.compare=[bits_per_byte]", ["did you mean text/bits_per_byte or"]),
         *(
             (
@@ -133,6 +133,8 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("register.compare=text/bits_per_byte", ["register.compare = 'text/bits_per_byte'", "array"]),
         ("register.compare=[]", ["register.compare: must name at least one metric"]),
         ("register.bounds={loss: 0.1}", ["register.bounds: 'loss' is no metric"]),
+        ("register.bounds={fid/frechet: 20}", ["'fid/frechet' is measured where evaluate.weights.inception names a path"]),
+        ("register.bounds={clip/score: 20}", ["'clip/score' is measured where evaluate.weights.clip names a path"]),
         ("register.default_bounds={loss: 0.1}", ["register.default_bounds: 'loss' is no metric"]),
         ("register.floors={text/bits_per_byte: 3.0}", ["register.floors", "now called register.bounds"]),
         ("register.tolerance=1.0", ["register.tolerance: 1.0 must be a share of the champion's figure"]),

@@ -40,13 +40,11 @@ class Gaussian(NamedTuple):
 
 def frechet(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
     """Frechet's distance, squared as FID has it, between the normal distributions of vectors [N, D] and [M, D]."""
-    value = frechet_of(gaussian_of(one, _once(one)), gaussian_of(other, _once(other)))
+    between = _between_few if one.shape[1] > min(len(one), len(other)) else _between_many
+    value = between(one, other, _once(one), _once(other))
     first, second = _counts(len(one), len(other), seed)
-    drawn = [
-        frechet_of(gaussian_of(one, mine), gaussian_of(other, yours))[0]
-        for mine, yours in zip(first[:, None], second[:, None], strict=True)
-    ]
-    return _with_interval(float(value[0]), np.array(drawn), len(one), least=0.0)
+    drawn = [between(one, other, mine, yours) for mine, yours in zip(first[:, None], second[:, None], strict=True)]
+    return _with_interval(value, np.array(drawn), len(one), least=0.0)
 
 
 def kid(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
@@ -76,6 +74,28 @@ def gaussian_of(vectors: np.ndarray, counts: np.ndarray) -> Gaussian:
     centred = vectors - mean[:, None]
     products = (centred * counts[..., None]).swapaxes(-1, -2) @ centred
     return Gaussian(mean, products / (counts.sum(-1)[:, None, None] - 1))
+
+
+def _between_many(one: np.ndarray, other: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """Frechet's distance of vectors [N, D] and [M, D], each as often as counts [1, N] and [1, M] say."""
+    return float(frechet_of(gaussian_of(one, first), gaussian_of(other, second))[0])
+
+
+def _between_few(one: np.ndarray, other: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """The same where there are fewer vectors than numbers in one: no covariance [D, D] is made.
+
+    With C1 = A'A and C2 = B'B, the roots of the eigenvalues of C1 C2 are the singular values of AB', [N, M].
+    """
+    (mean, root), (other_mean, other_root) = _root_of(one, first[0]), _root_of(other, second[0])
+    shared = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
+    return float(np.square(mean - other_mean).sum() + np.square(root).sum() + np.square(other_root).sum() - 2 * shared)
+
+
+def _root_of(vectors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean [D] and A [at most N, D] of which A'A is the covariance."""
+    drawn, counts = vectors[counts > 0], counts[counts > 0]
+    mean = counts @ drawn / counts.sum()
+    return mean, np.sqrt(counts / (counts.sum() - 1))[:, None] * (drawn - mean)
 
 
 def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from components.evaluation.config import (
     GuidanceSweepConfig,
     MemorisationConfig,
     RetrievalConfig,
+    WeightsConfig,
 )
 from components.evaluation.diffusion import squared_error, x_0_error
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
@@ -56,6 +57,7 @@ CONFIG = EvaluateConfig(
     memorisation=MemorisationConfig(max_training_pictures=100, held_out_share=0.25),
     guidance_sweep=GuidanceSweepConfig(scales=(1.0, 2.0), num_prompts=3),
     digit_classifier=DigitClassifierConfig(max_steps=6, batch_size=16),
+    weights=WeightsConfig(inception="", clip=""),
 )
 BY_LEVEL = ("image/x0_error", "conditioning/wrong_caption_x0_gap")
 TIMED = [(time, seed_of(SEED, number)) for number, time in enumerate(CONFIG.loss_times)]

@@ -46,6 +46,15 @@ def test_between_two_gaussians_it_is_the_closed_form() -> None:
     assert frechet(one, other, SEED).value == pytest.approx(9.25)
 
 
+def test_of_fewer_vectors_than_numbers_it_is_the_same_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = np.random.default_rng(SEED).normal([[[0.0]], [[1.0]]], size=(2, 9, 12))
+    few = frechet(one, other[:8], SEED)
+    monkeypatch.setattr(distances, "_between_few", distances._between_many)
+    many = frechet(one, other[:8], SEED)
+    assert few.value == pytest.approx(many.value, rel=1e-6)
+    assert few.interval == pytest.approx(many.interval, rel=1e-6)
+
+
 def test_covariances_that_do_not_commute_are_scipys_square_root_and_torchmetrics(sets: tuple[np.ndarray, np.ndarray]) -> None:
     one, other = sets
     first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)

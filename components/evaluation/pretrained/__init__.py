@@ -1,0 +1,1 @@
+"""Figures of networks that others trained, from files that the parameters name; nothing is ever downloaded."""

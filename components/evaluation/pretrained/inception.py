@@ -1,0 +1,82 @@
+"""FID and KID: the distances between pictures in the features of the Inception that everybody reports them in.
+
+Its weights come as one TorchScript file, which StyleGAN2-ADA and most evaluations since use (`inception-2015-12-05.pt`). It
+resizes pictures by itself, as the first implementation did, and so the figures compare with published ones.
+
+Legend: N pictures, D numbers of a feature vector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from components.evaluation.distribution.distances import NUM_RESAMPLES, frechet, kid
+from components.evaluation.generated import HeldOutPictures
+from components.evaluation.held_out import TrainingFacts
+from components.evaluation.results import EvaluationTarget, Results
+from core.files import sha256
+from core.png import decode_png
+
+KEY = "evaluate.weights.inception"
+NUM_FEATURES = 2048
+# Pictures of one pass: 299 pixels a side after resizing, whatever they had before.
+AT_ONCE = 32
+
+
+def measure_fid(
+    results: Results, target: EvaluationTarget, pictures: HeldOutPictures, training: TrainingFacts, weights: str, seed: int
+) -> None:
+    """FID, KID, and the same of training pictures as their floors. weights: a file's path; a note where there is no network."""
+    path, num = Path(weights), len(pictures.documents)
+    device = target.autoencoder.latent_mean.device
+    network, why = loaded(path, device) if weights else (None, f"{KEY} is empty")
+    if network is None:
+        results.notes.append(f"{why}: FID is not run")
+        return
+    trained = [decode_png(png) for png in training.pictures[:num]]
+    if min(num, len(trained)) < 2:
+        results.notes.append(
+            f"FID needs two held-out and two training pictures, and there are {num} and {len(trained)}: it is not run"
+        )
+        return
+    generated, real, floor = (
+        features_of(network, images, device) for images in (pictures.generated, pictures.real, np.stack(trained))
+    )
+    for suffix, features in (("", generated), ("_floor", floor)):
+        for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
+            results.metrics[f"fid/{name}{suffix}"], results.intervals[f"fid/{name}{suffix}"] = distance
+    results.facts["fid"] = {
+        "weights": path.name,
+        "weights_sha256": sha256(path),
+        "num_generated_and_held_out_pictures": num,
+        "num_training_pictures_of_the_floor": len(trained),
+        "num_resamples_of_distances": NUM_RESAMPLES,
+    }
+
+
+def loaded(path: Path, device: torch.device) -> tuple[Any, str]:
+    """The network of a file and "", or None and why there is none."""
+    if not path.is_file():
+        return None, f"{KEY}: {path} is not there"
+    try:
+        network = torch.jit.load(path, map_location=device).eval()
+        features = network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=device), return_features=True)
+    except Exception as error:
+        # TorchScript has no errors of its own.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return None, f"{KEY}: {path} is not Inception as one TorchScript file ({reason[:120]})"
+    if features.shape != (1, NUM_FEATURES):
+        shape = tuple(features.shape)
+        return None, f"{KEY}: {path} gives {shape} numbers for a picture and not (1, {NUM_FEATURES}), so it is not Inception"
+    return network, ""
+
+
+@torch.no_grad()
+def features_of(network: Any, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Of images uint8 [N, height, width, 3]: float64 [N, D]."""
+    parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(AT_ONCE)
+    return torch.cat([network(part.to(device), return_features=True).cpu() for part in parts]).double().numpy()
