@@ -174,31 +174,13 @@ METRICS: dict[str, Metric] = {
     "distribution/coverage": Metric(
         "share of held-out pictures with a generated one nearer than their fifth held-out neighbour", "higher"
     ),
-    "fid/frechet": Metric(
-        "FID: Frechet distance of generated to held-out pictures in Inception's features; compare only with the same number of"
-        " pictures, of which few alone make it large",
-        "lower",
-        compares=False,
-    ),
-    "fid/frechet_floor": Metric(
-        "the same of as many training pictures to the held-out ones: what this few reach", "lower", compares=False
-    ),
-    "fid/kid": Metric(
-        "KID: kernel distance of the same pictures in Inception's features; papers print it times 1,000",
-        "lower",
-        compares=False,
-    ),
-    "fid/kid_floor": Metric("the same of as many training pictures to the held-out ones", "lower", compares=False),
-    "clip/score": Metric(
-        "CLIP score of generated pictures and their captions: 100 times their cosine; compares for one CLIP model alone",
-        "higher",
-    ),
-    "clip/score_of_held_out": Metric("the same of the held-out pictures and their own captions", "higher", compares=False),
-    "clip/score_of_wrong_captions": Metric(
-        "the same of generated pictures and other pictures' captions: what a model that ignores captions would reach",
-        "lower",
-        compares=False,
-    ),
+    "fid/frechet": Metric("FID of generated pictures; compare only of the same number of pictures", "lower", compares=False),
+    "fid/frechet_floor": Metric("the same of as many training pictures", "lower", compares=False),
+    "fid/kid": Metric("KID of the same pictures in Inception's features; papers print it times 1,000", "lower", compares=False),
+    "fid/kid_floor": Metric("the same of as many training pictures", "lower", compares=False),
+    "clip/score": Metric("CLIP score of generated pictures and their captions: 100 times their cosine", "higher"),
+    "clip/score_of_held_out": Metric("the same of held-out pictures and their own captions", "higher", compares=False),
+    "clip/score_of_wrong_captions": Metric("the same of generated pictures under other captions", "lower", compares=False),
     "memorisation/flagged_share": Metric(
         "share of generated pictures nearer to a training picture than all but a few held-out ones are (evaluate.memorisation)",
         "lower",

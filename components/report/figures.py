@@ -20,6 +20,8 @@ FAMILIES = {
     "image": "Losses on held-out images",
     "conditioning": "What captions change",
     "distribution": "Generated beside held-out pictures",
+    "fid": "FID and KID, in Inception's features",
+    "clip": "CLIP score",
     "memorisation": "Copies of training pictures",
 }
 # Words of keys that are names, or say too little alone.
