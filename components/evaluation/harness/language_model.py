@@ -186,8 +186,8 @@ def _tokenizer(folder: Path, named: str) -> TextTokenizer:
 
 def _sampling(how: dict[str, Any]) -> SamplingOptions:
     temperature = float(how.get("temperature", 0.0)) if how["do_sample"] else 0.0
-    others = {name: float(how[name]) for name in ("top_p", "min_p") if name in how}
-    return SamplingOptions(num_steps=1, guidance_scale=1.0, temperature=temperature, **others)
+    top_p, min_p = float(how.get("top_p", 1.0)), float(how.get("min_p", 0.0))
+    return SamplingOptions(num_steps=1, guidance_scale=1.0, temperature=temperature, top_p=top_p, min_p=min_p)
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
