@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from components.data.config import NO_IMAGES
-from components.evaluation.metrics import METRICS, NEEDS_WEIGHTS, Axis, Content, Metric, axis_of, metric_of, needs
+from components.evaluation.metrics import METRICS, Axis, Content, Metric, axis_of, metric_of, needs
+from components.evaluation.pretrained.figures import NEEDS_WEIGHTS
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from components.training.transformer.config import Figure
 from model.latents.sizes import PRESETS

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from components.evaluation.pretrained.figures import FIGURES
 from core.metric_keys import standard_error_key
 
 # Digit scenes whose objects are known, an image with a caption, an image, text without images.
@@ -174,13 +175,7 @@ METRICS: dict[str, Metric] = {
     "distribution/coverage": Metric(
         "share of held-out pictures with a generated one nearer than their fifth held-out neighbour", "higher"
     ),
-    "fid/frechet": Metric("FID of generated pictures; compare only of the same number of pictures", "lower", compares=False),
-    "fid/frechet_floor": Metric("the same of as many training pictures", "lower", compares=False),
-    "fid/kid": Metric("KID of the same pictures in Inception's features; papers print it times 1,000", "lower", compares=False),
-    "fid/kid_floor": Metric("the same of as many training pictures", "lower", compares=False),
-    "clip/score": Metric("CLIP score of generated pictures and their captions: 100 times their cosine", "higher"),
-    "clip/score_of_held_out": Metric("the same of held-out pictures and their own captions", "higher", compares=False),
-    "clip/score_of_wrong_captions": Metric("the same of generated pictures under other captions", "lower", compares=False),
+    **{key: Metric(*words) for key, words in FIGURES.items()},
     "memorisation/flagged_share": Metric(
         "share of generated pictures nearer to a training picture than all but a few held-out ones are (evaluate.memorisation)",
         "lower",
@@ -205,8 +200,6 @@ NEEDS: dict[str, Content] = {
     "clip/": "captions",
     "guidance/objects_right": "scenes",
 }
-# The parameter of evaluate.weights that figures whose key begins so need.
-NEEDS_WEIGHTS = {"fid/": "inception", "clip/": "clip"}
 # Squared errors of latents: they mean the same for two models of one autoencoder alone, and those of the network's own target
 # for models of one diffusion process too.
 OF_LATENTS = ("image/", "conditioning/")
@@ -231,7 +224,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "conditioning/wrong_caption_x0_gap/": ("seed", "x_0_error_times"),
     "retrieval/": ("seed", "retrieval.group_size", "retrieval.noise_levels"),
     "distribution/": ("seed", "num_training_pictures"),
-    "clip/": ("seed", "weights.clip"),
     "memorisation/": ("seed", "memorisation."),
     "guidance/": ("seed", "digit_classifier.", "num_training_pictures"),
 }
