@@ -45,6 +45,16 @@ def each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def counted(number: int, noun: str, of_many: str = "") -> str:
+    """A number of things: "1 file", "3 files"; of_many: the noun where they are not one, if that is more than an s."""
+    return f"{number} {plural(number, noun, of_many)}"
+
+
+def plural(number: int, noun: str, of_many: str = "") -> str:
+    """The noun as it follows this number: "file" after 1, else `of_many`, or "files"."""
+    return noun if number == 1 else of_many or f"{noun}s"
+
+
 def shown(value: Any) -> str:
     """A value from outside as a message holds it: its Python form, a long one cut."""
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput, BadPrompt
+from core.text import counted
 
 if TYPE_CHECKING:
     from export.run.predictor import Predictor
@@ -131,7 +132,8 @@ def _answer(asked: argparse.Namespace, chosen: dict[str, Any]) -> None:
     if answer.image_png:
         path = asked.output or PICTURE
         answer.save(path)
-        how = f"guidance {options.guidance_scale:g}, {options.num_solver_steps} steps of {predictor.bundle.generation.solver}"
+        steps = counted(options.num_solver_steps, "step")
+        how = f"guidance {options.guidance_scale:g}, {steps} of {predictor.bundle.generation.solver}"
         print(f"{path} ({how}, seed {options.seed}, {predictor.opened.name})", flush=True)
         return
     print(answer.text, flush=True)

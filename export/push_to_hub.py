@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import BadInput
 from core.manifest import MANIFEST
+from core.text import counted
 from export.ask import BUNDLE, exit_code
 from export.bundle import CARD, bundle_digest, open_bundle
 from export.run.registered import bundle_folder
@@ -122,7 +123,7 @@ def _push(asked: argparse.Namespace) -> None:
     for name in upload.files:
         print(f"{upload.size(name):>14,}  {name}", flush=True)
     total = sum(map(upload.size, upload.files))
-    what = f"{len(upload.files)} files, {total / 2**20:.1f} MiB, bundle {upload.digest[:16]}"
+    what = f"{counted(len(upload.files), 'file')}, {total / 2**20:.1f} MiB, bundle {upload.digest[:16]}"
     if asked.dry_run:
         print(f"{what}: whole, with a card that the Hub can read; nothing was sent to {asked.repo}", flush=True)
         return

@@ -52,6 +52,8 @@ def main(params: Params) -> None:
         "latent_std": autoencoder.latent_std.flatten().tolist(),
         **code_use(autoencoder, held_out),
     }
+    # Without the path, which is of this machine: what measures by its features says where it comes from.
+    origin = {"pretrained": Path(config.pretrained).resolve().name} if config.pretrained else {}
     REPORT.mkdir(parents=True, exist_ok=True)
     write_json(REPORT / "metrics.json", facts)
     labels = ("held-out originals", "the same, encoded and decoded")
@@ -61,7 +63,7 @@ def main(params: Params) -> None:
         raise GateRefused(f"{reached}: {commonest_cause(config)}; see {REPORT / 'reconstructions.png'}")
     whole = fresh_folder(work / "published")
     autoencoder.cpu().save_pretrained(whole)
-    write_manifest(whole, kind="autoencoder", ancestors=ancestors, preparation=preparation, **facts)
+    write_manifest(whole, kind="autoencoder", ancestors=ancestors, preparation=preparation, **facts, **origin)
     atomic_replace(whole, paths.AUTOENCODER)
     forget(work)
     print(

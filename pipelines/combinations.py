@@ -130,8 +130,8 @@ def _contents(params: Params) -> frozenset[Content]:
 def _measured(params: Params) -> dict[str, Metric]:
     """Every figure that the evaluation can have, those of a curve once for each noise level or scale that is measured."""
     measured = {
-        "percent of noise": params.evaluate.x_0_error_times,
-        "hundredths of guidance": params.evaluate.guidance_sweep.scales,
+        "noise": params.evaluate.x_0_error_times,
+        "guidance": params.evaluate.guidance_sweep.scales,
     }
     return {
         key.replace("*", f"{value:g}"): metric

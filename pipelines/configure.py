@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_text
+from core.text import counted
 from pipelines import paths, stage
 from pipelines.params import ParamsError, keys_of, load, no_yaml
 
@@ -34,7 +35,7 @@ def main() -> int:
         changed = configure(paths.PARAMS, arguments.file)
         for dotted, (old, new) in changed.items():
             print(f"{dotted}: {json.dumps(old)} -> {json.dumps(new)}")
-        print(f"{len(changed)} values changed in {paths.PARAMS}", flush=True)
+        print(f"{counted(len(changed), 'value')} changed in {paths.PARAMS}", flush=True)
 
     return stage.exit_code("", work)
 

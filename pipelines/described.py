@@ -11,6 +11,7 @@ from typing import Any
 
 from components.runtime.provenance import committed
 from components.runtime.tracking import About, flatten
+from core.text import plural
 from pipelines import paths
 from pipelines.params import ParamsError, load
 from pipelines.sections import Params
@@ -49,7 +50,8 @@ def training(params: Params) -> About:
 def training_name(params: Params) -> str:
     """What is trained, in a few words: "demo flow, 1,500 steps, seed 17"."""
     train = params.train
-    return f"{train.model.preset} {train.model.prediction_type}, {train.max_steps:,} steps, seed {train.seed}"
+    steps = f"{train.max_steps:,} {plural(train.max_steps, 'step')}"
+    return f"{train.model.preset} {train.model.prediction_type}, {steps}, seed {train.seed}"
 
 
 def changes(params: Params, sections: Sequence[str]) -> Changes | None:

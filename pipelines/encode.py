@@ -15,6 +15,7 @@ from components.data.encode.latents import EncodeSettings
 from components.data.encode.variants import Views
 from components.data.quarantine import read_keys
 from core.files import write_json
+from core.text import counted
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
 from pipelines.sections import Params
@@ -58,7 +59,7 @@ def main(params: Params) -> None:
     forget(work)
     for split, num_rows in report["num_rows"].items():
         num_documents, fill = report["num_documents"][split], report["packing_fill"][split]
-        print(f"encode: {split}: {num_documents} documents in {num_rows} rows, {fill:.1%} full")
+        print(f"encode: {split}: {counted(num_documents, 'document')} in {counted(num_rows, 'row')}, {fill:.1%} full")
 
 
 if __name__ == "__main__":

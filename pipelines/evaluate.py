@@ -6,8 +6,11 @@ artifacts/evaluation
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from components.data.quarantine import read_keys
-from components.evaluation.held_out import HeldOut, TrainingFacts, read_held_out, read_training_facts
+from components.evaluation.held_out import HeldOut, read_held_out
 from components.evaluation.intervals import as_rows
 from components.evaluation.kept_items import keep_items, measured_on
 from components.evaluation.metrics import headline
@@ -16,6 +19,7 @@ from components.evaluation.report import caption_rows, diffusion_rows, lines, sh
 from components.evaluation.results import EvaluationTarget
 from components.evaluation.sampling import sampling_facts
 from components.evaluation.suite import measure
+from components.evaluation.training_facts import TrainingFacts, read_training_facts
 from components.runtime.cluster import device
 from components.runtime.tracking import now_ms
 from core.files import write_bytes, write_json
@@ -35,7 +39,8 @@ def main(params: Params) -> None:
     """Measure everything, write the report, and log it."""
     started_ms, verdicts = now_ms(), ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
-    target, (held_out, training) = target_of(Transfusion.from_pretrained(paths.TRAIN)), read_data(params)
+    target = target_of(Transfusion.from_pretrained(paths.TRAIN), origin_of(manifests["autoencoder"]))
+    held_out, training = read_data(params)
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
     results = measure(target, held_out, training, kept_out, params.evaluate)
     write_bytes(REPORT / "samples.png", sample_grid(results.generated))
@@ -55,10 +60,18 @@ def main(params: Params) -> None:
     print(*lines(results), f"figures in {REPORT / 'metrics.json'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
 
 
-def target_of(model: Transfusion) -> EvaluationTarget:
-    """A model with the autoencoder and the tokenizer of its data, on the device that there is."""
+def target_of(model: Transfusion, origin: Mapping[str, str]) -> EvaluationTarget:
+    """A model with the autoencoder and the tokenizer of its data, on the device that there is. origin: of the autoencoder."""
     autoencoder = Autoencoder.from_pretrained(paths.AUTOENCODER)
-    return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER))
+    return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER), origin)
+
+
+def origin_of(autoencoder: Mapping[str, Any]) -> dict[str, str]:
+    """Where the autoencoder of this manifest comes from, and the digest of its weights' file."""
+    given = autoencoder.get("pretrained")
+    weights = next(entry["sha256"] for name, entry in autoencoder["files"].items() if name.endswith(".safetensors"))
+    origin = f"given as autoencoder.pretrained, {given}" if given else "trained on this corpus"
+    return {"autoencoder": origin, "autoencoder_sha256": weights}
 
 
 def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.evaluation.metrics import HEADLINE, axis_of, curves, table
+from components.evaluation.metrics import HEADLINE, curve_name, curves, table
 from components.runtime.recording import later_run, recorded
 from components.runtime.run_evaluations import PARENT
 from components.runtime.tracking import About, Table
 from core.files import digest, read_fields, read_json
 from core.metric_keys import FIGURES
 from core.png import decode_png
+from core.text import counted
 from pipelines import paths
 from pipelines.described import changes, compared, said, yaml_of
 from pipelines.sections import Params
@@ -47,7 +48,7 @@ def record(
         tracker.metrics({figure.key: figure.value for figure in table(metrics) if figure.key in HEADLINE.values()}, 0)
         for name, curve in curves(metrics).items():
             for hundredths, value in curve.items():
-                tracker.metrics({f"by {axis_of(name)}/{name.replace('/', ' ')}": value}, hundredths)
+                tracker.metrics({curve_name(name): value}, hundredths)
         rows = [(each.key, each.value, each.standard_error, each.metric.better, each.metric.meaning) for each in table(metrics)]
         tables: dict[str, Table] = {"figures.json": (("figure", "value", "standard error", "better", "what it is"), rows)}
         if captions:
@@ -63,7 +64,8 @@ def record(
 def described(params: Params, trained: str) -> About:
     """What a person is told of it. trained: the name of the training."""
     config = params.evaluate
-    how, changed = f"guidance {config.guidance_scale:g}, {config.num_solver_steps} steps", changes(params, ("evaluate",))
+    how = f"guidance {config.guidance_scale:g}, {counted(config.num_solver_steps, 'step')}"
+    changed = changes(params, ("evaluate",))
     note = (
         "Every figure is in the artifact `figures.json`, a table, and some captions in `captions.json`; the page of the whole"
         " run is `reports/index.html` of the project.\n\n"

@@ -16,6 +16,7 @@ from components.runtime.cluster import num_map_actors, start_ray
 from core.errors import BadInput
 from core.files import atomic_replace, digest, write_bytes, write_json
 from core.manifest import write_manifest
+from core.text import counted
 from export.bundle import bundle_digest, open_bundle
 from export.run.batch import BatchActor, actor_settings, after_death, batches
 from export.run.journal import append_journal, engines_of, read_journal, unchanged
@@ -69,7 +70,10 @@ def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path
                     print(f"infer: passed over {reason}", flush=True)
             append_journal(journal, result["answers"])
             num_done += len(result["answers"])
-            print(f"{num_done} requests, {num_done / (time.monotonic() - started_s):.2f} a second", flush=True)
+            print(
+                f"{counted(num_done, 'request')}, {num_done / (time.monotonic() - started_s):.2f} a second",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ ingest.corpora -> data/documents, data/tokenizer, data/requests, data/quarantine
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from components.data.config import BUILT_IN
 from components.data.demonstration.example_requests import write_requests
 from components.data.ingest.corpora import collect, finish, has_scenes, kept_out, learn_tokenizer
 from components.runtime.ancestors import check_ancestors
 from core.files import fresh_folder, write_json
 from core.manifest import manifest_of
+from core.text import counted
 from pipelines import paths, stage
 from pipelines.sections import Params
 
@@ -32,8 +35,8 @@ def main(params: Params) -> None:
     write_json(REPORT, report)
     for name, counts in report["corpora"].items():
         print(
-            f"{name}: {counts['candidates']} candidates = {counts['documents']} documents + {counts['rejected']} rejected"
-            f" + {counts['duplicates_dropped']} duplicates dropped",
+            f"{name}: {_said(counts, 'candidates')} = {_said(counts, 'documents')} + {counts['rejected']} rejected"
+            f" + {counted(counts['duplicates_dropped'], 'duplicate')} dropped",
             flush=True,
         )
         for sentence in collected.corpora[name].passed_over.sentences():
@@ -44,14 +47,19 @@ def main(params: Params) -> None:
     for split, sources in report["splits"].items():
         for source, entry in sources.items():
             print(
-                f"{split} {source}: {entry['documents']} documents, {entry['images']} images, {entry['tokens']} tokens",
+                f"{split} {source}: {', '.join(_said(entry, what) for what in ('documents', 'images', 'tokens'))}",
                 flush=True,
             )
     print(
         f"documents in {paths.DOCUMENTS}, tokenizer of {tokenizer.vocab_size} in {paths.TOKENIZER},"
-        f" {num_requests} requests in {paths.REQUESTS}, rejected records in {REJECTED}, counts in {REPORT}",
+        f" {counted(num_requests, 'request')} in {paths.REQUESTS}, rejected records in {REJECTED}, counts in {REPORT}",
         flush=True,
     )
+
+
+def _said(counts: Mapping[str, int], what: str) -> str:
+    """As "3 documents". what: the name of the count, which ends in an s."""
+    return counted(counts[what], what.removesuffix("s"), what)
 
 
 if __name__ == "__main__":

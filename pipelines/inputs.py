@@ -16,6 +16,7 @@ from pathlib import Path
 from components.runtime.credentials import without_secrets
 from core.errors import BadInput
 from core.files import read_json, write_json
+from core.text import counted
 from pipelines import paths, stage
 from pipelines.named_files import LOOKS, Found
 from pipelines.sections import Params
@@ -27,7 +28,10 @@ def main(params: Params) -> None:
         found = _found(name, params)
         write_json(paths.INPUTS / f"{name}.json", found)
         for what, entry in found.items():
-            print(f"{name}: {what}: {entry['files']} files, {entry['bytes'] / 2**20:.1f} MiB", flush=True)
+            print(
+                f"{name}: {what}: {counted(entry['files'], 'file')}, {entry['bytes'] / 2**20:.1f} MiB",
+                flush=True,
+            )
 
 
 def _found(name: str, params: Params) -> Found:

@@ -12,13 +12,16 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from components.data.demonstration.example_requests import FILE
+from components.evaluation.better_guidance import better_scale
 from components.evaluation.metrics import HEADLINE, Figure, table
 from core.files import read_fields, read_json
+from core.manifest import MANIFEST, manifest_of
 from pipelines import paths, stage
 from pipelines.params import load
 
@@ -62,6 +65,8 @@ def print_results(prompts: Sequence[str]) -> None:
         lower = " (lower is better)" if figure.metric.better == "lower" else ""
         rows.add_row(figure.key, figure.text(3), figure.metric.meaning + lower)
     console.print(rows)
+    for sentence in on_guidance(metrics):
+        print(f"\n{textwrap.fill(sentence, WIDTH)}")
     print()
     for name, place in places():
         print(f"{name:>16}  {place}")
@@ -74,6 +79,18 @@ def main_figures(metrics: Mapping[str, float]) -> list[Figure]:
     """Those of HEADLINE that were measured."""
     measured = {figure.key: figure for figure in table(metrics)}
     return [measured[key] for key in HEADLINE.values() if key in measured]
+
+
+def on_guidance(metrics: Mapping[str, float]) -> Iterator[str]:
+    """What the scale was that pictures were drawn with, and whether the evaluation found a better one."""
+    folder = paths.REPORTS / "evaluate"
+    if not (folder / MANIFEST).exists():
+        return
+    manifest = manifest_of(folder, kind="evaluation")
+    used = manifest.get("facts", {}).get("guidance", {}).get("scale_used")
+    if used is not None:
+        better = better_scale(metrics, read_json(folder / "intervals.json"), used)
+        yield better or f"Pictures were drawn with evaluate.guidance_scale {used:g}; no other scale is shown to be better."
 
 
 def to_try(metrics: Mapping[str, float], prompts: Sequence[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from components.runtime.recording import send_pending
 from components.runtime.tracking import pending_folder, say_on_stderr
 from components.runtime.tracking_store import check_database, tracking_uri
 from core.errors import GateRefused
+from core.text import counted
 from pipelines.stage import exit_code
 
 EXIT_CODES = "Exit codes: 0 nothing waits any more; 1 something still waits, and it is said why; 130 interrupted."
@@ -33,8 +34,9 @@ def sync(uri: str) -> None:
     sent = send_pending(pending_folder(), say_on_stderr, uri=uri)
     # Only now: what one store refuses must not keep the others' runs.
     if sent.left:
-        raise GateRefused(f"{sent.left} runs still wait in {pending_folder()}; run this again when their store answers")
-    print(f"sync: {sent.runs} runs sent; nothing waits", flush=True)
+        waiting = counted(sent.left, "run still waits", "runs still wait")
+        raise GateRefused(f"{waiting} in {pending_folder()}; run this again when their store answers")
+    print(f"sync: {counted(sent.runs, 'run')} sent; nothing waits", flush=True)
 
 
 if __name__ == "__main__":

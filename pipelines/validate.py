@@ -14,6 +14,7 @@ from components.data.quarantine import validation_facts, write_quarantine
 from components.data.validate.suites import validate_documents, validate_latents
 from core.errors import GateRefused
 from core.files import write_json
+from core.text import counted
 from pipelines import paths, stage
 from pipelines.ancestry import given, preparation_of
 from pipelines.params import load
@@ -40,7 +41,7 @@ def main(params: Params, which: str) -> None:
         more = f" (and {len(result.refusals) - 1} more)" if len(result.refusals) > 1 else ""
         raise GateRefused(f"{result.refusals[0]}{more}; see {report} or open {page}")
     print(
-        f"{which}: {len(result.results)} expectations checked, {len(result.quarantined)} rows quarantined;"
+        f"{which}: {len(result.results)} expectations checked, {counted(len(result.quarantined), 'row')} quarantined;"
         f" see {report} or open {page}"
     )
 

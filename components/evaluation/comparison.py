@@ -55,7 +55,7 @@ def gain(key: str, mine: Items, theirs: Items) -> Gain:
     paired = Items(mine.names, theirs.top[order], theirs.bottom[order])
     metric = metric_of(key)
     sign = -1.0 if metric is not None and metric.better == "lower" else 1.0
-    found = interval(lambda drawn: sign * (values_of(mine, drawn) - values_of(paired, drawn)), len(mine.names), SEED)
+    found = interval(lambda indices: sign * (values_of(mine, indices) - values_of(paired, indices)), len(mine.names), SEED)
     assert found is not None, f"{key}: {len(mine.names)} items"
     everything = np.arange(len(mine.names))[None]
     value = sign * float((values_of(mine, everything) - values_of(paired, everything))[0])

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from components.bounds import NotNegative, Positive, Seed, at_least, rule
 
+
+def _differ(values: Sequence[object]) -> bool:
+    return len(set(values)) == len(values)
+
+
 AtLeastTwo = Annotated[int, at_least(2)]
 Times = Annotated[
     tuple[float, ...],
     rule(lambda times: bool(times) and all(0 < time < 1 for time in times), "must be noise levels between 0 and 1"),
+    rule(lambda times: _differ([f"{time:g}" for time in times]), "must be different noise levels, in their first six digits"),
 ]
-
 Scales = Annotated[
     tuple[float, ...],
-    rule(
-        lambda scales: (
-            bool(scales) and all(scale > 0 for scale in scales) and len({f"{scale:g}" for scale in scales}) == len(scales)
-        ),
-        "must be different scales greater than 0",
-    ),
+    rule(lambda scales: bool(scales) and all(scale > 0 for scale in scales), "must be scales greater than 0"),
+    rule(lambda scales: _differ([f"{scale:g}" for scale in scales]), "must be different scales, in their first six digits"),
 ]
+# Each has a figure of its own, which is a point of a curve over hundredths.
+Hundredths = rule(lambda values: _differ([round(100 * value) for value in values]), "must differ by a hundredth at least")
 PartOfAll = Annotated[float, rule(lambda share: 0 < share < 1, "must lie between 0 and 1")]
 
 
@@ -61,7 +65,7 @@ class MemorisationConfig:
 class GuidanceSweepConfig:
     """The scores of pictures over several guidance scales."""
 
-    scales: Scales
+    scales: Annotated[Scales, Hundredths]
     """Each with pictures of its own, but for `guidance_scale` itself."""
     num_prompts: Positive[int]
     """Held-out captions, the first of `num_pictures`; a picture of each at each scale."""
@@ -82,7 +86,7 @@ class EvaluateConfig:
     """What the model is evaluated on, and how its pictures are generated."""
 
     seed: Seed
-    """Of prompts and of every noise drawn."""
+    """Of prompts, and of all noise that is sampled."""
     num_seen_scenes: Positive[int]
     """Generated scenes that are scored, of pairs seen in training."""
     num_kept_out_scenes: NotNegative[int]
@@ -92,7 +96,7 @@ class EvaluateConfig:
     num_pictures: Positive[int]
     """Held-out captions that a picture is generated for, to be compared with their own."""
     num_training_pictures: AtLeastTwo
-    """Training pictures that whiten the features; the floor is that of the first `num_pictures` of them."""
+    """Training pictures that whiten the features, `num_pictures` at least; the floor is that of the first `num_pictures`."""
     num_loss_images: Positive[int]
     """Held-out images the losses are measured on."""
     max_text_bytes: Positive[int]
@@ -103,7 +107,7 @@ class EvaluateConfig:
     """Of the generated scenes."""
     loss_times: Times
     """Noise levels in 0..1 at which the held-out diffusion loss is measured."""
-    x_0_error_times: Times
+    x_0_error_times: Annotated[Times, Hundredths]
     """Times of the paper's cosine schedule; at their signal-to-noise ratios the error of the implied clean latent is measured,
     whatever the model's own path."""
     batch_size: Positive[int]
@@ -113,6 +117,13 @@ class EvaluateConfig:
     guidance_sweep: GuidanceSweepConfig
     digit_classifier: DigitClassifierConfig
     weights: WeightsConfig
+
+    def __post_init__(self) -> None:
+        if self.num_training_pictures < self.num_pictures:
+            raise ValueError(
+                f"num_training_pictures: {self.num_training_pictures} must be num_pictures, {self.num_pictures}, at least: the "
+                "floor of distances is that of as many training pictures"
+            )
 
     @property
     def most_images(self) -> int:

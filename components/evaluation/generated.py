@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,12 @@ class HeldOutPictures(NamedTuple):
     """Held-out documents of one picture each, and a generated picture for each."""
 
     documents: list[ImageDocument]
-    real: np.ndarray
     generated: np.ndarray
-    """uint8 [N, side, side, 3] each."""
+    """uint8 [N, side, side, 3]."""
+
+    def real(self) -> Iterator[np.ndarray]:
+        """The documents' own, decoded one by one: uint8 [side, side, 3] each."""
+        return (decode_png(document.pictures[0]) for document in self.documents)
 
 
 def held_out_pictures(
@@ -30,8 +34,7 @@ def held_out_pictures(
     if not documents:
         results.notes.append("held-out documents hold several pictures each: what is generated is not compared with them")
         return None
-    real = np.stack([decode_png(document.pictures[0]) for document in documents])
-    return HeldOutPictures(documents, real, images_of(target, held_out, prompts_of(documents), config))
+    return HeldOutPictures(documents, images_of(target, held_out, prompts_of(documents), config))
 
 
 def prompted_documents(held_out: HeldOut) -> list[ImageDocument]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from components.evaluation.config import EvaluateConfig
+from components.evaluation.distribution.features import num_features
 from components.evaluation.distribution.measure import Reference, enter, fewest_pictures
 from components.evaluation.generated import HeldOutPictures, prompts_of
 from components.evaluation.held_out import HeldOut, ImageDocument
@@ -16,6 +17,7 @@ from components.evaluation.sampling import images_of
 from components.evaluation.scenes.digit_classifier import DigitClassifier
 from components.evaluation.scenes.scores import score_scenes
 from core.metric_keys import GENERATED_FOR
+from core.text import plural
 
 
 def measure_guidance(
@@ -32,9 +34,11 @@ def measure_guidance(
     if documents[0].caption is None:
         results.notes.append("held-out pictures have no captions, and guidance goes by those: it is not measured over scales")
         return
-    compared = reference if reference and len(documents) >= fewest_pictures(reference.space) else None
-    if compared is None:
-        results.notes.append(f"{len(documents)} pictures a scale are too few for distances: guidance is measured without them")
+    # Without a reference there is a note on it already.
+    if reference is not None and len(documents) < fewest_pictures(num_features(target.autoencoder)):
+        each = plural(len(documents), "picture a scale is", "pictures a scale are")
+        results.notes.append(f"{len(documents)} {each} too few for distances: guidance is measured without them")
+        reference = None
     for scale in config.guidance_sweep.scales:
         if scale == config.guidance_scale:
             images = pictures.generated[: len(documents)]
@@ -42,8 +46,8 @@ def measure_guidance(
             images = images_of(target, held_out, prompts_of(documents), replace(config, guidance_scale=scale))
         if classifier is not None:
             add_objects_right(results, f"guidance/objects_right/{scale:g}", classifier, documents, images)
-        if compared is not None:
-            enter(results, f"guidance/{{}}/{scale:g}", compared.space.of(images), compared, config.seed)
+        if reference is not None:
+            enter(results, f"guidance/{{}}/{scale:g}", reference.space.of(images), reference, config.seed)
     results.facts["guidance"] = {"scale_used": config.guidance_scale, "num_prompts_of_a_scale": len(documents)}
 
 

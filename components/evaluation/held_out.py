@@ -8,7 +8,8 @@ Legend: m images of one document, n ids of it, C latent channels, Y/X latent hei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,7 @@ import numpy as np
 from components.data.demonstration.scenes import COLOURS, PLACES, SceneObject
 from components.data.documents import Document, document_name, read_documents
 from components.data.shards import Shard, open_shard, shard_keys, shard_paths
-from components.evaluation.picture_sample import PictureSample
-from core.random import words_of
-
-# The 5-gram's counts of more prose than this would not fit small machines.
-MAX_TRAINING_BYTES = 16_000_000
+from components.evaluation.interleaving import Interleaving, interleaved
 
 
 class Stored(NamedTuple):
@@ -59,6 +56,19 @@ class ImageDocument(NamedTuple):
     nothing."""
 
 
+class _Place(NamedTuple):
+    """Where a document, or a piece of one, is stored: the shard's files are mapped, and what is not asked for is not read."""
+
+    shard: Shard
+    index: int
+
+    def stored(self) -> Stored:
+        """A copy of it."""
+        shard, own = self.shard, slice(*np.searchsorted(self.shard.image_document, [self.index, self.index + 1]))
+        ids = shard.ids[shard.document_at[self.index] : shard.document_at[self.index + 1]]
+        return Stored(ids.astype(np.int64), shard.latents[own].astype(np.float32))
+
+
 def are_alike(one: ImageDocument, other: ImageDocument) -> bool:
     """Whether neither caption is a wrong one for the other's image: the same caption, or the same image with another."""
     return one.caption == other.caption or one.pictures == other.pictures
@@ -74,96 +84,55 @@ class HeldOut(NamedTuple):
         return [document for document in self.images if document.objects]
 
 
-class TrainingFacts(NamedTuple):
-    """What evaluation needs of the training documents."""
-
-    texts: list[str]
-    """Their prose."""
-    scans: list[int]
-    """What their scenes and those of validation were made of, sorted."""
-    captions: frozenset[int]
-    """Hashes of their captions (`core.random.words_of`): the texts themselves would not fit where there are millions."""
-    pictures: tuple[bytes, ...] = ()
-    """PNG files of documents of one picture each, drawn from all of them."""
-    latents: tuple[np.ndarray, ...] = ()
-    """Of all training pictures, float16 [m, C, Y, X] a shard; views of the files where nothing was quarantined."""
-
-    def knows(self, caption: str) -> bool:
-        """Whether a training document has this very caption."""
-        return words_of([caption]).item() in self.captions
-
-
 def read_held_out(
     documents: Path, latents: Path, split: str, *, quarantined: frozenset[str], max_images: int, max_text_bytes: int
 ) -> HeldOut:
-    """The first documents of a split up to max_images with images and max_text_bytes of text without.
+    """Documents of a split up to max_images with images and max_text_bytes of text without: the first ones of each corpus.
 
-    Documents of one picture with a caption each count as one image, and all of them are read.
+    Corpora have their shares of both, and of every beginning of the two lists. Documents of one picture with a caption each
+    count as one image, and all of them are read.
     quarantined: names of documents and of pieces that a gate quarantined. Check the folders' manifests before.
     """
-    pieces = _pieces(latents, split)
-    texts, images = [], []
-    pictures: set[tuple[bytes, ...]] = set()
-    num_bytes = num_images = 0
-    for document in read_documents(documents, split):
-        name = document_name(document.source, document.key)
-        stored = pieces.get(name, {})
-        if not stored or quarantined & {name, *stored}:
-            continue
-        is_known = document.images in pictures
-        if document.images and (is_known or num_images < max_images):
-            images.append(_image_document(name, document, next(iter(stored.values()))))
-            num_images += 0 if is_known else len(document.images)
-            pictures.add(document.images)
-        elif not document.images and num_bytes < max_text_bytes:
-            text = "".join(document.texts)
-            texts.append(TextDocument(name, text, tuple(stored.values())))
-            num_bytes += len(text.encode())
-    return HeldOut(texts, images)
+    places = _places(latents, split)
 
-
-def read_training_facts(
-    documents: Path,
-    latents: Path,
-    *,
-    quarantined: frozenset[str],
-    num_pictures: int,
-    seed: int,
-    max_text_bytes: int = MAX_TRAINING_BYTES,
-) -> TrainingFacts:
-    """Prose (up to max_text_bytes), captions and pictures of the training split, and the scans of its scenes and validation's.
-
-    num_pictures: drawn by `seed`, and as many as there are where there are fewer.
-    """
-    texts: list[str] = []
-    scans: set[int] = set()
-    captions: set[int] = set()
-    pictures, num_bytes = PictureSample(num_pictures, seed), 0
-    for split in ("train", "validation"):
+    def usable() -> Iterator[tuple[str, Document, list[_Place]]]:
         for document in read_documents(documents, split):
             name = document_name(document.source, document.key)
-            if name in quarantined:
-                continue
-            if document.images:
-                if split == "train" and len(document.images) == 1:
-                    pictures.add(name, document.images[0])
-                scans.update(document.meta["scans"] if scene_objects(document.meta) else ())
-                if split == "train" and (caption := caption_of(document)):
-                    captions.add(words_of([caption]).item())
-            elif split == "train" and num_bytes < max_text_bytes:
-                texts.append("".join(document.texts))
-                num_bytes += len(texts[-1].encode())
-    known = tuple(training_latents(latents, quarantined))
-    return TrainingFacts(texts, sorted(scans), frozenset(captions), pictures.drawn(), known)
+            found = places.get(name, {})
+            if found and not quarantined & {name, *found}:
+                yield name, document, list(found.values())
+
+    # Read twice, so that no more than what is evaluated is ever held.
+    chosen = _chosen(usable(), max_images, max_text_bytes)
+    texts, images = list[tuple[str, TextDocument]](), list[tuple[str, ImageDocument]]()
+    for name, document, found in usable():
+        if document.images and _key(document.images) in chosen:
+            images.append((document.source, _image_document(name, document, found[0].stored())))
+        elif not document.images and name in chosen:
+            pieces = tuple(place.stored() for place in found)
+            texts.append((document.source, TextDocument(name, "".join(document.texts), pieces)))
+    return HeldOut(interleaved(texts), interleaved(images))
 
 
-def training_latents(latents: Path, quarantined: frozenset[str]) -> Iterator[np.ndarray]:
-    """Of each training shard its pictures as they are, without flips and crops: float16 [m, C, Y, X]."""
-    for path in shard_paths(latents, "train"):
-        shard = open_shard(path)
-        bad = [number for number, name in enumerate(shard_keys(shard)) if name in quarantined] if quarantined else []
-        if len(shard.latents):
-            yield shard.latents[~np.isin(shard.image_document, bad)] if bad else shard.latents
+def _chosen(usable: Iterable[tuple[str, Document, list[_Place]]], max_images: int, max_text_bytes: int) -> set[str | bytes]:
+    """The names of texts, and the keys of pictures, that are evaluated."""
+    texts, images = Interleaving[str](max_text_bytes), Interleaving[bytes](max_images)
+    known: set[bytes] = set()
+    for name, document, _ in usable:
+        if not document.images:
+            texts.add(document.source, len("".join(document.texts).encode()), name)
+        elif (key := _key(document.images)) not in known:
+            known.add(key)
+            images.add(document.source, len(document.images), key)
+    return {*texts.first(), *images.first()}
+
+
+def _key(pictures: Sequence[bytes]) -> bytes:
+    """The same for the same pictures; a few bytes, for there is one of each picture of the split."""
+    found = hashlib.sha256()
+    for picture in pictures:
+        found.update(hashlib.sha256(picture).digest())
+    return found.digest()[:16]
 
 
 def caption_of(document: Document) -> str | None:
@@ -190,21 +159,14 @@ def _image_document(name: str, document: Document, stored: Stored) -> ImageDocum
     return ImageDocument(name, stored, caption_of(document), document.images, objects, scans)
 
 
-def _pieces(latents: Path, split: str) -> dict[str, dict[str, Stored]]:
-    """name of a document -> name of each of its pieces -> what was stored, of one split."""
-    whole: dict[str, dict[str, Stored]] = {}
-    cut: dict[str, dict[str, Stored]] = {}
+def _places(latents: Path, split: str) -> dict[str, dict[str, _Place]]:
+    """name of a document -> name of each of its pieces -> where that is stored, of one split."""
+    whole: dict[str, dict[str, _Place]] = {}
+    cut: dict[str, dict[str, _Place]] = {}
     for path in shard_paths(latents, split):
-        for piece, stored in _stored(open_shard(path)):
-            whole[piece] = {piece: stored}
+        shard = open_shard(path)
+        for index, piece in enumerate(shard_keys(shard)):
+            whole[piece] = {piece: _Place(shard, index)}
             # A long text's pieces are called name#0, name#1, ...
-            cut.setdefault(piece.rpartition("#")[0], {})[piece] = stored
+            cut.setdefault(piece.rpartition("#")[0], {})[piece] = whole[piece][piece]
     return cut | whole
-
-
-def _stored(shard: Shard) -> Iterator[tuple[str, Stored]]:
-    image_at = np.searchsorted(shard.image_document, np.arange(len(shard.document_at)))
-    for index, name in enumerate(shard_keys(shard)):
-        ids = shard.ids[shard.document_at[index] : shard.document_at[index + 1]].astype(np.int64)
-        latents = shard.latents[image_at[index] : image_at[index + 1]].astype(np.float32)
-        yield name, Stored(ids, latents)

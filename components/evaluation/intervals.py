@@ -21,9 +21,9 @@ from core.random import generator
 
 LEVEL = 0.95
 NUM_RESAMPLES = 2000
-# Of the generator's key: the draws of every figure are the same, so that figures of the same items move together.
+# Of the generator's key: the resamples of every figure are the same, so that figures of the same items move together.
 STREAM = 77
-# Resamples drawn at once: 100 of 4,096 items are 3 MB.
+# Resamples taken at once: 100 of 4,096 items are 3 MB.
 AT_ONCE = 100
 ITEMS_SCHEMA = pa.schema([("figure", pa.string()), ("item", pa.string()), ("top", pa.float64()), ("bottom", pa.float64())])
 
@@ -65,12 +65,12 @@ def items_of(names: Sequence[str], top: Sequence[float] | np.ndarray, bottom: Se
 
 def interval_of(items: Items, seed: int) -> Interval | None:
     """Of a ratio of sums; None where one item alone tells nothing of others."""
-    return interval(lambda drawn: values_of(items, drawn), len(items.names), seed)
+    return interval(lambda indices: values_of(items, indices), len(items.names), seed)
 
 
-def values_of(items: Items, drawn: np.ndarray) -> np.ndarray:
-    """The figure of each resample. drawn: indices of items, int64 [R, N] -> float64 [R]."""
-    return items.top[drawn].sum(-1) / np.maximum(items.bottom[drawn].sum(-1), np.finfo(np.float64).tiny)
+def values_of(items: Items, indices: np.ndarray) -> np.ndarray:
+    """The figure of each resample. indices: of items, int64 [R, N] -> float64 [R]."""
+    return items.top[indices].sum(-1) / np.maximum(items.bottom[indices].sum(-1), np.finfo(np.float64).tiny)
 
 
 def interval(
@@ -79,7 +79,7 @@ def interval(
     """Of any figure. figure: indices of items, int64 [R, N], -> values [R]. None where there are fewer than two items."""
     if num_items < 2:
         return None
-    values = np.concatenate([figure(drawn) for drawn in resamples(num_items, seed, num_resamples)])
+    values = np.concatenate([figure(indices) for indices in resamples(num_items, seed, num_resamples)])
     return Interval(*ends_of(values), num_items)
 
 
@@ -90,10 +90,10 @@ def ends_of(values: np.ndarray) -> tuple[float, float]:
 
 
 def resamples(num_items: int, seed: int, num_resamples: int = NUM_RESAMPLES) -> Iterator[np.ndarray]:
-    """Indices drawn with replacement, int64 [at most AT_ONCE, N] at a time; the same for the same seed and number of items."""
-    drawn_by = generator(seed, STREAM)
+    """Random indices with replacement, int64 [at most AT_ONCE, N] at a time; the same for the same seed and number of items."""
+    rng = generator(seed, STREAM)
     for start in range(0, num_resamples, AT_ONCE):
-        yield drawn_by.integers(num_items, size=(min(AT_ONCE, num_resamples - start), num_items))
+        yield rng.integers(num_items, size=(min(AT_ONCE, num_resamples - start), num_items))
 
 
 def items_file(items: dict[str, Items]) -> bytes:

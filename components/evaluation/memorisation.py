@@ -7,7 +7,7 @@ trained to make, and the shards hold those of all training pictures.
 How near is too near, held-out pictures say, which are no copies: a share of them, `held_out_share`, lies nearer to a training
 picture than the threshold, and of a model that copies nothing about as many generated ones.
 
-Legend: N pictures, E numbers of a latent.
+Legend: N pictures, E numbers of a latent, R resamples.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import torch
 
 from components.evaluation.config import MemorisationConfig
 from components.evaluation.generated import HeldOutPictures
-from components.evaluation.held_out import TrainingFacts
 from components.evaluation.images import decode, encode
-from components.evaluation.intervals import items_of
+from components.evaluation.intervals import interval, items_of
 from components.evaluation.results import NUM_SHOWN, EvaluationTarget, NearestPair, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.metric_keys import GENERATED_FOR
 
-# Training pictures that are compared at once.
-AT_ONCE = 2048
+FLAGGED = "memorisation/flagged_share"
+# Training pictures that are compared at once, and the most numbers that they may have together: 64 MB.
+AT_ONCE, MOST_NUMBERS = 2048, 2**24
 
 
 def measure_memorisation(
@@ -36,6 +37,7 @@ def measure_memorisation(
     pictures: HeldOutPictures,
     training: TrainingFacts,
     config: MemorisationConfig,
+    seed: int,
 ) -> None:
     """The share of generated pictures that are nearer to a training picture than all but a share of held-out ones."""
     generated = encode(target.autoencoder, pictures.generated)
@@ -49,12 +51,14 @@ def measure_memorisation(
     if num * config.held_out_share < 1:
         least = math.ceil(1 / config.held_out_share)
         results.notes.append(
-            f"copies of training pictures need {least} held-out pictures, and there are {num}: none is flagged"
+            f"copies of training pictures need {least} held-out pictures, and the split has {num}: none is flagged"
         )
     else:
-        threshold = float(np.quantile(similarity[num:], 1 - config.held_out_share, method="higher"))
+        threshold = float(threshold_of(similarity[num:], config.held_out_share))
         names = [f"{GENERATED_FOR}{document.name}" for document in pictures.documents]
-        results.add_items("memorisation/flagged_share", items_of(names, similarity[:num] > threshold, np.ones(num)))
+        results.add_items(FLAGGED, items_of(names, similarity[:num] > threshold, np.ones(num)))
+        if found := interval(lambda indices: flagged_shares(similarity, indices, config.held_out_share), num, seed):
+            results.intervals[FLAGGED] = found
         results.facts["memorisation"] = {
             "similarity": "cosine of latents, the mean of held-out ones taken off",
             "threshold": threshold,
@@ -67,6 +71,20 @@ def measure_memorisation(
         NearestPair(pictures.generated[index], found[number], float(similarity[index]), bool(similarity[index] > threshold))
         for number, index in enumerate(shown)
     ]
+
+
+def threshold_of(similarity: np.ndarray, held_out_share: float) -> np.ndarray:
+    """What all but a share of the held-out pictures keep to: [..., N] -> [...]."""
+    return np.quantile(similarity, 1 - held_out_share, axis=-1, method="higher")
+
+
+def flagged_shares(similarity: np.ndarray, indices: np.ndarray, held_out_share: float) -> np.ndarray:
+    """The figure of each resample of documents: the pictures generated for them, and those that the threshold comes from.
+
+    similarity: of the generated pictures, then of the held-out ones, [2 N]. indices: [R, N] -> [R].
+    """
+    generated, held_out = similarity.reshape(2, -1)
+    return (generated[indices] > threshold_of(held_out[indices], held_out_share)[:, None]).mean(-1)
 
 
 def nearest_training(latents: np.ndarray, centre: np.ndarray, stored: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +101,14 @@ def nearest_training(latents: np.ndarray, centre: np.ndarray, stored: Sequence[n
 
 
 def spread(stored: Sequence[np.ndarray], most: int) -> list[np.ndarray]:
-    """At most so many of the stored latents, every so many-th of each array, without a copy."""
+    """At most so many of the stored latents, every so many-th of all, without a copy."""
     step = max(1, math.ceil(sum(map(len, stored)) / most))
-    return [part for part in (array[::step] for array in stored) if len(part)]
+    found, first = [], 0
+    for array in stored:
+        # On from the array before: each by itself would give one at least, and together too many.
+        found.append(array[-first % step :: step])
+        first += len(array)
+    return [part for part in found if len(part)]
 
 
 def _directions(latents: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -95,11 +118,12 @@ def _directions(latents: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def _parts(stored: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Pieces of at most AT_ONCE, each with the number of its first among all."""
+    """Pieces of what is compared at once, each with the number of its first among all."""
     first = 0
     for array in stored:
-        for start in range(0, len(array), AT_ONCE):
-            yield first + start, array[start : start + AT_ONCE]
+        at_once = max(1, min(AT_ONCE, MOST_NUMBERS // math.prod(array.shape[1:])))
+        for start in range(0, len(array), at_once):
+            yield first + start, array[start : start + at_once]
         first += len(array)
 
 

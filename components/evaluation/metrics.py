@@ -153,7 +153,7 @@ METRICS: dict[str, Metric] = {
         "the clean latent's error under another image's caption minus that under the right one, there", "higher"
     ),
     "distribution/frechet": Metric(
-        "Frechet distance of generated to held-out pictures in whitened features of this corpus' own autoencoder (no FID)",
+        "Frechet distance of generated to held-out pictures in whitened features of the corpus' autoencoder (no FID)",
         "lower",
         compares=False,
     ),
@@ -230,16 +230,19 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 # Ends in a * in METRICS: the figures of one curve.
 OF_CURVE = "/*"
 
-Axis = Literal["percent of noise", "hundredths of guidance"]
-"""What a curve goes over, in whole numbers, as MLflow's steps are."""
+Axis = Literal["noise", "guidance"]
+"""What a curve goes over, in hundredths: MLflow's steps are whole numbers."""
 
 
 # What `dvc metrics show` and `dvc exp show` print, and MLflow charts: few figures with short names, so that a table of runs
-# fits a screen.
+# fits a screen. Without digit scenes it is from retrieval on that they say how good a model is.
 HEADLINE = {
     "objects": "text_to_image/objects_right",
     "kept_out": "text_to_image/objects_right_kept_out",
     "captions": "image_to_text/objects_right",
+    "text_at_1": "retrieval/caption_at_1",
+    "image_at_1": "retrieval/image_at_1",
+    "cider": "captions/cider",
     "bits_per_byte": "text/bits_per_byte",
     "image_loss": "image/diffusion_loss",
     "caption_gap": "conditioning/wrong_caption_gap",
@@ -258,7 +261,12 @@ def metric_of(key: str) -> Metric | None:
 
 def axis_of(pattern: str) -> Axis:
     """Of a key of METRICS that ends in a *, or of its name."""
-    return "hundredths of guidance" if pattern.startswith("guidance/") else "percent of noise"
+    return "guidance" if pattern.startswith("guidance/") else "noise"
+
+
+def curve_name(name: str) -> str:
+    """Short enough for the lists of MLflow's pages: "by noise/x0_error"."""
+    return f"by {axis_of(name)}/{name.rpartition('/')[2]}"
 
 
 def needs(key: str) -> Content:

@@ -24,5 +24,5 @@ def measure_perplexity(results: Results, held_out: HeldOut, config: EvaluateConf
     bits, num_bytes = results.items[BITS_PER_BYTE].top, results.items[BITS_PER_BYTE].bottom
     results.metrics[PERPLEXITY] = float(2 ** (results.metrics[BITS_PER_BYTE] * num_bytes.sum() / num_tokens.sum()))
     # Not a ratio of sums but a power of one, so it has no items of its own.
-    found = interval(lambda drawn: 2 ** (bits[drawn].sum(-1) / num_tokens[drawn].sum(-1)), len(bits), config.seed)
+    found = interval(lambda indices: 2 ** (bits[indices].sum(-1) / num_tokens[indices].sum(-1)), len(bits), config.seed)
     results.intervals |= {PERPLEXITY: found} if found else {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,9 @@ class EvaluationTarget(NamedTuple):
     model: Transfusion
     autoencoder: Autoencoder
     tokenizer: TextTokenizer
+    origin: Mapping[str, str] = MappingProxyType({})
+    """Of the autoencoder, whose features pictures are compared by: `autoencoder` (where it comes from) and
+    `autoencoder_sha256` (of its weights' file)."""
 
 
 class GeneratedImage(NamedTuple):
@@ -50,7 +55,7 @@ class Captioned(NamedTuple):
     generated: str
     """Of the likeliest tokens."""
     sampled: str
-    """Of tokens drawn at temperature 1."""
+    """Of tokens sampled at temperature 1."""
     right: bool | None
     """None where not scored."""
 
@@ -101,6 +106,20 @@ class Results:
         self.metrics[key], self.items[key] = items.value if value is None else value, items
 
     def find_intervals(self, seed: int) -> None:
-        """Of every figure measured item by item."""
-        found = {key: interval_of(items, seed) for key, items in self.items.items()}
+        """Of every figure measured item by item that has none yet."""
+        found = {key: interval_of(items, seed) for key, items in self.items.items() if key not in self.intervals}
         self.intervals |= {key: each for key, each in found.items() if each is not None}
+
+    def leave_out_what_is_no_number(self) -> None:
+        """Take out NaN and infinities, as of a model that diverged: JSON has no such numbers, and a sentence says more."""
+        left_out = [key for key, value in self.metrics.items() if not math.isfinite(value)]
+        for key in left_out:
+            for entries in (self.metrics, self.items, self.intervals):
+                entries.pop(key, None)
+        if left_out:
+            others = f" and {len(left_out) - 1} more" if left_out[1:] else ""
+            self.notes.append(f"{left_out[0]}{others} came out infinite or as no number, as where a model diverged: left out")
+        self.intervals = {key: each for key, each in self.intervals.items() if math.isfinite(each.low + each.high)}
+        self.diffusion, self.x_0 = (
+            losses if losses and math.isfinite(sum(losses.all)) else None for losses in (self.diffusion, self.x_0)
+        )

@@ -17,7 +17,7 @@ from components.evaluation.diffusion import error_of_mean, measure_diffusion, ta
 from components.evaluation.distribution.measure import measure_distribution
 from components.evaluation.generated import held_out_pictures, show_generated
 from components.evaluation.guidance import measure_guidance
-from components.evaluation.held_out import HeldOut, TrainingFacts
+from components.evaluation.held_out import HeldOut
 from components.evaluation.memorisation import measure_memorisation
 from components.evaluation.perplexity import measure_perplexity
 from components.evaluation.pretrained.clip import measure_clip_score
@@ -26,6 +26,7 @@ from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.retrieval import measure_retrieval
 from components.evaluation.scenes.digit_classifier import DigitClassifier
 from components.evaluation.scenes.measure import measure_scenes
+from components.evaluation.training_facts import TrainingFacts
 from model.diffusion.schedules import times_of_equal_snr
 from model.transfusion import Transfusion
 
@@ -50,6 +51,7 @@ def measure(
     else:
         results.notes.append("no held-out document has an image: pictures, captions and diffusion losses are not measured")
     results.find_intervals(config.seed)
+    results.leave_out_what_is_no_number()
     return results
 
 
@@ -107,5 +109,5 @@ def measure_pictures(
     reference = measure_distribution(results, target, pictures, training, config.seed)
     measure_fid(results, target, pictures, training, config.weights.inception, config.seed)
     measure_clip_score(results, target, pictures, config.weights.clip)
-    measure_memorisation(results, target, pictures, training, config.memorisation)
+    measure_memorisation(results, target, pictures, training, config.memorisation, config.seed)
     measure_guidance(results, target, held_out, pictures, reference, classifier, config)

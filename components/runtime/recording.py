@@ -27,6 +27,7 @@ from components.runtime.tracking import (
 )
 from components.runtime.tracking_store import LATER, client_of, experiment_id, has_ended, is_known, tracking_uri
 from core.errors import BadInput
+from core.text import counted
 
 COMMAND = "python -m pipelines.sync"
 
@@ -156,7 +157,7 @@ def _end(tracker: Tracker, sender: Sender, say: Callable[[str], None], patience:
         if arrived:
             tracker.outbox.remove_if_done(ended=ended)
             return True
-        waiting = f"{len(tracker.outbox.waiting())} entries"
+        waiting = counted(len(tracker.outbox.waiting()), "entry", "entries")
     except OSError:  # of the outbox's folder; the sender has said which
         tracker.send_held(patience.failing_s)
         waiting = "entries"

@@ -22,6 +22,7 @@ from components.runtime.tracking_store import absolute_uri, portable_uri, projec
 from core.errors import BadInput
 from core.files import read_json, write_json
 from core.png import encode_png
+from core.text import counted, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,8 +158,9 @@ class Tracker:
         left = send_at_once(self.outbox, self._identity.tracking_uri, self.run_id, self._held, for_s=for_s)
         self._held = []
         if left.number:
+            lost, are = counted(left.number, "entry", "entries"), plural(left.number, "is", "are")
             self._say(
-                f"tracking: {left.number} entries of run {self.run_id} are lost: {self.outbox.folder} could not be written, "
+                f"tracking: {lost} of run {self.run_id} {are} lost: {self.outbox.folder} could not be written, "
                 f"and they could not be sent ({left.failure}); make room there, or make it writable, before the next run"
             )
         return not left.number

@@ -25,8 +25,9 @@ def choose(logits: Tensor, uniform: Tensor | None, *, temperature: float, top_p:
     probability = torch.softmax(logits.double() / temperature, dim=-1)
     kept = torch.where(keep(probability, top_p=top_p, min_p=min_p), probability, 0.0).cumsum(dim=-1)
     wanted = uniform.to(kept).unsqueeze(1) * kept[:, -1:]
-    # The first token whose running sum exceeds the uniform number; one of probability 0 never does.
-    return torch.searchsorted(kept, wanted, right=True).squeeze(1)
+    # The first token whose running sum exceeds the uniform number; one of probability 0 never does. Of a model that diverged no
+    # sum does, and the last token stands in, as the first one does where the likeliest is taken.
+    return torch.searchsorted(kept, wanted, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def keep(probability: Tensor, *, top_p: float, min_p: float) -> Tensor:

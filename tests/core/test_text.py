@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from core.text import MAX_SHOWN_CHARACTERS, MAX_TEXT_BYTES, DoubledKey, check_text, each_key_once, half_surrogate, shown
+from core.text import (
+    MAX_SHOWN_CHARACTERS,
+    MAX_TEXT_BYTES,
+    DoubledKey,
+    check_text,
+    counted,
+    each_key_once,
+    half_surrogate,
+    shown,
+)
 
 
 def test_the_first_half_of_a_surrogate_pair_is_found() -> None:
@@ -39,3 +48,8 @@ def test_a_key_that_stands_twice_is_refused_at_any_depth() -> None:
     for text in ('{"a": 1, "b": 2, "a": 1}', '{"c": [{"a": 1, "a": 2}]}'):
         with pytest.raises(DoubledKey, match="key 'a' occurs twice"):
             json.loads(text, object_pairs_hook=each_key_once)
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [counted(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(number, "entry", "entries") for number in (1, 3)] == ["1 entry", "3 entries"]

@@ -189,18 +189,18 @@ def test_the_demonstration_gets_every_figure(params: Params, capsys: pytest.Capt
     assert (run.info.run_name, run.info.status) == ("evaluation of demo flow (guidance 4, 2 steps)", "FINISHED")
     assert run.info.end_time - run.info.start_time > 0
     found = run.data.metrics
-    levels = {f"by percent of noise/{name}" for name in ("image x0_error", "conditioning wrong_caption_x0_gap")}
+    levels = {f"by noise/{name}" for name in ("x0_error", "wrong_caption_x0_gap")}
     scores = ("objects_right", "frechet", "kid", "precision", "recall", "density", "coverage")
-    scales = {f"by hundredths of guidance/guidance {name}" for name in scores}
+    scales = {f"by guidance/{name}" for name in scores}
     assert set(found) == {*HEADLINE.values()} | levels | scales
     assert all(found[key] == metrics[key] for key in HEADLINE.values())
     client = client_of(tracking_uri())
-    curve = client.get_metric_history(run.info.run_id, "by percent of noise/image x0_error")
+    curve = client.get_metric_history(run.info.run_id, "by noise/x0_error")
     assert [(each.step, each.value) for each in curve] == [
         (50, metrics["image/x0_error/0.5"]),
         (98, metrics["image/x0_error/0.98"]),
     ]
-    curve = client.get_metric_history(run.info.run_id, "by hundredths of guidance/guidance kid")
+    curve = client.get_metric_history(run.info.run_id, "by guidance/kid")
     assert [(each.step, each.value) for each in curve] == [(100, metrics["guidance/kid/1"]), (400, metrics["guidance/kid/4"])]
     assert {each.step for key in HEADLINE.values() for each in client.get_metric_history(run.info.run_id, key)} == {0}, (
         "a bar, no point"
@@ -291,7 +291,7 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     assert "The corpora hold no digit scenes" in page and 'id="composition"' in page
     assert "as GenEval cuts it" not in page and 'id="guidance"' not in page
     assert "4 pictures with captions are fewer than 10" in page
-    assert "Distances between pictures need 6 held-out and as many training pictures, and there are 4 and 4" in page
+    assert "Distances between pictures need 6 held-out and as many training pictures, and the corpora have 4 and 4" in page
     assert "a beach, number" in page
     assert "no digit scenes" in capsys.readouterr().out
 

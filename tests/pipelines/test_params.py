@@ -78,6 +78,12 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("ingest.corpora=[a]", ["ingest.corpora.0", "'a'"]),
         ("ingest.corpus_defaults={images: ''}", ["ingest.corpus_defaults.captions", "is missing"]),
         ("ingest.corpora=[{name: a, format: jsonl, pth: x}]", ["ingest.corpora.0.pth", "did you mean ingest.corpora.0.path"]),
+        ("evaluate.loss_times=[0.3, 0.5, 0.3]", ["evaluate.loss_times", "different noise levels"]),
+        ("evaluate.x_0_error_times=[0.5, 0.50000001]", ["evaluate.x_0_error_times", "different noise levels"]),
+        ("evaluate.x_0_error_times=[0.981, 0.984]", ["evaluate.x_0_error_times", "hundredth"]),
+        ("evaluate.retrieval.noise_levels=[0.7, 0.7]", ["evaluate.retrieval.noise_levels", "different noise levels"]),
+        ("evaluate.guidance_sweep.scales=[1.0, 1.001]", ["evaluate.guidance_sweep.scales", "hundredth"]),
+        ("evaluate.num_pictures=2000", ["evaluate.num_training_pictures", "1024", "num_pictures, 2000, at least"]),
         ("evaluate.loss_times=[2]", ["evaluate.loss_times", "2.0"]),
         ("evaluate.x_0_error_times=[1.0]", ["evaluate.x_0_error_times", "1.0"]),
         (

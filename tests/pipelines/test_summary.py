@@ -9,6 +9,7 @@ import pytest
 
 from components.evaluation.metrics import HEADLINE
 from core.files import read_json, write_json
+from core.manifest import write_manifest
 from pipelines import paths, summary
 
 
@@ -35,6 +36,25 @@ def test_the_figures_that_matter_fit_a_log_and_three_commands_follow(
     assert "a red three top left" in lines[-3]
     to_try = summary.to_try(metrics, prompts)
     assert all(len(f"{command:60}  {what}") + 2 <= summary.WIDTH for command, what in to_try.items())
+
+
+def test_the_guidance_used_is_named_and_a_better_one_where_the_sweep_found_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(summary, "places", lambda: iter([]))
+    report, frechet = paths.REPORTS / "evaluate", {"1": 8.8, "4": 13.1}
+    write_json(report / "metrics.json", {f"guidance/frechet/{scale}": value for scale, value in frechet.items()})
+    write_manifest(report, kind="evaluation", names=["metrics.json"], facts={"guidance": {"scale_used": 4.0}})
+    for width, said in (
+        (1, "evaluate.guidance_scale 4: pictures are nearer to real ones at 1 (Frechet 8.8 instead of 13.1)"),
+        (3, "Pictures were drawn with evaluate.guidance_scale 4; no other scale is shown to be better."),
+    ):
+        ends = {f"guidance/frechet/{scale}": {"low": value - width, "high": value + width} for scale, value in frechet.items()}
+        write_json(report / "intervals.json", ends)
+        summary.print_results([])
+        lines = capsys.readouterr().out.splitlines()
+        assert said in lines and max(map(len, lines)) <= summary.WIDTH
 
 
 def test_a_picture_is_asked_for_by_a_prompt_of_the_corpus_where_there_is_one(

@@ -24,6 +24,7 @@ from components.runtime.tries import MAX_TRIES
 from core import files
 from core.errors import BadInput, WorkersFailed
 from core.manifest import MANIFEST
+from core.text import counted, plural
 from core.tokenizer import load_tokenizer
 from model.latents.autoencoder import Autoencoder
 
@@ -117,7 +118,9 @@ def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None
     if not items:
         raise BadInput(f"{sources.documents} holds no documents; run `dvc repro ingest`")
     todo = unfinished(items)
-    print(f"encode: {len(items) - len(todo)} of {len(items)} parts are there already, {len(todo)} to do", flush=True)
+    num_there = len(items) - len(todo)
+    there = f"{num_there} of {counted(len(items), 'part')} {plural(num_there, 'is', 'are')} there already"
+    print(f"encode: {there}, {len(todo)} to do", flush=True)
     if not todo:
         return
     # Workers may start in another folder.
@@ -132,7 +135,7 @@ def encode_parts(sources: Sources, settings: EncodeSettings, work: Path) -> None
                 num_documents += result["num_documents"]
                 num_images += result["num_images"]
                 share = done / len(todo)
-                progress.at(num_documents, share=lambda share=share: share, note=f"{num_images} images")
+                progress.at(num_documents, share=lambda share=share: share, note=counted(num_images, "image"))
         except ItemEndsProcesses as error:
             raise WorkersFailed(_deadly(Path(error.item["part"]))) from None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.data.validate.results import ExpectationResult, ValidationResult
+from core.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,8 +101,8 @@ def _index(docs: Path, validation: ValidationResult) -> str:
     outcome = ("holds", "Passed") if validation.passed else ("fails", "Refused")
     body = [
         f'<h1>{html.escape(docs.name)}: <span class="{outcome[0]}">{outcome[1]}</span></h1>',
-        f"<p>{len(validation.results)} expectations over {len(tables)} tables;"
-        f" {len(validation.quarantined)} rows quarantined.</p>",
+        f"<p>{counted(len(validation.results), 'expectation')} over {counted(len(tables), 'table')};"
+        f" {counted(len(validation.quarantined), 'row')} quarantined.</p>",
         *_sentences("Refusals", validation.refusals),
         *_sentences("Warnings", validation.warnings),
     ]

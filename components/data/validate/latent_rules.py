@@ -8,6 +8,7 @@ from typing import Any
 from components.data.config import LatentChecks
 from components.data.validate.kinds import IN_SET, MEAN, NOT_NULL, PAIR, ROWS, VALUES, column_rule, key_rules, not_null
 from components.data.validate.rules import Rule, row_rule, table_rule
+from core.text import counted
 
 LATENT_COLUMNS = (
     *("key", "document", "split", "num_tokens", "num_images", "num_positions"),
@@ -87,7 +88,7 @@ def rules_of_packing(split: str, checks: LatentChecks, manifest: Mapping[str, An
     num_documents, length = manifest["num_documents"][split], manifest["row_length"]
     of_train = split == "train"
     more = "add documents, or lower encode.row_length" if of_train else f"raise ingest.split_shares.{split}"
-    few = f"{num_documents} documents fill no more rows of {length}; {more}"
+    few = f"{counted(num_documents, 'document fills', 'documents fill')} no more rows of {length}; {more}"
     entry = table_rule(ROWS, "the manifest has one entry a split", min_value=1, max_value=1)
     rows = table_rule(
         VALUES, f"too few rows in the {split} split", column="num_rows", min_value=checks.min_rows if of_train else 1
@@ -106,7 +107,7 @@ def _of_use(checks: LatentChecks, manifest: Mapping[str, Any]) -> Sequence[Rule]
     rows, documents = num_rows["train"], num_documents["train"]
     # Less than one row's positions in all: what is empty is the end of the last row, and longer rows would make it worse.
     if (1 - manifest["packing_fill"]["train"]) * rows < 1:
-        fill = f"the last of {rows} rows of {length} is not full; add documents, or lower encode.row_length"
+        fill = f"the last of {counted(rows, 'row')} of {length} is not full; add documents, or lower encode.row_length"
     else:
         fill = f"rows of {length} hold {documents / max(1, rows):.1f} documents; raise encode.row_length"
     aside, share = manifest["num_set_aside"], checks.max_quarantined_share
@@ -118,7 +119,8 @@ def _of_use(checks: LatentChecks, manifest: Mapping[str, Any]) -> Sequence[Rule]
             VALUES, "too many documents with images do not fit a row", column="share_set_aside", max_value=share
         ).because(
             "the share of documents left out of the rows",
-            f"{aside} documents with images are longer than a row of {length}; raise encode.row_length",
+            f"{counted(aside, 'document with images is', 'documents with images are')} longer than a row of {length}; raise "
+            "encode.row_length",
             max_value=f"{SECTION}.max_quarantined_share",
         ),
     ]

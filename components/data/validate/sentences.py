@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from components.data.validate.results import ExpectationResult
 from components.data.validate.rules import KEY, Rule
+from core.text import counted
 
 NUM_KEYS_SHOWN = 5
 
@@ -27,7 +28,7 @@ def sentence(rule: Rule, result: ExpectationResult, *, num_rows: int, set_aside:
         return f"{start}{rule.what or _column(rule)} could not be evaluated: {result.error}"
     is_bound = {"min_value", "max_value"} & set(rule.arguments)
     if result.rows and not (num_rows == 1 and is_bound):
-        seen = f"{_fault(rule)} in {result.num_failing} rows ({_shown(rule, result.rows)})"
+        seen = f"{_fault(rule)} in {counted(result.num_failing, 'row')} ({_shown(rule, result.rows)})"
     else:
         # Of a table of one row that row's value is the table's.
         observed = next(iter(_values(result.rows[0]).values()), None) if result.rows else result.observed

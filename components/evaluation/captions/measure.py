@@ -16,12 +16,14 @@ from components.evaluation.captions.cider import cider
 from components.evaluation.captions.generation import caption_images
 from components.evaluation.captions.words import words_of_caption
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument
 from components.evaluation.intervals import interval, items_of
 from components.evaluation.layout import image_grid
 from components.evaluation.results import NUM_SHOWN, Captioned, EvaluationTarget, Results
 from components.evaluation.scenes.measure import measure_scene_captions
+from components.evaluation.training_facts import TrainingFacts
 from core.png import decode_png
+from core.text import counted
 from model.generation.eager import TorchEngine
 
 # Captions may be this many tokens longer than the longest true one.
@@ -55,9 +57,9 @@ def measure_captions(
     score(results, "captions/sampled", pictures, sampled, config.seed)
     note_unmeasured(results, pictures)
     right = _scenes_right(results, pictures, greedy, training)
-    for picture, text, drawn, outcome in list(zip(pictures, greedy, sampled, right, strict=True))[:NUM_SHOWN]:
+    for picture, likeliest, other, outcome in list(zip(pictures, greedy, sampled, right, strict=True))[:NUM_SHOWN]:
         image = decode_png(picture.document.pictures[0])
-        results.captions.append(Captioned(image, picture.references, text, drawn, outcome))
+        results.captions.append(Captioned(image, picture.references, likeliest, other, outcome))
 
 
 def captioned_pictures(documents: Sequence[ImageDocument]) -> list[CaptionedPicture]:
@@ -101,7 +103,7 @@ def score(results: Results, prefix: str, pictures: Sequence[CaptionedPicture], g
         # A figure of all pictures' sums together, which has no items of its own.
         counts = np.array([overlap.bleu_counts(*pair) for pair in pairs])
         results.metrics[f"{prefix}/bleu4"] = float(overlap.bleu(counts.sum(0, keepdims=True))[0])
-        found = interval(lambda drawn: overlap.bleu(counts[drawn].sum(1)), len(pictures), seed)
+        found = interval(lambda indices: overlap.bleu(counts[indices].sum(1)), len(pictures), seed)
         results.intervals |= {f"{prefix}/bleu4": found} if found else {}
 
 
@@ -109,8 +111,9 @@ def note_unmeasured(results: Results, pictures: Sequence[CaptionedPicture]) -> N
     """Say which of the figures these pictures are too few, or their captions too short, for."""
     if len(pictures) < LEAST_FOR_CIDER:
         results.notes.append(
-            f"CIDEr of captions weighs words by how few of the held-out pictures' captions have them, and {len(pictures)} "
-            f"pictures with captions are fewer than {LEAST_FOR_CIDER}: it is not measured"
+            "CIDEr of captions weighs words by how few of the held-out pictures' captions have them, and "
+            f"{counted(len(pictures), 'picture with captions is', 'pictures with captions are')} fewer than {LEAST_FOR_CIDER}: "
+            "it is not measured"
         )
     if not _has_four_words(_references(pictures)):
         results.notes.append("no held-out caption has four words: BLEU-4 of captions is not measured")

@@ -53,10 +53,10 @@ def bleu_counts(candidate: Words, references: Sequence[Words]) -> list[int]:
 
 
 def bleu(counts: np.ndarray) -> np.ndarray:
-    """BLEU-4 of sums of `bleu_counts`, int64 [R, 10] -> 0..1, float64 [R]; 0 where no four words in a row match."""
+    """BLEU-4 of sums of `bleu_counts`, int64 [R, 10] -> 0..1, float64 [R]; 0 where no four words in succession match."""
     return np.array(
         [
-            BLEU.compute_bleu(row[:ORDER], row[ORDER : 2 * ORDER], row[-2], row[-1], smooth_method="none").score / 100
-            for row in counts.tolist()
+            BLEU.compute_bleu(sums[:ORDER], sums[ORDER : 2 * ORDER], sums[-2], sums[-1], smooth_method="none").score / 100
+            for sums in counts.tolist()
         ]
     )

@@ -43,8 +43,8 @@ def frechet(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
     between = _between_few if one.shape[1] > min(len(one), len(other)) else _between_many
     value = between(one, other, _once(one), _once(other))
     first, second = _counts(len(one), len(other), seed)
-    drawn = [between(one, other, mine, yours) for mine, yours in zip(first[:, None], second[:, None], strict=True)]
-    return _with_interval(value, np.array(drawn), len(one), least=0.0)
+    resampled = [between(one, other, mine, yours) for mine, yours in zip(first[:, None], second[:, None], strict=True)]
+    return _with_interval(value, np.array(resampled), len(one), least=0.0)
 
 
 def kid(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
@@ -54,8 +54,8 @@ def kid(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
     """
     kernels = _kernel(one, one), _kernel(other, other), _kernel(one, other)
     value = _discrepancy(*kernels, _once(one), _once(other))
-    drawn = _discrepancy(*kernels, *_counts(len(one), len(other), seed))
-    return _with_interval(float(value[0]), drawn, len(one), least=-np.inf)
+    resampled = _discrepancy(*kernels, *_counts(len(one), len(other), seed))
+    return _with_interval(float(value[0]), resampled, len(one), least=-np.inf)
 
 
 def frechet_of(one: Gaussian, other: Gaussian) -> np.ndarray:
@@ -119,12 +119,12 @@ def _once(vectors: np.ndarray) -> np.ndarray:
 
 
 def _counts(num_one: int, num_other: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """How often each vector of both sets is drawn, [R, N] and [R, M]."""
-    drawn_by = generator(seed, STREAM)
-    first, second = (drawn_by.multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES) for num in (num_one, num_other))
+    """How often each vector of both sets is taken, [R, N] and [R, M]."""
+    rng = generator(seed, STREAM)
+    first, second = (rng.multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES) for num in (num_one, num_other))
     return first.astype(np.float64), second.astype(np.float64)
 
 
-def _with_interval(value: float, drawn: np.ndarray, num_items: int, *, least: float) -> Distance:
-    low, high = (end - float(drawn.mean()) + value for end in ends_of(drawn))
+def _with_interval(value: float, resampled: np.ndarray, num_items: int, *, least: float) -> Distance:
+    low, high = (end - float(resampled.mean()) + value for end in ends_of(resampled))
     return Distance(value, Interval(max(least, low), high, num_items))

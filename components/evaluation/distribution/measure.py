@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from components.evaluation.distribution.distances import NUM_RESAMPLES, Distance, frechet, kid
-from components.evaluation.distribution.features import FeatureSpace
+from components.evaluation.distribution.features import FeatureSpace, num_features
 from components.evaluation.distribution.neighbours import NEAREST_OF_DENSITY, neighbourhood
 from components.evaluation.generated import HeldOutPictures
-from components.evaluation.held_out import TrainingFacts
 from components.evaluation.intervals import items_of
 from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.metric_keys import GENERATED_FOR
 from core.png import decode_png
 
@@ -34,37 +34,41 @@ def measure_distribution(
     results: Results, target: EvaluationTarget, pictures: HeldOutPictures, training: TrainingFacts, seed: int
 ) -> Reference | None:
     """Frechet distance, KID and their floors, precision, recall, density and coverage. None where nothing could be measured."""
-    if not training.pictures:
-        results.notes.append("no training document holds one picture alone: distances between pictures are not measured")
-        return None
-    trained = np.stack([decode_png(png) for png in training.pictures])
-    space = FeatureSpace(target.autoencoder, trained)
-    num_pictures, needed = len(pictures.documents), fewest_pictures(space)
-    if min(num_pictures, len(trained)) < needed:
+    num_pictures, num_trained = len(pictures.documents), len(training.pictures)
+    needed = fewest_pictures(num_features(target.autoencoder))
+    if min(num_pictures, num_trained) < needed:
         results.notes.append(
-            f"distances between pictures need {needed} held-out and as many training pictures, and there are {num_pictures} and"
-            f" {len(trained)}: they are not measured"
+            f"distances between pictures need {needed} held-out and as many training pictures, and the corpora have "
+            f"{num_pictures} and {num_trained}: they are not measured"
         )
         return None
-    reference = Reference(space, space.of(pictures.real), [document.name for document in pictures.documents])
+    space = FeatureSpace(target.autoencoder, map(decode_png, training.pictures))
+    reference = Reference(space, space.of(pictures.real()), [document.name for document in pictures.documents])
     enter(results, "distribution/{}", space.of(pictures.generated), reference, seed)
-    floor = space.of(trained[:num_pictures])
-    _enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))
-    _enter_distance(results, "distribution/kid_floor", kid(floor, reference.held_out, seed))
+    if num_trained >= num_pictures:
+        floor = space.of(map(decode_png, training.pictures[:num_pictures]))
+        _enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))
+        _enter_distance(results, "distribution/kid_floor", kid(floor, reference.held_out, seed))
+    else:
+        results.notes.append(
+            f"the floor of distances needs as many training pictures as held-out ones, {num_pictures}, and the corpora "
+            f"have {num_trained}: it is not measured"
+        )
     results.facts["distribution"] = {
         "features": FEATURES,
-        "num_features": space.num_features,
+        **target.origin,
+        "num_features": num_features(target.autoencoder),
         "num_generated_and_held_out_pictures": num_pictures,
-        "num_training_pictures_of_the_floor": len(floor),
-        "num_training_pictures_of_the_whitening": len(trained),
+        "num_training_pictures_of_the_floor": num_pictures if num_trained >= num_pictures else 0,
+        "num_training_pictures_of_the_whitening": num_trained,
         "num_resamples_of_distances": NUM_RESAMPLES,
     }
     return reference
 
 
-def fewest_pictures(space: FeatureSpace) -> int:
+def fewest_pictures(num_features: int) -> int:
     """Of each set: with fewer a covariance has directions of no variance, and a picture too few neighbours."""
-    return max(space.num_features, NEAREST_OF_DENSITY) + 1
+    return max(num_features, NEAREST_OF_DENSITY) + 1
 
 
 def enter(results: Results, key: str, generated: np.ndarray, reference: Reference, seed: int) -> None:

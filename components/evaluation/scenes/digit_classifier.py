@@ -9,7 +9,8 @@ Legend: N scenes, G scans, B cells; images are uint8 [N, side, side, 3].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,9 @@ from components.data.demonstration.scenes import (
 from components.evaluation.config import DigitClassifierConfig
 
 NUM_DIGITS = 10
+# A sum over a batch is cut into as many parts as there are threads, and its rounding with it: with a number of its own the
+# classifier is the same on every machine.
+NUM_THREADS = 2
 EMPTY = NUM_DIGITS
 COLOUR_NAMES = tuple(COLOURS)
 
@@ -50,7 +54,7 @@ def train_classifier(scans: Sequence[int], config: DigitClassifierConfig, seed: 
     chosen = np.asarray(scans, np.int64)
     intensity = torch.from_numpy(all_scans.intensity[chosen].astype(np.float32))
     digit = torch.from_numpy(all_scans.digit[chosen])
-    with torch.random.fork_rng(devices=[]):
+    with _threads(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = DigitClassifier()
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=1e-2)
@@ -128,7 +132,8 @@ class DigitClassifier(nn.Module):
         if pixels.shape[-1] != SCENE_SIDE_PX:
             pixels = F.interpolate(pixels, (SCENE_SIDE_PX, SCENE_SIDE_PX), mode="bilinear", antialias=True)
         cells = _cut_cells(pixels)
-        digit = torch.cat([self(part).argmax(1) for part in cells.split(1024)]).view(-1, len(PLACES)).tolist()
+        with _threads():
+            digit = torch.cat([self(part).argmax(1) for part in cells.split(1024)]).view(-1, len(PLACES)).tolist()
         colour = colour_of(cells).view(-1, len(PLACES)).tolist()
         return [
             frozenset(SceneObject(d, COLOUR_NAMES[c], place) for d, c, place in zip(*found, PLACES, strict=True) if d != EMPTY)
@@ -141,6 +146,16 @@ def colour_of(pixels: Tensor) -> Tensor:
     # Weighted by brightness, so that neither the black around a digit nor faint noise has a say.
     ink = (pixels * pixels.amax(1, keepdim=True)).sum((2, 3))
     return torch.cdist(ink / ink.amax(1, keepdim=True).clamp(min=1e-6), _palette()).argmin(1)
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(NUM_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _palette() -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from components.data.demonstration.scenes import Pair, SceneObject, describe
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.held_out import HeldOut, ImageDocument, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument
 from components.evaluation.images import reconstruct
 from components.evaluation.results import NUM_SHOWN, EvaluationTarget, GeneratedImage, Results
 from components.evaluation.sampling import images_of
@@ -16,6 +16,7 @@ from components.evaluation.scenes.composition import measure_composition, measur
 from components.evaluation.scenes.digit_classifier import DigitClassifier, train_classifier
 from components.evaluation.scenes.prompts import Prompt, kept_out_prompts, only_pairs, seen_prompts
 from components.evaluation.scenes.scores import SceneScores, score_captions, score_scenes
+from components.evaluation.training_facts import TrainingFacts
 from core.png import decode_png
 
 

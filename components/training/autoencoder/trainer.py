@@ -30,6 +30,7 @@ from components.training.precision import autocast
 from components.training.trainer import Every, Trainer
 from core.errors import BadInput
 from core.random import generator
+from core.text import counted
 from model.latents.autoencoder import Autoencoder, QuantisedAutoencoder, QuantisedReconstruction, to_pixels
 from model.latents.vector_quantiser import perplexity, restart_unused
 
@@ -95,8 +96,12 @@ class AutoencoderTrainer(Trainer):
         def at(step: int, line: str) -> None:
             say(f"step {step}/{config.max_steps} | {line}")
 
+        num, side = len(self.images), self.images.shape[1]
+        say(f"{counted(num, 'image')} of {side} px; {config.max_steps} steps of {config.batch_size}")
         restarts = [Every(restart, lambda step: at(step, self.restart_codes(step)), and_last=False)]
         return [
+            # A sign of life within the first seconds; a speed of one step would be that of its warm-up.
+            Every(1, lambda step: at(step, f"loss {self.mean_loss():.4f}") if self.num_steps == 1 else None, and_last=False),
             Every(LOG_EVERY_STEPS, lambda step: at(step, self.report(step))),
             *(restarts if config.kind == "vq" and restart else ()),
             Every(config.checkpoint_every_steps, gather_and_keep),
@@ -130,9 +135,13 @@ class AutoencoderTrainer(Trainer):
         self.elapsed_s += time.monotonic() - started_s
         return norm
 
+    def mean_loss(self) -> float:
+        """Of the step, over all workers, which all ask for it."""
+        return float(self.world.all_reduce(self.loss.clone()).item())
+
     def report(self, step: int) -> str:
         """The loss of the step over all workers, and the speed so far."""
-        mean, seconds_a_step = self.world.all_reduce(self.loss.clone()).item(), self.elapsed_s / self.num_steps
+        mean, seconds_a_step = self.mean_loss(), self.elapsed_s / self.num_steps
         left = duration(seconds_a_step * (self.max_steps - step))
         return f"loss {mean:.4f} | {self.config.batch_size / seconds_a_step:.0f} images/s | eta {left}"
 

@@ -11,9 +11,10 @@ import torch
 from components.evaluation.distribution.measure import Reference, enter, measure_distribution
 from components.evaluation.generated import HeldOutPictures, held_out_pictures, prompted_documents, prompts_of, show_generated
 from components.evaluation.guidance import measure_guidance
-from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument, Stored
 from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.sampling import images_of
+from components.evaluation.training_facts import TrainingFacts
 from core.png import encode_png
 from core.tokenizer import TextTokenizer
 from model.latents.autoencoder import Autoencoder
@@ -63,7 +64,7 @@ def test_every_document_has_its_own_picture_and_one_of_its_caption(target: Evalu
     results, held_out = Results(), HeldOut([], CAPTIONED)
     pictures = held_out_pictures(results, target, held_out, CONFIG)
     assert pictures is not None and pictures.documents == CAPTIONED[: CONFIG.num_pictures]
-    assert pictures.real.tobytes() == np.concatenate([pictures_of(number) for number in range(4)]).tobytes()
+    assert np.stack([*pictures.real()]).tobytes() == np.concatenate([pictures_of(number) for number in range(4)]).tobytes()
     np.testing.assert_array_equal(pictures.generated, images_of(target, held_out, prompts_of(CAPTIONED[:4]), CONFIG))
     show_generated(results, pictures)
     assert [(each.prompt, each.right) for each in results.generated] == [(each.caption, None) for each in CAPTIONED[:4]]
@@ -85,8 +86,9 @@ def trained_on(num: int) -> TrainingFacts:
 
 
 def many(num: int) -> HeldOutPictures:
+    # The documents' own are those of 40 and on.
     documents = [document(40 + number, f"a red one, number {number}") for number in range(num)]
-    return HeldOutPictures(documents, pictures_of(50, num), pictures_of(51, num))
+    return HeldOutPictures(documents, pictures_of(51, num))
 
 
 FIGURES = {"frechet", "kid", "precision", "recall", "density", "coverage"}
@@ -108,15 +110,31 @@ def test_the_floor_is_the_distance_of_as_many_training_pictures(target: Evaluati
     assert results.items["distribution/recall"].names == tuple(reference.names)
 
 
-@pytest.mark.parametrize(("num", "num_training"), [(2, 20), (12, 5), (12, 0)])
+@pytest.mark.parametrize(("num", "num_training"), [(2, 20), (12, 5), (12, 1), (12, 0)])
 def test_too_few_pictures_are_a_note_and_no_figure(num: int, num_training: int, target: EvaluationTarget) -> None:
     results = Results()
     measure_distribution(results, target, many(num), trained_on(num_training), SEED)
     assert not results.metrics and not results.items and not results.intervals
     assert len(results.notes) == 1
-    assert "need 6 held-out" in results.notes[0] or not num_training
+    assert f"need 6 held-out and as many training pictures, and the corpora have {num} and {num_training}" in results.notes[0]
     # Nor at any scale, where the features of too few training pictures would mean nothing.
     assert measure_distribution(Results(), target, many(num), trained_on(num_training), SEED) is None
+
+
+def test_a_floor_of_fewer_training_pictures_is_a_note(target: EvaluationTarget) -> None:
+    results = Results()
+    assert measure_distribution(results, target, many(12), trained_on(9), SEED) is not None
+    assert set(results.metrics) == {f"distribution/{name}" for name in FIGURES}
+    assert results.notes == [
+        "the floor of distances needs as many training pictures as held-out ones, 12, and the corpora have 9: "
+        "it is not measured"
+    ]
+
+
+def test_the_facts_say_whose_features_they_are(target: EvaluationTarget) -> None:
+    results, origin = Results(), {"autoencoder": "trained on this corpus", "autoencoder_sha256": "ab" * 32}
+    measure_distribution(results, target._replace(origin=origin), many(12), trained_on(20), SEED)
+    assert origin.items() <= results.facts["distribution"].items()
 
 
 def test_every_scale_has_its_scores_and_the_used_one_those_of_the_pictures_at_hand(target: EvaluationTarget) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,15 @@ import pytest
 from components.data.demonstration.scenes import SceneObject
 from components.data.documents import Document, ImageSegment, Segment, TextSegment, write_documents
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
-from components.evaluation.held_out import HeldOut, read_held_out, read_training_facts, scene_objects
+from components.evaluation.held_out import HeldOut, read_held_out, scene_objects
+from components.evaluation.training_facts import read_training_facts, training_latents
 
 SCENE = {"objects": [{"digit": 3, "colour": "red", "place": "top left"}], "scans": [12]}
 OBJECTS = frozenset({SceneObject(3, "red", "top left")})
 
 
-def document(key: str, *segments: Segment, split: str = "test", **meta: Any) -> Document:
-    return Document(key=key, source="c", split=split, segments=segments, meta=meta)
+def document(key: str, *segments: Segment, split: str = "test", source: str = "c", **meta: Any) -> Document:
+    return Document(key=key, source=source, split=split, segments=segments, meta=meta)
 
 
 def shard_of(pieces: dict[str, tuple[list[int], int]]) -> Shard:
@@ -117,9 +121,81 @@ def test_training_facts_are_prose_scans_and_captions(folders: tuple[Path, Path])
     assert facts.knows("y") and facts.knows("a beach")
     for other in ("", "Y", "y ", "train prose", "not trained on", "a pair", "blurred", "caption"):
         assert not facts.knows(other), other
-    # Of "s", "late" and "mute"; "two" holds two.
-    assert facts.pictures == (b"png",) * 2
+    # Of "s" and "late" the same one; "mute" has no caption, and "two" holds two.
+    assert facts.pictures == (b"png",)
     assert [part[:, 0, 0, 0].tolist() for part in facts.latents] == [[0, 1, 2, 3], [0]]
+
+
+def test_latents_between_quarantined_ones_are_views_of_the_files(folders: tuple[Path, Path]) -> None:
+    wanted = {("c/late",): [[0], [2, 3], [0, 1]], ("c/s", "c/mute"): [[1, 2, 3], [1]], ("c/two", "c/mute", "c/worse"): [[0, 1]]}
+    for bad, values in wanted.items():
+        found = [*training_latents(folders[1], frozenset(bad))]
+        assert [part[:, 0, 0, 0].tolist() for part in found] == values
+        # A copy would own its memory.
+        assert not any(part.flags.owndata for part in found)
+
+
+def test_a_large_split_of_latents_is_not_brought_into_memory(tmp_path: Path) -> None:
+    """Neither for one quarantined document of training, nor for the few held-out ones that are evaluated."""
+    num, shape = 64, (8, 64, 64)
+    latents, names = np.zeros((num, *shape), np.float16), [f"c/{number}" for number in range(num)]
+    keys, key_at = pack_keys(names)
+    ids, at = np.tile(np.array([1, 3, 4, 2], np.int32), num), np.arange(num + 1) * 4
+    owner, first = np.arange(num, dtype=np.int32), np.zeros(num, np.bool_)
+    for split in ("train", "test"):
+        write_shard(
+            shard_path(tmp_path / "latents", split, 0),
+            Shard(ids, at, latents, latents, owner, np.flatnonzero(ids == 3), first, keys, key_at),
+        )
+    pictures = [document(str(number), ImageSegment(f"png {number}".encode())) for number in range(num)]
+    write_documents(tmp_path / "documents", "test", pictures, 9)
+    tracemalloc.start()
+    facts = read_training_facts(
+        tmp_path / "documents", tmp_path / "latents", quarantined=frozenset({"c/7"}), num_pictures=2, seed=0
+    )
+    held_out = read((tmp_path / "documents", tmp_path / "latents"), max_images=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(map(len, facts.latents)) == num - 1 and len(held_out.images) == 2
+    # Two of them as float32, beside what Python and Arrow need; the split is 4.2 MB.
+    assert peak < latents.nbytes / 2
+
+
+def corpora(folder: Path, split: str, sources: dict[str, int], others: Sequence[Document] = ()) -> tuple[Path, Path]:
+    """Captioned pictures and texts of several corpora, one corpus after the other, and what else there is."""
+    documents = [
+        each
+        for source, num in sources.items()
+        for number in range(num)
+        for each in (
+            document(f"{number}", TextSegment("of it"), ImageSegment(f"{source}{number}".encode()), split=split, source=source),
+            document(f"t{number}", TextSegment(f"{source}-{number:03}"), split=split, source=source),
+        )
+    ]
+    write_documents(folder / "documents", split, [*documents, *others], 50)
+    encoded = {f"{one.source}/{one.key}": ([1, 3, 4, 2] if one.images else [1, 10, 2], len(one.images)) for one in documents}
+    write_shard(shard_path(folder / "latents", split, 0), shard_of(encoded))
+    return folder / "documents", folder / "latents"
+
+
+def test_every_corpus_is_evaluated_by_its_share(tmp_path: Path) -> None:
+    held_out = read(corpora(tmp_path, "test", {"a": 30, "b": 10}), max_images=12, max_text_bytes=8 * 5)
+    assert [one.name for one in held_out.images if one.name[0] == "a"] == [f"a/{number}" for number in range(9)]
+    assert [one.name for one in held_out.images if one.name[0] == "b"] == ["b/0", "b/1", "b/2"]
+    # So is what looks at the first few of those alone.
+    assert Counter(one.name[0] for one in held_out.images[:4]) == {"a": 3, "b": 1}
+    assert Counter(one.name[0] for one in held_out.texts) == {"a": 6, "b": 2}
+
+
+def test_training_pictures_are_of_the_kind_that_is_generated_and_prose_is_of_every_corpus(tmp_path: Path) -> None:
+    alone = [document(f"{number}", ImageSegment(f"{number}".encode()), split="train", source="d") for number in range(50)]
+    folders = corpora(tmp_path, "train", {"a": 30, "b": 10}, alone)
+    facts = read_training_facts(*folders, quarantined=frozenset(), num_pictures=99, seed=0, max_text_bytes=8 * 5)
+    assert len(facts.pictures) == 40
+    assert Counter(text[0] for text in facts.texts) == {"a": 6, "b": 2}
+    # Without a caption anywhere, pictures alone are what training showed.
+    folders = corpora(tmp_path / "alone", "train", {}, alone)
+    assert len(read_training_facts(*folders, quarantined=frozenset(), num_pictures=99, seed=0).pictures) == 50
 
 
 def test_a_users_meta_is_no_scene() -> None:

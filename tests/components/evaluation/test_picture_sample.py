@@ -15,7 +15,7 @@ def drawn(names: list[str], num: int, seed: int) -> tuple[bytes, ...]:
     sample = PictureSample(num, seed)
     for name in names:
         sample.add(name, name.encode())
-    return sample.drawn()
+    return sample.pictures()
 
 
 def test_the_order_of_pictures_changes_nothing_and_fewer_are_the_first_of_more() -> None:
@@ -25,6 +25,30 @@ def test_the_order_of_pictures_changes_nothing_and_fewer_are_the_first_of_more()
     assert drawn(NAMES, 3, 1) == found[:3]
     assert drawn(NAMES, 6, 2) != found
     assert set(drawn(NAMES[:4], 6, 1)) == {name.encode() for name in NAMES[:4]}
+
+
+def test_bytes_are_bounded_whatever_the_order_and_what_is_kept_is_the_beginning_of_the_draw() -> None:
+    pictures = {name: name.encode() * (1 + 5 * (number % 3)) for number, name in enumerate(NAMES)}
+
+    def bounded(names: list[str], max_bytes: float) -> tuple[bytes, ...]:
+        sample = PictureSample(10, 1, max_bytes)
+        for name in names:
+            sample.add(name, pictures[name])
+        return sample.pictures()
+
+    everything = bounded(NAMES, float("inf"))
+    for max_bytes in (40, 80, 120):
+        found = bounded(NAMES, max_bytes)
+        assert found == everything[: len(found)] and 0 < len(found) < 10
+        assert sum(map(len, found)) <= max_bytes < sum(map(len, everything[: len(found) + 1]))
+        assert bounded(NAMES[::-1], max_bytes) == found
+
+
+def test_a_picture_of_several_documents_is_drawn_once() -> None:
+    sample = PictureSample(6, 1)
+    for number in range(60):
+        sample.add(f"c/{number}", bytes([number % 10]))
+    assert len(set(sample.pictures())) == 6 == len(sample.pictures())
 
 
 def test_every_picture_is_as_likely() -> None:

@@ -20,7 +20,7 @@ from components.evaluation.config import (
     WeightsConfig,
 )
 from components.evaluation.diffusion import squared_error, x_0_error
-from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument, Stored
 from components.evaluation.layout import caption_first
 from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.scenes import digit_classifier as classifier_module
@@ -29,6 +29,7 @@ from components.evaluation.scenes.measure import measure_classifier, measure_new
 from components.evaluation.scenes.prompts import seen_prompts
 from components.evaluation.scenes.scores import score_scenes, share_of
 from components.evaluation.suite import measure_losses
+from components.evaluation.training_facts import TrainingFacts
 from core.png import encode_png
 from core.random import seed_of, words_of
 from core.tokenizer import TextTokenizer

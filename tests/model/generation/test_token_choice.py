@@ -101,3 +101,10 @@ def test_barred_tokens_are_never_chosen_and_others_keep_their_logits() -> None:
         for token in range(10):
             is_barred = any(suppressed[row, at] and int(tokens[at]) == token for at in range(3))
             assert left[row, token] == (-INF if is_barred else logits[row, token])
+
+
+def test_logits_that_are_no_numbers_still_give_tokens_of_the_vocabulary() -> None:
+    logits, uniform = torch.full((2, 7), float("nan")), torch.tensor([0.0, 0.9])
+    for temperature in (0.0, 1.0):
+        chosen = choose(logits, uniform, temperature=temperature, top_p=1.0, min_p=0.0)
+        assert bool(((chosen >= 0) & (chosen < 7)).all())

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from components.evaluation.captions.measure import captioned_pictures, measure_captions, note_unmeasured, score
-from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument, Stored
 from components.evaluation.layout import rows_of
 from components.evaluation.metrics import CAPTION_SCORES, metric_of
 from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.png import encode_png
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,29 @@ def test_neighbours_in_a_pass_do_not_matter(autoencoder: Autoencoder, monkeypatc
     monkeypatch.setattr(features, "MOST_A_PASS", 2)
     np.testing.assert_allclose(activations_of(autoencoder, pictures(5)), together, rtol=1e-5, atol=1e-6)
     assert not autoencoder.network.encoder.conv_out._forward_pre_hooks
+
+
+def test_no_more_pictures_are_decoded_than_a_pass_takes(autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: of large ones a thousand would be gigabytes."""
+    held = 0
+    most = 0
+
+    class Held(np.ndarray):
+        def __del__(self) -> None:
+            nonlocal held
+            held -= 1
+
+    def decoded() -> Iterator[np.ndarray]:
+        nonlocal held, most
+        for image in pictures(40):
+            held += 1
+            most = max(most, held)
+            yield image.copy().view(Held)
+
+    monkeypatch.setattr(features, "PIXELS_A_PASS", 5 * 16 * 16)
+    found = FeatureSpace(autoencoder, decoded())
+    assert most <= 10
+    np.testing.assert_array_equal(found.of(pictures(7)), FeatureSpace(autoencoder, pictures(40)).of(pictures(7)))
 
 
 def test_of_training_pictures_they_have_mean_0_and_deviation_1(

@@ -11,10 +11,11 @@ import torch
 
 from components.evaluation.distribution.measure import measure_distribution
 from components.evaluation.generated import HeldOutPictures, held_out_pictures
-from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TrainingFacts
+from components.evaluation.held_out import HeldOut, ImageDocument, Stored
 from components.evaluation.images import decode
 from components.evaluation.layout import rows_of
 from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.png import encode_png
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
@@ -67,7 +68,9 @@ def test_pictures_of_a_half_trained_model_and_noise_are_farther_away(
     real = decode(stages[0].autoencoder, torch.from_numpy(np.stack([latent(number) for number in range(NUM + NUM_TRAINING)])))
     documents = [document(config, tokenizer, number, real[number]) for number in range(NUM)]
     training = TrainingFacts([], [], frozenset(), tuple(encode_png(each) for each in real[NUM:]))
-    settings = dataclasses.replace(CONFIG, num_pictures=NUM, num_solver_steps=8, guidance_scale=1.0)
+    settings = dataclasses.replace(
+        CONFIG, num_pictures=NUM, num_training_pictures=NUM_TRAINING, num_solver_steps=8, guidance_scale=1.0
+    )
 
     def figures(target: EvaluationTarget, pictures: HeldOutPictures) -> dict[str, float]:
         results = Results()
@@ -77,7 +80,7 @@ def test_pictures_of_a_half_trained_model_and_noise_are_farther_away(
     asked = [held_out_pictures(Results(), target, HeldOut([], documents), settings) for target in stages]
     half, whole = (figures(target, one) for target, one in zip(stages, asked, strict=True) if one is not None)
     noise = np.random.default_rng(SEED).integers(0, 256, real[:NUM].shape, np.uint8)
-    noisy = figures(stages[1], HeldOutPictures(documents, real[:NUM], noise))
+    noisy = figures(stages[1], HeldOutPictures(documents, noise))
     for name in ("frechet", "kid"):
         assert whole[f"{name}_floor"] < whole[name] < 0.4 * min(half[name], noisy[name])
     for name in ("precision", "coverage", "density"):

@@ -50,6 +50,20 @@ def scenes() -> tuple[np.ndarray, list[frozenset[SceneObject]]]:
     return np.stack(images), truth
 
 
+def test_it_is_the_same_whatever_number_of_threads_the_machine_has() -> None:
+    config, found = DigitClassifierConfig(max_steps=12, batch_size=64), []
+    before = torch.get_num_threads()
+    for num_threads in (1, 2, 3):
+        torch.set_num_threads(num_threads)
+        try:
+            trained = train_classifier(range(40), config, 17)
+            assert torch.get_num_threads() == num_threads
+        finally:
+            torch.set_num_threads(before)
+        found.append([value.numpy().tobytes() for value in trained.state_dict().values()])
+    assert found[0] == found[1] == found[2]
+
+
 def test_reads_real_scenes_of_unseen_scans(classifier: DigitClassifier, scenes: Scenes) -> None:
     images, truth = scenes
     scores = score_scenes(truth, classifier.read(images))

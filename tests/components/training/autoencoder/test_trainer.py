@@ -189,3 +189,15 @@ def test_what_workers_take_of_a_step_is_the_whole_step() -> None:
     assert torch.equal(torch.cat([part.noise_of(4) for part in parts]), alone.noise_of(4))
     assert sum(part.share() for part in parts) == pytest.approx(1)
     assert not torch.equal(alone.noise_of(5), alone.noise_of(4))
+
+
+@pytest.mark.parametrize("first_step", [1, 3])
+def test_a_training_says_what_it_does_at_once_and_again_after_its_first_step(first_step: int) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=2, max_steps=4)
+    images, said = squares(6), list[str]()
+    trainer = AutoencoderTrainer(config, new_state(config, images.shape[1], CPU), images, ALONE, None)
+    schedule = trainer.schedule(said.append, lambda step: None)
+    assert said == [f"6 images of {images.shape[1]} px; 4 steps of 2"]
+    trainer.run(schedule, first_step=first_step)
+    assert said[1].startswith(f"step {first_step}/4 | loss ") and "eta" not in said[1]
+    assert [line.split(" | ")[0] for line in said[2:]] == ["step 4/4"] and "images/s" in said[2]
