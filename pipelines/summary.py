@@ -96,7 +96,7 @@ def on_guidance(metrics: Mapping[str, float]) -> Iterator[str]:
 def to_try(metrics: Mapping[str, float], prompts: Sequence[str]) -> dict[str, str]:
     """Up to three commands, and what each does. prompts: of pictures such as the corpus has."""
     if not paths.BUNDLE.exists():
-        return {"make repro": "train, evaluate and export a model here"}
+        return {"make repro": "train, evaluate and export a model"}
     # A model of text alone draws nothing.
     draws = any(key.startswith("image/") for key in metrics)
     prompt = min(prompts, key=len, default="")

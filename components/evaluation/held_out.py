@@ -60,12 +60,13 @@ class _Place(NamedTuple):
     """Where a document, or a piece of one, is stored: the shard's files are mapped, and what is not asked for is not read."""
 
     shard: Shard
-    index: int
+    number: int
+    """Which of its pieces it is."""
 
     def stored(self) -> Stored:
         """A copy of it."""
-        shard, own = self.shard, slice(*np.searchsorted(self.shard.image_document, [self.index, self.index + 1]))
-        ids = shard.ids[shard.document_at[self.index] : shard.document_at[self.index + 1]]
+        shard, own = self.shard, slice(*np.searchsorted(self.shard.image_document, [self.number, self.number + 1]))
+        ids = shard.ids[shard.document_at[self.number] : shard.document_at[self.number + 1]]
         return Stored(ids.astype(np.int64), shard.latents[own].astype(np.float32))
 
 

@@ -194,7 +194,7 @@ def test_what_workers_take_of_a_step_is_the_whole_step() -> None:
 @pytest.mark.parametrize("first_step", [1, 3])
 def test_a_training_says_what_it_does_at_once_and_again_after_its_first_step(first_step: int) -> None:
     config = dataclasses.replace(CONFIG, batch_size=2, max_steps=4)
-    images, said = squares(6), list[str]()
+    images, said = squares(6, 1).numpy(), list[str]()
     trainer = AutoencoderTrainer(config, new_state(config, images.shape[1], CPU), images, ALONE, None)
     schedule = trainer.schedule(said.append, lambda step: None)
     assert said == [f"6 images of {images.shape[1]} px; 4 steps of 2"]
