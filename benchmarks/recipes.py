@@ -33,7 +33,7 @@ from core.files import digest, read_json
 from core.manifest import MANIFEST
 from model.transfusion import Transfusion
 from pipelines import paths
-from pipelines.evaluate import read_data, target_of
+from pipelines.evaluation_inputs import read_data, target_of
 from pipelines.params import ParamsError, load
 from pipelines.sections import Params
 
@@ -153,7 +153,7 @@ def evaluated(params: Params, model: Transfusion) -> dict[str, float]:
     """Every metric of the evaluation."""
     held_out, training = read_data(params)
     kept_out = [(digit, colour) for digit, colour in read_json(paths.DOCUMENTS / MANIFEST)["kept_out_pairs"]]
-    return measure(target_of(model), held_out, training, kept_out, params.evaluate).metrics
+    return measure(target_of(model, {}), held_out, training, kept_out, params.evaluate).metrics
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Result:

@@ -6,29 +6,20 @@ artifacts/evaluation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from components.data.quarantine import read_keys
-from components.evaluation.held_out import HeldOut, read_held_out
 from components.evaluation.intervals import as_rows
 from components.evaluation.kept_items import keep_items, measured_on
 from components.evaluation.metrics import headline
 from components.evaluation.pictures import sample_grid
 from components.evaluation.report import caption_rows, diffusion_rows, lines, shown
-from components.evaluation.results import EvaluationTarget
 from components.evaluation.sampling import sampling_facts
 from components.evaluation.suite import measure
-from components.evaluation.training_facts import TrainingFacts, read_training_facts
-from components.runtime.cluster import device
 from components.runtime.tracking import now_ms
 from core.files import write_bytes, write_json
 from core.manifest import write_manifest
-from core.tokenizer import load_tokenizer
-from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths, stage
 from pipelines.ancestry import given
+from pipelines.evaluation_inputs import measured_with, origin_of, read_data, target_of
 from pipelines.evaluation_run import record
 from pipelines.sections import Params
 
@@ -51,36 +42,19 @@ def main(params: Params) -> None:
     write_json(REPORT / "intervals.json", as_rows(results.intervals))
     sampling = sampling_facts(target.model.config, params.evaluate)
     manifest = write_manifest(
-        REPORT, kind="evaluation", names=["metrics.json"], ancestors=ancestors, sampling=sampling, facts=results.facts
+        REPORT,
+        kind="evaluation",
+        names=["metrics.json"],
+        ancestors=ancestors,
+        sampling=sampling,
+        facts=results.facts,
+        measured_with=measured_with(params, "torch"),
     )
     about = measured_on(held_out, target.model, params.evaluate)
     keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest, pictures=results.generated)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     record(params, REPORT, paths.TRAIN, documents=documents, captions=list(caption_rows(results)), started_ms=started_ms)
     print(*lines(results), f"figures in {REPORT / 'metrics.json'}, pictures in {REPORT / 'samples.png'}", sep="\n", flush=True)
-
-
-def target_of(model: Transfusion, origin: Mapping[str, str]) -> EvaluationTarget:
-    """A model with the autoencoder and the tokenizer of its data, on the device that there is. origin: of the autoencoder."""
-    autoencoder = Autoencoder.from_pretrained(paths.AUTOENCODER)
-    return EvaluationTarget(model.to(device()), autoencoder.to(device()), load_tokenizer(paths.TOKENIZER), origin)
-
-
-def origin_of(autoencoder: Mapping[str, Any]) -> dict[str, str]:
-    """Where the autoencoder of this manifest comes from, and the digest of its weights' file."""
-    given = autoencoder.get("pretrained")
-    weights = next(entry["sha256"] for name, entry in autoencoder["files"].items() if name.endswith(".safetensors"))
-    origin = f"given as autoencoder.pretrained, {given}" if given else "trained on this corpus"
-    return {"autoencoder": origin, "autoencoder_sha256": weights}
-
-
-def read_data(params: Params) -> tuple[HeldOut, TrainingFacts]:
-    """Held-out documents, and what is known of the training ones, without what the gates quarantined."""
-    bad_documents, bad_latents = (read_keys(paths.QUARANTINE / f"{gate}.jsonl") for gate in ("documents", "latents"))
-    config, folders, bad = params.evaluate, (paths.DOCUMENTS, paths.LATENTS), bad_documents | bad_latents
-    limits = {"max_images": config.most_images, "max_text_bytes": config.max_text_bytes}
-    held_out = read_held_out(*folders, "test", quarantined=bad, **limits)
-    return held_out, read_training_facts(*folders, quarantined=bad, num_pictures=config.num_training_pictures, seed=config.seed)
 
 
 if __name__ == "__main__":

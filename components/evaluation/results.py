@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.evaluation.diffusion import DiffusionLosses
+from components.evaluation.images import Decoder
 from components.evaluation.intervals import Interval, Items, interval_of, items_of
 from components.evaluation.scenes.scores import Share
 from core.metric_keys import standard_error_key
 from core.tokenizer import TextTokenizer
 from model.latents.autoencoder import Autoencoder
+from model.step import Engine
 from model.transfusion import Transfusion
 
 # Shown in the report, the first ones as they come.
@@ -31,6 +33,10 @@ class EvaluationTarget(NamedTuple):
     origin: Mapping[str, str] = MappingProxyType({})
     """Of the autoencoder, whose features pictures are compared by: `autoencoder` (where it comes from) and
     `autoencoder_sha256` (of its weights' file)."""
+    engine: Engine | None = None
+    """What generates pictures and captions; the model in eager torch where it is None. Likelihoods are always the model's."""
+    decoder: Decoder | None = None
+    """Of the generated latents; the autoencoder's where it is None."""
 
 
 class GeneratedImage(NamedTuple):

@@ -22,7 +22,7 @@ def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str
     """One picture a prompt, of the held-out pictures' size: uint8 [N, side, side, 3]."""
     _, height, width = held_out.images[0].stored.latents.shape[1:]
     return generate_images(
-        TorchEngine(target.model),
+        target.engine or TorchEngine(target.model),
         target.autoencoder,
         target.tokenizer,
         prompts,
@@ -30,6 +30,7 @@ def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str
         image_shape=(height, width),
         seed=config.seed,
         num_slots=config.batch_size,
+        decoder=target.decoder,
     )
 
 

@@ -80,7 +80,7 @@ def captions_of(
     config_of_model, stored = target.model.config, [picture.document.stored for picture in pictures]
     room = config_of_model.max_position_embeddings - math.prod(image_grid(stored, config_of_model)) - NUM_MARKERS
     return caption_images(
-        TorchEngine(target.model),
+        target.engine or TorchEngine(target.model),
         target.tokenizer,
         [picture.document.stored.latents[0] for picture in pictures],
         max_new_tokens=min(longest + MARGIN_TOKENS, room),
