@@ -67,6 +67,11 @@ HARNESS = Checked(
     "needs the extra lm-eval; tests/components/evaluation/test_harness.py runs a local task where it is installed",
     "python -m components.evaluation.harness run --help || python -c 'import components.evaluation.harness'",
 )
+HELP_BUNDLE = Checked(
+    "minutes an engine; tests/pipelines/bundle_stages/test_evaluate_bundle.py runs two",
+    "python -m pipelines.evaluate_bundle --help",
+    ("bundle", "--engine {auto,tensorrt,onnxruntime,torch}", "--set"),
+)
 
 # Queued, and not run: tests/components/runtime/test_recording_stores.py runs a queue of one small stage.
 QUEUE = Checked(
@@ -134,6 +139,17 @@ RUN_BY_SHARING: tuple[str, ...] = (
 
 CHECKED: dict[str, Checked] = {
     "make": Checked(PLACEHOLDER, "make -n help"),
+    "make summary": Checked(
+        "make repro ends with it; tests/pipelines/test_summary.py", "make -n summary", ("pipelines.summary",)
+    ),
+    **dict.fromkeys(
+        (
+            "python -m pipelines.evaluate_bundle",
+            "python -m pipelines.evaluate_bundle --engine onnxruntime",
+            "python -m pipelines.evaluate_bundle path/to/bundle --engine tensorrt --set evaluate.batch_size=8",
+        ),
+        HELP_BUNDLE,
+    ),
     "make test": Checked(HOURS, "make -n test", ("pytest",)),
     "make check": Checked(HOURS, "make -n check", ("ruff", "basedpyright", "lint-imports")),
     "make mutants": Checked(HOURS, "make -n mutants", ("tests.mutants",)),
