@@ -31,8 +31,8 @@ FIGURE_NEEDS: dict[Figure, Content] = {"image": "images", "text_after_image": "c
 NUM_TOKENS_AROUND = 4
 # Where the levels stand at which the figures of a curve are measured.
 LEVELS: dict[Axis, str] = {
-    "percent of noise": "evaluate.x_0_error_times",
-    "hundredths of guidance": "evaluate.guidance_sweep.scales",
+    "noise": "evaluate.x_0_error_times",
+    "guidance": "evaluate.guidance_sweep.scales",
 }
 
 
