@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def main(params: Params) -> None:
         **code_use(autoencoder, held_out),
     }
     # Without the path, which is of this machine: what measures by its features says where it comes from.
-    origin = {"pretrained": Path(config.pretrained).resolve().name} if config.pretrained else {}
+    origin: dict[str, Any] = {"pretrained": Path(config.pretrained).resolve().name} if config.pretrained else {}
     REPORT.mkdir(parents=True, exist_ok=True)
     write_json(REPORT / "metrics.json", facts)
     labels = ("held-out originals", "the same, encoded and decoded")
