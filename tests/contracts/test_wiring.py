@@ -41,7 +41,8 @@ NO_PATHS = {
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
-    *("__init__", "ancestry", "clean", "combinations", "configure", "described", "evaluation_run", "params", "promote"),
+    *("__init__", "ancestry", "clean", "combinations", "configure", "described", "evaluate_bundle"),
+    *("evaluation_inputs", "evaluation_run", "params", "promote"),
     *("sections", "loading", "named_files", "paths", "promotion", "repro", "stage", "summary", "sync", "ui", "unfinished"),
     *("compare", "evaluations", "version_tags"),
     "wiring",
