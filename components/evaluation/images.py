@@ -5,7 +5,8 @@ Legend: N prompts or images; images are uint8 [N, side, side, 3].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -46,6 +47,13 @@ def generate_images(
     completions = generate(engine, requests, options, num_slots=num_slots, progress=report_progress("pictures"))
     latents = torch.stack([completion.images[0] for completion in completions])
     return decode(autoencoder, latents) if decoder is None else _decoded(decoder, latents.cpu(), 64)
+
+
+def in_batches(images: Iterable[np.ndarray], num: int) -> Iterator[np.ndarray]:
+    """Arrays of so many of the images, taken one by one: uint8 [at most num, side, side, 3]."""
+    one_by_one = iter(images)
+    while batch := list(islice(one_by_one, num)):
+        yield np.stack(batch)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ Legend: N pictures, D numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from components.evaluation.generated import HeldOutPictures
+from components.evaluation.images import in_batches
 from components.evaluation.intervals import items_of
 from components.evaluation.results import EvaluationTarget, Results
 from core.files import sha256
@@ -51,7 +52,7 @@ def measure_clip_score(results: Results, target: EvaluationTarget, pictures: Hel
         results.notes.append(f"{why}: the CLIP score is not run")
         return
     texts = text_vectors(clip, captions, device)
-    generated, real = (image_vectors(clip, images, device) for images in (pictures.generated, pictures.real))
+    generated, real = (image_vectors(clip, images, device) for images in (pictures.generated, pictures.real()))
     names = [document.name for document in pictures.documents]
     drawn = [f"{GENERATED_FOR}{name}" for name in names]
     _enter(results, "clip/score", drawn, generated, texts)
@@ -103,11 +104,11 @@ def text_vectors(clip: Clip, captions: Sequence[str], device: torch.device) -> n
 
 
 @torch.inference_mode()
-def image_vectors(clip: Clip, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Of images uint8 [N, height, width, 3], of length 1: float64 [N, D]."""
+def image_vectors(clip: Clip, images: Iterable[np.ndarray], device: torch.device) -> np.ndarray:
+    """Of N images uint8 [height, width, 3], of length 1: float64 [N, D]."""
     found = []
-    for start in range(0, len(images), AT_ONCE):
-        part = [Image.fromarray(image) for image in images[start : start + AT_ONCE]]
+    for batch in in_batches(images, AT_ONCE):
+        part = [Image.fromarray(image) for image in batch]
         pixels = clip.processor(images=part, return_tensors="pt")
         found.append(clip.model.get_image_features(**pixels.to(device)).pooler_output.cpu())
     return _unit(torch.cat(found))

@@ -8,6 +8,7 @@ Legend: N pictures, D numbers of a feature vector.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from components.evaluation.distribution.distances import NUM_RESAMPLES, frechet, kid
 from components.evaluation.generated import HeldOutPictures
-from components.evaluation.held_out import TrainingFacts
+from components.evaluation.images import in_batches
 from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.files import sha256
 from core.png import decode_png
 
@@ -37,14 +39,14 @@ def measure_fid(
     if network is None:
         results.notes.append(f"{why}: FID is not run")
         return
-    trained = [decode_png(png) for png in training.pictures[:num]]
+    trained = training.pictures[:num]
     if min(num, len(trained)) < 2:
         results.notes.append(
             f"FID needs two held-out and two training pictures, and there are {num} and {len(trained)}: it is not run"
         )
         return
     generated, real, floor = (
-        features_of(network, images, device) for images in (pictures.generated, pictures.real, np.stack(trained))
+        features_of(network, images, device) for images in (pictures.generated, pictures.real(), map(decode_png, trained))
     )
     for suffix, features in (("", generated), ("_floor", floor)):
         for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
@@ -76,7 +78,7 @@ def loaded(path: Path, device: torch.device) -> tuple[Any, str]:
 
 
 @torch.no_grad()
-def features_of(network: Any, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Of images uint8 [N, height, width, 3]: float64 [N, D]."""
-    parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(AT_ONCE)
+def features_of(network: Any, images: Iterable[np.ndarray], device: torch.device) -> np.ndarray:
+    """Of N images uint8 [height, width, 3]: float64 [N, D]."""
+    parts = (torch.from_numpy(part).permute(0, 3, 1, 2) for part in in_batches(images, AT_ONCE))
     return torch.cat([network(part.to(device), return_features=True).cpu() for part in parts]).double().numpy()

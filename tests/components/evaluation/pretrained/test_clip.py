@@ -15,6 +15,7 @@ from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.pretrained.clip import measure_clip_score
 from components.evaluation.results import EvaluationTarget, Results
 from core.files import sha256
+from core.png import encode_png
 from core.tokenizer import TextTokenizer
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
@@ -51,10 +52,13 @@ def target(model: Transfusion, tokenizer: TextTokenizer) -> EvaluationTarget:
 
 def pictures(captions: list[str | None]) -> HeldOutPictures:
     stored = Stored(np.zeros(3, np.int64), np.zeros((1, 4, 4, 4), np.float32))
-    documents = [ImageDocument(f"c/{number}", stored, caption, (), None, ()) for number, caption in enumerate(captions)]
     # Of 16 pixels, which the preparation leaves as they are.
     images = np.random.default_rng(SEED).integers(0, 256, (2, len(captions), 16, 16, 3), np.uint8)
-    return HeldOutPictures(documents, images[0], images[1])
+    documents = [
+        ImageDocument(f"c/{number}", stored, caption, (encode_png(images[0, number]),), None, ())
+        for number, caption in enumerate(captions)
+    ]
+    return HeldOutPictures(documents, images[1])
 
 
 def direct(folder: Path, images: np.ndarray, captions: list[str]) -> list[float]:
@@ -83,7 +87,7 @@ def test_the_score_is_the_models_own_cosine(folder: Path, target: EvaluationTarg
     measure_clip_score(results, target, asked, str(folder))
     wanted = {
         "clip/score": direct(folder, asked.generated, captions),
-        "clip/score_of_held_out": direct(folder, asked.real, captions),
+        "clip/score_of_held_out": direct(folder, np.stack([*asked.real()]), captions),
         "clip/score_of_wrong_captions": direct(folder, asked.generated, others),
     }
     assert set(results.metrics) == set(wanted)

@@ -12,10 +12,11 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from components.evaluation.generated import HeldOutPictures
-from components.evaluation.held_out import ImageDocument, Stored, TrainingFacts
+from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.pretrained import inception
 from components.evaluation.pretrained.inception import NUM_FEATURES, measure_fid
 from components.evaluation.results import EvaluationTarget, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.files import sha256
 from core.png import encode_png
 from core.tokenizer import TextTokenizer
@@ -69,9 +70,12 @@ def images(seed: int, darkest: int = 0) -> np.ndarray:
 
 def sets() -> tuple[HeldOutPictures, TrainingFacts]:
     stored = Stored(np.zeros(3, np.int64), np.zeros((1, 4, 4, 4), np.float32))
-    documents = [ImageDocument(f"c/{number}", stored, "a caption", (), None, ()) for number in range(NUM)]
+    documents = [
+        ImageDocument(f"c/{number}", stored, "a caption", (encode_png(each),), None, ())
+        for number, each in enumerate(images(0))
+    ]
     training = TrainingFacts([], [], frozenset(), tuple(encode_png(each) for each in images(2)))
-    return HeldOutPictures(documents, images(0), images(1, 90)), training
+    return HeldOutPictures(documents, images(1, 90)), training
 
 
 def test_the_figures_are_torchmetrics(target: EvaluationTarget, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +87,7 @@ def test_the_figures_are_torchmetrics(target: EvaluationTarget, file: Path, monk
     results = Results()
     measure_fid(results, target, pictures, training, str(file), SEED)
     real, generated, trained = (
-        torch.from_numpy(each).permute(0, 3, 1, 2) for each in (pictures.real, pictures.generated, images(2))
+        torch.from_numpy(each).permute(0, 3, 1, 2) for each in (np.stack([*pictures.real()]), pictures.generated, images(2))
     )
     network = Features(Stub(width).eval(), width)
     for suffix, shown in (("", generated), ("_floor", trained)):
