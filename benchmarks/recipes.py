@@ -44,7 +44,7 @@ PAPER = Path("pipelines/recipes/paper.args")
 # The finest level first; a patch of side 1, 2, 4 or 8 takes so many of them.
 UNET_CHANNELS, LEVELS = (64, 128, 256, 256), {1: 1, 2: 2, 4: 3, 8: 4}
 
-# By name, what each changes of params.yaml; what `overrides` adds is not known before.
+# By name, what each changes of params.yaml (the paper's: of what its file makes of it); `overrides` adds what is not known before.
 RECIPES: dict[str, tuple[str, ...]] = {
     "flow": (),
     "x": ("train.model.prediction_type=x",),
@@ -53,7 +53,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "unet": ("train.model.patch_layers=unet",),
     "adamw": ("train.optimiser=adamw",),
     "paper": (),
-    "paper_unet": ("train.model.patch_layers=unet",),
+    "paper_linear": ("train.model.patch_layers=linear", "train.model.unet_channels=[]"),
 }
 # The columns of the printed table.
 SHOWN = {
@@ -124,11 +124,9 @@ def measured(name: str, seed: int, out: Path) -> Result:
 
 def overrides(name: str) -> list[str]:
     """Of params.yaml, `section.key=value`; the paper's from their file, and the U-Net's widths for the latents' patch side."""
-    changed = list(RECIPES[name])
-    if name.startswith("paper"):
-        lines = PAPER.read_text().splitlines()
-        changed += [line.removeprefix("-S ") for line in lines if line and not line.startswith("#")]
-    if name.endswith("unet"):
+    lines = PAPER.read_text().splitlines() if name.startswith("paper") else []
+    changed = [line.removeprefix("-S ") for line in lines if line and not line.startswith("#")] + list(RECIPES[name])
+    if name in ("unet", "paper"):
         channels = UNET_CHANNELS[: LEVELS[load(PARAMS).train.model.patch_side]]
         changed.append(f"train.model.unet_channels={list(channels)}")
     return changed

@@ -29,5 +29,6 @@ def test_params_take_every_recipe(recipe: Path) -> None:
 def test_the_papers_recipe_is_the_papers() -> None:
     train = load(ROOT / "params.yaml", overrides(ROOT / "pipelines/recipes/paper.args")).train
     assert train.model.prediction_type == "epsilon" and not train.model.zero_terminal_snr
+    assert train.model.patch_layers == "unet"
     assert (train.image_loss_weight, train.image_first_time_limit) == (5.0, 0.5)
     assert (train.loss.time_distribution, train.loss.time_shift, train.loss.snr_gamma) == ("uniform", 1.0, 0.0)
