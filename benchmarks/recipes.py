@@ -44,7 +44,7 @@ PAPER = Path("pipelines/recipes/paper.args")
 # The finest level first; a patch of side 1, 2, 4 or 8 takes so many of them.
 UNET_CHANNELS, LEVELS = (64, 128, 256, 256), {1: 1, 2: 2, 4: 3, 8: 4}
 
-# By name, what each changes of params.yaml (the paper's: of what its file makes of it); `overrides` adds what is not known before.
+# By name, what each changes of params.yaml (the paper's: of what its file makes of it); `overrides` adds what is not known yet.
 RECIPES: dict[str, tuple[str, ...]] = {
     "flow": (),
     "x": ("train.model.prediction_type=x",),
