@@ -224,6 +224,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "conditioning/wrong_caption_x0_gap/": ("seed", "x_0_error_times"),
     "retrieval/": ("seed", "retrieval.group_size", "retrieval.noise_levels"),
     "distribution/": ("seed", "num_training_pictures"),
+    "clip/": ("seed", "weights.clip"),
     "memorisation/": ("seed", "memorisation."),
     "guidance/": ("seed", "digit_classifier.", "num_training_pictures"),
 }
@@ -234,8 +235,7 @@ Axis = Literal["noise", "guidance"]
 """What a curve goes over, in hundredths: MLflow's steps are whole numbers."""
 
 
-# What `dvc metrics show` and `dvc exp show` print, and MLflow charts: few figures with short names, so that a table of runs
-# fits a screen. Without digit scenes it is from retrieval on that they say how good a model is.
+# What `dvc metrics show`, `dvc exp show` and MLflow's charts show: few figures with short names, so that a screen holds them.
 HEADLINE = {
     "objects": "text_to_image/objects_right",
     "kept_out": "text_to_image/objects_right_kept_out",
