@@ -32,32 +32,41 @@ AT_ONCE = 32
 def measure_fid(
     results: Results, target: EvaluationTarget, pictures: HeldOutPictures, training: TrainingFacts, weights: str, seed: int
 ) -> None:
-    """FID, KID, and the same of training pictures as their floors. weights: a file's path; a note where there is no network."""
+    """FID, KID, and the same of as many training pictures as their floors. weights: a file's path.
+
+    A note where there is no network; one instead of the floors where the training pictures are fewer.
+    """
     path, num = Path(weights), len(pictures.documents)
     device = target.autoencoder.latent_mean.device
     network, why = loaded(path, device) if weights else (None, f"{KEY} is empty")
     if network is None:
         results.notes.append(f"{why}: FID is not run")
         return
-    trained = training.pictures[:num]
-    if min(num, len(trained)) < 2:
-        results.notes.append(
-            f"FID needs two held-out and two training pictures, and there are {num} and {len(trained)}: it is not run"
-        )
+    if num < 2:
+        results.notes.append(f"FID needs two held-out pictures, and there is {num}: it is not run")
         return
-    generated, real, floor = (
-        features_of(network, images, device) for images in (pictures.generated, pictures.real(), map(decode_png, trained))
-    )
-    for suffix, features in (("", generated), ("_floor", floor)):
-        for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
-            results.metrics[f"fid/{name}{suffix}"], results.intervals[f"fid/{name}{suffix}"] = distance
+    generated, real = (features_of(network, images, device) for images in (pictures.generated, pictures.real()))
+    _enter(results, "", generated, real, seed)
+    num_of_floor = num if len(training.pictures) >= num else 0
+    if num_of_floor:
+        _enter(results, "_floor", features_of(network, map(decode_png, training.pictures[:num]), device), real, seed)
+    else:
+        results.notes.append(
+            f"the floor of FID needs as many training pictures as held-out ones, {num}, and the evaluation has "
+            f"{len(training.pictures)}: it is not measured"
+        )
     results.facts["fid"] = {
         "weights": path.name,
         "weights_sha256": sha256(path),
         "num_generated_and_held_out_pictures": num,
-        "num_training_pictures_of_the_floor": len(trained),
+        "num_training_pictures_of_the_floor": num_of_floor,
         "num_resamples_of_distances": NUM_RESAMPLES,
     }
+
+
+def _enter(results: Results, suffix: str, features: np.ndarray, real: np.ndarray, seed: int) -> None:
+    for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
+        results.metrics[f"fid/{name}{suffix}"], results.intervals[f"fid/{name}{suffix}"] = distance
 
 
 def loaded(path: Path, device: torch.device) -> tuple[Any, str]:

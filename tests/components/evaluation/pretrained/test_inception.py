@@ -105,6 +105,20 @@ def test_the_figures_are_torchmetrics(target: EvaluationTarget, file: Path, monk
     assert results.notes == []
 
 
+def test_a_floor_of_fewer_training_pictures_is_a_note(target: EvaluationTarget, file: Path) -> None:
+    pictures, training = sets()
+    whole, results = Results(), Results()
+    measure_fid(whole, target, pictures, training, str(file), SEED)
+    measure_fid(results, target, pictures, training._replace(pictures=training.pictures[:9]), str(file), SEED)
+    assert results.metrics == {key: value for key, value in whole.metrics.items() if not key.endswith("_floor")}
+    assert set(results.intervals) == set(results.metrics) == {"fid/frechet", "fid/kid"}
+    assert results.notes == [
+        "the floor of FID needs as many training pictures as held-out ones, 14, and the evaluation has 9: it is not measured"
+    ]
+    assert whole.facts["fid"]["num_training_pictures_of_the_floor"] == NUM
+    assert results.facts["fid"]["num_training_pictures_of_the_floor"] == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -112,7 +126,7 @@ def test_the_figures_are_torchmetrics(target: EvaluationTarget, file: Path, monk
         ("missing", "is not there: FID is not run"),
         ("no network", "is not Inception as one TorchScript file"),
         ("narrow", "gives (1, 64) numbers for a picture and not (1, 2048)"),
-        ("one picture", "FID needs two held-out and two training pictures, and there are 14 and 1"),
+        ("one picture", "FID needs two held-out pictures, and there is 1"),
     ],
 )
 def test_without_the_network_there_is_a_sentence_and_no_number(
@@ -124,7 +138,7 @@ def test_without_the_network_there_is_a_sentence_and_no_number(
     if kind == "narrow":
         torch.jit.script(Stub(64)).save(path)
     if kind == "one picture":
-        training = training._replace(pictures=training.pictures[:1])
+        pictures = HeldOutPictures(pictures.documents[:1], pictures.generated[:1])
     results = Results()
     measure_fid(results, target, pictures, training, path, SEED)
     assert results.metrics == {} and results.facts == {}
