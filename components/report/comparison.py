@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from string import hexdigits
 from typing import Any
 
@@ -31,6 +32,10 @@ from components.report.pictures import file_uri
 TONES = {"better": "good", "worse": "bad", "": ""}
 RIGHT = {True: "good", False: "bad", None: ""}
 Compared = Sequence[tuple[Evaluation, Sequence[Difference]]]
+Asked = tuple[str, str, int]
+"""What a picture is kept for: the group, the prompt, and how many of that prompt came before; all have "" without captions."""
+Drawn = Mapping[str, Mapping[Asked, KeptPicture]]
+"""Of each evaluation its pictures, in their order."""
 
 
 def comparison_page(first: Evaluation, others: Compared) -> str:
@@ -93,40 +98,65 @@ def _pictures(runs: Sequence[Evaluation]) -> Section:
         for key in (kept[with_pictures[0].name] if with_pictures else ())
         if all(key in kept[run.name] for run in with_pictures)
     ]
-    blocks: list[Any] = [Text(sentence) for sentence in _about_pictures(runs, with_pictures, len(shared))]
-    for group in dict.fromkeys(group for group, _ in shared):
+    blocks: list[Any] = [Text(sentence) for sentence in _about_pictures(runs, with_pictures, kept, shared)]
+    for group in dict.fromkeys(group for group, *_ in shared):
         entries = [_shown(with_pictures, kept, key) for key in shared if key[0] == group]
         blocks += [Heading(group[:1].upper() + group[1:]), Gallery(entries)]
     return Section("pictures", "Pictures", blocks)
 
 
-def _about_pictures(runs: Sequence[Evaluation], shown: Sequence[Evaluation], num_shared: int) -> list[str]:
+def _about_pictures(runs: Sequence[Evaluation], shown: Sequence[Evaluation], kept: Drawn, shared: Sequence[Asked]) -> list[str]:
     names = {run.name for run in shown}
     said = [f"{short(run.name)} kept no pictures, since {_why_none(run)}." for run in runs if run.name not in names]
     if len(shown) < 2:
         return [*said, "So there is nothing to be shown side by side."]
-    if not num_shared:
+    if not shared:
         return [*said, "No prompt was drawn in all of them, so there is nothing to be shown side by side."]
+    why = _why_other_noise(shown, kept, shared)
+    order = ", ".join(short(run.name) for run in shown)
+    which = f"From the same prompts{'' if why else ' and the same noise'}, from left to right: {order}."
+    return [*said, f"{which} The first ones, not the best ones.", *([f"The noise is not the same: {why}."] if why else [])]
+
+
+def _why_other_noise(shown: Sequence[Evaluation], kept: Drawn, shared: Sequence[Asked]) -> str:
+    """Why the pictures did not begin with the same latents; "" where they did."""
     seeds = {run.name: run.kept.settings.get("seed") for run in shown if run.kept}
     if len(set(seeds.values())) > 1:
-        each = ", ".join(f"{seed} in {short(name)}" for name, seed in seeds.items())
-        return [*said, f"From the same prompts, and other noise: evaluate.seed is {each}."]
-    order = ", ".join(short(run.name) for run in shown)
-    return [*said, f"From the same prompts and the same noise, from left to right: {order}. The first ones, not the best ones."]
+        return f"evaluate.seed is {', '.join(f'{seed} in {short(name)}' for name, seed in seeds.items())}"
+    if len({run.kept.autoencoder for run in shown if run.kept}) > 1:
+        return "they have different autoencoders, so it is of different latents"
+    places = [_places(run, kept[run.name]) for run in shown]
+    num_moved = sum(len({place[asked] for place in places}) > 1 for asked in shared)
+    if num_moved:
+        return f"it depends on a prompt's number, which differs for {num_moved} of {len(shared)}"
+    return ""
+
+
+def _places(run: Evaluation, pictures: Mapping[Asked, KeptPicture]) -> dict[Asked, tuple[Any, ...]]:
+    """Where each prompt stood: its number, and, since only the first of a group are kept, how many the first group had."""
+    first, num = next(iter(pictures))[0], run.kept.settings.get("num_seen_scenes") if run.kept else None
+    return {asked: (number, None if asked[0] == first else num) for number, asked in enumerate(pictures)}
 
 
 def _why_none(run: Evaluation) -> str:
     return run.why_none if run.kept is None else "its evaluation generated none, or is from before they were kept"
 
 
-def _by_prompt(run: Evaluation) -> dict[tuple[str, str], KeptPicture]:
-    return {(each.group, each.prompt): each for each in run.kept.pictures} if run.kept else {}
+def _by_prompt(run: Evaluation) -> dict[Asked, KeptPicture]:
+    before: Counter[tuple[str, str]] = Counter()
+    found: dict[Asked, KeptPicture] = {}
+    for each in run.kept.pictures if run.kept else ():
+        prompt = (each.group, each.prompt)
+        found[(*prompt, before[prompt])] = each
+        before[prompt] += 1
+    return found
 
 
-def _shown(runs: Sequence[Evaluation], kept: dict[str, dict[tuple[str, str], KeptPicture]], key: tuple[str, str]) -> Shown:
-    pictures = [Picture(file_uri(kept[run.name][key].png), f"{run.name}: {key[1]}") for run in runs]
+def _shown(runs: Sequence[Evaluation], kept: Drawn, key: Asked) -> Shown:
+    prompt = key[1] or "without a prompt"
+    pictures = [Picture(file_uri(kept[run.name][key].png), f"{run.name}: {prompt}") for run in runs]
     read = [(short(run.name), kept[run.name][key]) for run in runs]
     lines = [
         Line("as asked" if each.right else each.read, name, RIGHT[each.right]) for name, each in read if each.read or each.right
     ]
-    return Shown(pictures, [Line(key[1]), *lines])
+    return Shown(pictures, [Line(prompt), *lines])
