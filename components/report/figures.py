@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from components.evaluation.metrics import OF_CURVE, Figure, axis_of, curves, metric_of, table
@@ -95,12 +95,13 @@ def valued(run: Run, key: str) -> str:
 
 
 def curve_of(run: Run, name: str, **look: Any) -> Series | None:
-    """A figure over noise levels or guidance scales, at those themselves; None where it was not measured."""
-    found: Mapping[int, float] | None = curves(run.metrics).get(name)
+    """A figure over noise levels or guidance scales; None where it was not measured."""
+    # By the keys: `curves` goes by hundredths, and a noise level may lie between two of them.
+    found = sorted((float(key.rpartition("/")[2]), key) for key in run.metrics if key.startswith(f"{name}{OF_CURVE[:-1]}"))
     if not found:
         return None
-    points = [(hundredths / 100, value) for hundredths, value in sorted(found.items())]
-    return Series(look.pop("called", name_of(name)), points, [_span(run, f"{name}/{x:g}") for x, _ in points], **look)
+    points = [(x, run.metrics[key]) for x, key in found]
+    return Series(look.pop("called", name_of(name)), points, [_span(run, key) for _, key in found], **look)
 
 
 def better_of(name: str) -> str:
