@@ -52,7 +52,8 @@ class Tick(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """All that the template needs. mark: a place across that is named, with its name. rows: the numbers, the heading first."""
+    """All that the template needs. mark: a place across that is named, with its name. rows: the numbers, the heading first.
+    log: whether the axis upwards is logarithmic."""
 
     title: str
     x_label: str
@@ -62,6 +63,7 @@ class Chart(NamedTuple):
     mark: Tick | None
     rows: list[list[str]]
     alt: str
+    log: bool
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -80,10 +82,11 @@ def chart(
     xs = [x for each in drawn for x, _ in each.points] + ([mark[0]] if mark else [])
     ys = [y for each in drawn for _, y in each.points] + [end for each in drawn for span in each.spans if span for end in span]
     x, across = _axis(xs, LEFT, WIDTH - RIGHT, tight=True)
-    y, up = _axis(ys, HEIGHT - BOTTOM, TOP, log=log and min(ys) > 0)
+    log = log and min(ys) > 0
+    y, up = _axis(ys, HEIGHT - BOTTOM, TOP, log=log)
     marked = Tick(x(mark[0]), mark[1]) if mark else None
     curves = [_curve(each, x, y) for each in drawn]
-    return Chart(title, x_label, curves, across, up, marked, _rows(x_label, drawn), _alt(title, drawn))
+    return Chart(title, x_label, curves, across, up, marked, _rows(x_label, drawn), _alt(title, drawn), log)
 
 
 def _finite(series: Series) -> Series:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.report.pictures import file_uri
+from core.errors import BadInput
 from core.files import read_json
 
 
@@ -41,14 +42,22 @@ class Run:
         return read_json(path) if path.is_file() else {}
 
     def columns(self, name: str) -> dict[str, list[float | None]]:
-        """Columns of a CSV with a heading line; an empty cell is None, a missing file has no columns."""
+        """Columns of a CSV with a heading line; an empty cell is None, a missing file has no columns.
+
+        BadInput where it does not hold numbers, such as one that a merge left its markers in.
+        """
         path = self.reports / name
         if not path.is_file():
             return {}
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = list(rows[0]) if rows else []
-        return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
+        try:
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            if any(None in row for row in rows):
+                raise ValueError("a line has more cells than the heading")
+            names = list(rows[0]) if rows else []
+            return {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
+        except (ValueError, csv.Error) as error:
+            raise BadInput(f"{path} is no table of numbers ({error}); delete it and run `dvc repro`") from None
 
     def picture(self, name: str) -> str | None:
         """A picture as a data URI; None where it is not there."""

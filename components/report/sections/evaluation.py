@@ -77,8 +77,13 @@ def figures(run: Run) -> Section | None:
 def not_measured(run: Run) -> Section | None:
     """The evaluation's sentences. None where everything was."""
     notes = run.shown.get("notes", [])
-    said = [Line(f"{note[0].upper()}{note[1:]}.") for note in notes]
+    said = [Line(_sentence(note)) for note in notes]
     return Section("not-measured", "What was not measured", [Items(said)]) if said else None
+
+
+def _sentence(note: str) -> str:
+    # A parameter stays as it is written: evaluate.weights.clip.
+    return f"{note}." if "." in note.partition(" ")[0] else f"{note[0].upper()}{note[1:]}."
 
 
 def _generated(run: Run) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from components.report.blocks import Charts, Heading, Picture, Section, Sheets, Text
@@ -58,11 +58,14 @@ def _losses(run: Run) -> Iterator[Any]:
         if because := facts.get("selected_because"):
             yield Text(f"{because[0].upper()}{because[1:]}.")
     if any(charts):
-        yield Text(
-            "Losses fall fast and then slowly, so their axis is logarithmic. Held out: the averaged weights, other documents."
-        )
+        yield Text(f"Losses fall fast and then slowly, so {_axes(charts)}. Held out: the averaged weights, other documents.")
         yield Charts(charts)
     yield from _while_training(tables["validation.csv"])
+
+
+def _axes(charts: Sequence[Chart | None]) -> str:
+    plain = [each.title for each in charts if each and not each.log]
+    return "their axis is logarithmic" + (f", but not where a value is 0 or less ({'; '.join(plain)})" if plain else "")
 
 
 def _lines(file: str, table: dict[str, list[float | None]], column: str) -> list[Series]:
