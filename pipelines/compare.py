@@ -17,7 +17,7 @@ from components.evaluation.differences import Difference, Evaluation, difference
 from components.evaluation.intervals import LEVEL
 from components.evaluation.metrics import METRICS
 from components.report.comparison import comparison_page
-from core.files import write_text
+from core.files import digest, write_text
 from pipelines import paths
 from pipelines.evaluations import KINDS, evaluated
 from pipelines.params import load
@@ -26,6 +26,8 @@ from pipelines.stage import exit_code
 # Columns: of a log, and of a terminal at most.
 WIDTH = 100
 MOST_NAMED = 3
+# A file's name has 255 bytes at most, and its partial one needs some of them.
+LONGEST_NAME = 150
 EXIT_CODES = "Exit codes: 0 done; 1 an evaluation is missing or cannot be read; 2 bad configuration; 130 interrupted."
 
 
@@ -50,9 +52,14 @@ def compare(runs: Sequence[str], name: str, output: Path | None = None) -> None:
     found = [(other, differences(first, other)) for other in others]
     for other, each in found:
         print_differences(first, other, each)
-    page = output or paths.WORK / "compare" / f"{re.sub(r'[^A-Za-z0-9.@]+', '-', ' '.join(runs))}.html"
+    page = output or paths.WORK / "compare" / f"{_file_name(runs)}.html"
     write_text(page, comparison_page(first, found))
     print(f"every figure, and the pictures: {page}", flush=True)
+
+
+def _file_name(runs: Sequence[str]) -> str:
+    name = re.sub(r"[^A-Za-z0-9.@]+", "-", " ".join(runs))
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{digest(name)[:8]}"
 
 
 def print_differences(first: Evaluation, other: Evaluation, found: Sequence[Difference]) -> None:

@@ -150,6 +150,15 @@ def test_a_training_and_an_evaluation_beside_the_workspace(registry: Registry, c
     assert "since evaluation/items.parquet does not have the bytes its manifest lists" in said
 
 
+def test_many_runs_have_a_page_of_their_own(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(paths.EVALUATION / "metrics.json", {OBJECTS: 0.95})
+    pages = set()
+    for num in (30, 31):
+        assert ran(*["workspace"] * num) == 0
+        pages.add(capsys.readouterr().out.splitlines()[-1].rpartition(": ")[2])
+    assert len(pages) == 2 and all(Path(page).is_file() for page in pages)
+
+
 def test_revisions_and_experiments_by_name(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     client_of(registry.uri).create_registered_model(registry.name)
 
