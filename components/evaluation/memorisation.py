@@ -51,7 +51,7 @@ def measure_memorisation(
     if num * config.held_out_share < 1:
         least = math.ceil(1 / config.held_out_share)
         results.notes.append(
-            f"copies of training pictures need {least} held-out pictures, and the split has {num}: none is flagged"
+            f"copies of training pictures need {least} held-out pictures, and the evaluation takes {num}: none is flagged"
         )
     else:
         threshold = float(threshold_of(similarity[num:], config.held_out_share))

@@ -136,5 +136,7 @@ def test_too_few_held_out_pictures_are_a_note_and_pairs_without_a_flag(target: E
     results, pictures = Results(), beside(target.autoencoder, drawn(2, 1), drawn(2, 2))
     measure_memorisation(results, target, pictures, trained_on(target.autoencoder, drawn(NUM_TRAINING, 0)), SETTINGS, SEED)
     assert not results.metrics and not results.items
-    assert results.notes == ["copies of training pictures need 50 held-out pictures, and the split has 2: none is flagged"]
+    assert results.notes == [
+        "copies of training pictures need 50 held-out pictures, and the evaluation takes 2: none is flagged"
+    ]
     assert [each.flagged for each in results.nearest_training] == [False, False]
