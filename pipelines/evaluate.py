@@ -50,7 +50,7 @@ def main(params: Params) -> None:
         facts=results.facts,
         measured_with=measured_with(params, "torch"),
     )
-    about = measured_on(held_out, target.model, params.evaluate)
+    about = measured_on(held_out, training, target.model, params.evaluate, results)
     keep_items(paths.EVALUATION_ITEMS, results.items, about, evaluation=manifest, pictures=results.generated)
     documents = (paths.DOCUMENTS, ancestors["documents"])
     record(params, REPORT, paths.TRAIN, documents=documents, captions=list(caption_rows(results)), started_ms=started_ms)

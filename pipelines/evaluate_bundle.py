@@ -23,8 +23,9 @@ from core.files import read_json, write_json
 from core.manifest import manifest_of, write_manifest
 from core.tokenizer import read_tokenizer
 from export.bundle import AUTOENCODER, TOKENIZER, Bundle, open_bundle
+from export.engine_key import MAX_ROWS
 from export.run.engine_onnxruntime import AutoencoderGraphs
-from export.run.engines import AUTO_ORDER, open_engine
+from export.run.engines import AUTO_ORDER, OpenedEngine, open_engine
 from model.latents.autoencoder import Autoencoder
 from model.transfusion import Transfusion
 from pipelines import paths
@@ -64,10 +65,11 @@ def run(params: Params, folder: Path, wanted: str, out: Path | None = None) -> d
     BadInput where the data here are not those that the bundle was made from, or the engine does not run here.
     """
     bundle = open_bundle(folder)
-    manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", bundle=bundle.manifest)
+    verdicts = ("documents verdict", "latents verdict")
+    manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", *verdicts, bundle=bundle.manifest)
     opened = open_engine(bundle, wanted, engines=paths.ENGINES)
     print(*(f"passed over: {each}" for each in opened.passed_over), f"engine: {opened.name}", sep="\n", flush=True)
-    target = target_of(bundle)._replace(engine=opened.engine, origin=origin_of(manifests["autoencoder"]))
+    target = target_of(bundle, opened)._replace(origin=origin_of(manifests["autoencoder"]))
     kept_out = [(digit, colour) for digit, colour in manifests["documents"]["kept_out_pairs"]]
     results = measure(target, *read_data(params), kept_out, params.evaluate)
     out = out or REPORT / opened.name
@@ -81,21 +83,27 @@ def run(params: Params, folder: Path, wanted: str, out: Path | None = None) -> d
     return results.metrics
 
 
-def target_of(bundle: Bundle) -> EvaluationTarget:
-    """The bundle's weights, and its graphs where pictures are decoded."""
+def target_of(bundle: Bundle, opened: OpenedEngine) -> EvaluationTarget:
+    """The bundle's weights, its engine, and its graphs where pictures are decoded."""
     model, autoencoder = Transfusion.from_pretrained(bundle.folder), Autoencoder.from_pretrained(bundle.folder / AUTOENCODER)
     tokenizer, graphs = read_tokenizer(bundle.folder / TOKENIZER), AutoencoderGraphs(bundle)
-    return EvaluationTarget(model.to(device()), autoencoder.to(device()), tokenizer, decoder=graphs.decode)
+    # TensorRT builds an engine for so many rows; the others take any number.
+    generates = {"engine": opened.engine, "max_rows": MAX_ROWS if opened.name == "tensorrt" else None}
+    return EvaluationTarget(model.to(device()), autoencoder.to(device()), tokenizer, decoder=graphs.decode, **generates)
 
 
 def evaluated(bundle: Bundle, about: dict[str, Any]) -> dict[str, float]:
-    """The figures of the evaluation that the bundle was made with, where they are here and of the same settings; else none."""
+    """The figures of the evaluation that the bundle was made with, where they are here and of the same settings; else none.
+
+    The batch size is no such setting: no figure depends on it.
+    """
     if not paths.EVALUATION.exists():
         return {}
     manifest = manifest_of(paths.EVALUATION, kind="evaluation")
     is_its_own = bundle.manifest.get(ANCESTORS, {}).get("evaluation") == content_digest(manifest)
     # As JSON has them: without tuples.
-    same_settings = manifest.get("measured_with", {}).get("settings") == json.loads(json.dumps(about["settings"]))
+    theirs, ours = manifest.get("measured_with", {}).get("settings", {}), json.loads(json.dumps(about["settings"]))
+    same_settings = theirs | {"batch_size": 0} == ours | {"batch_size": 0}
     return read_json(paths.EVALUATION / "metrics.json") if is_its_own and same_settings else {}
 
 

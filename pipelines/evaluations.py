@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.evaluation.differences import Evaluation
-from components.evaluation.kept_items import KeptItems, read_items
+from components.evaluation.kept_items import KeptItems, check_items, read_items
 from components.runtime.provenance import git
 from components.runtime.registry import Version, version_of
 from components.runtime.run_evaluations import evaluation_run, run_folder
 from components.runtime.tracking_store import tracking_uri
 from core.errors import BadInput
 from core.files import read_json
+from core.manifest import read_manifest
 from pipelines import paths
 from pipelines.evaluation_run import FOLDER, ITEMS
 from pipelines.promotion import measured
@@ -49,8 +50,17 @@ def _in_the_workspace() -> Evaluation:
     report = paths.EVALUATION / METRICS
     if not report.is_file():
         raise BadInput(f"{report} is missing, so nothing was evaluated in this project; run `dvc repro`, or name another run")
-    kept, why = _kept(paths.EVALUATION_ITEMS if paths.EVALUATION_ITEMS.is_dir() else None)
+    kept, why = _kept_of_the_report() if paths.EVALUATION_ITEMS.is_dir() else _kept(None)
     return Evaluation(WORKSPACE, "what lies in the project now", read_json(report), kept, why)
+
+
+def _kept_of_the_report() -> tuple[KeptItems | None, str]:
+    """As `_kept`. The report is in git and the items are in DVC, so `git checkout` alone leaves those of another evaluation."""
+    try:
+        check_items(paths.EVALUATION_ITEMS, read_manifest(paths.EVALUATION, kind="evaluation"))
+    except BadInput as error:
+        return None, str(error).partition("; ")[0]
+    return _kept(paths.EVALUATION_ITEMS)
 
 
 def _of_version(run: str, name: str, asked: str) -> Evaluation:

@@ -18,6 +18,10 @@ from core.metric_keys import GENERATED_FOR
 SEED = 0
 MOST_NAMED = 3
 NO_ITEMS = "not item by item"
+# Measured beside the training pictures, by their latents.
+BESIDE_TRAINING = ("memorisation/",)
+# Read by a classifier of the training scenes' digits.
+OF_CLASSIFIER = ("text_to_image/", "composition", "guidance/objects_right/")
 
 
 class Gain(NamedTuple):
@@ -44,7 +48,7 @@ def why_apart(key: str, mine: KeptItems, theirs: KeptItems) -> str:
         _other_items(mine.items[key], theirs.items[key])
         or _other_documents(mine.items[key], mine, theirs)
         or _other_settings(key, mine, theirs)
-        or _other_features(key, mine, theirs)
+        or _other_judges(key, mine, theirs)
     )
 
 
@@ -83,11 +87,15 @@ def _other_settings(key: str, mine: KeptItems, theirs: KeptItems) -> str:
     return f"with other settings ({'; '.join(said)})" if said else ""
 
 
-def _other_features(key: str, mine: KeptItems, theirs: KeptItems) -> str:
-    if key.startswith((*OF_LATENTS, *OF_FEATURES)) and mine.autoencoder != theirs.autoencoder:
+def _other_judges(key: str, mine: KeptItems, theirs: KeptItems) -> str:
+    if key.startswith((*OF_LATENTS, *OF_FEATURES, *BESIDE_TRAINING)) and mine.autoencoder != theirs.autoencoder:
         return "with another autoencoder"
     if key.startswith(OF_TARGETS) and mine.process != theirs.process:
         return "with another prediction type"
     if key.startswith(OF_FEATURES) and mine.documents != theirs.documents:
         return "in features whitened by pictures of other corpora"
+    if key.startswith(BESIDE_TRAINING) and mine.documents != theirs.documents:
+        return "beside training pictures of other corpora"
+    if key.startswith(OF_CLASSIFIER) and mine.scans != theirs.scans:
+        return "by a classifier trained on other scans"
     return ""

@@ -67,7 +67,7 @@ def reasons(found: Sequence[Difference]) -> dict[str, list[str]]:
 
 def _difference(key: str, metric: Metric, first: Evaluation, second: Evaluation) -> Difference:
     values = (first.metrics.get(key), second.metrics.get(key))
-    why = next(_whys(key, first, second), "")
+    why = next(_whys(key, metric, first, second), "")
     if why or first.kept is None or second.kept is None:
         return Difference(key, metric, *values, None, why)
     found = gain(key, second.kept.items[key], first.kept.items[key])
@@ -76,12 +76,14 @@ def _difference(key: str, metric: Metric, first: Evaluation, second: Evaluation)
     return Difference(key, metric, *values, ends, "")
 
 
-def _whys(key: str, first: Evaluation, second: Evaluation) -> Iterator[str]:
+def _whys(key: str, metric: Metric, first: Evaluation, second: Evaluation) -> Iterator[str]:
     for one in (first, second):
         if key not in one.metrics:
             yield f"not measured in {one.name}"
     for one in (first, second):
         if one.kept is None:
             yield f"{one.name} has no items to compare by, since {one.why_none}"
+    if not metric.compares and any(one.kept and key in one.kept.items for one in (first, second)):
+        yield "not a figure to compare models by"
     if first.kept and second.kept and (why := why_apart(key, second.kept, first.kept)):
         yield f"measured {why} in {first.name}" if why != NO_ITEMS else "not measured item by item"

@@ -17,13 +17,14 @@ from components.evaluation.kept_pictures import KeptPicture, pictures_file, pict
 from components.runtime.ancestors import ANCESTORS, content_digest
 from components.runtime.tracking import flatten
 from core.errors import BadInput
-from core.files import write_bytes
+from core.files import digest, write_bytes
 from core.manifest import read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from components.evaluation.config import EvaluateConfig
     from components.evaluation.held_out import HeldOut
-    from components.evaluation.results import GeneratedImage
+    from components.evaluation.results import GeneratedImage, Results
+    from components.evaluation.training_facts import TrainingFacts
     from model.transfusion import Transfusion
 
 KIND = "evaluation items"
@@ -42,7 +43,7 @@ class KeptItems(NamedTuple):
     held_out: Mapping[str, str]
     """Held-out document -> digest of it, as `digests_of` makes them."""
     settings: Mapping[str, Any]
-    """Of the evaluation, but for those of the model; keys joined by dots."""
+    """Of the evaluation, but for those of the model; keys joined by dots. CLIP's weights are their digest, not their path."""
     process: Mapping[str, Any]
     """The model's diffusion process."""
     autoencoder: str = ""
@@ -50,13 +51,20 @@ class KeptItems(NamedTuple):
     """Digests: of the autoencoder, and of the corpora's documents, training ones among them."""
     pictures: Sequence[KeptPicture] = ()
     """The first ones that were generated from prompts, in the order of the report."""
+    scans: str = ""
+    """Digest of the scans that the digit classifier was trained on."""
 
 
-def measured_on(held_out: HeldOut, model: Transfusion, config: EvaluateConfig) -> dict[str, Any]:
+def measured_on(
+    held_out: HeldOut, training: TrainingFacts, model: Transfusion, config: EvaluateConfig, results: Results
+) -> dict[str, Any]:
     """What `keep_items` notes of an evaluation."""
-    settings = {name: value for name, value in asdict(config).items() if name not in OF_THE_MODEL}
-    process = model.config.process._asdict()
-    return {"held_out": digests_of(held_out), "settings": flatten(settings), "process": process}
+    settings = flatten({name: value for name, value in asdict(config).items() if name not in OF_THE_MODEL})
+    if clip := results.facts.get("clip"):
+        # The same weights may lie elsewhere, and others at the same place.
+        settings["weights.clip"] = f"sha256 {clip['weights_sha256'][:DIGITS]}"
+    facts = {"settings": settings, "process": model.config.process._asdict(), "scans": digest(training.scans)[:DIGITS]}
+    return {"held_out": digests_of(held_out), **facts}
 
 
 def digests_of(held_out: HeldOut) -> dict[str, str]:
@@ -104,8 +112,8 @@ def read_items(folder: Path, *, remedy: str = "") -> KeptItems:
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BadInput(f"{folder} does not say what its items were measured on; {remedy or 'run evaluate again'}") from None
     pictures = pictures_from((folder / PICTURES).read_bytes()) if PICTURES in manifest["files"] else ()
-    items = items_from((folder / ITEMS).read_bytes())
-    return KeptItems(items, held_out, settings, process, **made_of, pictures=pictures)
+    items, scans = items_from((folder / ITEMS).read_bytes()), str(manifest.get("scans", ""))
+    return KeptItems(items, held_out, settings, process, **made_of, pictures=pictures, scans=scans)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -35,6 +35,8 @@ class EvaluationTarget(NamedTuple):
     `autoencoder_sha256` (of its weights' file)."""
     engine: Engine | None = None
     """What generates pictures and captions; the model in eager torch where it is None. Likelihoods are always the model's."""
+    max_rows: int | None = None
+    """Rows that a step of the engine takes at most; any number where it is None."""
     decoder: Decoder | None = None
     """Of the generated latents; the autoencoder's where it is None."""
 

@@ -29,9 +29,16 @@ def images_of(target: EvaluationTarget, held_out: HeldOut, prompts: Sequence[str
         sampling_options(target.model.config, config),
         image_shape=(height, width),
         seed=config.seed,
-        num_slots=config.batch_size,
+        num_slots=num_at_once(target, config, guided=config.guidance_scale != 1),
         decoder=target.decoder,
     )
+
+
+def num_at_once(target: EvaluationTarget, config: EvaluateConfig, *, guided: bool) -> int:
+    """Requests in flight together: `batch_size`, or as many as the engine has rows for. Guidance takes two rows a request."""
+    if target.max_rows is None:
+        return config.batch_size
+    return max(1, min(config.batch_size, target.max_rows // (2 if guided else 1)))
 
 
 def sampling_options(model: ModelConfig, config: EvaluateConfig) -> SamplingOptions:

@@ -18,12 +18,14 @@ from components.evaluation.intervals import items_of
 from components.evaluation.kept_items import KeptItems
 from components.runtime.tracking_store import client_of, experiment_id
 from core.files import write_json
+from core.manifest import write_manifest
 from core.metric_keys import FIGURES
 from pipelines import compare, paths
 from tests.browser import browser
 from tests.pipelines.test_promote import OBJECTS, REPOSITORY, Registry
 
 BITS, FRECHET = "text/bits_per_byte", "distribution/frechet"
+JUDGE = "text_to_image/judge_on_real"
 NAMES = [f"d{number}" for number in range(100)]
 
 
@@ -91,6 +93,32 @@ def test_what_cannot_be_paired_has_its_difference_and_the_reason() -> None:
     assert (bits.first, bits.second, bits.value, bits.why_none) == (2.0, None, None, "not measured in b")
 
 
+def test_models_are_not_compared_by_what_is_of_the_data() -> None:
+    noise = np.random.default_rng(1).normal(size=100)
+    first, second = (
+        evaluation(name, {JUDGE: 0.5 + gain, OBJECTS: 0.5 + gain}, text_to_image__judge_on_real=noise + gain)
+        for name, gain in (("a", 0.0), ("b", 0.25))
+    )
+    found = {each.key: each for each in differences(first, second)}
+    assert (found[JUDGE].value, found[JUDGE].interval, found[JUDGE].verdict) == (0.25, None, "")
+    assert reasons(list(found.values()))["not a figure to compare models by"] == [JUDGE]
+
+
+@pytest.mark.parametrize(
+    ("num", "said"),
+    [
+        (80, "Of 80 intervals about 4 leave 0 out by chance, where nothing differs."),
+        (10, "Of 10 intervals about 1 leaves 0 out by chance, where nothing differs."),
+        (9, ""),
+    ],
+)
+def test_of_many_intervals_some_leave_0_out_by_chance(num: int, said: str) -> None:
+    keys = [f"image/x0_error/{number / 100:g}" for number in range(1, num + 1)]
+    one = evaluation("a", {**dict.fromkeys(keys, 0.5), FRECHET: 1.0}, **dict.fromkeys(keys, np.zeros(100)))
+    found = differences(one, one._replace(name="b"))
+    assert [line for line in compare.notes(found) if "by chance" in line] == ([said] if said else [])
+
+
 def test_versions_of_the_registry(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     client_of(registry.uri).create_registered_model(registry.name)
     for right in (370, 385, 372):
@@ -123,6 +151,7 @@ def test_a_training_and_an_evaluation_beside_the_workspace(registry: Registry, c
     client.create_registered_model(registry.name)
     registry.register(380)
     write_json(paths.EVALUATION / "metrics.json", {OBJECTS: 0.95})
+    write_manifest(paths.EVALUATION, kind="evaluation", names=["metrics.json"], ancestors={"autoencoder": "a"})
     experiment = experiment_id(client, registry.uri)
     training = client.create_run(experiment).info.run_id
     assert ran(training, "workspace") == 1
@@ -139,6 +168,11 @@ def test_a_training_and_an_evaluation_beside_the_workspace(registry: Registry, c
     client.log_artifacts(below, str(registry.folder / "items"), "items")
     shutil.copytree(registry.folder / "items", paths.EVALUATION_ITEMS)
     capsys.readouterr()
+    # As after `git checkout` without `dvc checkout`.
+    assert ran(training, "workspace") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "workspace has no items to compare by, since artifacts/evaluation holds the items of another evaluation" in said
+    shutil.copy(registry.folder / "report/manifest.json", paths.EVALUATION)
     assert ran(training, "workspace", "-o", "mine.html") == 0
     (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(OBJECTS))
     assert row[1:] == ["0.9", "0.95", "+0.05", "+0", "to", "+0"], "values of the reports, an interval of the items"
@@ -147,7 +181,7 @@ def test_a_training_and_an_evaluation_beside_the_workspace(registry: Registry, c
     (paths.EVALUATION_ITEMS / "items.parquet").write_bytes(b"torn")
     assert ran(training, "workspace") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "since evaluation/items.parquet does not have the bytes its manifest lists" in said
+    assert "since artifacts/evaluation/items.parquet does not have the bytes its manifest lists" in said
 
 
 def test_many_runs_have_a_page_of_their_own(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:

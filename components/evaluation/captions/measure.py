@@ -20,6 +20,7 @@ from components.evaluation.held_out import HeldOut, ImageDocument
 from components.evaluation.intervals import interval, items_of
 from components.evaluation.layout import image_grid
 from components.evaluation.results import NUM_SHOWN, Captioned, EvaluationTarget, Results
+from components.evaluation.sampling import num_at_once
 from components.evaluation.scenes.measure import measure_scene_captions
 from components.evaluation.training_facts import TrainingFacts
 from core.png import decode_png
@@ -85,7 +86,7 @@ def captions_of(
         [picture.document.stored.latents[0] for picture in pictures],
         max_new_tokens=min(longest + MARGIN_TOKENS, room),
         seed=config.seed,
-        num_slots=config.batch_size,
+        num_slots=num_at_once(target, config, guided=False),
         temperature=temperature,
     )
 

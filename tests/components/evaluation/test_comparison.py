@@ -14,6 +14,7 @@ from components.evaluation.metrics import METRICS, settings_behind
 
 NAMES = [f"item {number}" for number in range(200)]
 RIGHT, ERROR, BITS = "text_to_image/objects_right", "image/diffusion_loss", "text/bits_per_byte"
+NEAR = "memorisation/flagged_share"
 X_0, DENSITY, FOUND = "image/x0_error/0.5", "guidance/density/4", "retrieval/image_at_1"
 # Of each its items' documents, as every evaluation has them.
 DOCUMENTS = dict.fromkeys(NAMES, "d")
@@ -114,10 +115,19 @@ def test_every_measured_figure_says_which_settings_it_depends_on() -> None:
 
 
 def test_errors_of_latents_are_compared_within_one_autoencoder_and_those_of_targets_within_one_process() -> None:
-    mine = kept(RIGHT, ERROR, X_0, DENSITY)
+    mine = kept(RIGHT, ERROR, X_0, DENSITY, NEAR)
     for change, blocked in (
-        ({"autoencoder": "b"}, {ERROR, X_0, DENSITY}),
+        ({"autoencoder": "b"}, {ERROR, X_0, DENSITY, NEAR}),
         ({"process": {"prediction_type": "epsilon"}}, {ERROR}),
-        ({"documents": "e"}, {DENSITY}),
+        ({"documents": "e"}, {DENSITY, NEAR}),
     ):
         assert {key for key in mine.items if why_apart(key, mine, mine._replace(**change))} == blocked
+    assert why_apart(NEAR, mine, mine._replace(documents="e")) == "beside training pictures of other corpora"
+
+
+def test_what_the_digit_classifier_read_is_compared_where_it_was_trained_on_the_same_scans() -> None:
+    read = {RIGHT, "composition/counting", "composition_on_reconstructed/colour", "guidance/objects_right/4"}
+    mine = kept(*read, "image_to_text/objects_right", BITS, ERROR, "guidance/coverage/4")
+    other = mine._replace(scans="others")
+    assert {key for key in mine.items if why_apart(key, mine, other)} == read
+    assert why_apart(RIGHT, mine, other) == "by a classifier trained on other scans"

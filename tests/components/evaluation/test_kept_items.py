@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from components.evaluation.comparison import why_apart
 from components.evaluation.held_out import HeldOut, ImageDocument, Stored, TextDocument
 from components.evaluation.intervals import items_of
-from components.evaluation.kept_items import check_items, digests_of, keep_items, measured_on, read_items
-from components.evaluation.results import GeneratedImage
+from components.evaluation.kept_items import KeptItems, check_items, digests_of, keep_items, measured_on, read_items
+from components.evaluation.results import GeneratedImage, Results
+from components.evaluation.training_facts import TrainingFacts
 from core.errors import BadInput
 from core.manifest import write_manifest
 from core.png import decode_png
@@ -30,6 +33,10 @@ HELD_OUT = HeldOut(
     [TextDocument("prose/0", "a text", (STORED,)), TextDocument("prose/1", "another", (STORED,))],
     [image("c/0", "a cat", b"cat"), image("c/1", "a dog", b"dog"), image("c/2", "the same cat", b"cat")],
 )
+
+
+TRAINING = TrainingFacts([], [1, 2], frozenset())
+OBJECTS, CLIP = "text_to_image/objects_right", "clip/score"
 
 
 def changed(texts: Mapping[int, str] | None = None, images: Mapping[int, ImageDocument] | None = None) -> HeldOut:
@@ -66,7 +73,7 @@ def test_a_digest_is_the_same_in_every_clone_and_version() -> None:
 
 
 def test_the_models_own_settings_are_no_settings_of_the_evaluation(model: Transfusion) -> None:
-    about = measured_on(HELD_OUT, model, CONFIG)
+    about = measured_on(HELD_OUT, TRAINING, model, CONFIG, Results())
     of_the_model = {"guidance_scale", "num_solver_steps", "batch_size"}
     assert not about["settings"].keys() & of_the_model
     assert about["settings"]["seed"] == CONFIG.seed and about["settings"]["retrieval.group_size"] == 2
@@ -75,12 +82,32 @@ def test_the_models_own_settings_are_no_settings_of_the_evaluation(model: Transf
     assert about["held_out"] == digests_of(HELD_OUT)
 
 
+def test_a_network_and_a_classifier_are_known_by_what_they_are_made_of(tmp_path: Path, model: Transfusion) -> None:
+    """Not by where they lie, nor by the settings of their training alone."""
+
+    def again(name: str, path: str = "", weights: str = "", scans: Sequence[int] = (1, 2)) -> KeptItems:
+        config = dataclasses.replace(CONFIG, weights=dataclasses.replace(CONFIG.weights, clip=path))
+        results = Results(facts={"clip": {"weights_sha256": weights}} if weights else {})
+        about = measured_on(HELD_OUT, TRAINING._replace(scans=list(scans)), model, config, results)
+        items = {key: items_of(["c/0", "c/1"], [1.0, 0.0], [1.0, 1.0]) for key in (OBJECTS, CLIP)}
+        keep_items(tmp_path / name, items, about, write_manifest(tmp_path / "report", kind="evaluation", ancestors={}))
+        return read_items(tmp_path / name)
+
+    mine = again("mine", "a/clip", "1" * 64)
+    assert [why_apart(key, mine, again("moved", "b/clip", "1" * 64)) for key in (OBJECTS, CLIP)] == ["", ""]
+    assert "evaluate.weights.clip sha256 2222222222222222, and here sha256 1111111111111111" in why_apart(
+        CLIP, mine, again("replaced", "a/clip", "2" * 64)
+    )
+    assert why_apart(OBJECTS, mine, again("other", "a/clip", "1" * 64, (1, 3))) == "by a classifier trained on other scans"
+    assert again("none").settings["weights.clip"] == ""
+
+
 def kept(folder: Path, model: Transfusion) -> dict[str, Any]:
     evaluation = write_manifest(folder / "report", kind="evaluation", ancestors={"autoencoder": "a", "documents": "b"})
     items = {"text/bits_per_byte": items_of(["prose/0", "prose/1"], [1.5, 2.5], [1.0, 3.0])}
     picture = GeneratedImage("seen", np.arange(48, dtype=np.uint8).reshape(4, 4, 3), "a cat", "a dog", False)
     shown = [picture, picture._replace(read="", right=None)]
-    keep_items(folder / "items", items, measured_on(HELD_OUT, model, CONFIG), evaluation, shown)
+    keep_items(folder / "items", items, measured_on(HELD_OUT, TRAINING, model, CONFIG, Results()), evaluation, shown)
     return evaluation
 
 

@@ -11,19 +11,28 @@ import torch
 
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, document_parts, read_part, write_documents
 from components.data.encode.latents import EncodeSettings, encode_part
+from components.data.quarantine import validation_facts
 from components.data.shards import shard_path, write_shard
+from components.evaluation.captions.measure import CaptionedPicture, captions_of
 from components.evaluation.config import RetrievalConfig
 from components.evaluation.results import EvaluationTarget
+from components.evaluation.sampling import images_of
 from components.evaluation.suite import measure
+from components.runtime.ancestors import ANCESTORS, content_digest
 from core.errors import BadInput
-from core.files import read_json, write_text
+from core.files import read_json, write_json, write_text
 from core.manifest import read_manifest, write_manifest
 from core.png import encode_png
 from core.tokenizer import load_tokenizer
+from export.bundle import Bundle, open_bundle
+from export.engine_key import MAX_ROWS, profile_for, step_profiles
+from export.run.engines import OpenedEngine
+from model.generation.eager import SlotCache, TorchEngine
 from model.latents.autoencoder import Autoencoder
+from model.step import StepInputs, StepOutput
 from model.transfusion import Transfusion
 from pipelines import evaluate_bundle, paths
-from pipelines.evaluation_inputs import read_data
+from pipelines.evaluation_inputs import measured_with, read_data
 from pipelines.sections import Params
 from tests.pipelines.bundle_stages.trained_folder import SIDE_PX
 
@@ -73,7 +82,9 @@ def data(exported: Path) -> Path:
     write_manifest(paths.DOCUMENTS, kind="documents", kept_out_pairs=[])
     write_manifest(paths.LATENTS, kind="latents")
     for gate in ("documents", "latents"):
-        write_text(paths.QUARANTINE / f"{gate}.jsonl", "")
+        quarantine = paths.QUARANTINE / f"{gate}.jsonl"
+        write_text(quarantine, "")
+        write_json(paths.REPORTS / f"validate/{gate}.json", validation_facts(gate, quarantine, {}))
     return exported
 
 
@@ -98,11 +109,61 @@ def test_every_engine_measures_the_same_model(data: Path, small: Params, capsys:
         assert f"engine: {engine}\n" in said and "no evaluation of this bundle with these settings" in said
 
 
+def test_what_is_quarantined_is_what_the_gates_judged(data: Path, small: Params) -> None:
+    quarantine = paths.QUARANTINE / "latents.jsonl"
+    quarantine.write_text('{"key": "noise/test0", "reason": "none"}\n')
+    try:
+        with pytest.raises(BadInput, match=r"latents\.jsonl"):
+            evaluate_bundle.run(small, data, "torch")
+    finally:
+        quarantine.write_text("")
+
+
+class Narrow(TorchEngine):
+    """Refuses what a TensorRT engine of the bundle does."""
+
+    def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
+        profiles = step_profiles(self.config, 16, MAX_ROWS)
+        profile_for(profiles, *inputs.input_ids.shape)
+        return super().step(inputs, cache, rows)
+
+
+def test_an_engine_for_so_many_rows_is_given_no_more(data: Path, small: Params) -> None:
+    config = dataclasses.replace(small.evaluate, batch_size=MAX_ROWS + 1, num_solver_steps=1)
+    engine = Narrow(Transfusion.from_pretrained(paths.TRAIN))
+    target = evaluate_bundle.target_of(open_bundle(data), OpenedEngine(engine, "tensorrt", ()))
+    held_out, prompts = read_data(small)[0], ["a red three"] * (MAX_ROWS + 1)
+    assert config.guidance_scale != 1 and len(images_of(target, held_out, prompts, config)) == len(prompts)
+    picture = CaptionedPicture(held_out.images[0], ("a",))
+    assert len(captions_of([picture] * len(prompts), target, config, 0.0)) == len(prompts)
+    wide = evaluate_bundle.target_of(open_bundle(data), OpenedEngine(engine, "torch", ()))
+    with pytest.raises(ValueError, match="fits no profile of at most 64 rows"):
+        images_of(wide, held_out, prompts, config)
+
+
 def test_an_engine_that_does_not_run_here_is_named(data: Path, small: Params) -> None:
     if torch.cuda.is_available():
         pytest.skip("TensorRT may run here")
     with pytest.raises(BadInput, match="tensorrt"):
         evaluate_bundle.run(small, data, "tensorrt")
+
+
+def test_the_evaluation_that_the_bundle_was_made_with_is_known(
+    exported: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, figures = open_bundle(exported), {"captions/exact": 0.25}
+    monkeypatch.chdir(tmp_path)
+    write_json(paths.EVALUATION / "metrics.json", figures)
+    about = measured_with(params, "torch")
+    manifest = write_manifest(paths.EVALUATION, kind="evaluation", names=["metrics.json"], measured_with=about)
+    own = bundle._replace(manifest=bundle.manifest | {ANCESTORS: {"evaluation": content_digest(manifest)}})
+
+    def found(bundle: Bundle, **changed: int) -> dict[str, float]:
+        settings = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, **changed))
+        return evaluate_bundle.evaluated(bundle, measured_with(settings, "onnxruntime"))
+
+    assert found(own) == figures and found(own, batch_size=8) == figures, "no figure depends on the batch size"
+    assert found(own, seed=18) == {} and found(bundle) == {}
 
 
 def test_figures_stand_beside_those_of_the_evaluation() -> None:
