@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.evaluation.differences import Difference, Evaluation, differences, reasons
+from components.evaluation.differences import Difference, Evaluation, by_chance, differences, reasons
 from components.evaluation.intervals import LEVEL
 from components.evaluation.metrics import METRICS
 from components.report.comparison import comparison_page
@@ -28,8 +28,6 @@ WIDTH = 100
 MOST_NAMED = 3
 # A file's name has 255 bytes at most, and its partial one needs some of them.
 LONGEST_NAME = 150
-# Of fewer intervals none is to be expected that leaves 0 out by chance.
-LEAST_BY_CHANCE = 10
 EXIT_CODES = "Exit codes: 0 done; 1 an evaluation is missing or cannot be read; 2 bad configuration; 130 interrupted."
 
 
@@ -94,11 +92,8 @@ def notes(found: Sequence[Difference]) -> list[str]:
     """What the table leaves out, what chance does, and why figures have no interval: a sentence each."""
     equal = [each.key for each in found if each.value == 0]
     said = [f"Equal in both: {_named(equal)}."] if equal else []
-    if (num := sum(each.interval is not None for each in found)) >= LEAST_BY_CHANCE:
-        wrong = max(1, round(num * (1 - LEVEL)))
-        said.append(
-            f"Of {num} intervals about {wrong} leave{'s' if wrong == 1 else ''} 0 out by chance, where nothing differs."
-        )
+    if chance := by_chance(found):
+        said.append(chance)
     differing = [each for each in found if each.value != 0]
     return said + [f"No interval for {_named(keys)}: {why}." for why, keys in reasons(differing).items()]
 

@@ -6,8 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from components.evaluation.comparison import NO_ITEMS, gain, why_apart
+from components.evaluation.intervals import LEVEL
 from components.evaluation.kept_items import KeptItems
 from components.evaluation.metrics import Metric, table
+
+# Of fewer intervals none is to be expected that leaves 0 out by chance.
+LEAST_BY_CHANCE = 10
 
 
 class Evaluation(NamedTuple):
@@ -63,6 +67,15 @@ def reasons(found: Sequence[Difference]) -> dict[str, list[str]]:
         if each.why_none:
             grouped.setdefault(each.why_none, []).append(each.key)
     return grouped
+
+
+def by_chance(found: Sequence[Difference]) -> str:
+    """How many of these intervals are to be expected to leave 0 out where nothing differs, as a sentence; "" for few."""
+    num = sum(each.interval is not None for each in found)
+    if num < LEAST_BY_CHANCE:
+        return ""
+    wrong = max(1, round(num * (1 - LEVEL)))
+    return f"Of {num} intervals about {wrong} leave{'s' if wrong == 1 else ''} 0 out by chance, where nothing differs."
 
 
 def _difference(key: str, metric: Metric, first: Evaluation, second: Evaluation) -> Difference:

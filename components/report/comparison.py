@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.evaluation.differences import Difference, Evaluation, reasons
+from components.evaluation.differences import Difference, Evaluation, by_chance, reasons
 from components.evaluation.kept_pictures import KeptPicture
 from components.report.blocks import (
     Cell,
@@ -69,7 +69,7 @@ def _figures(number: int, first: Evaluation, other: Evaluation, found: Sequence[
         *(Column("figure"), Column(short(first.name), number=True), Column(short(other.name), number=True)),
         *(Column("difference", number=True), Column("95% of resamples", number=True), Column("")),
     )
-    blocks: list[Any] = [Text(said)]
+    blocks: list[Any] = [Text(f"{said} {by_chance(found)}".rstrip())]
     told = [each for each in found if each.verdict]
     if told:
         blocks.append(Table("Figures that resamples tell apart", columns, [_row(each) for each in told]))

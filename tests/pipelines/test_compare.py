@@ -16,6 +16,7 @@ import pytest
 from components.evaluation.differences import Evaluation, differences, reasons
 from components.evaluation.intervals import items_of
 from components.evaluation.kept_items import KeptItems
+from components.report.comparison import comparison_page
 from components.runtime.tracking_store import client_of, experiment_id
 from core.files import write_json
 from core.manifest import write_manifest
@@ -117,6 +118,8 @@ def test_of_many_intervals_some_leave_0_out_by_chance(num: int, said: str) -> No
     one = evaluation("a", {**dict.fromkeys(keys, 0.5), FRECHET: 1.0}, **dict.fromkeys(keys, np.zeros(100)))
     found = differences(one, one._replace(name="b"))
     assert [line for line in compare.notes(found) if "by chance" in line] == ([said] if said else [])
+    page = comparison_page(one, [(one._replace(name="b"), found)])
+    assert (said in page) if said else ("by chance" not in page)
 
 
 def test_versions_of_the_registry(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
