@@ -28,7 +28,7 @@ from model.transfusion import Transfusion
 
 # Of the noise's key: not that of the losses on held-out rows, nor of a training step.
 STREAM = 0x6C6576656C
-# Under their own caption, under another's, and without any.
+# Those that another caption is found for, under their own and under the other; and all others, which the gap leaves out.
 RIGHT, WRONG, OTHERS = range(3)
 
 
@@ -38,7 +38,8 @@ class ImageErrors(NamedTuple):
     x0_error: dict[float, float]
     """By noise level, of all documents; empty where none has an image."""
     caption_gap: float | None
-    """What another image's caption adds to it, the mean over the levels; None where no two images have different captions."""
+    """What another image's caption adds to it, the mean over the levels, of the documents that one is found for; None where
+    no two images have different captions."""
 
 
 class HeldOutImages:
@@ -48,17 +49,8 @@ class HeldOutImages:
         self.config, self.world = config, world
         documents = rows.image_documents(config.held_out_images.num_documents)
         captions = [caption_of(rows, document) for document in documents]
-        captioned = [number for number, caption in enumerate(captions) if len(caption)]
-        wrong = other_captions([documents[number] for number in captioned], [captions[number] for number in captioned])
-        streams = {
-            RIGHT: [(documents[number], behind(rows, captions[number])) for number in captioned],
-            WRONG: [
-                (documents[number], behind(rows, captions[captioned[other]]))
-                for number, other in zip(captioned, wrong, strict=False)
-            ],
-            OTHERS: [(each, each.ids) for each, caption in zip(documents, captions, strict=True) if not len(caption)],
-        }
-        self.has_images, self.has_captions = bool(documents), bool(wrong)
+        streams = streams_of(rows, documents, captions)
+        self.has_images, self.has_captions = bool(documents), bool(streams[WRONG])
         # Each worker measures its share of every part.
         self._batches = [
             (part, batch)
@@ -102,6 +94,19 @@ class HeldOutImages:
         return (noise.predicted_x_0(model.config.process, x_t, prediction, at[:1]) - images.patches).double().square().sum()
 
 
+def streams_of(
+    rows: PackedRows, documents: Sequence[ImageDocument], captions: Sequence[np.ndarray]
+) -> dict[int, list[tuple[ImageDocument, np.ndarray]]]:
+    """Of each part the documents, and the ids that each has there. captions: of each document, empty where it has none."""
+    streams: dict[int, list[tuple[ImageDocument, np.ndarray]]] = {RIGHT: [], WRONG: [], OTHERS: []}
+    for document, caption, other in zip(documents, captions, other_captions(documents, captions), strict=True):
+        ids = behind(rows, caption) if len(caption) else document.ids
+        streams[OTHERS if other is None else RIGHT].append((document, ids))
+        if other is not None:
+            streams[WRONG].append((document, behind(rows, captions[other])))
+    return streams
+
+
 def caption_of(rows: PackedRows, document: ImageDocument) -> np.ndarray:
     """The ids of the text of a document with one image; none for any other."""
     text = document.ids[~np.isin(document.ids, list(rows.special_ids.values()))]
@@ -114,24 +119,23 @@ def behind(rows: PackedRows, caption: np.ndarray) -> np.ndarray:
     return np.concatenate([[bos], caption, [boi, eoi, eos]])
 
 
-def other_captions(documents: Sequence[ImageDocument], captions: Sequence[np.ndarray]) -> list[int]:
-    """For each document the next one, round about, whose caption and image differ; empty where one has no such other.
+def other_captions(documents: Sequence[ImageDocument], captions: Sequence[np.ndarray]) -> list[int | None]:
+    """For each document the next one, round about, whose caption and image differ; None where there is no such other.
 
-    Several documents may show one image, each with a caption of its own, and none of these is a wrong one.
+    Several documents may show one image, each with a caption of its own, and none of these is a wrong one. A document without
+    a caption has no other, and is none.
     """
-    chosen = list[int]()
-    for index, document in enumerate(documents):
-        others = ((index + step) % len(documents) for step in range(1, len(documents)))
-        differs = (
-            other
-            for other in others
-            if not np.array_equal(captions[other], captions[index])
-            and not torch.equal(documents[other].patches, document.patches)
-        )
-        if (wrong := next(differs, None)) is None:
-            return []
-        chosen.append(wrong)
-    return chosen
+
+    def differs(index: int, other: int) -> bool:
+        is_alike = np.array_equal(captions[other], captions[index])
+        return not is_alike and not torch.equal(documents[other].patches, documents[index].patches)
+
+    captioned = [index for index, caption in enumerate(captions) if len(caption)]
+    found: list[int | None] = [None] * len(documents)
+    for place, index in enumerate(captioned):
+        others = captioned[place + 1 :] + captioned[:place]
+        found[index] = next((other for other in others if differs(index, other)), None)
+    return found
 
 
 def batches_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.ndarray]], batch_rows: int) -> Iterator[Batch]:

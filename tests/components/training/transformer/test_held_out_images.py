@@ -148,9 +148,42 @@ def test_a_wrong_caption_is_of_another_image_and_says_something_else() -> None:
     # The first two show one image; the first and the third say the same.
     documents = [image(1.0), image(1.0), image(2.0), image(3.0)]
     assert other_captions(documents, words) == [3, 2, 3, 0]
-    assert other_captions(documents[:2], words[:2]) == [], "two captions of one image"
-    assert other_captions([documents[0], documents[2]], [words[0], words[2]]) == [], "one caption"
+    assert other_captions(documents[:2], words[:2]) == [None, None], "two captions of one image"
+    assert other_captions([documents[0], documents[2]], [words[0], words[2]]) == [None, None], "one caption"
     assert other_captions([], []) == []
+    # The second differs from the first in its image alone, and from the third in its caption alone.
+    documents, words = [image(1.0), image(2.0), image(2.0)], [np.array(ids) for ids in ([5], [5], [7])]
+    assert other_captions(documents, words) == [2, None, 0], "one without a partner leaves the others theirs"
+    none = np.zeros(0, np.int64)
+    assert other_captions([*documents, image(3.0)], [*words, none]) == [2, None, 0, None], "no caption is none to be given"
+
+
+def test_the_gap_leaves_out_a_document_without_a_partner(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, config = corpus.rows("validation"), config_of("flow", 3)
+    model, (first, second, third) = model_of(config, rows), rows.image_documents(100)[:3]
+    bos, boi, eoi, eos = (rows.special_ids[name] for name in ("bos", "boi", "eoi", "eos"))
+
+    def captioned(document: ImageDocument, caption: list[int]) -> ImageDocument:
+        return document._replace(ids=np.array([bos, *caption, boi, eoi, eos]))
+
+    few, many = sorted({tuple(caption) for caption in captions_of(rows, [*rows.image_documents(100)])}, key=len)[:2]
+    few, many = list(few), list(many)
+    documents = [captioned(first, few), captioned(second, few), captioned(third, many)._replace(patches=second.patches)]
+    monkeypatch.setattr(rows, "image_documents", lambda number: documents)
+    found = HeldOutImages(rows, config, ALONE)
+    assert found.has_captions
+    measured = found.measure(model)
+
+    def mean(indices: list[int], given: list[list[int]], number: int) -> float:
+        pairs = [(documents[index], caption) for index, caption in zip(indices, given, strict=True)]
+        errors = [squared_error(model, rows, document, caption, number) for document, caption in pairs]
+        return sum(errors) / sum(document.patches.numel() for document, _ in pairs)
+
+    # The second's image is the third's and its caption the first's: its error counts, and it is in neither half of the gap.
+    of_all = [mean([0, 1, 2], [few, few, many], number) for number in range(len(LEVELS))]
+    assert list(measured.x0_error.values()) == pytest.approx(of_all, rel=1e-4)
+    gaps = [mean([0, 2], [many, few], number) - mean([0, 2], [few, many], number) for number in range(len(LEVELS))]
+    assert abs(np.mean(gaps)) > 1e-4 and measured.caption_gap == pytest.approx(np.mean(gaps), rel=2e-2)
 
 
 def test_rows_are_filled_one_after_the_other() -> None:
