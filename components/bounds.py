@@ -34,6 +34,12 @@ def within(least: int, most: int) -> AfterValidator:
     return rule(lambda value: least <= value <= most, f"must lie in {least}..{most}")
 
 
+def different(what: str) -> AfterValidator:
+    """Refuses numbers of which two are written alike in a figure's name, which has six digits. what: "noise levels", say."""
+    sentence = f"must be different {what}, in their first six digits"
+    return rule(lambda values: len({f"{value:g}" for value in values}) == len(values), sentence)
+
+
 Positive = Annotated[Number, rule(lambda value: value > 0, "must be greater than 0")]
 NotNegative = Annotated[Number, at_least(0)]
 Share = Annotated[float, within(0, 1)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from components.bounds import NotNegative, Positive, Seed, at_least, rule
+from components.bounds import NotNegative, Positive, Seed, at_least, different, rule
 
 
 def _differ(values: Sequence[object]) -> bool:
@@ -17,12 +17,12 @@ AtLeastTwo = Annotated[int, at_least(2)]
 Times = Annotated[
     tuple[float, ...],
     rule(lambda times: bool(times) and all(0 < time < 1 for time in times), "must be noise levels between 0 and 1"),
-    rule(lambda times: _differ([f"{time:g}" for time in times]), "must be different noise levels, in their first six digits"),
+    different("noise levels"),
 ]
 Scales = Annotated[
     tuple[float, ...],
     rule(lambda scales: bool(scales) and all(scale > 0 for scale in scales), "must be scales greater than 0"),
-    rule(lambda scales: _differ([f"{scale:g}" for scale in scales]), "must be different scales, in their first six digits"),
+    different("scales"),
 ]
 # Each has a figure of its own, which is a point of a curve over hundredths.
 Hundredths = rule(lambda values: _differ([round(100 * value) for value in values]), "must differ by a hundredth at least")

@@ -113,6 +113,11 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.min_learning_rate=0.1", ["train.min_learning_rate", "0.1", "learning_rate 0.003"]),
         ("train.held_out_images.noise_levels=[]", ["train.held_out_images.noise_levels", "at least one"]),
         ("train.held_out_images.noise_levels=[0.5, 1.0]", ["train.held_out_images.noise_levels", "below 1"]),
+        (
+            "train.held_out_images.noise_levels=[0.5, 0.9, 0.5]",
+            ["train.held_out_images.noise_levels", "different noise levels"],
+        ),
+        ("train.held_out_images.noise_levels=[0.5, 0.50000001]", ["train.held_out_images.noise_levels", "first six digits"]),
         ("train.held_out_images.num_documents=0", ["train.held_out_images.num_documents", "greater than 0"]),
         ("train.selection.weights=newest", ["train.selection.weights", "newest", "'last' or 'best'"]),
         ("train.selection.figure=image_loss", ["train.selection.figure", "image_loss", "'caption_gap'"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from components.bounds import NotNegative, Positive, Seed, Share, rule
+from components.bounds import NotNegative, Positive, Seed, Share, different, rule
 from components.training.precision import Precision
 from model.config import Experts, PatchLayersKind, PredictionType, Preset
 from model.loss_options import LossOptions
@@ -21,6 +21,7 @@ Prompts = Annotated[
 Levels = Annotated[
     tuple[float, ...],
     rule(lambda levels: levels and all(0 < level < 1 for level in levels), "must hold at least one, each above 0 and below 1"),
+    different("noise levels"),
 ]
 Figure = Literal["loss", "text", "text_after_image", "text_elsewhere", "image", "caption_gap"]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
