@@ -133,7 +133,7 @@ def overrides(name: str) -> list[str]:
 
 
 def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
-    """The averaged weights after the last step; one worker, on the CPU or the GPU that there is."""
+    """The averaged weights that training hands on; one worker, on the CPU or the GPU that there is."""
     folder.mkdir(parents=True, exist_ok=True)
     world = World(0, 1, device())
     rows, validation = (
@@ -144,6 +144,7 @@ def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
     trainer = TransformerTrainer(often, state, rows, validation, world)
     with run.resumed(state, world) as first_step:
         trainer.run(trainer.schedule(Printed(name, run)), first_step=first_step)
+    state.keep_selected()
     return state.ema_model.eval()
 
 

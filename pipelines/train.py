@@ -12,7 +12,7 @@ from dataclasses import asdict
 from components.runtime.cluster import num_training_workers
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
-from components.training.pictures import over_training
+from components.training.pictures import over_training, sheet_name
 from components.training.transformer.journal import TABLES, tables
 from components.training.transformer.preflight import check_training
 from components.training.transformer.run import FINISHED, TransformerRun, digests_of, open_training_run
@@ -51,24 +51,24 @@ def main(params: Params) -> None:
     with recorded(identity) as tracker:
         if not run.is_finished(FINISHED):
             run.run_workers(train, num_workers)
-        _publish(run, about.name, digests, ancestors, tracker)
+        publish(run, about.name, digests, ancestors, tracker)
 
 
-def _publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
+def publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors: dict[str, str], tracker: Tracker) -> None:
     """Reports first, the finished model last; then what was unfinished goes."""
     summary = read_json(run.finished / "summary.json")
     for file, table in tables(run.journal).items():
         for folder in (REPORT, run.finished):  # beside the weights, so that evaluation pictures these weights' history
             write_text(folder / file, table)
     write_json(REPORT / "metrics.json", summary)
-    shown, folder = over_training(run.samples), fresh_folder(REPORT / "samples")
-    for file in shown:
+    kept_step, folder = summary["selected_step"], fresh_folder(REPORT / "samples")
+    for file in over_training(run.samples, kept_step):
         shutil.copyfile(file, folder / file.name)
-    shutil.copyfile(shown[-1], REPORT / "samples.png")
+    shutil.copyfile(run.samples / sheet_name(kept_step), REPORT / "samples.png")
     tracker.artifact(REPORT, "train")
     write_json(run.finished / "run.json", run.identity.facts() | {"name": name, "digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}
-    write_manifest(run.finished, kind="train", step=summary["selected_step"], settings=asdict(run.config), **facts)
+    write_manifest(run.finished, kind="train", step=kept_step, settings=asdict(run.config), **facts)
     atomic_replace(run.finished, paths.TRAIN)
     forget(run.folder)
     print(f"train: {summary['perf/tokens_per_s']:.0f} tokens/s; see {REPORT / 'samples.png'} and `make ui`", flush=True)

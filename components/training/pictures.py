@@ -41,10 +41,14 @@ def sheet_name(step: int) -> str:
     return f"step-{step:08d}.png"
 
 
-def over_training(sheets: Path) -> list[Path]:
-    """Of a folder of sheets by step the first, the last, and others evenly between them, NUM_SHEETS at most."""
+def over_training(sheets: Path, kept_step: int) -> list[Path]:
+    """Of a folder of sheets by step the first, the last, that of kept_step, and some between, NUM_SHEETS at most."""
     files = sorted(sheets.glob("step-*.png"))
     places = np.linspace(0, len(files) - 1, min(len(files), NUM_SHEETS)).round().astype(int)
+    kept = files.index(sheets / sheet_name(kept_step))
+    if kept not in places:
+        # In the place of the nearest that is neither the first nor the last.
+        places[1 + np.abs(places[1:-1] - kept).argmin()] = kept
     return [files[place] for place in places]
 
 

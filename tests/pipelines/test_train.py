@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     pictures = {item.path for item in client.list_artifacts(first_run, "images")}
     steps = {int(path.split("+")[2]) for path in pictures if "by step" in path}
     assert min(steps) == 0 and max(steps) == MAX_STEPS, "the slider of MLflow's pages begins at step 0"
-    assert {int(path.split("+")[2]) for path in pictures if "after the last step" in path} == {MAX_STEPS}
+    assert {int(path.split("+")[2]) for path in pictures if "after training" in path} == {MAX_STEPS}
     assert not (workspace / "mlpending").exists()
 
 

@@ -12,7 +12,7 @@ from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
 from components.training.pictures import save_samples, sheet_name
-from components.training.transformer.image_sampler import LAST_SHEET, SHEETS, ImageSampler
+from components.training.transformer.image_sampler import KEPT_SHEET, SHEETS, ImageSampler
 from components.training.transformer.journal import X0_ERROR, add_to, last_values, shown_names, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.selection import Selection
@@ -96,12 +96,9 @@ class RankZeroCallback(Callback):
 
     def sample(self, step: int, ema_model: Transfusion) -> None:
         """Generate the configured images, for a file and for MLflow."""
-        pictures = self.sampler.generate(ema_model)
-        file = self.run.samples / sheet_name(step)
-        save_samples(file, pictures, self.sampler.prompts)
-        sheet = decode_png(file.read_bytes())
-        for key in (SHEETS, LAST_SHEET) if step == self.selection.last_step else (SHEETS,):
-            self.tracker.image(sheet, key, step, once=True)
+        selection = self.selection
+        # Only after the last step is it known which are kept; where they are those of an earlier one, `finish` draws them.
+        self._draw(step, ema_model, is_kept=step == selection.last_step == selection.kept_step)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
         """Keep it in the run's folder."""
@@ -112,7 +109,7 @@ class RankZeroCallback(Callback):
         selection = self.selection
         state.keep_selected()
         if selection.kept_step < selection.last_step:
-            self.sample(selection.kept_step, state.ema_model)
+            self._draw(selection.kept_step, state.ema_model, is_kept=True)
         if self.config.selection.is_used:
             self.tracker.tags({SELECTION: selection.sentence()})
         self.tracker.close()
@@ -128,6 +125,13 @@ class RankZeroCallback(Callback):
             facts["perf/tokens_per_s"] = self.num_positions / self.elapsed_s
         write_json(folder / "summary.json", facts)
         write_manifest(folder, kind=FINISHED, step=selection.kept_step)
+
+    def _draw(self, step: int, ema_model: Transfusion, *, is_kept: bool) -> None:
+        file = self.run.samples / sheet_name(step)
+        save_samples(file, self.sampler.generate(ema_model), self.sampler.prompts)
+        sheet = decode_png(file.read_bytes())
+        for key in (SHEETS, KEPT_SHEET) if is_kept else (SHEETS,):
+            self.tracker.image(sheet, key, step, once=True)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         # Steps that are taken again after a kill give the same numbers: each counts once.

@@ -19,7 +19,7 @@ from model.transfusion import Transfusion
 
 # MLflow's names for the sheets. Their section comes after "train", the one of the curves. A key of one step alone is shown at
 # once; that of many has a slider, which begins at step 0.
-LAST_SHEET, SHEETS = "train_samples/after the last step", "train_samples/by step"
+KEPT_SHEET, SHEETS = "train_samples/after training", "train_samples/by step"
 # As many pictures as a line of the sheet has.
 NUM_HELD_OUT_CAPTIONS = 4
 

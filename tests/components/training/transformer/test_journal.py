@@ -98,9 +98,13 @@ def test_pictures_keep_their_pixels_and_have_labels(tmp_path: Path) -> None:
 
 
 def test_of_many_sheets_the_first_the_last_and_some_between_are_shown(tmp_path: Path) -> None:
-    assert over_training(tmp_path) == []
-    for step in (0, 30, 60, 90, 120, 150, 180, 200, 1_000_000):
-        (tmp_path / sheet_name(step)).touch()
-        names = [path.name for path in over_training(tmp_path)]
-        assert names[0] == sheet_name(0) and names[-1] == sheet_name(step)
-    assert names == [sheet_name(step) for step in (0, 60, 90, 150, 180, 1_000_000)]
+    steps = (0, 30, 60, 90, 120, 150, 180, 200, 1_000_000)
+    for number, last in enumerate(steps, start=1):
+        (tmp_path / sheet_name(last)).touch()
+        for kept in steps[:number]:
+            names = [path.name for path in over_training(tmp_path, kept)]
+            assert names == sorted(set(names)) and len(names) == min(number, 6)
+            assert {sheet_name(0), sheet_name(kept), sheet_name(last)} <= set(names)
+    evenly, around = ([path.name for path in over_training(tmp_path, kept)] for kept in (1_000_000, 120))
+    assert evenly == [sheet_name(step) for step in (0, 60, 90, 150, 180, 1_000_000)]
+    assert around == [sheet_name(step) for step in (0, 60, 120, 150, 180, 1_000_000)], "it stands in for its neighbour"

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.runtime.tracking import RunIdentity
+from benchmarks import recipes
+from components.runtime.tracking import RunIdentity, Tracker
+from components.training.pictures import sheet_name
 from components.training.run_folder import folder_of
 from components.training.transformer.config import SelectionConfig, TrainConfig
 from components.training.transformer.run import FINISHED, TransformerRun
@@ -22,6 +24,8 @@ from components.training.transformer.worker import train
 from core.errors import BadInput
 from core.files import read_json
 from core.manifest import read_manifest
+from pipelines import paths
+from pipelines.train import publish
 from tests.components.training.conftest import BEST, LAST, STOPPING, Corpus, changed
 from tests.components.training.transformer.test_trainer import ALONE, Notes, assert_equal_bits, fresh, trained, trainer_of
 
@@ -161,7 +165,9 @@ class FragileRun(TransformerRun):
             raise Killed
 
 
-def test_what_is_published_is_the_selected_model(corpus: Corpus, whole, tmp_path: Path) -> None:
+def test_what_is_published_is_the_selected_model(
+    corpus: Corpus, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = TransformerRun(
         config=STOPPING,
         identity=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
@@ -169,8 +175,9 @@ def test_what_is_published_is_the_selected_model(corpus: Corpus, whole, tmp_path
         quarantine=None,
         tokenizer=corpus.tokenizer,
         autoencoder=corpus.autoencoder,
-        folder=tmp_path,
+        folder=tmp_path / "work/run",
     )
+    run.folder.mkdir(parents=True)
     fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
     with pytest.raises(Killed):
         train(FragileRun(**fields), ALONE)
@@ -188,8 +195,30 @@ def test_what_is_published_is_the_selected_model(corpus: Corpus, whole, tmp_path
     entries = [json.loads(line) for line in (tmp_path / "outbox/entries.jsonl").read_text().splitlines()]
     assert [entry["values"]["selection"] for entry in entries if entry["kind"] == "tags"] == [facts["selected_because"]]
     pictures = {entry["key"]: entry["step"] for entry in entries if entry["kind"] == "image"}
-    assert pictures["train_samples/after the last step"] == LAST
-    assert pictures["train_samples/by step"] == BEST, "the sheet beside the report is of the weights that are kept"
+    kept = [entry["step"] for entry in entries if entry["kind"] == "image" and entry["key"] == "train_samples/after training"]
+    assert kept == [BEST], "of the weights that are handed on, and of no others"
+    assert pictures["train_samples/by step"] == BEST
+    best, last = ((run.samples / sheet_name(step)).read_bytes() for step in (BEST, LAST))
+    assert best != last
+    monkeypatch.chdir(tmp_path)
+    publish(run, "made", {}, {}, Tracker(run.identity))
+    assert (tmp_path / "reports/train/samples.png").read_bytes() == best
+    shown = sorted(path.name for path in (tmp_path / "reports/train/samples").iterdir())
+    assert {sheet_name(0), sheet_name(BEST), sheet_name(LAST)} < set(shown) and len(shown) == 6
+
+
+def test_the_benchmark_of_recipes_measures_the_selected_weights(
+    corpus: Corpus, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / paths.LATENTS.parent).mkdir()
+    (tmp_path / paths.LATENTS).symlink_to(corpus.latents)
+    (tmp_path / paths.QUARANTINE).mkdir()
+    (tmp_path / paths.QUARANTINE / "latents.jsonl").touch()
+    # The run that it is compared with was on the CPU.
+    monkeypatch.setattr(recipes, "device", lambda: ALONE.device)
+    model = recipes.trained("flow", STOPPING, tmp_path / "work")
+    assert_equal_bits(model, whole.state.best_model)
 
 
 def text_alone(corpus: Corpus, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TransformerTrainer:
