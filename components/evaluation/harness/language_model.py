@@ -1,8 +1,9 @@
 """A bundle or a trained model as the harness asks language models: log-likelihoods of texts, and texts that go on.
 
-Every text begins with the begin-of-sequence token, as training's documents do; its end token is not asked for. Where a text is
-longer than the model holds, what is farthest back is left out, as the harness does with Hugging Face's models. Eager torch
-answers: exported graphs give the logits of one position a step.
+A text begins with the begin-of-sequence token, as training's documents do; its end token is not asked for. Where a text is
+longer than the model holds, what is farthest back is left out, as the harness does with Hugging Face's models: of a likelihood
+that token, too, while a context that is to go on keeps it. Eager torch answers: exported graphs give the logits of one position
+a step.
 
 Legend: B rows, L row length, n tokens of one text, D hidden size, V vocabulary.
 """
@@ -17,22 +18,19 @@ import numpy as np
 import torch
 from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
-from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 
+from components.evaluation.harness.generation_options import Continuation, continuation_of
+from components.evaluation.harness.opening import batch_size_of, device_of, model_of, tokenizer_of
 from components.evaluation.held_out import Stored
 from components.evaluation.layout import in_groups, rows_of
 from core.errors import BadInput
 from core.files import sha256
-from core.tokenizer import FILE, TextTokenizer, read_tokenizer
 from model.generation.eager import TorchEngine
 from model.generation.requests import SamplingOptions, text_request
 from model.generation.sampling import generate
-from model.transfusion import Transfusion
 
 BUNDLE, WEIGHTS = "artifacts/bundle", "model.safetensors"
-# Texts at once where the command says "auto", and tokens of an answer where the task does not say how many.
-AUTO, USUAL_TOKENS = 32, 256
 NO_IMAGES = np.zeros((0, 1, 1, 1), np.float32)
 # What the harness calls a request: its texts (None of a window), and the tokens of both parts.
 TokenRequest = tuple[Any, list[int], list[int]]
@@ -43,7 +41,9 @@ class TransfusionLM(TemplateLM):
     """The harness's view of a model.
 
     model: the folder of a bundle or of trained weights. tokenizer: its tokenizer.json, or the folder of that, where it does not
-    lie in the same folder. batch_size: texts at once. Raises BadInput where a file is missing or does not fit.
+    lie in the same folder. batch_size: answers that are generated at once; of likelihoods, texts of max_length at once, and as
+    many more shorter ones as have no more positions together. Raises BadInput where a file is missing or does not fit, and
+    for other arguments.
     """
 
     def __init__(
@@ -53,17 +53,27 @@ class TransfusionLM(TemplateLM):
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
         device: str | None = None,
+        **others: Any,
     ) -> None:
         super().__init__()
-        self.folder, self._tokens = Path(model), _tokenizer(Path(model), tokenizer)
-        # The command asks for a GPU where the user says nothing.
-        self._device = torch.device((device or "cuda") if torch.cuda.is_available() else "cpu")
-        self.model = _model(self.folder).to(self._device)
+        if others:
+            known = "model, tokenizer, batch_size, max_batch_size and device"
+            raise BadInput(f"--model_args: {', '.join(sorted(others))}: unknown for this model, which has {known}")
+        self.batch_size = batch_size_of(batch_size, max_batch_size)
+        self._device = device_of(device)
+        # The command reads a number where a folder's name is one.
+        self.folder = Path(str(model))
+        self._tokens = tokenizer_of(self.folder, str(tokenizer))
+        self.model = model_of(self.folder).to(self._device)
         self.config = self.model.config
         if self._tokens.vocab_size != self.config.vocab_size:
             sizes = f"{self._tokens.vocab_size} tokens, and the model in {model} has {self.config.vocab_size}"
             raise BadInput(f"the tokenizer has {sizes}; name the model's own with tokenizer=")
-        self.batch_size = max_batch_size or AUTO if str(batch_size).startswith("auto") else int(batch_size or 1)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> TransfusionLM:
+        """Of --model_args, which win over the command's own options of the same names."""
+        return cls(**{**(additional_config or {}), **arg_dict})
 
     @property
     def eot_token_id(self) -> int:
@@ -92,6 +102,10 @@ class TransfusionLM(TemplateLM):
             "model_sha256": sha256(self.folder / WEIGHTS),
         }
 
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Refused: the model has seen documents and no conversations."""
+        raise BadInput("the model has no chat template; leave --apply_chat_template out")
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """The ids of a text behind the begin of sequence, or without it."""
         begin = [] if add_special_tokens is False else [self.prefix_token_id]
@@ -118,20 +132,20 @@ class TransfusionLM(TemplateLM):
         At most half of max_length is left to an answer, whatever the task allows, so that it has a context.
         """
         by_options: dict[SamplingOptions, list[int]] = {}
-        asked = [normalize_gen_kwargs(request.args[1], USUAL_TOKENS) for request in requests]
+        asked = [continuation_of(request.args[1]) for request in requests]
         for number, how in enumerate(asked):
-            by_options.setdefault(_sampling(how), []).append(number)
+            by_options.setdefault(how.sampling, []).append(number)
         answers: dict[int, str] = {}
         for options, members in by_options.items():
             made = [self._text_request(requests[number].args[0], asked[number], number) for number in members]
             completions = generate(TorchEngine(self.model), made, options, num_slots=self.batch_size)
             for number, completion in zip(members, completions, strict=True):
-                answers[number] = _until(self._tokens.decode(completion.text.tolist()), asked[number]["until"])
+                answers[number] = _until(self._tokens.decode(completion.text.tolist()), asked[number].until)
                 self.cache_hook.add_partial("generate_until", requests[number].args, answers[number])
         return [answers[number] for number in range(len(requests))]
 
-    def _text_request(self, context: str, how: dict[str, Any], number: int) -> Any:
-        new = min(how["max_gen_toks"], self.max_length // 2)
+    def _text_request(self, context: str, how: Continuation, number: int) -> Any:
+        new = min(how.max_new_tokens, self.max_length // 2)
         ids = self.tok_encode(context, add_special_tokens=False)[-(self.max_length - new - 1) :]
         return text_request(self.config, ids, seed=number, max_new_tokens=new)
 
@@ -168,29 +182,7 @@ class TransfusionLM(TemplateLM):
         return -nats, bool((logits.argmax(-1) == wanted).all())
 
 
-def _model(folder: Path) -> Transfusion:
-    try:
-        return Transfusion.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"there is no model in {folder} ({reason}); name a bundle's folder: --model_args model=FOLDER") from None
-
-
-def _tokenizer(folder: Path, named: str) -> TextTokenizer:
-    path = Path(named) if named else folder
-    path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        raise BadInput(f"{path} is no tokenizer; a bundle holds one, and for other weights name it: tokenizer=data/tokenizer")
-    return read_tokenizer(path)
-
-
-def _sampling(how: dict[str, Any]) -> SamplingOptions:
-    temperature = float(how.get("temperature", 0.0)) if how["do_sample"] else 0.0
-    top_p, min_p = float(how.get("top_p", 1.0)), float(how.get("min_p", 0.0))
-    return SamplingOptions(num_steps=1, guidance_scale=1.0, temperature=temperature, top_p=top_p, min_p=min_p)
-
-
 def _until(text: str, stops: Sequence[str]) -> str:
-    for stop in filter(None, stops):
+    for stop in stops:
         text = text.split(stop)[0]
     return text

@@ -13,6 +13,7 @@ import pytest
 from components.evaluation.harness.__main__ import main, with_model
 from components.evaluation.held_out import Stored
 from components.evaluation.likelihood import text_nats
+from core.errors import BadInput
 from core.tokenizer import TextTokenizer
 from model.config import ModelConfig
 from model.generation.eager import TorchEngine
@@ -107,11 +108,42 @@ def test_texts_go_on_up_to_their_stop_strings(
     assert len(text) > 3
     asking = [of("a red", {"until": until, "max_gen_toks": 12}) for until in ([], [text[2:4]], "")]
     warm = of("a red", {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 5.0})
-    endless = of(" ".join([SENTENCE] * 60), {"until": ["\n"]})
+    endless = of(" ".join([SENTENCE] * 60), {"until": []})
     found = asked.generate_until([*asking, warm, endless])
     assert found[:3] == [text, text[: text.index(text[2:4])], text]
     assert found[3] != text
-    assert len(found) == 5
+    # Half of what the model holds is left to a context, of which the end stays, and to its begin of sequence.
+    held, ids = config.max_position_embeddings, tokenizer.encode(endless.args[0])
+    assert len(ids) > held
+    last = text_request(config, ids[-(held // 2 - 1) :], seed=4, max_new_tokens=held // 2)
+    (completion,) = generate(TorchEngine(model), [last], greedy, num_slots=1)
+    assert found[4] == tokenizer.decode(completion.text.tolist()) != ""
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"top_k": 5}, "top_k: unknown here, where there are do_sample, temperature"),
+        ({"num_beams": 4}, "num_beams: unknown here"),
+        ({"do_sample": True, "top_p": 0}, "top_p: 0.0 must be above 0"),
+        ({"temperature": -1}, "temperature: -1.0 must not be negative"),
+        ({"temperature": "warm"}, "could not convert string to float: 'warm'"),
+        ({"do_sample": "yes"}, "do_sample: 'yes' must be true or false"),
+        ({"do_sample": True, "temperature": 0.0}, "do_sample: true needs a temperature above 0"),
+        ({"max_gen_toks": 0}, "max_gen_toks: 0 must be at least 1"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(asked: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=f"^the model cannot answer with these options: {says}"):
+        asked.generate_until([of("a red", {"until": []}), of("a red", {"until": [], **options})])
+
+
+def test_sampling_without_a_temperature_has_that_of_the_model(asked: Any) -> None:
+    def answer(**options: Any) -> str:
+        return asked.generate_until([of("a red", {"until": [], "max_gen_toks": 12, **options})])[0]
+
+    assert answer(do_sample=True) == answer(do_sample=True, temperature=1.0) == answer(temperature=1.0) != answer()
+    assert answer(num_beams=1, do_sample=False, temperature=0.8, top_p=0.5) == answer()
 
 
 def test_a_local_task_runs_by_the_harness_own_command_offline(
@@ -150,15 +182,48 @@ def test_a_local_task_runs_by_the_harness_own_command_offline(
     assert results["config"]["model"] == "transfusion" and results["config"]["model_sha256"]
 
 
-def test_what_is_missing_is_one_sentence(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"model": "nowhere"}, "is no tokenizer; a bundle holds one"),
+        ({"model": 7}, "7 is no tokenizer"),
+        ({"model": "nowhere", "tokenizer": "FOLDER"}, "there is no model in nowhere"),
+        ({"pretrained": "gpt2"}, "--model_args: pretrained: unknown for this model, which has model, tokenizer"),
+        ({"batch_size": "x"}, '--batch_size: x must be a whole number of at least 1, or "auto"'),
+        ({"batch_size": 0}, "--batch_size: 0 must be a whole number"),
+        ({"batch_size": "auto", "max_batch_size": -2}, "--batch_size: -2 must be a whole number"),
+        ({"device": "abacus"}, "--device: abacus is no device of torch"),
+        ({"damaged": "model.safetensors"}, "there is no model in .*bundle"),
+        ({"damaged": "config.json"}, "there is no model in .*bundle"),
+        ({"damaged": "tokenizer.json"}, "tokenizer.json is no tokenizer"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_one_sentence(folder: Path, given: dict[str, Any], says: str) -> None:
     pytest.importorskip("lm_eval", reason='pip install -e ".[lm-eval]" adds the harness')
     from components.evaluation.harness.language_model import TransfusionLM
-    from core.errors import BadInput
 
-    with pytest.raises(BadInput, match="is no tokenizer; a bundle holds one"):
-        TransfusionLM(model=str(tmp_path / "nowhere"))
-    with pytest.raises(BadInput, match="there is no model in"):
-        TransfusionLM(model=str(tmp_path / "nowhere"), tokenizer=str(folder))
+    given = {key: str(folder) if value == "FOLDER" else value for key, value in ({"model": str(folder)} | given).items()}
+    if damaged := given.pop("damaged", ""):
+        (folder / damaged).write_bytes(b"[]" if damaged == "config.json" else b"no weights")
+    # As the command calls it.
+    usual = {"batch_size": "1", "max_batch_size": None, "device": "cuda:0"}
+    with pytest.raises(BadInput, match=says) as refused:
+        TransfusionLM.create_from_arg_obj(given, usual)
+    assert "\n" not in str(refused.value)
+
+
+def test_arguments_of_the_model_win_over_the_commands(folder: Path) -> None:
+    pytest.importorskip("lm_eval", reason='pip install -e ".[lm-eval]" adds the harness')
+    from components.evaluation.harness.language_model import TransfusionLM
+
+    given = {"model": str(folder), "batch_size": 8}
+    assert TransfusionLM.create_from_arg_obj(given, {"batch_size": "1", "device": "cuda:0"}).batch_size == 8
+    assert TransfusionLM.create_from_arg_obj({"model": str(folder)}, {"batch_size": "auto:4"}).batch_size == 32
+
+
+def test_a_chat_template_is_refused(asked: Any) -> None:
+    with pytest.raises(BadInput, match="the model has no chat template; leave --apply_chat_template out"):
+        asked.apply_chat_template([{"role": "user", "content": "a red three"}])
 
 
 def test_the_command_names_the_model_where_the_user_does_not() -> None:
