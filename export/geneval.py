@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from export.run.predictor import Predictor
 
 FACTS, METADATA, SAMPLES = "drawn_with.json", "metadata.jsonl", "samples"
+# What the scorer takes for a picture.
+COUNTED = re.compile(r"\d+\.png")
 # Each prompt's in the paper.
 USUAL_SAMPLES = 4
 CHOSEN = {name: kind for name, kind in OPTIONS.items() if name != "max_new_tokens"}
@@ -81,7 +84,7 @@ def _draw(asked: argparse.Namespace, chosen: dict[str, Any]) -> None:
         "seed": options.seed,
         "solver": predictor.bundle.generation.solver,
     }
-    _lay_out(asked.output, lines, facts)
+    _lay_out(asked.output, lines, asked.samples, facts)
     pictures = [Asked(number, sample, line["prompt"]) for number, line in enumerate(lines) for sample in range(asked.samples)]
     missing = [picture for picture in pictures if not picture_path(asked.output, picture).is_file()]
     refused = draw(predictor, asked.output, missing, options)
@@ -131,20 +134,36 @@ def draw(predictor: Predictor, out: Path, pictures: Sequence[Asked], options: An
     return refused
 
 
-def _lay_out(out: Path, lines: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write the folders' metadata; raises BadInput where pictures of other prompts or of another model are there."""
+def _lay_out(out: Path, lines: Sequence[dict[str, Any]], num_samples: int, facts: dict[str, Any]) -> None:
+    """Write the folders' metadata; raises BadInput where pictures of other prompts or of another model are there, or more."""
     from core.files import json_text, write_text
 
     texts = {out / FACTS: json_text(facts)}
     texts |= {out / f"{number:05}" / METADATA: json.dumps(line) + "\n" for number, line in enumerate(lines)}
     for path, text in texts.items():
-        if path.is_file() and path.read_text() != text:
+        if path.is_file() and path.read_bytes() != text.encode():
             raise BadInput(
                 f"{path} says that the pictures there are of other prompts or drawn otherwise; give another folder with -o"
             )
+    _refuse_others(out, len(lines), num_samples)
     for path, text in texts.items():
         if not path.is_file():
             write_text(path, text)
+
+
+def _refuse_others(out: Path, num_prompts: int, num_samples: int) -> None:
+    """Raise BadInput where the scorer would count more than was asked for: it takes whatever its two patterns fit."""
+    folders = {f"{number:05}" for number in range(num_prompts)}
+    samples = {f"{sample:04}.png" for sample in range(num_samples)}
+    numbered = [path for path in out.glob("*") if path.is_dir() and path.name.isdigit()]
+    pictures = [path for path in out.glob(f"*/{SAMPLES}/*") if COUNTED.match(path.name) and path.name not in samples]
+    others = [path for path in numbered if path.name not in folders]
+    others += [path for path in pictures if path.parents[1] in numbered]
+    if others:
+        asked = f"{num_prompts} prompts with {num_samples} samples each"
+        raise BadInput(
+            f"{min(others)} is none of the {asked}, and the scorer would count it; delete it or give another folder with -o"
+        )
 
 
 def _digest(predictor: Predictor) -> str:

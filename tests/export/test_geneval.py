@@ -70,12 +70,23 @@ def test_the_scorer_finds_every_picture_and_a_second_run_draws_what_is_missing(
     assert lost.read_bytes() == first[LINES[1]["prompt"], 1][0]
     assert [len(pictures) for pictures in scored(out).values()] == [3, 3]
 
+    # The scorer would count whatever else lies there.
+    assert main([*call, "--samples", "2"]) == 1
+    assert f"{out / '00000/samples/0002.png'} is none of the 2 prompts with 2 samples each" in capsys.readouterr().err
+    (out / "00002").mkdir()
+    assert main([*call, "--samples", "3"]) == 1
+    assert f"{out / '00002'} is none of the 2 prompts with 3 samples each" in capsys.readouterr().err
+    (out / "00002").rmdir()
+
     # Pictures of two settings, or of two files of prompts, must not be scored as one model's.
     assert main([*call, "--num-solver-steps", "2"]) == 1
     assert "drawn_with.json says that the pictures there are of other prompts or drawn otherwise" in capsys.readouterr().err
     prompts.write_text(json.dumps(LINES[1]) + "\n")
     assert main(call) == 1
     assert "00000/metadata.jsonl says" in capsys.readouterr().err
+    (out / "drawn_with.json").write_bytes(b"\xff\xfe")
+    assert main(call) == 1
+    assert "drawn_with.json says" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
