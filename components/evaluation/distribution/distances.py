@@ -8,8 +8,8 @@ Legend: N vectors of one set, M of the other, D numbers of a vector, R resamples
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,13 +17,18 @@ from components.evaluation.intervals import Interval, ends_of
 from core.random import generator
 
 NUM_RESAMPLES = 200
+# Sides of the matrix that a Frechet distance decomposes, up to which it is resampled: 200 times 2048 take hours.
+LARGEST_RESAMPLED = 512
+# Of a kernel that are held at a time: 32 MiB, and all where the sets have 2,048 vectors.
+KERNEL_ENTRIES = 2**22
 # Of the generator's key, next to that of the intervals of single items.
 STREAM = 78
 
 
 class Distance(NamedTuple):
     value: float
-    interval: Interval
+    interval: Interval | None
+    """None where resampling would take too long."""
 
 
 Measure = Callable[[np.ndarray, np.ndarray, int], Distance]
@@ -39,9 +44,14 @@ class Gaussian(NamedTuple):
 
 
 def frechet(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
-    """Frechet's distance, squared as FID has it, between the normal distributions of vectors [N, D] and [M, D]."""
+    """Frechet's distance, squared as FID has it, between the normal distributions of vectors [N, D] and [M, D].
+
+    It has no interval where N, M and D are all above LARGEST_RESAMPLED.
+    """
     between = _between_few if one.shape[1] > min(len(one), len(other)) else _between_many
     value = between(one, other, _once(one), _once(other))
+    if min(len(one), len(other), one.shape[1]) > LARGEST_RESAMPLED:
+        return Distance(value, None)
     first, second = _counts(len(one), len(other), seed)
     resampled = [between(one, other, mine, yours) for mine, yours in zip(first[:, None], second[:, None], strict=True)]
     return _with_interval(value, np.array(resampled), len(one), least=0.0)
@@ -50,11 +60,15 @@ def frechet(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
 def kid(one: np.ndarray, other: np.ndarray, seed: int) -> Distance:
     """The unbiased squared maximum mean discrepancy under KID's kernel, (x . y / D + 1)^3 (arXiv 1801.01401), of all pairs.
 
-    It may be below 0 where the sets are alike.
+    It may be below 0 where the sets are alike. Of two vectors or more, each set.
     """
-    kernels = _kernel(one, one), _kernel(other, other), _kernel(one, other)
-    value = _discrepancy(*kernels, _once(one), _once(other))
-    resampled = _discrepancy(*kernels, *_counts(len(one), len(other), seed))
+    first, second = _counts(len(one), len(other), seed)
+    # What holds one vector alone, as some of few do, has no pairs.
+    paired = (first.max(-1) < len(one)) & (second.max(-1) < len(other))
+    first, second = first[paired], second[paired]
+    alone = [_within(one, [_once(one), first]), _within(other, [_once(other), second])]
+    across = _across(one, other, [(_once(one), _once(other)), (first, second)])
+    value, resampled = (mine + yours - 2 * mixed for mine, yours, mixed in zip(*alone, across, strict=True))
     return _with_interval(float(value[0]), resampled, len(one), least=-np.inf)
 
 
@@ -98,20 +112,32 @@ def _root_of(vectors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nd
     return mean, np.sqrt(counts / (counts.sum() - 1))[:, None] * (drawn - mean)
 
 
-def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """[N, M]."""
-    return (one @ other.T / one.shape[1] + 1) ** 3
+def _within(vectors: np.ndarray, drawn: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The kernel's mean over pairs of one set, [R] of each counts [R, N]; no vector makes a pair with itself or its copies."""
+    sums: list[Any] = [0.0] * len(drawn)
+    for rows, kernel in _kernel(vectors, vectors):
+        for number, counts in enumerate(drawn):
+            mine = counts[:, rows]
+            sums[number] += (mine @ kernel * counts).sum(-1) - np.square(mine) @ np.diag(kernel[:, rows])
+    pairs = [np.square(counts.sum(-1)) - np.square(counts).sum(-1) for counts in drawn]
+    return [total / num for total, num in zip(sums, pairs, strict=True)]
 
 
-def _discrepancy(one: np.ndarray, other: np.ndarray, mixed: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[R] of kernels [N, N], [M, M], [N, M] and counts [R, N], [R, M]; no vector makes a pair with itself or its copies."""
+def _across(one: np.ndarray, other: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """The kernel's mean over pairs of one vector of each set, [R] of each counts [R, N] and [R, M]."""
+    sums: list[Any] = [0.0] * len(drawn)
+    for rows, kernel in _kernel(one, other):
+        for number, (first, second) in enumerate(drawn):
+            sums[number] += (first[:, rows] @ kernel * second).sum(-1)
+    return [total / (first.sum(-1) * second.sum(-1)) for total, (first, second) in zip(sums, drawn, strict=True)]
 
-    def within(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        pairs = (counts @ kernel * counts).sum(-1) - np.square(counts) @ np.diag(kernel)
-        return pairs / (np.square(counts.sum(-1)) - np.square(counts).sum(-1))
 
-    across = (first @ mixed * second).sum(-1) / (first.sum(-1) * second.sum(-1))
-    return within(one, first) + within(other, second) - 2 * across
+def _kernel(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of the kernel [N, M], KERNEL_ENTRIES at a time: which they are, and they."""
+    num = max(1, KERNEL_ENTRIES // len(other))
+    for start in range(0, len(one), num):
+        rows = slice(start, start + num)
+        yield rows, (one[rows] @ other.T / one.shape[1] + 1) ** 3
 
 
 def _once(vectors: np.ndarray) -> np.ndarray:

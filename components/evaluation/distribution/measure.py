@@ -47,8 +47,8 @@ def measure_distribution(
     enter(results, "distribution/{}", space.of(pictures.generated), reference, seed)
     if num_trained >= num_pictures:
         floor = space.of(map(decode_png, training.pictures[:num_pictures]))
-        _enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))
-        _enter_distance(results, "distribution/kid_floor", kid(floor, reference.held_out, seed))
+        enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))
+        enter_distance(results, "distribution/kid_floor", kid(floor, reference.held_out, seed))
     else:
         results.notes.append(
             f"the floor of distances needs as many training pictures as held-out ones, {num_pictures}, and the corpora "
@@ -74,14 +74,17 @@ def fewest_pictures(num_features: int) -> int:
 def enter(results: Results, key: str, generated: np.ndarray, reference: Reference, seed: int) -> None:
     """Everything between features of generated pictures and those of the first as many held-out ones. key: has a {}."""
     real, names = reference.held_out[: len(generated)], reference.names[: len(generated)]
-    _enter_distance(results, key.format("frechet"), frechet(generated, real, seed))
-    _enter_distance(results, key.format("kid"), kid(generated, real, seed))
+    enter_distance(results, key.format("frechet"), frechet(generated, real, seed))
+    enter_distance(results, key.format("kid"), kid(generated, real, seed))
     for name, values in neighbourhood(generated, real)._asdict().items():
         results.add_items(key.format(name), items_of(_named(names, name), values, np.ones(len(values))))
 
 
-def _enter_distance(results: Results, key: str, distance: Distance) -> None:
-    results.metrics[key], results.intervals[key] = distance
+def enter_distance(results: Results, key: str, distance: Distance) -> None:
+    """A figure, and its interval where it has one."""
+    results.metrics[key] = distance.value
+    if distance.interval is not None:
+        results.intervals[key] = distance.interval
 
 
 def _named(documents: Sequence[str], figure: str) -> list[str]:

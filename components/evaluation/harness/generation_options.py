@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
-
 from core.errors import BadInput
 from model.generation.requests import SamplingOptions
 
@@ -28,6 +26,8 @@ class Continuation(NamedTuple):
 
 def continuation_of(given: Mapping[str, Any]) -> Continuation:
     """Of a request's options, as the harness passes them. Raises BadInput where one is unknown or out of its bounds."""
+    from lm_eval.models.utils import normalize_gen_kwargs  # pyright: ignore[reportMissingImports]
+
     try:
         how = dict(normalize_gen_kwargs(dict(given), USUAL_TOKENS))
         _refuse_unknown(how)

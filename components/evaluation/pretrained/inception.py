@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.evaluation.distribution.distances import NUM_RESAMPLES, frechet, kid
+from components.evaluation.distribution.distances import LARGEST_RESAMPLED, NUM_RESAMPLES, frechet, kid
+from components.evaluation.distribution.measure import enter_distance
 from components.evaluation.generated import HeldOutPictures
 from components.evaluation.images import in_batches
 from components.evaluation.results import EvaluationTarget, Results
@@ -25,6 +26,8 @@ from core.png import decode_png
 
 KEY = "evaluate.weights.inception"
 NUM_FEATURES = 2048
+# Resamples of fewer pictures are too much alike to say how far FID and KID may lie off.
+FEWEST = 10
 # Pictures of one pass: 299 pixels a side after resizing, whatever they had before.
 AT_ONCE = 32
 
@@ -34,7 +37,8 @@ def measure_fid(
 ) -> None:
     """FID, KID, and the same of as many training pictures as their floors. weights: a file's path.
 
-    A note where there is no network; one instead of the floors where the training pictures are fewer.
+    A note where there is no network or too few pictures; one instead of the floors where the training pictures are fewer; and
+    one where pictures are too many for FID's interval.
     """
     path, num = Path(weights), len(pictures.documents)
     device = target.autoencoder.latent_mean.device
@@ -42,11 +46,13 @@ def measure_fid(
     if network is None:
         results.notes.append(f"{why}: FID is not run")
         return
-    if num < 2:
-        results.notes.append(f"FID needs two held-out pictures, and there is {num}: it is not run")
+    if num < FEWEST:
+        results.notes.append(f"FID needs {FEWEST} held-out pictures, and there are {num}: it is not run")
         return
     generated, real = (features_of(network, images, device) for images in (pictures.generated, pictures.real()))
     _enter(results, "", generated, real, seed)
+    if "fid/frechet" not in results.intervals:
+        results.notes.append(f"FID of {num} pictures has no interval: with more than {LARGEST_RESAMPLED} it would take hours")
     num_of_floor = num if len(training.pictures) >= num else 0
     if num_of_floor:
         _enter(results, "_floor", features_of(network, map(decode_png, training.pictures[:num]), device), real, seed)
@@ -65,8 +71,8 @@ def measure_fid(
 
 
 def _enter(results: Results, suffix: str, features: np.ndarray, real: np.ndarray, seed: int) -> None:
-    for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
-        results.metrics[f"fid/{name}{suffix}"], results.intervals[f"fid/{name}{suffix}"] = distance
+    enter_distance(results, f"fid/frechet{suffix}", frechet(features, real, seed))
+    enter_distance(results, f"fid/kid{suffix}", kid(features, real, seed))
 
 
 def loaded(path: Path, device: torch.device) -> tuple[Any, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -110,9 +112,50 @@ def test_an_interval_is_as_wide_as_new_samples_differ(distance: distances.Measur
     draws = np.random.default_rng(SEED).normal(size=(60, 2, 50, 2)) + np.array([[[0.0]], [[1.0]]])
     found = [distance(one, other, SEED) for one, other in draws]
     spread = np.std([each.value for each in found])
-    widths = [each.interval.high - each.interval.low for each in found]
+    intervals = [each.interval for each in found if each.interval]
+    widths = [each.high - each.low for each in intervals]
     assert np.mean(widths) == pytest.approx(2 * 1.96 * spread, rel=0.3)
-    assert all(each.interval.low < each.value < each.interval.high for each in found)
-    assert found[0].interval.num_items == 50
+    assert all(low < each.value < high for each, (low, high, _) in zip(found, intervals, strict=True))
+    assert intervals[0].num_items == 50
     one, other = draws[0]
     assert distance(one, other, SEED) == found[0] != distance(one, other, SEED + 1)
+
+
+def test_a_kernel_in_blocks_is_the_whole_kernel(sets: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = kid(*sets, SEED)
+    # 7 rows of 30 at a time, so that the last block is a smaller one.
+    monkeypatch.setattr(distances, "KERNEL_ENTRIES", 7 * 30)
+    blocks = kid(*sets, SEED)
+    assert blocks.value == pytest.approx(whole.value, rel=1e-9)
+    assert blocks.interval == pytest.approx(whole.interval, rel=1e-9)
+
+
+def test_no_whole_kernel_of_many_vectors_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of all resamples it would take seconds.
+    monkeypatch.setattr(distances, "NUM_RESAMPLES", 10)
+    one, other = np.random.default_rng(SEED).normal(size=(2, 3000, 2))
+    tracemalloc.start()
+    try:
+        kid(one, other, SEED)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The three kernels alone would be 216 MB.
+    assert most < 160e6
+
+
+def test_a_distance_that_would_be_resampled_for_hours_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "LARGEST_RESAMPLED", 8)
+    drawn = np.random.default_rng(SEED).normal(size=(2, 20, 9))
+    found = frechet(*drawn, SEED)
+    assert found.value > 0 and found.interval is None
+    # Any one of the three keeps the decomposed matrix small.
+    smaller = (drawn[0, :, :8], drawn[1, :, :8]), (drawn[0, :8], drawn[1]), (drawn[0], drawn[1, :8])
+    assert all(frechet(one, other, SEED).interval for one, other in smaller)
+
+
+def test_resamples_of_one_vector_alone_are_left_out() -> None:
+    # Of two vectors every second resample has no pairs, of the six that distances are measured of at least one in 8,000.
+    for num in (2, 3, 6):
+        found = kid(*np.random.default_rng([SEED, num]).normal(size=(2, num, 3)), SEED)
+        assert found.interval and np.isfinite([found.value, found.interval.low, found.interval.high]).all()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from components.evaluation.distribution import distances
 from components.evaluation.generated import HeldOutPictures
 from components.evaluation.held_out import ImageDocument, Stored
 from components.evaluation.pretrained import inception
@@ -119,6 +120,18 @@ def test_a_floor_of_fewer_training_pictures_is_a_note(target: EvaluationTarget, 
     assert results.facts["fid"]["num_training_pictures_of_the_floor"] == 0
 
 
+def test_of_many_pictures_there_is_fid_without_an_interval_and_a_note(
+    target: EvaluationTarget, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distances, "LARGEST_RESAMPLED", 13)
+    results = Results()
+    measure_fid(results, target, *sets(), str(file), SEED)
+    assert set(results.metrics) == {"fid/frechet", "fid/frechet_floor", "fid/kid", "fid/kid_floor"}
+    assert set(results.intervals) == {"fid/kid", "fid/kid_floor"}
+    (note,) = results.notes
+    assert note.startswith("FID of 14 pictures has no interval")
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -126,7 +139,7 @@ def test_a_floor_of_fewer_training_pictures_is_a_note(target: EvaluationTarget, 
         ("missing", "is not there: FID is not run"),
         ("no network", "is not Inception as one TorchScript file"),
         ("narrow", "gives (1, 64) numbers for a picture and not (1, 2048)"),
-        ("one picture", "FID needs two held-out pictures, and there is 1"),
+        ("few pictures", "FID needs 10 held-out pictures, and there are 9"),
     ],
 )
 def test_without_the_network_there_is_a_sentence_and_no_number(
@@ -137,8 +150,8 @@ def test_without_the_network_there_is_a_sentence_and_no_number(
     (tmp_path / "other.pt").write_bytes(b"no archive")
     if kind == "narrow":
         torch.jit.script(Stub(64)).save(path)
-    if kind == "one picture":
-        pictures = HeldOutPictures(pictures.documents[:1], pictures.generated[:1])
+    if kind == "few pictures":
+        pictures = HeldOutPictures(pictures.documents[:9], pictures.generated[:9])
     results = Results()
     measure_fid(results, target, pictures, training, path, SEED)
     assert results.metrics == {} and results.facts == {}
