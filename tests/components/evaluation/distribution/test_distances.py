@@ -147,7 +147,7 @@ def test_no_whole_kernel_of_many_vectors_is_held(monkeypatch: pytest.MonkeyPatch
 def test_a_distance_that_would_be_resampled_for_hours_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "LARGEST_RESAMPLED", 8)
     drawn = np.random.default_rng(SEED).normal(size=(2, 20, 9))
-    found = frechet(*drawn, SEED)
+    found = frechet(drawn[0], drawn[1], SEED)
     assert found.value > 0 and found.interval is None
     # Any one of the three keeps the decomposed matrix small.
     smaller = (drawn[0, :, :8], drawn[1, :, :8]), (drawn[0, :8], drawn[1]), (drawn[0], drawn[1, :8])
@@ -157,5 +157,6 @@ def test_a_distance_that_would_be_resampled_for_hours_has_no_interval(monkeypatc
 def test_resamples_of_one_vector_alone_are_left_out() -> None:
     # Of two vectors every second resample has no pairs, of the six that distances are measured of at least one in 8,000.
     for num in (2, 3, 6):
-        found = kid(*np.random.default_rng([SEED, num]).normal(size=(2, num, 3)), SEED)
+        one, other = np.random.default_rng([SEED, num]).normal(size=(2, num, 3))
+        found = kid(one, other, SEED)
         assert found.interval and np.isfinite([found.value, found.interval.low, found.interval.high]).all()
