@@ -70,8 +70,8 @@ def test_rows_of_4096_are_98_percent_full_whatever_the_mix(mix: str) -> None:
     packing = pack(lengths, 4096)
     assert sorted(packing.document.tolist()) == list(range(20_000))
     num_rows = len(packing.row_at) - 1
-    # Documents of more than half a row need a row each: of uniform lengths they alone may fill them by less than 98%.
-    assert fill(packing, 4096) >= 0.98 or num_rows <= 1.001 * np.count_nonzero(lengths > 2048)
+    # Documents of more than half a row need a row each, and may alone fill them by less than 98%.
+    assert fill(packing, 4096) >= 0.98 or num_rows <= 1.01 * np.count_nonzero(lengths > 2048)
     assert fill(packing, 4096) >= 0.97
 
 

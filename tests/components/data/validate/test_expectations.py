@@ -75,7 +75,7 @@ def test_too_many_bad_rows_refuse_and_are_named() -> None:
 def test_a_table_rule_refuses_at_once_and_names_the_rows() -> None:
     result = decide(table(name=["a", None, "c"]), NOT_NULL, share=1.0)
     (sentence,) = result.refusals
-    assert sentence == "things: column name is missing in 1 rows (k1): needed by name"
+    assert sentence == "things: column name is missing in 1 row (k1): needed by name"
 
 
 def test_a_warning_is_told_and_does_not_stop() -> None:

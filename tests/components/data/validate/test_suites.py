@@ -333,7 +333,7 @@ def test_latents_of_another_shape_are_refused(latents: Latents, tmp_path: Path) 
     shard = open_shard(path)
     write_shard(path, shard._replace(latents=shard.latents[:, :, :2].copy()))
     (sentence,) = latents.validate_table().refusals
-    assert sentence.startswith("shards: shape and shape_expected differ in 1 rows")
+    assert sentence.startswith("shards: shape and shape_expected differ in 1 row")
     assert str(path.relative_to(latents.folder)) in sentence
 
 
