@@ -107,6 +107,7 @@ CLOSE: dict[str, Groups] = {
         ("tests/components/training/test_checkpoints.py", LOOP),
         ("tests/pipelines/test_train.py",),
     ),
+    "core/data_uri.py": (("tests/components/report/test_page.py", "tests/components/evaluation/test_report.py"),),
     "core/errors.py": (("tests/core/test_manifest.py",),),
     "core/fingerprint.py": (("tests/pipelines/test_inputs.py",), (REQUESTS,)),
     "core/jpeg_segments.py": (("tests/core/test_images.py",),),
