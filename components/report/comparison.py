@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from string import hexdigits
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from components.evaluation.differences import Difference, Evaluation, by_chance, reasons
 from components.evaluation.kept_pictures import KeptPicture
 from components.report.blocks import (
@@ -26,8 +24,8 @@ from components.report.blocks import (
     Text,
     code,
 )
-from components.report.page import POLICY, TEMPLATES
 from components.report.pictures import file_uri
+from components.report.rendering import rendered
 
 TONES = {"better": "good", "worse": "bad", "": ""}
 RIGHT = {True: "good", False: "bad", None: ""}
@@ -40,13 +38,10 @@ Drawn = Mapping[str, Mapping[Asked, KeptPicture]]
 
 def comparison_page(first: Evaluation, others: Compared) -> str:
     """One HTML file that needs nothing but itself. others: each with its differences from the first."""
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     runs = [first, *(other for other, _ in others)]
     sections = [_runs(runs), _pictures(runs), *(_figures(number, first, *each) for number, each in enumerate(others))]
     title = " and ".join(short(run.name) for run in runs)
-    return templates.get_template("comparison.html").render(title=title, sections=sections, policy=POLICY)
+    return rendered("comparison.html", title, sections)
 
 
 def short(name: str) -> str:

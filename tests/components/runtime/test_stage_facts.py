@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.runtime import stage_facts
-from components.runtime.stage_facts import note_stage, processor, versions
+from components.runtime.stage_facts import processor, versions
 from core.files import read_json
 from pipelines import paths, stage
 
@@ -32,9 +32,12 @@ def test_a_stage_that_ends_well_is_noted_with_its_time(tmp_path: Path, monkeypat
     assert str(tmp_path) not in said and socket.gethostname() not in said
 
 
-def test_a_disk_that_takes_no_note_costs_no_work(tmp_path: Path) -> None:
-    (tmp_path / "reports").touch()
-    note_stage(tmp_path / "reports/ran/train.json", 1.0)
+def test_a_disk_that_takes_no_note_costs_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths.REPORTS.touch()
+    done = list[str]()
+    assert stage.execute("train", lambda: done.append("trained")) == 0
+    assert done == ["trained"] and paths.REPORTS.read_text() == ""
 
 
 def test_the_processor_has_its_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from components.data.encode.packing import pack, write_packing
 from components.data.loader import PackedRows
 from components.data.shards import Shard, pack_keys, shard_path, write_shard
 from components.data.token_stream import token_stream
+from components.runtime.tracking import RunIdentity
 from components.training.transformer.config import (
     HeldOutImagesConfig,
     ModelChoice,
@@ -22,6 +23,7 @@ from components.training.transformer.config import (
     SelectionConfig,
     TrainConfig,
 )
+from components.training.transformer.run import TransformerRun
 from core.manifest import write_manifest
 from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder
@@ -42,6 +44,18 @@ class Corpus(NamedTuple):
 
     def rows(self, split: str) -> PackedRows:
         return PackedRows(self.latents, split, None)
+
+    def run(self, config: TrainConfig, folder: Path, *, tracked_in: Path, quarantine: Path | None = None) -> TransformerRun:
+        """A run of no store that is there; what it records waits in an outbox beside it."""
+        return TransformerRun(
+            config=config,
+            identity=RunIdentity(f"sqlite:///{tracked_in}/mlflow.db", "0" * 32, str(tracked_in / "outbox")),
+            latents=self.latents,
+            quarantine=quarantine,
+            tokenizer=self.tokenizer,
+            autoencoder=self.autoencoder,
+            folder=folder,
+        )
 
 
 CONFIG = TrainConfig(

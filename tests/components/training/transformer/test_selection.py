@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks import recipes
-from components.runtime.tracking import RunIdentity, Tracker
+from components.runtime.tracking import Tracker
 from components.training.pictures import sheet_name
 from components.training.run_folder import folder_of
 from components.training.transformer.config import SelectionConfig, TrainConfig
@@ -168,15 +168,7 @@ class FragileRun(TransformerRun):
 def test_what_is_published_is_the_selected_model(
     corpus: Corpus, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = TransformerRun(
-        config=STOPPING,
-        identity=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
-        latents=corpus.latents,
-        quarantine=None,
-        tokenizer=corpus.tokenizer,
-        autoencoder=corpus.autoencoder,
-        folder=tmp_path / "work/run",
-    )
+    run = corpus.run(STOPPING, tmp_path / "work/run", tracked_in=tmp_path)
     run.folder.mkdir(parents=True)
     fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
     with pytest.raises(Killed):

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from components.data.loader import PackedRows
 from components.data.quarantine import Quarantined, write_quarantine
-from components.runtime.tracking import RunIdentity
 from components.runtime.world import World
 from components.training.run_folder import checkpoints, folder_of
 from components.training.transformer.journal import LOSSES
@@ -44,15 +43,7 @@ class Fragile(TransformerRun):
 def run(corpus: Corpus, tmp_path: Path) -> TransformerRun:
     quarantine = tmp_path / "latents.jsonl"
     write_quarantine(quarantine, [Quarantined(key, "blurred") for key in LEFT_OUT])
-    return TransformerRun(
-        config=UNEVEN,
-        identity=RunIdentity(f"sqlite:///{tmp_path}/mlflow.db", "0" * 32, str(tmp_path / "outbox")),
-        latents=corpus.latents,
-        quarantine=quarantine,
-        tokenizer=corpus.tokenizer,
-        autoencoder=corpus.autoencoder,
-        folder=tmp_path,
-    )
+    return corpus.run(UNEVEN, tmp_path, tracked_in=tmp_path, quarantine=quarantine)
 
 
 def initial(rows: PackedRows) -> Transfusion:
