@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.errors import BadInput
+from core.text import counted
 from export.ask import BUNDLE, OPTIONS, add_model_options, exit_code, open_model
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def _draw(asked: argparse.Namespace, chosen: dict[str, Any]) -> None:
     pictures = [Asked(number, sample, line["prompt"]) for number, line in enumerate(lines) for sample in range(asked.samples)]
     missing = [picture for picture in pictures if not picture_path(asked.output, picture).is_file()]
     refused = draw(predictor, asked.output, missing, options)
-    how = f"guidance {options.guidance_scale:g}, {options.num_solver_steps} steps of {facts['solver']}, seed {options.seed}"
+    steps = counted(options.num_solver_steps, "step")
+    how = f"guidance {options.guidance_scale:g}, {steps} of {facts['solver']}, seed {options.seed}"
     there = f", {len(pictures) - len(missing)} of them from before" if len(missing) < len(pictures) else ""
     if refused:
         raise BadInput(

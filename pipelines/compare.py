@@ -20,6 +20,7 @@ from components.report.comparison import comparison_page
 from core.files import digest, write_text
 from pipelines import paths
 from pipelines.evaluations import KINDS, evaluated
+from pipelines.options import add_parameters
 from pipelines.params import load
 from pipelines.stage import exit_code
 
@@ -36,8 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.compare", description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("runs", nargs="+", metavar="RUN", help=f"two or more: {KINDS}")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="of the page (default: in .work/compare)")
-    parser.add_argument("--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters (default: params.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one parameter")
+    add_parameters(parser)
     options = parser.parse_args()
     if len(options.runs) < 2:
         parser.error("give two runs at least")

@@ -31,6 +31,7 @@ from model.transfusion import Transfusion
 from pipelines import paths
 from pipelines.ancestry import given
 from pipelines.evaluation_inputs import measured_with, origin_of, read_data
+from pipelines.options import add_parameters
 from pipelines.params import load
 from pipelines.sections import Params
 from pipelines.stage import exit_code
@@ -47,10 +48,7 @@ def main() -> int:
     parser.add_argument("bundle", nargs="?", type=Path, default=paths.BUNDLE, help=f"its folder (default: {paths.BUNDLE})")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="auto takes the best that runs here")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"(default: {REPORT}/ENGINE)")
-    parser.add_argument("--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters (default: params.yaml)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", help="override one parameter; may be given again"
-    )
+    add_parameters(parser)
     options = parser.parse_args()
 
     def work() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.evaluation.differences import Evaluation
-from components.evaluation.kept_items import KeptItems, check_items, read_items
+from components.evaluation.kept_items import KeptItems, check_items, items_or_why
 from components.runtime.provenance import git
 from components.runtime.registry import Version, version_of
 from components.runtime.run_evaluations import evaluation_run, run_folder
@@ -29,6 +29,7 @@ KINDS = (
     f"name of a DVC experiment, or {WORKSPACE}"
 )
 EXPERIMENTS = "refs/exps"
+KEPT_NONE = "its evaluation kept none"
 
 
 def evaluated(run: str, name: str) -> Evaluation:
@@ -50,17 +51,17 @@ def _in_the_workspace() -> Evaluation:
     report = paths.EVALUATION / METRICS
     if not report.is_file():
         raise BadInput(f"{report} is missing, so nothing was evaluated in this project; run `dvc repro`, or name another run")
-    kept, why = _kept_of_the_report() if paths.EVALUATION_ITEMS.is_dir() else _kept(None)
+    kept, why = _kept_of_the_report() if paths.EVALUATION_ITEMS.is_dir() else (None, KEPT_NONE)
     return Evaluation(WORKSPACE, "what lies in the project now", read_json(report), kept, why)
 
 
 def _kept_of_the_report() -> tuple[KeptItems | None, str]:
-    """As `_kept`. The report is in git and the items are in DVC, so `git checkout` alone leaves those of another evaluation."""
+    """As `items_or_why`. The report is in git and the items in DVC: `git checkout` alone leaves those of another evaluation."""
     try:
         check_items(paths.EVALUATION_ITEMS, read_manifest(paths.EVALUATION, kind="evaluation"))
     except BadInput as error:
         return None, str(error).partition("; ")[0]
-    return _kept(paths.EVALUATION_ITEMS)
+    return items_or_why(paths.EVALUATION_ITEMS)
 
 
 def _of_version(run: str, name: str, asked: str) -> Evaluation:
@@ -89,7 +90,7 @@ def _of_run(run: str) -> Evaluation:
             raise BadInput(f"{run}: its evaluation has not arrived in {uri}; `python -m pipelines.sync` sends it")
         metrics = read_json(report / METRICS)
     with run_folder(uri, evaluation.run_id, ITEMS) as items:
-        kept, why = _kept(items)
+        kept, why = items_or_why(items) if items else (None, KEPT_NONE)
     return Evaluation(run, evaluation.name, metrics, kept, why)
 
 
@@ -112,7 +113,7 @@ def _at_revision(run: str, commit: str) -> Evaluation:
     except (OSError, ValueError):
         raise BadInput(f"{run}: no {paths.EVALUATION / METRICS} was committed at {commit[:8]}; name another revision") from None
     with _from_cache(commit) as items:
-        kept, why = _kept(items)
+        kept, why = items_or_why(items) if items else (None, KEPT_NONE)
     why = "DVC's cache does not have them" if items is None else why
     return Evaluation(run, f"commit {commit[:8]}: {subject}", metrics, kept, why)
 
@@ -130,13 +131,3 @@ def _from_cache(commit: str) -> Iterator[Path | None]:
         except (DvcException, OSError):
             folder = None
         yield folder
-
-
-def _kept(folder: Path | None) -> tuple[KeptItems | None, str]:
-    """What is compared by, or why there is nothing."""
-    if folder is None:
-        return None, "its evaluation kept none"
-    try:
-        return read_items(folder), ""
-    except BadInput as error:
-        return None, str(error).replace(str(folder), folder.name).partition("; ")[0]

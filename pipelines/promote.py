@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from components.runtime import champion
 from components.runtime.registry import Version, version_of
 from components.runtime.tracking_store import tracking_uri
 from core.errors import BadInput, GateRefused
 from export.config import RegisterConfig
-from pipelines import paths
+from pipelines.options import add_parameters
 from pipelines.params import load
 from pipelines.promotion import decided
 from pipelines.stage import exit_code
@@ -34,10 +33,7 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and change nothing")
     parser.add_argument("--roll-back", action="store_true", help="undo the last promotion; twice is as once")
     parser.add_argument("--without-comparison", action="store_true", help="let the bounds alone decide")
-    parser.add_argument("--params", type=Path, default=paths.PARAMS, metavar="PATH", help="parameters (default: params.yaml)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="A.B=C", help="override one parameter; may be given again"
-    )
+    add_parameters(parser)
     options = parser.parse_args()
     if options.roll_back and (options.version or options.without_comparison):
         parser.error("--roll-back takes no version and compares nothing")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from components.evaluation.kept_items import read_items
+from components.evaluation.kept_items import items_or_why
 from components.evaluation.promotion import Condition, Measured, Rule, bounded, compared
 from components.runtime import champion
 from components.runtime.registry import Version, kept_beside, version_of
-from core.errors import BadInput
 from export.config import RegisterConfig
 
 # The folder with the version's files.
@@ -58,11 +57,4 @@ def decided(
 def measured(uri: str, version: Version) -> Measured:
     """What is kept of a version's evaluation."""
     with kept_beside(uri, version, ITEMS_FOLDER) as folder:
-        if folder is None:
-            return Measured(version.metrics, None)
-        try:
-            return Measured(version.metrics, read_items(folder))
-        except BadInput as error:
-            # Without what to do: in a copy that is gone by then, nothing.
-            why, _, _ = str(error).replace(str(folder), ITEMS_FOLDER).partition("; ")
-            return Measured(version.metrics, None, why)
+        return Measured(version.metrics, *(items_or_why(folder) if folder else (None, "")))

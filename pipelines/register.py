@@ -39,7 +39,7 @@ def main(params: Params) -> None:
     version = known or _create(identity, params, bundle, metrics, trained.get("name", "a run without a name"))
     if not registry.show_evaluation(uri, version, tag=FIGURES, value=digest(metrics)):
         print(f"{uri} has no run with this evaluation, so MLflow's page of the model is without figures", flush=True)
-    if not registry.keep_beside(uri, version, ITEMS_FOLDER, paths.EVALUATION_ITEMS):
+    if known and not registry.keep_beside(uri, version, ITEMS_FOLDER, paths.EVALUATION_ITEMS):
         print(f"{name} version {version.version} has no files in {uri} any more, so it cannot be compared", flush=True)
     set_alias(uri, name, "challenger", version.version)
     outcome = decided(uri, config, version)

@@ -86,6 +86,11 @@ class Layout(NamedTuple):
         )
 
 
+def without_text(batch: Batch) -> Batch:
+    """The same rows where no token is predicted, for errors of images alone: a large vocabulary's head is much work."""
+    return batch._replace(loss_positions=batch.loss_positions[:0], labels=batch.labels[:0], after_image=batch.after_image[:0])
+
+
 def lay_out(
     form: RowForm,
     tokens: np.ndarray,

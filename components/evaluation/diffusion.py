@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.data.row_layout import without_text
 from components.evaluation.held_out import ImageDocument, Stored, are_alike
 from components.evaluation.intervals import Items, items_of
-from components.evaluation.layout import caption_first, in_groups, rows_of, without_text
+from components.evaluation.layout import caption_first, in_groups, rows_of
 from core.random import seed_of
 from model.batch import Batch
 from model.diffusion import noise

@@ -116,6 +116,14 @@ def read_items(folder: Path, *, remedy: str = "") -> KeptItems:
     return KeptItems(items, held_out, settings, process, **made_of, pictures=pictures, scans=scans)
 
 
+def items_or_why(folder: Path) -> tuple[KeptItems | None, str]:
+    """The items of a folder and "", or None and why there are none; without what to do, for the folder may be a copy."""
+    try:
+        return read_items(folder), ""
+    except BadInput as error:
+        return None, str(error).replace(str(folder), folder.name).partition("; ")[0]
+
+
 def _digest(parts: Iterable[bytes]) -> str:
     found = hashlib.sha256()
     for part in parts:

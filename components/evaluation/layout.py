@@ -40,11 +40,6 @@ def rows_of(stored: Sequence[Stored], config: ModelConfig) -> Batch:
     return layout.batch(patches.flatten(0, 1), grid)
 
 
-def without_text(batch: Batch) -> Batch:
-    """The same rows where no token is predicted, for errors of images alone: a large vocabulary's head is much work."""
-    return batch._replace(loss_positions=batch.loss_positions[:0], labels=batch.labels[:0], after_image=batch.after_image[:0])
-
-
 def caption_first(stored: Stored, caption_source: np.ndarray, config: ModelConfig) -> Stored:
     """The one image of `stored` after the text of another stored stream: [bos] text [boi] [eoi] [eos]."""
     image = [config.image.begin_token_id, config.image.end_token_id]

@@ -152,6 +152,8 @@ def _shown(runs: Sequence[Evaluation], kept: Drawn, key: Asked) -> Shown:
     pictures = [Picture(file_uri(kept[run.name][key].png), f"{run.name}: {prompt}") for run in runs]
     read = [(short(run.name), kept[run.name][key]) for run in runs]
     lines = [
-        Line("as asked" if each.right else each.read, name, RIGHT[each.right]) for name, each in read if each.read or each.right
+        Line("as asked" if each.right else each.read or "nothing", name, RIGHT[each.right])
+        for name, each in read
+        if each.read or each.right is not None
     ]
     return Shown(pictures, [Line(prompt), *lines])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-ROW, GUTTER, NAME, BAR, BAR_WIDTH, WIDTH = 28, 34, 46, 196, 90, 340
+ROW, GUTTER, BAR_WIDTH = 28, 34, 90
 # Of an arc that passes other stages by, for each of them; and the widest.
 BULGE, MOST_BULGE = 9, 30
 

@@ -44,7 +44,7 @@ NOT_STAGES = {
     *("__init__", "ancestry", "clean", "combinations", "configure", "described", "evaluate_bundle"),
     *("evaluation_inputs", "evaluation_run", "params", "promote"),
     *("sections", "loading", "named_files", "paths", "promotion", "repro", "stage", "summary", "sync", "ui", "unfinished"),
-    *("compare", "evaluations", "version_tags"),
+    *("compare", "evaluations", "options", "version_tags"),
     "wiring",
 }
 

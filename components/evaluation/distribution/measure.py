@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.evaluation.distribution.distances import NUM_RESAMPLES, Distance, frechet, kid
+from components.evaluation.distribution.distances import NUM_RESAMPLES, frechet, kid
 from components.evaluation.distribution.features import FeatureSpace, num_features
 from components.evaluation.distribution.neighbours import NEAREST_OF_DENSITY, neighbourhood
 from components.evaluation.generated import HeldOutPictures
@@ -47,8 +47,7 @@ def measure_distribution(
     enter(results, "distribution/{}", space.of(pictures.generated), reference, seed)
     if num_trained >= num_pictures:
         floor = space.of(map(decode_png, training.pictures[:num_pictures]))
-        enter_distance(results, "distribution/frechet_floor", frechet(floor, reference.held_out, seed))
-        enter_distance(results, "distribution/kid_floor", kid(floor, reference.held_out, seed))
+        enter_distances(results, "distribution/{}_floor", floor, reference.held_out, seed)
     else:
         results.notes.append(
             f"the floor of distances needs as many training pictures as held-out ones, {num_pictures}, and the corpora "
@@ -74,17 +73,17 @@ def fewest_pictures(num_features: int) -> int:
 def enter(results: Results, key: str, generated: np.ndarray, reference: Reference, seed: int) -> None:
     """Everything between features of generated pictures and those of the first as many held-out ones. key: has a {}."""
     real, names = reference.held_out[: len(generated)], reference.names[: len(generated)]
-    enter_distance(results, key.format("frechet"), frechet(generated, real, seed))
-    enter_distance(results, key.format("kid"), kid(generated, real, seed))
+    enter_distances(results, key, generated, real, seed)
     for name, values in neighbourhood(generated, real)._asdict().items():
         results.add_items(key.format(name), items_of(_named(names, name), values, np.ones(len(values))))
 
 
-def enter_distance(results: Results, key: str, distance: Distance) -> None:
-    """A figure, and its interval where it has one."""
-    results.metrics[key] = distance.value
-    if distance.interval is not None:
-        results.intervals[key] = distance.interval
+def enter_distances(results: Results, key: str, features: np.ndarray, real: np.ndarray, seed: int) -> None:
+    """Frechet distance and KID, and their intervals where they have one. key: has a {}."""
+    for name, distance in (("frechet", frechet(features, real, seed)), ("kid", kid(features, real, seed))):
+        results.metrics[key.format(name)] = distance.value
+        if distance.interval is not None:
+            results.intervals[key.format(name)] = distance.interval
 
 
 def _named(documents: Sequence[str], figure: str) -> list[str]:

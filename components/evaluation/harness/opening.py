@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from components.runtime.diagnosis import first_line
 from core.errors import BadInput
 from core.tokenizer import FILE, TextTokenizer, read_tokenizer
 from model.transfusion import Transfusion
@@ -20,8 +21,8 @@ def model_of(folder: Path) -> Transfusion:
     try:
         return Transfusion.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"there is no model in {folder} ({reason}); name a bundle's folder: --model_args model=FOLDER") from None
+        why = f"there is no model in {folder} ({first_line(error)})"
+        raise BadInput(f"{why}; name a bundle's folder: --model_args model=FOLDER") from None
 
 
 def tokenizer_of(folder: Path, named: str) -> TextTokenizer:

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from components.evaluation.diffusion import other_captions
 from components.evaluation.generated import HeldOutPictures
 from components.evaluation.images import in_batches
 from components.evaluation.intervals import items_of
 from components.evaluation.results import EvaluationTarget, Results
+from components.runtime.diagnosis import first_line
 from core.files import sha256
 from core.metric_keys import GENERATED_FOR
 
@@ -57,7 +59,7 @@ def measure_clip_score(results: Results, target: EvaluationTarget, pictures: Hel
     drawn = [f"{GENERATED_FOR}{name}" for name in names]
     _enter(results, "clip/score", drawn, generated, texts)
     _enter(results, "clip/score_of_held_out", names, real, texts)
-    others = _others(captions)
+    others = other_captions(pictures.documents)
     if others:
         _enter(results, "clip/score_of_wrong_captions", drawn, generated, texts[others])
     else:
@@ -87,8 +89,7 @@ def loaded(folder: Path, device: torch.device) -> tuple[Clip | None, str]:
         return Clip(model.to(device).eval(), tokenizer, processor), ""
     except Exception as error:
         # transformers raises whatever its parts do.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return None, f"{KEY}: {folder} is no CLIP model ({reason[:120]})"
+        return None, f"{KEY}: {folder} is no CLIP model ({first_line(error)[:120]})"
 
 
 @torch.inference_mode()
@@ -116,14 +117,6 @@ def image_vectors(clip: Clip, images: Iterable[np.ndarray], device: torch.device
 
 def _unit(vectors: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(vectors.double(), dim=-1).numpy()
-
-
-def _others(captions: Sequence[str]) -> list[int]:
-    """Of each caption the next one that differs; none where all are the same."""
-    if len(set(captions)) < 2:
-        return []
-    num = len(captions)
-    return [next(at % num for at in range(own + 1, own + num) if captions[at % num] != captions[own]) for own in range(num)]
 
 
 def _enter(results: Results, key: str, names: Sequence[str], images: np.ndarray, texts: np.ndarray) -> None:

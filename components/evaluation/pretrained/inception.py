@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.evaluation.distribution.distances import LARGEST_RESAMPLED, NUM_RESAMPLES, frechet, kid
-from components.evaluation.distribution.measure import enter_distance
+from components.evaluation.distribution.distances import LARGEST_RESAMPLED, NUM_RESAMPLES
+from components.evaluation.distribution.measure import enter_distances
 from components.evaluation.generated import HeldOutPictures
 from components.evaluation.images import in_batches
 from components.evaluation.results import EvaluationTarget, Results
 from components.evaluation.training_facts import TrainingFacts
+from components.runtime.diagnosis import first_line
 from core.files import sha256
 from core.png import decode_png
 
@@ -50,12 +51,13 @@ def measure_fid(
         results.notes.append(f"FID needs {FEWEST} held-out pictures, and there are {num}: it is not run")
         return
     generated, real = (features_of(network, images, device) for images in (pictures.generated, pictures.real()))
-    _enter(results, "", generated, real, seed)
+    enter_distances(results, "fid/{}", generated, real, seed)
     if "fid/frechet" not in results.intervals:
         results.notes.append(f"FID of {num} pictures has no interval: with more than {LARGEST_RESAMPLED} it would take hours")
     num_of_floor = num if len(training.pictures) >= num else 0
     if num_of_floor:
-        _enter(results, "_floor", features_of(network, map(decode_png, training.pictures[:num]), device), real, seed)
+        floor = features_of(network, map(decode_png, training.pictures[:num]), device)
+        enter_distances(results, "fid/{}_floor", floor, real, seed)
     else:
         results.notes.append(
             f"the floor of FID needs as many training pictures as held-out ones, {num}, and the evaluation has "
@@ -70,11 +72,6 @@ def measure_fid(
     }
 
 
-def _enter(results: Results, suffix: str, features: np.ndarray, real: np.ndarray, seed: int) -> None:
-    enter_distance(results, f"fid/frechet{suffix}", frechet(features, real, seed))
-    enter_distance(results, f"fid/kid{suffix}", kid(features, real, seed))
-
-
 def loaded(path: Path, device: torch.device) -> tuple[Any, str]:
     """The network of a file and "", or None and why there is none."""
     if not path.is_file():
@@ -84,8 +81,7 @@ def loaded(path: Path, device: torch.device) -> tuple[Any, str]:
         features = network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=device), return_features=True)
     except Exception as error:
         # TorchScript has no errors of its own.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return None, f"{KEY}: {path} is not Inception as one TorchScript file ({reason[:120]})"
+        return None, f"{KEY}: {path} is not Inception as one TorchScript file ({first_line(error)[:120]})"
     if features.shape != (1, NUM_FEATURES):
         shape = tuple(features.shape)
         return None, f"{KEY}: {path} gives {shape} numbers for a picture and not (1, {NUM_FEATURES}), so it is not Inception"

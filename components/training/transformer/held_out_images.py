@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from components.data.loader import ImageDocument, PackedRows
-from components.data.row_layout import lay_out_streams
+from components.data.row_layout import lay_out_streams, without_text
 from components.runtime.world import World
 from components.training.precision import autocast
 from components.training.transformer.config import TrainConfig
@@ -150,9 +150,7 @@ def batches_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.nda
             rows.grid,
             sample_index=torch.from_numpy(np.concatenate([documents[number][0].sample_index for number in here])),
         )
-        # A large vocabulary's head is much work.
-        none = {name: getattr(batch, name)[:0] for name in ("loss_positions", "labels", "after_image")}
-        yield batch._replace(**none)
+        yield without_text(batch)
 
 
 def rows_in_order(lengths: Sequence[int], row_length: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 
 from components.training.transformer.config import Figure, SelectionConfig
 from core.errors import BadInput
+from core.text import counted
 
 
 class HeldOutFigure(NamedTuple):
@@ -35,12 +36,12 @@ FIGURES: dict[Figure, HeldOutFigure] = {
 }
 
 
-def check_measurable(config: SelectionConfig, measurable: Collection[Figure]) -> None:
+def check_measurable(figure: Figure, measurable: Collection[Figure]) -> None:
     """Raise BadInput where the figure that decides cannot be measured on the held-out rows."""
-    if config.is_used and config.figure not in measurable:
+    if figure not in measurable:
         others = [name for name in FIGURES if name in measurable]
-        missing = f"and the held-out rows do not hold {FIGURES[config.figure].measured_on}"
-        raise BadInput(f"train.selection.figure is {config.figure}, {missing}; take {' or '.join(others)}")
+        missing = f"and the held-out rows do not hold {FIGURES[figure].measured_on}"
+        raise BadInput(f"train.selection.figure is {figure}, {missing}; take {' or '.join(others)}")
 
 
 class Selection:
@@ -90,7 +91,7 @@ class Selection:
         if self.last_step < self.max_steps:
             moved = "risen" if figure.higher_is_better else "fallen"
             least = f" by more than {config.min_improvement:g}" if config.min_improvement else ""
-            ended = f"{figure.name} has not {moved}{least} for {config.patience} validation{'s' if config.patience > 1 else ''}"
+            ended = f"{figure.name} has not {moved}{least} for {counted(config.patience, 'validation')}"
             ended = f"stopped at step {self.last_step} of {self.max_steps}: {ended}"
         else:
             ended = f"trained to step {self.max_steps}"

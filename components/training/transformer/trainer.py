@@ -131,7 +131,8 @@ class TransformerTrainer(Trainer):
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
         self.held_out_images = HeldOutImages(validation, config, world)
-        check_measurable(config.selection, self.measurable())
+        if config.selection.is_used:
+            check_measurable(config.selection.figure, self.measurable())
 
     @property
     def last_step(self) -> int:

@@ -41,6 +41,16 @@ def test_pictures_without_a_prompt_are_all_shown() -> None:
     assert len(set(shown)) == 11 and shown[::2] == shown[1::2], "the first beside the first, and so on"
 
 
+def test_a_picture_in_which_nothing_was_read_is_said_to_be_wrong() -> None:
+    picture = KeptPicture("seen", "a red 3", "", False, encode_png(np.zeros((2, 2, 3), np.uint8)))
+    kept = evaluation("a", SCENES).kept
+    assert kept is not None
+    wrong = Evaluation("a", "", {}, kept._replace(pictures=[picture]))
+    right = Evaluation("b", "", {}, kept._replace(pictures=[picture._replace(right=True)]))
+    page = compared(wrong, right)
+    assert page.count("nothing") == page.count("as asked") == 1
+
+
 def test_a_prompt_is_asked_of_each_group() -> None:
     page = compared(evaluation("a", SCENES), evaluation("b", SCENES, documents="others"))
     assert page.count('alt="a: a red 3"') == 2 and SAME in page and OTHER not in page
