@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.faults.repro import set_params
 from core.png import encode_png
-from tests.faults.repro import set_params
 from tests.pages.commands import ROOT, blocks_of
 from tests.pages.project import FEW_STEPS, ran
 

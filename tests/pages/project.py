@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tests.faults.repro import TWELVE_STEPS
+from benchmarks.faults.repro import TWELVE_STEPS
 from tests.pages.commands import ROOT
 
 # For seconds instead of an hour; beside what a corpus calls for.

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import mlflow
 import pytest
 
+from benchmarks.faults.repro import TINY, set_params
 from components.evaluation.metrics import HEADLINE
 from core.files import digest
 from pipelines.params import load
 from tests.components.evaluation.test_report import PROMISED
-from tests.faults.repro import TINY, set_params
 from tests.pages.commands import ACTIVATE
 from tests.pages.project import (
     FEW_STEPS,

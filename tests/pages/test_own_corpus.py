@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from tests.faults.repro import set_params
+from benchmarks.faults.repro import set_params
 from tests.pages.commands import ACTIVATE
 from tests.pages.own_corpus import NUM_PICTURES, PAGE, OwnCorpus
 from tests.pages.project import ended, ran, report, stages_run, start, that_say_where_they_were_made

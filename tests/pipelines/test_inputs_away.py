@@ -13,6 +13,8 @@ from threading import Thread
 
 import pytest
 
+from benchmarks.faults.bytes import run_dvc
+from benchmarks.faults.repro import project, set_params
 from components.data.ingest.corpora import collect
 from components.training.autoencoder.perceptual import load_lpips
 from components.training.autoencoder.pretrained import load_pretrained
@@ -22,8 +24,6 @@ from pipelines.params import load
 from pipelines.sections import Params
 from tests.components.data.corpora import picture
 from tests.components.data.ingest.readers.test_s3 import endpoint
-from tests.faults.bytes import run_dvc
-from tests.faults.repro import project, set_params
 from tests.pipelines.given_inputs import CORPORA, ROOT, differing, given, grow, look, params, touch, write
 
 __all__ = ["params"]  # the fixture

@@ -17,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 
+from benchmarks.faults.store_server import StoreServer
 from components.evaluation.intervals import items_of
 from components.evaluation.kept_items import keep_items
 from components.evaluation.results import GeneratedImage
@@ -28,7 +29,6 @@ from core.errors import BadInput
 from core.manifest import write_manifest
 from pipelines import promote
 from pipelines.promotion import ITEMS_FOLDER
-from tests.faults.store_server import StoreServer
 from tests.pipelines.killed_promotion import killed_before_write
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data.corpus import Corpus
+from benchmarks.faults.killed_encoding import digests, killed_and_resumed
 from components.data.encode.assembly import Assembly, assemble
 from components.data.encode.encoding import PartEncoder, plan, unfinished
-from tests.faults.killed_encoding import digests, killed_and_resumed
 
 NUM_KILLS = 10
 ASSEMBLY = Assembly(weights={"made": 1.5}, text_to_image_ratio=0.0, shard_bytes=60_000, ancestors={"autoencoder": "a" * 64})

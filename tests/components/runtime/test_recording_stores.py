@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
+from benchmarks.faults.store_server import StoreServer
 from components.runtime.delivery import Delivery
 from components.runtime.recording import later_run, open_run, recorded, send_pending
 from components.runtime.sender import Patience
@@ -26,7 +27,6 @@ from components.training.transformer.run import open_training_run
 from core.errors import BadInput, GateRefused
 from pipelines.sync import sync
 from tests.components.runtime.conftest import ROOT, state_of, wait_until
-from tests.faults.store_server import StoreServer
 
 ABOUT = About(name="demo flow", params={"seed": 1}, params_yaml="seed: 1\n", note="Trains **demo flow**.")
 

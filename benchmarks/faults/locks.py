@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.bytes import dvc_environment
-from tests.faults.counts import Found, Setting, Trial, counted, misses
-from tests.faults.repro import BUSY, digests, project, repro, repro_when_free
+from benchmarks.faults.bytes import dvc_environment
+from benchmarks.faults.counts import Found, Setting, Trial, counted, misses
+from benchmarks.faults.repro import BUSY, digests, project, repro, repro_when_free
 
 
 def locks_and_zombies(setting: Setting) -> Found:

@@ -1,7 +1,7 @@
 """Runs whose MLflow store goes away: every point arrives once, nobody is kept waiting, and the run ends rightly.
 
-T1 to T5: a real `mlflow server`, killed or stopped at a point of a run. T6: a run that is killed while its server is away.
-T7: an SQLite store that others lock or that cannot be written for a while. T8: runs killed at random on SQLite. (T9, the
+M1 to M5: a real `mlflow server`, killed or stopped at a point of a run. M6: a run that is killed while its server is away.
+M7: an SQLite store that others lock or that cannot be written for a while. M8: runs killed at random on SQLite. (M9, the
 real train stage, is in killed_training.py.)
 """
 
@@ -20,10 +20,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses, total
+from benchmarks.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
+from benchmarks.faults.store_server import StoreServer
 from components.runtime.tracking_store import client_of
-from tests.faults.counts import ROOT, Found, Setting, Trial, counted, misses, total
-from tests.faults.recorded_loop import LOSS, PICTURE, PICTURE_EVERY, VALIDATE_EVERY, VALIDATION, loss
-from tests.faults.store_server import StoreServer
 
 # A call into the tracker that took longer waited for the store: one that is stopped keeps a caller for 10 s and more.
 MAX_BLOCKED_S = 5.0
@@ -49,7 +49,7 @@ class Run:
         self.blocked_s = 0.0
 
     def start(self) -> None:
-        command = ["tests.faults.recorded_loop", "work", "--steps", str(self.num_steps), "--step-s", str(self.step_s)]
+        command = ["benchmarks.faults.recorded_loop", "work", "--steps", str(self.num_steps), "--step-s", str(self.step_s)]
         self.process = self._started(command)
 
     def wait_for_step(self, step: int) -> None:
@@ -135,7 +135,7 @@ def _pictures(database: Path, artifacts: str) -> list[int]:
 
 
 def back_early(setting: Setting) -> Found:
-    """T1: killed after a while and started again well before the run ends."""
+    """M1: killed after a while and started again well before the run ends."""
 
     def play(run: Run, server: StoreServer) -> Trial:
         (run.folder / "hold").touch()
@@ -151,18 +151,18 @@ def back_early(setting: Setting) -> Found:
 
 
 def back_late(setting: Setting) -> Found:
-    """T2: back only after the run has ended; the command sends what waited."""
+    """M2: back only after the run has ended; the command sends what waited."""
     return _back_after_the_end(setting, "late", StoreServer.kill, StoreServer.start)
 
 
 def never_back(setting: Setting) -> Found:
-    """T3: never back: the run ends well, says where everything lies, and the command says the same."""
+    """M3: never back: the run ends well, says where everything lies, and the command says the same."""
     # Started in the end only to count what was kept.
     return _back_after_the_end(setting, "never", StoreServer.kill, StoreServer.start, _still_waits)
 
 
 def stopped_and_woken(setting: Setting) -> Found:
-    """T4: SIGSTOP in the middle, SIGCONT before the end."""
+    """M4: SIGSTOP in the middle, SIGCONT before the end."""
 
     def play(run: Run, server: StoreServer) -> Trial:
         run.wait_for_step(20)
@@ -176,12 +176,12 @@ def stopped_and_woken(setting: Setting) -> Found:
 
 
 def stopped_to_the_end(setting: Setting) -> Found:
-    """T5: SIGSTOP in the middle and SIGCONT after the end."""
+    """M5: SIGSTOP in the middle and SIGCONT after the end."""
     return _back_after_the_end(setting, "silent", StoreServer.stop, StoreServer.wake)
 
 
 def killed_in_an_outage(setting: Setting) -> Found:
-    """T6: the run is killed while its server is away: started again once it is back, and never started again."""
+    """M6: the run is killed while its server is away: started again once it is back, and never started again."""
 
     def killed_while_away(run: Run, server: StoreServer) -> None:
         run.wait_for_step(20)
@@ -243,7 +243,7 @@ def _sqlite_run(setting: Setting, name: str, **sizes: Any) -> Run:
 
 
 def locked_database(setting: Setting) -> Found:
-    """T7: SQLite that another program locks for a while, and SQLite that cannot be written for a while."""
+    """M7: SQLite that another program locks for a while, and SQLite that cannot be written for a while."""
     trials = []
     for name in ("locked", "read-only"):
         run = _sqlite_run(setting, name)
@@ -269,7 +269,7 @@ CREATE TRIGGER forbid BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'attemp
 
 
 def killed_runs(setting: Setting) -> Found:
-    """T8: killed at a random step, started again, killed again, and then left to end."""
+    """M8: killed at a random step, started again, killed again, and then left to end."""
     trials = []
     for number in range(1 if setting.quick else 20):
         run = _sqlite_run(setting, f"kill-{number}", num_steps=100, step_s=0.01)

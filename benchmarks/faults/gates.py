@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.faults.bytes import NUM_DOCUMENTS, encoded, load_file, refusal
+from benchmarks.faults.corpora import params_for, read_in, write_inputs
+from benchmarks.faults.counts import Found, Setting, Trial, by_default, counted, misses
 from components.data.shards import Shard, open_shard, write_shard
 from core.files import read_json
 from core.manifest import MANIFEST, write_manifest
-from tests.faults.bytes import NUM_DOCUMENTS, encoded, load_file, refusal
-from tests.faults.corpora import params_for, read_in, write_inputs
-from tests.faults.counts import Found, Setting, Trial, by_default, counted, misses
 
 
 def bad_latents(setting: Setting) -> Found:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.counts import ROOT, Found, Setting, Trial, counted, flip, misses
+from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, flip, misses
 
 PARQUET_READER = """
 import sys, pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""T9: the real train stage killed again and again on SQLite; its MLflow run must hold every reported point once.
+"""M9: the real train stage killed again and again on SQLite; its MLflow run must hold every reported point once.
 
 The stage and everything it started die at a random moment, and it is started again at once, as a user or DVC would.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.faults.corpora import encode_here, params_for, write_inputs
+from benchmarks.faults.counts import ROOT, Found, Setting, Trial, counted, misses
 from components.data.quarantine import validation_facts
 from core.files import write_json
-from tests.faults.corpora import encode_here, params_for, write_inputs
-from tests.faults.counts import ROOT, Found, Setting, Trial, counted, misses
 
 NUM_KILLS, NUM_STEPS = 20, 500
 SETTINGS = (
@@ -39,7 +39,7 @@ PATIENCE_S = 600.0
 
 
 def killed_training(setting: Setting) -> Found:
-    """T9: kills at random moments of one run, which then ends; points against the course that the stage reports."""
+    """M9: kills at random moments of one run, which then ends; points against the course that the stage reports."""
     work, kills = setting.folder / "work", 2 if setting.quick else NUM_KILLS
     num_steps = 60 if setting.quick else NUM_STEPS
     write_inputs(work, 60)

@@ -1,6 +1,6 @@
 """Fault injection: one command injects every fault of a group, into our code and into the defaults beside it.
 
-`python -m tests.faults data` prints a line a fault, writes tests/faults/results/data.json and prints that as the
+`python -m benchmarks.faults data` prints a line a fault, writes benchmarks/results/faults_data.json and prints that as the
 last line; `tracking` does the same with an MLflow store that goes away. Exit code 1: something of ours was not caught, lost,
 doubled or accepted. docs/data.md says what each fault of the data is, outages.py those of tracking.
 """
@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import machine
-from tests.faults.bytes import flipped_bytes, flipped_cache_objects
-from tests.faults.counts import Counts, Found, Setting, total
-from tests.faults.files import bombs, corrupt_images, hostile_captions
-from tests.faults.gates import bad_latents, empty_corpora
-from tests.faults.killed_training import killed_training
-from tests.faults.locks import locks_and_zombies
-from tests.faults.outages import (
+from benchmarks.faults.bytes import flipped_bytes, flipped_cache_objects
+from benchmarks.faults.counts import Counts, Found, Setting, total
+from benchmarks.faults.files import bombs, corrupt_images, hostile_captions
+from benchmarks.faults.gates import bad_latents, empty_corpora
+from benchmarks.faults.killed_training import killed_training
+from benchmarks.faults.locks import locks_and_zombies
+from benchmarks.faults.outages import (
     back_early,
     back_late,
     killed_in_an_outage,
@@ -37,10 +37,10 @@ from tests.faults.outages import (
     stopped_and_woken,
     stopped_to_the_end,
 )
-from tests.faults.parquet import poisoned_parquet
-from tests.faults.repro import killed_stages
-from tests.faults.tars import cut_tars, duplicate_keys, hostile_members
-from tests.faults.workers import killed_workers, other_workers
+from benchmarks.faults.parquet import poisoned_parquet
+from benchmarks.faults.repro import killed_stages
+from benchmarks.faults.tars import cut_tars, duplicate_keys, hostile_members
+from benchmarks.faults.workers import killed_workers, other_workers
 
 
 class Fault(NamedTuple):
@@ -66,16 +66,17 @@ DATA = {
     "D15": Fault("encoding killed", killed_workers),
 }
 TRACKING = {
-    "T1": Fault("server away, back early", back_early),
-    "T2": Fault("server away, back late", back_late),
-    "T3": Fault("server away for ever", never_back),
-    "T4": Fault("server stopped and woken", stopped_and_woken),
-    "T5": Fault("server stopped to the end", stopped_to_the_end),
-    "T6": Fault("run killed in an outage", killed_in_an_outage),
-    "T7": Fault("SQLite locked, read-only", locked_database),
-    "T8": Fault("runs killed on SQLite", killed_runs),
-    "T9": Fault("train killed on SQLite", killed_training),
+    "M1": Fault("server away, back early", back_early),
+    "M2": Fault("server away, back late", back_late),
+    "M3": Fault("server away for ever", never_back),
+    "M4": Fault("server stopped and woken", stopped_and_woken),
+    "M5": Fault("server stopped to the end", stopped_to_the_end),
+    "M6": Fault("run killed in an outage", killed_in_an_outage),
+    "M7": Fault("SQLite locked, read-only", locked_database),
+    "M8": Fault("runs killed on SQLite", killed_runs),
+    "M9": Fault("train killed on SQLite", killed_training),
 }
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 GROUPS: Mapping[str, Mapping[str, Fault]] = {"data": DATA, "tracking": TRACKING}
 
 
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     out: Path | None = arguments.out
     if out is None and len(names) == len(faults) and not arguments.quick:
-        out = Path(__file__).parent / "results" / f"{arguments.group}.json"
+        out = RESULTS / f"faults_{arguments.group}.json"
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2) + "\n")
@@ -159,9 +160,9 @@ def _short(counts: Counts) -> str:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("group", choices=list(GROUPS), help="which faults")
-    parser.add_argument("--only", metavar="D1,D2", help="these alone; nothing is kept in tests/faults/results then")
+    parser.add_argument("--only", metavar="D1,D2", help="these alone; nothing is kept in benchmarks/results then")
     parser.add_argument("--quick", action="store_true", help="fewer injections; nothing is kept either")
     parser.add_argument("--seed", type=int, default=17, help="of every draw (default: 17)")
     parser.add_argument("--out", type=Path, help="write the JSON here whatever was run")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import chdir
 
 from benchmarks.data.corpus import Corpus
-from tests.faults.corpora import encode_here, params_for, write_inputs
-from tests.faults.counts import Found, Setting, Trial, counted, environment, misses
-from tests.faults.killed_encoding import digests, drawn, killed_and_resumed
+from benchmarks.faults.corpora import encode_here, params_for, write_inputs
+from benchmarks.faults.counts import Found, Setting, Trial, counted, environment, misses
+from benchmarks.faults.killed_encoding import digests, drawn, killed_and_resumed
 
 
 def other_workers(setting: Setting) -> Found:

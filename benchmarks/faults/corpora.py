@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.faults.counts import ROOT, environment
 from components.data.documents import SPLITS, Document, ImageSegment, TextSegment, read_documents, write_documents
 from components.data.ingest.corpora import Collected, collect
 from core.files import write_json
@@ -18,7 +19,6 @@ from core.manifest import write_manifest
 from core.png import encode_png
 from pipelines.params import load
 from pipelines.sections import Params
-from tests.faults.counts import ROOT, environment
 
 Members = Sequence[tuple[str, bytes]]
 

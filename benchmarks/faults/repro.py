@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults.bytes import dvc_environment, run_dvc
-from tests.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
+from benchmarks.faults.bytes import dvc_environment, run_dvc
+from benchmarks.faults.counts import ROOT, Counts, Found, Setting, Trial, counted, misses
 
 # An autoencoder of twelve steps, and gates that its latents get through.
 TWELVE_STEPS: dict[str, Any] = {

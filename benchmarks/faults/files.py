@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.faults.corpora import Read, caption, pairs, params_for, picture, read_in, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
 from components.data.ingest.decode_pool import decode_many
 from components.data.ingest.decode_worker import DecodeFailure
 from core.errors import GateRefused
-from tests.faults.corpora import Read, caption, pairs, params_for, picture, read_in, tar_bytes
-from tests.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses, total
 
 MOST_RSS_MIB, MOST_S = 1024, 2.0
 

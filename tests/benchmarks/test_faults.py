@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import __main__ as faults
-from tests.faults import outages
-from tests.faults.corpora import pairs, tar_bytes
-from tests.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
-from tests.faults.killed_encoding import drawn
-from tests.faults.recorded_loop import LOSS, PICTURE, VALIDATION, loss
-from tests.faults.tars import layouts
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults import outages
+from benchmarks.faults.corpora import pairs, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, counted, damaged, flip, total
+from benchmarks.faults.killed_encoding import drawn
+from benchmarks.faults.recorded_loop import LOSS, PICTURE, VALIDATION, loss
+from benchmarks.faults.tars import layouts
 
 TOTALS = set(Counts._fields)
 
@@ -45,10 +45,10 @@ def test_everything_of_ours_is_caught(names: str, capsys: pytest.CaptureFixture[
 
 def test_a_killed_run_has_every_point_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     seed = secrets.randbits(20)
-    code = faults.main(["tracking", "--quick", "--only", "T8", "--seed", str(seed), "--out", str(tmp_path / "faults.json")])
+    code = faults.main(["tracking", "--quick", "--only", "M8", "--seed", str(seed), "--out", str(tmp_path / "faults.json")])
     print(f"seed {seed}", said := capsys.readouterr().out)
     assert code == 0
-    assert "T8 runs killed on SQLite | injected 1 | caught 1 | rows lost 0 | rows doubled 0" in said
+    assert "M8 runs killed on SQLite | injected 1 | caught 1 | rows lost 0 | rows doubled 0" in said
 
 
 def test_a_point_that_the_store_lacks_or_has_twice_is_counted(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.faults.corpora import caption, pairs, picture, read_in, tar_bytes
+from benchmarks.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses
 from core.errors import BadInput
-from tests.faults.corpora import caption, pairs, picture, read_in, tar_bytes
-from tests.faults.counts import Counts, Found, Setting, Trial, by_default, counted, flip, misses
 
 NUM_SAMPLES = 50
 # Of a header: bytes whose change its checksum tells; the checksum's own field may be written in several ways.

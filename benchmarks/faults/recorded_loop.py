@@ -80,7 +80,7 @@ class Loop:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.recorded_loop", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.recorded_loop", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--step-s", type=float, default=0.02)

@@ -14,12 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from components.data.documents import SPLITS
-from components.data.loader import PackedRows
-from core.errors import BadInput, GateRefused
-from core.manifest import MANIFEST, read_manifest
-from tests.faults.corpora import encode_here, params_for, write_inputs
-from tests.faults.counts import (
+from benchmarks.faults.corpora import encode_here, params_for, write_inputs
+from benchmarks.faults.counts import (
     ROOT,
     Found,
     Setting,
@@ -30,6 +26,10 @@ from tests.faults.counts import (
     flip_somewhere,
     misses,
 )
+from components.data.documents import SPLITS
+from components.data.loader import PackedRows
+from core.errors import BadInput, GateRefused
+from core.manifest import MANIFEST, read_manifest
 
 FOLDERS = {"data/documents": "documents", "data/latents": "latents", "data/tokenizer": "tokenizer"}
 NUM_DOCUMENTS = 24

@@ -1,0 +1,1 @@
+"""Damaged input and what becomes of it: `python -m benchmarks.faults data`."""

@@ -1,1 +1,0 @@
-"""Damaged input and what becomes of it: `python -m tests.faults data`."""
