@@ -226,8 +226,6 @@ CHECKED: dict[str, Checked] = {
     ),
     "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
     "python -m benchmarks.faults data": HELP_FAULTS,
-    "python -m benchmarks.faults data --only D9,D12": HELP_FAULTS,
-    "python -m benchmarks.faults data --quick": HELP_FAULTS,
     "python -m benchmarks.faults tracking": HELP_FAULTS,
     "python -m tests.mutants --only-drawn --drawn 200 --seed 24": Checked(
         HOURS, "python -m tests.mutants --help", ("--only-drawn", "--drawn", "--seed")
