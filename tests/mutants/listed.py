@@ -20,27 +20,31 @@ class Listed(NamedTuple):
     tests: tuple[str, ...] = ()
 
 
-LOOP = "components/training/transformer/trainer.py"
+LOOP, READER = "components/training/transformer/trainer.py", "components/training/transformer/step_batch.py"
 OPTIMISER, WORLD = "components/training/optimiser.py", "components/runtime/world.py"
 STEPS = ("tests/components/training/transformer/test_trainer.py",)
+ACCUMULATION = ("tests/components/training/transformer/test_accumulation.py",)
 TRAIN = ("tests/components/training/transformer/test_worker.py",)
 
 TRAINING_STEP = (
     Listed(
         "always the rows of step 0",
-        LOOP,
-        "rows_of_step(config.seed, step - 1, config.batch_rows",
-        "rows_of_step(config.seed, 0, config.batch_rows",
+        READER,
+        "rows_of_step(self.config.seed, step - 1, self.config.batch_rows",
+        "rows_of_step(self.config.seed, 0, self.config.batch_rows",
     ),
-    Listed("no caption is dropped", LOOP, "step, config.caption_dropout, config.resample", "step, 0.0, config.resample"),
+    Listed("no caption is dropped", READER, "step, config.caption_dropout, config.resample", "step, 0.0, config.resample"),
     Listed(
-        "latents are not resampled", LOOP, "config.caption_dropout, config.resample_latents)", "config.caption_dropout, False)"
+        "latents are not resampled",
+        READER,
+        "config.caption_dropout, config.resample_latents)",
+        "config.caption_dropout, False)",
     ),
     Listed(
         "the same noise every step",
-        LOOP,
-        "loss_sums(self.model, batch, config.seed, step, config.loss)",
-        "loss_sums(self.model, batch, config.seed, 1, config.loss)",
+        READER,
+        "training_noise(self.process, part, number, config.seed, step, config.loss)",
+        "training_noise(self.process, part, number, config.seed, 1, config.loss)",
     ),
     Listed("no image weight in the loss", LOOP, "config.image_loss_weight * local.image", "local.image"),
     Listed(
@@ -62,18 +66,56 @@ TRAINING_STEP = (
     Listed("validation on raw weights", LOOP, "loss_sums(self.state.ema_model, batch", "loss_sums(self.state.model, batch"),
     Listed(
         "no limit for images that come first",
-        LOOP,
+        READER,
         "image_first_time_limit=self.config.image_first_time_limit",
         "image_first_time_limit=1.0",
     ),
     Listed("samples from raw weights", LOOP, "callback.sample(step, state.ema_model)", "callback.sample(step, state.model)"),
     Listed(
-        "the loss is not multiplied by the number of workers", LOOP, "(loss * self.world.size).backward()", "loss.backward()"
+        "the loss is not multiplied by the number of workers",
+        LOOP,
+        "(loss * (self.world.size * micro_batch.share)).backward()",
+        "(loss * micro_batch.share).backward()",
+    ),
+    Listed(
+        "rows that count for nothing bring gradients",
+        LOOP,
+        "(loss * (self.world.size * micro_batch.share)).backward()",
+        "(loss * self.world.size).backward()",
+        ACCUMULATION,
+    ),
+    Listed(
+        "a pass is divided by its own worker's counts",
+        LOOP,
+        "self.world.all_reduce(local.divisors",
+        "(local.divisors",
+        ACCUMULATION,
+    ),
+    Listed(
+        "one pass's counts for the whole step",
+        READER,
+        "num_values = sum(each.counts.num_values for each in micro_batches)",
+        "num_values = micro_batches[0].counts.num_values",
+        ACCUMULATION,
+    ),
+    Listed(
+        "gradients of the last pass alone are exchanged",
+        "components/training/gradient_sync.py",
+        'hasattr(network, "no_sync") and not is_last',
+        'hasattr(network, "no_sync") and is_last',
+        ACCUMULATION,
+    ),
+    Listed(
+        "rows that do not fit a pass are left out",
+        READER,
+        "np.array_split(local, self.num_micro_batches)",
+        "np.array_split(local, self.num_micro_batches)[:1]",
+        ACCUMULATION,
     ),
     Listed("gradients pile up", OPTIMISER, "optimiser.zero_grad()", "pass", STEPS),
     Listed("weights are never averaged", LOOP, "update_ema(state.ema_model, state.model, config.ema_decay, step)", "pass"),
     Listed("only worker 0's counts", WORLD, "torch.distributed.all_reduce(values)", "pass", STEPS),
-    Listed("every worker reads all rows", LOOP, "numbers[self.world.slice_of(len(numbers))]", "numbers"),
+    Listed("every worker reads all rows", READER, "numbers[self.world.slice_of(len(numbers))]", "numbers"),
     Listed("validation drops captions", LOOP, "step=0, caption_dropout=0.0", "step=0, caption_dropout=0.5"),
     Listed(
         "validation at other noise every time",

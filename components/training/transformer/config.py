@@ -110,6 +110,9 @@ class TrainConfig:
     model: ModelChoice
     batch_rows: Positive[int]
     """Packed rows of one optimiser step over all workers together."""
+    micro_batch_rows: NotNegative[int]
+    """Most rows of one forward pass of one worker, which adds up the gradients of as many passes as its part of a step takes;
+    0: all of them at once. It decides how much memory a step takes, and nothing that is learnt."""
     max_steps: Positive[int]
     """Optimiser steps."""
     warmup_steps: int

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.data.loader import PackedRows, rows_of_step
+from components.data.loader import PackedRows
 from components.runtime.world import World
+from components.training.gradient_sync import gradient_sync
 from components.training.optimiser import clip_and_step, update_ema
 from components.training.precision import autocast
 from components.training.trainer import Every, Trainer
@@ -26,10 +27,10 @@ from components.training.transformer.held_out_images import HeldOutImages, Image
 from components.training.transformer.optimiser import learning_rate
 from components.training.transformer.selection import check_measurable
 from components.training.transformer.state import TransformerState
+from components.training.transformer.step_batch import Counts, MicroBatch, StepBatch, StepReader, read_counts
 from core.errors import BadInput
 from model.batch import Batch
-from model.flops import step_flops
-from model.loss import LossSums, loss_sums
+from model.loss import LossSums, loss_sums, loss_sums_at
 from model.transfusion import Transfusion
 
 # Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
@@ -125,9 +126,10 @@ class TransformerTrainer(Trainer):
         if config.batch_rows < world.size:
             raise BadInput(f"train.batch_rows {config.batch_rows} leaves some of the {world.size} workers without a row")
         super().__init__(config.max_steps)
-        self.config, self.state, self.rows, self.validation, self.world = config, state, rows, validation, world
+        self.config, self.state, self.validation, self.world = config, state, validation, world
         # For losses alone, whose gradients it averages; checkpoints and the optimiser know the bare model.
         self.model = world.parallel(state.model)
+        self.reader = StepReader(config, state.model, rows, world)
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
         self.held_out_images = HeldOutImages(validation, config, world)
@@ -153,15 +155,7 @@ class TransformerTrainer(Trainer):
     def train_step(self, step: int) -> float:
         """Losses and gradients, then a step of the optimiser and of the average; the accumulator takes the figures."""
         started_s, config, state = time.monotonic(), self.config, self.state
-        host_batch = self.batch_of(step)
-        batch = host_batch.to(self.world.device)
-        with autocast(config.precision, self.world.device):
-            local = loss_sums(self.model, batch, config.seed, step, config.loss)
-        global_sums = self.world.all_reduce(self.sums_of(local, host_batch))
-        _, num_tokens, _, num_values, *_ = global_sums
-        loss = local.text / num_tokens.clamp_min(1) + config.image_loss_weight * local.image / num_values.clamp_min(1)
-        # Each worker's loss is a share of one sum, and gradients are averaged over workers: this makes it a sum again.
-        (loss * self.world.size).backward()
+        global_sums = self.backward(self.reader.step(step))
         rate = learning_rate(config, step)
         # The bare model: where workers wrap it, the wrapper's gradients are these.
         self.gradient_norm = clip_and_step(state.model, state.optimisers, clip_norm=config.clip_norm, learning_rate=rate)
@@ -170,6 +164,29 @@ class TransformerTrainer(Trainer):
         self.accumulator.num_steps += 1
         self.accumulator.elapsed_s += time.monotonic() - started_s
         return self.gradient_norm
+
+    def backward(self, local: StepBatch) -> Tensor:
+        """The gradients of a whole step, micro-batch by micro-batch; returns LossAccumulator.sums of it, over all workers."""
+        # Of the whole step, and known before its first backward pass: whatever adds up to it has the same divisors.
+        divisors = self.world.all_reduce(local.divisors.to(self.world.device, non_blocking=True)).clamp_min(1)
+        sums = torch.zeros_like(self.accumulator.sums)
+        for number, micro_batch in enumerate(local.micro_batches, start=1):
+            with gradient_sync(self.model, is_last=number == len(local.micro_batches)):
+                sums += self.add_gradients(micro_batch.to(self.world.device), divisors)
+        return self.world.all_reduce(sums)
+
+    def add_gradients(self, micro_batch: MicroBatch, divisors: Tensor) -> Tensor:
+        """Losses and gradients of some of the step's rows; returns their part of LossAccumulator.sums.
+
+        divisors: float64 [2], of the whole step over all workers, what StepBatch has of this worker's part.
+        """
+        config, (num_tokens, num_values) = self.config, divisors
+        with autocast(config.precision, self.world.device):
+            local = loss_sums_at(self.model, micro_batch.batch, micro_batch.noises, config.loss)
+        loss = local.text / num_tokens + config.image_loss_weight * local.image / num_values
+        # Each worker's loss is a share of one sum, and gradients are averaged over workers: this makes it a sum again.
+        (loss * (self.world.size * micro_batch.share)).backward()
+        return self.sums_of(local, micro_batch.counts) * micro_batch.share
 
     def progress(self, step: int) -> Progress:
         """The steps since the last call, which the next call leaves out."""
@@ -202,11 +219,11 @@ class TransformerTrainer(Trainer):
         # Weights and penalties steer training; held-out losses are the plain ones, at the noise levels of training.
         options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         found = LossAccumulator(self.world.device)
-        for host_batch in self.held_out_batches(self.local_rows(self.held_out_rows)):
+        for host_batch in self.held_out_batches(self.reader.local_rows(self.held_out_rows)):
             batch = host_batch.to(self.world.device)
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
-            found.sums += self.sums_of(local, host_batch)
+            found.sums += self.sums_of(local, read_counts(self.state.model, host_batch))
         # After the loop, and by all: workers may have different numbers of batches, or none.
         self.world.all_reduce(found.sums)
         return found.losses(self.config.image_loss_weight)
@@ -220,7 +237,7 @@ class TransformerTrainer(Trainer):
         """Rows of the validation split, on the CPU: every caption is seen, and every latent is its mean."""
         for start in range(0, len(numbers), self.config.batch_rows):
             part = numbers[start : start + self.config.batch_rows]
-            yield self.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+            yield self.reader.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
 
     def measurable(self) -> set[Figure]:
         """The figures that the held-out rows can give."""
@@ -237,33 +254,8 @@ class TransformerTrainer(Trainer):
             found |= {figure for figure, is_there in there.items() if is_there}
         return found
 
-    def batch_of(self, step: int) -> Batch:
-        """This worker's rows of the step, on the CPU."""
-        config = self.config
-        # Optimiser steps count from 1, rows are dealt out from 0.
-        numbers = rows_of_step(config.seed, step - 1, config.batch_rows, self.rows.num_rows)
-        return self.read(self.rows, self.local_rows(numbers), step, config.caption_dropout, config.resample_latents)
-
-    def read(self, rows: PackedRows, numbers: np.ndarray, step: int, caption_dropout: float, resample_latents: bool) -> Batch:
-        """The rows `numbers` as a batch, on the CPU."""
-        return rows.batch(
-            numbers,
-            step=step,
-            seed=self.config.seed,
-            patch_side=self.config.model.patch_side,
-            caption_dropout=caption_dropout,
-            resample_latents=resample_latents,
-            image_first_time_limit=self.config.image_first_time_limit,
-        )
-
-    def local_rows(self, numbers: np.ndarray) -> np.ndarray:
-        """This worker's part of a step's rows."""
-        return numbers[self.world.slice_of(len(numbers))]
-
-    def sums_of(self, local: LossSums, host_batch: Batch) -> Tensor:
-        """This worker's part of LossAccumulator.sums. host_batch: on the CPU, where counting does not wait for a device."""
-        num_positions = int(host_batch.used(self.state.model.config.pad_token_id).sum())
-        counts = [local.num_values, num_positions, step_flops(self.state.model, host_batch, num_positions)]
+    def sums_of(self, local: LossSums, counts: Counts) -> Tensor:
+        """A batch's part of LossAccumulator.sums."""
         losses = torch.stack([local.text, local.num_tokens, local.image]).detach().double()
         counted = torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)
         return torch.cat([losses, counted[:1], local.by_place.double(), counted[1:]])

@@ -71,6 +71,7 @@ CONFIG = TrainConfig(
         qk_norm=False,
     ),
     batch_rows=4,
+    micro_batch_rows=0,
     max_steps=12,
     warmup_steps=3,
     learning_rate=0.01,

@@ -18,7 +18,6 @@ from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState, new_state
 from components.training.transformer.trainer import Callback, Losses, Progress, TransformerTrainer, Validation
 from core.errors import BadInput
-from model.loss import loss_sums
 from model.transfusion import Transfusion
 from tests.components.training.conftest import BEST, CONFIG, LAST, STOPPING, Corpus, changed
 from tests.components.training.transformer.reference import UNEVEN, Step, assert_close, reference_run
@@ -134,37 +133,6 @@ def test_held_out_rows_are_measured_and_pictures_drawn_by_averaged_weights(
     assert sorted(notes.sampled) == [4, 7]
     for number, weights in notes.sampled.items():
         assert_close(weights, expected[number - 1].ema_model, start)
-
-
-def test_two_halves_of_a_step_give_the_gradient_of_the_whole(corpus: Corpus) -> None:
-    # Halves with different numbers of tokens and images, as packed rows have.
-    def gradients(size: int) -> list[torch.Tensor]:
-        shares = []
-        for rank in range(size):
-            state = fresh(corpus, CONFIG)
-            trainer = trainer_of(corpus, CONFIG, state)
-            trainer.world = World(rank, size, ALONE.device)
-            batch = trainer.batch_of(3)
-            trainer.world = ALONE
-            shares.append((trainer, batch))
-        seen = torch.stack([seen_by(*share) for share in shares]).sum(0)
-        for trainer, batch in shares:
-            local = losses_of(trainer, batch)
-            (local.text / seen[1] + CONFIG.image_loss_weight * local.image / seen[3]).backward()
-        lists = [[p.grad for p in trainer.state.model.parameters()] for trainer, _ in shares]
-        return [torch.stack([part for part in parts if part is not None]).sum(0) for parts in zip(*lists, strict=True)]
-
-    for whole, halves in zip(gradients(1), gradients(2), strict=True):
-        torch.testing.assert_close(halves, whole, rtol=1e-4, atol=1e-6)
-
-
-def losses_of(trainer: TransformerTrainer, batch):
-    return loss_sums(trainer.model, batch, CONFIG.seed, 3, CONFIG.loss)
-
-
-def seen_by(trainer: TransformerTrainer, batch) -> torch.Tensor:
-    with torch.no_grad():
-        return trainer.sums_of(losses_of(trainer, batch), batch)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
