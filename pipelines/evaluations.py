@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.differences import Evaluation
 from components.evaluation.kept_items import KeptItems, check_items, items_or_why
 from components.runtime.provenance import git
 from components.runtime.registry import Version, version_of
-from components.runtime.run_evaluations import evaluation_run, run_folder
+from components.runtime.run_evaluations import evaluation_run, run_artifact
 from components.runtime.tracking_store import tracking_uri
 from core.errors import BadInput
 from core.files import read_json
-from core.manifest import read_manifest
+from core.manifest import MANIFEST, read_manifest
 from pipelines import paths
 from pipelines.evaluation_run import FOLDER, ITEMS
 from pipelines.promotion import measured
@@ -51,17 +52,23 @@ def _in_the_workspace() -> Evaluation:
     report = paths.EVALUATION / METRICS
     if not report.is_file():
         raise BadInput(f"{report} is missing, so nothing was evaluated in this project; run `dvc repro`, or name another run")
-    kept, why = _kept_of_the_report() if paths.EVALUATION_ITEMS.is_dir() else (None, KEPT_NONE)
+    kept, why = (None, KEPT_NONE)
+    if paths.EVALUATION_ITEMS.is_dir():
+        kept, why = _of_the_report(paths.EVALUATION_ITEMS, lambda: read_manifest(paths.EVALUATION, kind="evaluation"))
     return Evaluation(WORKSPACE, "what lies in the project now", read_json(report), kept, why)
 
 
-def _kept_of_the_report() -> tuple[KeptItems | None, str]:
-    """As `items_or_why`. The report is in git and the items in DVC: `git checkout` alone leaves those of another evaluation."""
+def _of_the_report(items: Path, report: Callable[[], Mapping[str, Any]]) -> tuple[KeptItems | None, str]:
+    """As `items_or_why`. The report is in git and the items in DVC: what lies together may be of two evaluations.
+
+    report: gives the report's manifest.
+    """
     try:
-        check_items(paths.EVALUATION_ITEMS, read_manifest(paths.EVALUATION, kind="evaluation"))
+        check_items(items, report())
     except BadInput as error:
-        return None, str(error).partition("; ")[0]
-    return items_or_why(paths.EVALUATION_ITEMS)
+        # Where a copy of them lies tells nobody anything.
+        return None, str(error).replace(str(items), paths.EVALUATION_ITEMS.as_posix()).partition("; ")[0]
+    return items_or_why(items)
 
 
 def _of_version(run: str, name: str, asked: str) -> Evaluation:
@@ -85,11 +92,11 @@ def _of_what(name: str, version: Version) -> str:
 def _of_run(run: str) -> Evaluation:
     uri = tracking_uri()
     evaluation = evaluation_run(uri, run)
-    with run_folder(uri, evaluation.run_id, FOLDER) as report:
-        if report is None or not (report / METRICS).is_file():
+    with run_artifact(uri, evaluation.run_id, f"{FOLDER}/{METRICS}") as report:
+        if report is None:
             raise BadInput(f"{run}: its evaluation has not arrived in {uri}; `python -m pipelines.sync` sends it")
-        metrics = read_json(report / METRICS)
-    with run_folder(uri, evaluation.run_id, ITEMS) as items:
+        metrics = read_json(report)
+    with run_artifact(uri, evaluation.run_id, ITEMS) as items:
         kept, why = items_or_why(items) if items else (None, KEPT_NONE)
     return Evaluation(run, evaluation.name, metrics, kept, why)
 
@@ -113,9 +120,20 @@ def _at_revision(run: str, commit: str) -> Evaluation:
     except (OSError, ValueError):
         raise BadInput(f"{run}: no {paths.EVALUATION / METRICS} was committed at {commit[:8]}; name another revision") from None
     with _from_cache(commit) as items:
-        kept, why = items_or_why(items) if items else (None, KEPT_NONE)
-    why = "DVC's cache does not have them" if items is None else why
+        kept, why = (None, "DVC's cache does not have them")
+        if items:
+            kept, why = _of_the_report(items, lambda: _committed_manifest(commit))
     return Evaluation(run, f"commit {commit[:8]}: {subject}", metrics, kept, why)
+
+
+def _committed_manifest(commit: str) -> dict[str, Any]:
+    """Of the evaluation's report. BadInput where it was not committed with it."""
+    path = paths.EVALUATION / MANIFEST
+    try:
+        manifest = json.loads(git("show", f"{commit}:./{path.as_posix()}"))
+        return manifest | {"kind": manifest["kind"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise BadInput(f"{path} at {commit[:8]} does not say which evaluation it is of") from None
 
 
 @contextmanager

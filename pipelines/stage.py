@@ -16,6 +16,7 @@ from pathlib import Path
 
 from components.runtime import surroundings
 from components.runtime.diagnosis import sentence_of
+from components.runtime.provenance import code_state
 from components.runtime.stage_facts import note_stage
 from components.runtime.termination import SIGNALS, TERMINATED, asked, termination_raised
 from core.errors import BadInput, GateRefused
@@ -58,10 +59,12 @@ def execute(name: str, work: Callable[[], None]) -> int:
     def locked() -> None:
         print(f"--- {name}", flush=True)
         with exclusive(name):
+            # As it is now: a long stage may outlast a commit, and what it runs was read before.
+            code = code_state()
             work()
             seconds = time.monotonic() - started_s
             if name not in UNNOTED:
-                note_stage(paths.RAN / f"{name}.json", seconds)
+                note_stage(paths.RAN / f"{name}.json", seconds, code)
         print(f"{name}: done in {seconds:.1f} s", flush=True)
 
     return exit_code(f"{name}: ", locked)

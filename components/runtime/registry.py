@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from components.runtime.credentials import with_credentials
 from components.runtime.store_failures import failures_explained, is_missing
 from components.runtime.tracking import RunIdentity
-from components.runtime.tracking_store import client_of, experiment_id, fluent
+from components.runtime.tracking_store import client_of, copied, experiment_id, fluent
 from core.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -181,18 +179,15 @@ def keep_beside(uri: str, version: Version, folder: str, path: Path) -> bool:
     return bool(model_id)
 
 
-@contextmanager
-def kept_beside(uri: str, version: Version, folder: str) -> Iterator[Path | None]:
+def kept_beside(uri: str, version: Version, folder: str) -> AbstractContextManager[Path | None]:
     """A copy, for the block, of a folder that is kept with the version's files; None where there is none."""
-    client = client_of(uri)
-    with tempfile.TemporaryDirectory(prefix="transfusion-") as copy:
-        with failures_explained(uri):
-            model_id = _living_model(client, version)
-            is_there = bool(model_id and client.list_logged_model_artifacts(model_id, folder))
-            if is_there:
-                source = f"{client.get_logged_model(model_id).artifact_location}/{folder}"
-                fluent(uri).artifacts.download_artifacts(source, dst_path=copy, tracking_uri=with_credentials(uri))
-        yield Path(copy) / folder if is_there else None
+
+    def place(client: MlflowClient) -> str | None:
+        model_id = _living_model(client, version)
+        is_there = model_id and client.list_logged_model_artifacts(model_id, folder)
+        return f"{client.get_logged_model(model_id).artifact_location}/{folder}" if is_there else None
+
+    return copied(uri, folder, place)
 
 
 def show_evaluation(uri: str, version: Version, *, tag: str, value: str) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from components.runtime.credentials import with_credentials
 from components.runtime.store_failures import failures_explained
-from components.runtime.tracking_store import client_of, fluent, is_known
+from components.runtime.tracking_store import client_of, copied, is_known
 from core.errors import BadInput
 from core.metric_keys import FIGURES
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PARENT = "mlflow.parentRunId"
 
@@ -36,14 +36,11 @@ def evaluation_run(uri: str, run_id: str) -> EvaluationRun:
     return EvaluationRun(runs[0].info.run_id, runs[0].info.run_name or "")
 
 
-@contextmanager
-def run_folder(uri: str, run_id: str, folder: str) -> Iterator[Path | None]:
-    """A copy, for the block, of a folder of the run's artefacts; None where there is none."""
-    client = client_of(uri)
-    with tempfile.TemporaryDirectory(prefix="transfusion-") as copy:
-        with failures_explained(uri):
-            is_there = bool(client.list_artifacts(run_id, folder))
-            if is_there:
-                download = fluent(uri).artifacts.download_artifacts
-                download(run_id=run_id, artifact_path=folder, dst_path=copy, tracking_uri=with_credentials(uri))
-        yield Path(copy) / folder if is_there else None
+def run_artifact(uri: str, run_id: str, path: str) -> AbstractContextManager[Path | None]:
+    """A copy, for the block, of a file or a folder of the run's artefacts; None where there is none."""
+
+    def place(client: MlflowClient) -> str | None:
+        beside = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+        return f"runs:/{run_id}/{path}" if any(each.path == path for each in beside) else None
+
+    return copied(uri, path.rpartition("/")[2], place)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,15 +16,14 @@ from typing import Any
 
 import psutil
 
-from components.runtime.provenance import code_state
 from core.files import write_json
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 GIB = 2**30
 
 
-def note_stage(path: Path, seconds: float) -> None:
-    """Write the note of a stage that ended well just now, in place of its last one.
+def note_stage(path: Path, seconds: float, code: Mapping[str, Any]) -> None:
+    """Write the note of a stage that ended well just now, in place of its last one. code: `code_state` as the stage began.
 
     Where the disk does not take it there is none: no reason to lose a stage's work.
     """
@@ -32,7 +32,7 @@ def note_stage(path: Path, seconds: float) -> None:
         "ended": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
         "versions": versions(),
-        "code": code_state(),
+        "code": dict(code),
     }
     with suppress(OSError):
         write_json(path, facts)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +99,20 @@ def fluent(uri: str) -> Any:
         if value is not None:
             os.environ[name] = value
     return mlflow
+
+
+@contextmanager
+def copied(uri: str, name: str, place: Callable[[MlflowClient], str | None]) -> Iterator[Path | None]:
+    """A copy, for the block, of a file or folder `name` among the store's artefacts; None where there is none.
+
+    place: gives its address, which ends in `name`, or None.
+    """
+    client = client_of(uri)
+    with tempfile.TemporaryDirectory(prefix="transfusion-") as copy:
+        with failures_explained(uri):
+            if source := place(client):
+                fluent(uri).artifacts.download_artifacts(source, dst_path=copy, tracking_uri=with_credentials(uri))
+        yield Path(copy) / name if source else None
 
 
 def experiment_id(client: MlflowClient, uri: str) -> str:

@@ -206,6 +206,7 @@ def test_revisions_and_experiments_by_name(registry: Registry, capsys: pytest.Ca
     def committed(right: int, *, kept: bool) -> str:
         registry.register(right)
         write_json(paths.EVALUATION / "metrics.json", {OBJECTS: right / 400})
+        shutil.copytree(registry.folder / "report", paths.EVALUATION, dirs_exist_ok=True)
         if kept:
             shutil.copytree(registry.folder / "items", paths.EVALUATION_ITEMS, dirs_exist_ok=True)
             subprocess.run([sys.executable, "-m", "dvc", "add", "-q", str(paths.EVALUATION_ITEMS)], check=True)
@@ -228,6 +229,11 @@ def test_revisions_and_experiments_by_name(registry: Registry, capsys: pytest.Ca
     assert row[1:4] == ["0.925", "0.975", "+0.05"] and row[-1] == "better"
     assert ran(without, "HEAD") == 0
     assert "since DVC's cache does not have them" in " ".join(capsys.readouterr().out.split())
+    write_manifest(paths.EVALUATION, kind="evaluation", names=["metrics.json"], ancestors={"autoencoder": "b"})
+    git("commit", "-qam", "the report of another evaluation, beside the items of the one before")
+    assert ran("before", "HEAD") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "HEAD has no items to compare by, since artifacts/evaluation holds the items of another evaluation" in said
     git("update-ref", "refs/exps/ab/cdf0/warmer", without)
     assert ran("before", "warmer") == 1 and "2 experiments are called warmer" in capsys.readouterr().err
 

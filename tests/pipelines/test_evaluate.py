@@ -291,7 +291,7 @@ def test_a_users_own_corpora_get_what_applies_and_are_told_the_rest(params: Para
     assert "The corpora hold no digit scenes" in page and 'id="composition"' in page
     assert "as GenEval cuts it" not in page and 'id="guidance"' not in page
     assert "4 pictures with captions are fewer than 10" in page
-    assert "Distances between pictures need 6 held-out and as many training pictures, and the corpora have 4 and 4" in page
+    assert "Distances between pictures need 6 held-out and as many training pictures, and 4 and 4 were read" in page
     assert "a beach, number" in page
     assert "no digit scenes" in capsys.readouterr().out
 

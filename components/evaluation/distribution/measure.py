@@ -38,8 +38,8 @@ def measure_distribution(
     needed = fewest_pictures(num_features(target.autoencoder))
     if min(num_pictures, num_trained) < needed:
         results.notes.append(
-            f"distances between pictures need {needed} held-out and as many training pictures, and the corpora have "
-            f"{num_pictures} and {num_trained}: they are not measured"
+            f"distances between pictures need {needed} held-out and as many training pictures, and {num_pictures} and "
+            f"{num_trained} were read: they are not measured"
         )
         return None
     space = FeatureSpace(target.autoencoder, map(decode_png, training.pictures))
@@ -50,8 +50,8 @@ def measure_distribution(
         enter_distances(results, "distribution/{}_floor", floor, reference.held_out, seed)
     else:
         results.notes.append(
-            f"the floor of distances needs as many training pictures as held-out ones, {num_pictures}, and the corpora "
-            f"have {num_trained}: it is not measured"
+            f"the floor of distances needs as many training pictures as held-out ones, {num_pictures}, and "
+            f"{num_trained} were read: it is not measured"
         )
     results.facts["distribution"] = {
         "features": FEATURES,

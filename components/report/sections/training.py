@@ -97,11 +97,13 @@ def _while_training(table: dict[str, list[float | None]]) -> Iterator[Any]:
 def _sheets(run: Run) -> Iterator[Any]:
     files = sorted((run.reports / "train/samples").glob("step-*.png"))
     names = [f"train/samples/{path.name}" for path in files] or ["train/samples.png"]
-    sheets = []
+    sheets, kept = [], run.read("train/metrics.json").get("selected_step")
     for name in names:
         step = name.rpartition("step-")[2].removesuffix(".png")
         title = f"After {number(int(step))} steps" if step.isdecimal() else "After the last step"
         title = "Before the first step" if step.strip("0") == "" else title
+        # Where the last weights are the ones, as they are without a selection, nothing needs to be said.
+        title += ", the weights that were kept" if step.isdecimal() and int(step) == kept and name != names[-1] else ""
         if uri := run.picture(name):
             sheets.append((title, Picture(uri, f"pictures of the sample prompts, {title.lower()}")))
     if sheets:

@@ -116,7 +116,7 @@ def test_too_few_pictures_are_a_note_and_no_figure(num: int, num_training: int, 
     measure_distribution(results, target, many(num), trained_on(num_training), SEED)
     assert not results.metrics and not results.items and not results.intervals
     assert len(results.notes) == 1
-    assert f"need 6 held-out and as many training pictures, and the corpora have {num} and {num_training}" in results.notes[0]
+    assert f"need 6 held-out and as many training pictures, and {num} and {num_training} were read" in results.notes[0]
     # Nor at any scale, where the features of too few training pictures would mean nothing.
     assert measure_distribution(Results(), target, many(num), trained_on(num_training), SEED) is None
 
@@ -126,8 +126,7 @@ def test_a_floor_of_fewer_training_pictures_is_a_note(target: EvaluationTarget) 
     assert measure_distribution(results, target, many(12), trained_on(9), SEED) is not None
     assert set(results.metrics) == {f"distribution/{name}" for name in FIGURES}
     assert results.notes == [
-        "the floor of distances needs as many training pictures as held-out ones, 12, and the corpora have 9: "
-        "it is not measured"
+        "the floor of distances needs as many training pictures as held-out ones, 12, and 9 were read: it is not measured"
     ]
 
 

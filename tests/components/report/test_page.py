@@ -84,8 +84,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "1500,5.4,0.3,0.7,0.008,0.4",
     ]
     (reports / "train/validation.csv").write_text("\n".join(held_out) + "\n")
-    note_stage(reports / "ran/train.json", 561.0)
-    note_stage(reports / "ran/validate-latents.json", 6.0)
+    note_stage(reports / "ran/train.json", 561.0, {"commit": "0" * 40, "differs": False})
+    note_stage(reports / "ran/validate-latents.json", 6.0, {})
     return Run(
         reports=reports,
         pipeline=YAML(typ="safe").load((ROOT / "dvc.yaml").read_text()),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components.report.figures import curve_of
 from components.report.page import page
 from components.report.run_files import Run
 from core.errors import BadInput
-from core.files import write_json
+from core.files import write_bytes, write_json
+from core.png import encode_png
 
 AXIS = "Losses fall fast and then slowly, so their axis is logarithmic"
 
@@ -77,3 +79,17 @@ def test_empty_cells_and_numbers_of_any_kind_are_read(tmp_path: Path) -> None:
     first, second = columns["rate"]
     assert first is not None and math.isnan(first) and second is None
     assert run.columns("train/validation.csv") == {}
+
+
+@pytest.mark.parametrize(("kept", "number_of_marks"), [(20, 1), (30, 0)])
+def test_the_sheet_of_the_weights_that_were_kept_is_marked_where_they_are_not_the_last(
+    tmp_path: Path, kept: int, number_of_marks: int
+) -> None:
+    for step in (0, 20, 30):
+        sheet = encode_png(np.full((4, 4, 3), step, np.uint8))
+        write_bytes(tmp_path / f"train/samples/step-{step:08d}.png", sheet)
+    write_json(tmp_path / "train/metrics.json", {"selected_step": kept})
+    html = page(run_of(tmp_path))
+    assert html.count("After 20 steps, the weights that were kept") == number_of_marks
+    # As a heading and for those who hear the page.
+    assert html.count("the weights that were kept") == 2 * number_of_marks and "After 30 steps" in html

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from components.runtime import stage_facts
+from components.runtime.provenance import git
 from components.runtime.stage_facts import processor, versions
 from core.files import read_json
 from pipelines import paths, stage
@@ -50,3 +52,18 @@ def test_the_processor_has_its_name(tmp_path: Path) -> None:
 def test_versions_are_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_facts, "PACKAGES", ("torch", "nobody-has-this"))
     assert set(versions()) == {"python", "torch"}
+
+
+def test_the_commit_is_the_one_that_the_stage_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commit = ("git", "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "-qm", "a", "--allow-empty")
+    for command in (("git", "init", "-q"), commit):
+        subprocess.run(command, check=True)
+    began = git("rev-parse", "HEAD").strip()
+
+    def committing() -> None:
+        subprocess.run((*commit[:-2], "b", commit[-1]), check=True)
+
+    assert stage.execute("encode", committing) == 0
+    assert git("rev-parse", "HEAD").strip() != began
+    assert read_json(paths.RAN / "encode.json")["code"] == {"commit": began, "differs": False}
