@@ -88,7 +88,7 @@ def test_the_sheet_of_the_weights_that_were_kept_is_marked_where_they_are_not_th
     for step in (0, 20, 30):
         sheet = encode_png(np.full((4, 4, 3), step, np.uint8))
         write_bytes(tmp_path / f"train/samples/step-{step:08d}.png", sheet)
-    write_json(tmp_path / "train/metrics.json", {"selected_step": kept})
+    write_json(tmp_path / "train/metrics.json", {"selected_step": kept, "num_parameters": 10, "steps": 30})
     html = page(run_of(tmp_path))
     assert html.count("After 20 steps, the weights that were kept") == number_of_marks
     # As a heading and for those who hear the page.
