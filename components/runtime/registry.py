@@ -182,7 +182,9 @@ def keep_beside(uri: str, version: Version, folder: str, path: Path) -> bool:
 def kept_beside(uri: str, version: Version, folder: str) -> AbstractContextManager[Path | None]:
     """A copy, for the block, of a folder that is kept with the version's files; None where there is none."""
 
-    def place(client: MlflowClient) -> str | None:
+    client = client_of(uri)
+
+    def place() -> str | None:
         model_id = _living_model(client, version)
         is_there = model_id and client.list_logged_model_artifacts(model_id, folder)
         return f"{client.get_logged_model(model_id).artifact_location}/{folder}" if is_there else None

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from components.runtime.store_failures import failures_explained
 from components.runtime.tracking_store import client_of, copied, is_known
 from core.errors import BadInput
 from core.metric_keys import FIGURES
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 PARENT = "mlflow.parentRunId"
 
@@ -39,7 +36,9 @@ def evaluation_run(uri: str, run_id: str) -> EvaluationRun:
 def run_artifact(uri: str, run_id: str, path: str) -> AbstractContextManager[Path | None]:
     """A copy, for the block, of a file or a folder of the run's artefacts; None where there is none."""
 
-    def place(client: MlflowClient) -> str | None:
+    client = client_of(uri)
+
+    def place() -> str | None:
         beside = client.list_artifacts(run_id, path.rpartition("/")[0] or None)
         return f"runs:/{run_id}/{path}" if any(each.path == path for each in beside) else None
 

@@ -102,15 +102,14 @@ def fluent(uri: str) -> Any:
 
 
 @contextmanager
-def copied(uri: str, name: str, place: Callable[[MlflowClient], str | None]) -> Iterator[Path | None]:
+def copied(uri: str, name: str, place: Callable[[], str | None]) -> Iterator[Path | None]:
     """A copy, for the block, of a file or folder `name` among the store's artefacts; None where there is none.
 
     place: gives its address, which ends in `name`, or None.
     """
-    client = client_of(uri)
     with tempfile.TemporaryDirectory(prefix="transfusion-") as copy:
         with failures_explained(uri):
-            if source := place(client):
+            if source := place():
                 fluent(uri).artifacts.download_artifacts(source, dst_path=copy, tracking_uri=with_credentials(uri))
         yield Path(copy) / name if source else None
 
