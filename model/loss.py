@@ -2,7 +2,7 @@
 
 Transfusion, arXiv 2408.11039, Sec. 3.3: L = L_LM + lambda * L_DDPM; what is noised when is in diffusion/noise.py.
 
-Legend: P patches and M latents of one modality, W numbers in a patch, N predicted tokens.
+Legend: P patches and M latents of one modality, W numbers in a patch, N predicted tokens, T bands of noise levels.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from model.loss_options import LossOptions
 from model.transfusion import Output
 
 
+# Bands of equal width in 0..1 that the images' errors are told apart by: T.
+NUM_TIME_BANDS = 4
+
+
 class LossSums(NamedTuple):
     """Summed losses and what they were summed over, so that any number of workers can form the same mean."""
 
@@ -35,6 +39,8 @@ class LossSums(NamedTuple):
     num_values: int
     by_place: Tensor
     """Of the tokens of texts behind latents, and of all others: cross-entropy in nats, unweighted, and number; float32 [4]."""
+    by_time: Tensor
+    """Of the patches in each band of noise levels: squared error, unweighted, and how many numbers; float32 [2 * T]."""
 
 
 def loss_sums(model: nn.Module, batch: Batch, seed: int, step: int, options: LossOptions) -> LossSums:
@@ -80,6 +86,7 @@ def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], o
     ]
     output: Output = model(batch, x_t, [part.time for part in noises])
     image = torch.zeros((), device=batch.input_ids.device)
+    by_time = torch.zeros(2 * NUM_TIME_BANDS, device=batch.input_ids.device)
     for number, latents in enumerate(batch.latents):
         error = noise.squared_error(
             process,
@@ -92,9 +99,10 @@ def loss_sums_at(model: nn.Module, batch: Batch, noises: Sequence[TimedNoise], o
         weight = noise.loss_weight(process, noises[number].time, options.snr_gamma)[latents.latent_index]
         # Products and sums, and not a dot product: that autocast would compute in half precision.
         image = image + (weight * error.sum(-1)).sum()
+        by_time += _by_time(error, patch_time[number])
     # Sums and not means: workers hold different numbers of tokens and patches, and divide by those of all.
     num_values = sum(part.patches.numel() for part in batch.latents)
-    return LossSums(*_text_sums(output, batch, options), image, num_values, _by_place(output, batch))
+    return LossSums(*_text_sums(output, batch, options), image, num_values, _by_place(output, batch), by_time)
 
 
 def _text_sums(output: Output, batch: Batch, options: LossOptions) -> tuple[Tensor, Tensor]:
@@ -111,3 +119,12 @@ def _by_place(output: Output, batch: Batch) -> Tensor:
     each = output.text.cross_entropy.detach()
     places = (batch.after_image, ~batch.after_image)
     return torch.stack([value for place in places for value in ((each * place).sum(), place.sum())]).float()
+
+
+@torch.no_grad()
+def _by_time(error: Tensor, time: Tensor) -> Tensor:
+    """LossSums.by_time of one modality: for people. error: [P, W]. time: [P, 1]."""
+    band = (time.squeeze(-1) * NUM_TIME_BANDS).long().clamp(max=NUM_TIME_BANDS - 1)
+    # A mask and sums, whose result is the same every time on a GPU too; the counts of a bincount would be waited for.
+    is_in = torch.arange(NUM_TIME_BANDS, device=band.device).unsqueeze(1) == band
+    return torch.cat([(error.float().sum(-1) * is_in).sum(-1), is_in.sum(-1) * float(error.shape[-1])])

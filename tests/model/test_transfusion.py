@@ -74,6 +74,25 @@ def test_losses_equal_a_loop_over_positions(rng: random.Random) -> None:
     assert (sums.num_tokens, sums.num_values) == (len(batch.labels), images.patches.numel())
 
 
+def test_errors_are_told_apart_by_the_latents_noise_level_and_unweighted(rng: random.Random) -> None:
+    model, config = tiny_model(), tiny_config()
+    batch = pack([[random_document(rng, 2), random_document(rng, 3)]], config, 400)
+    (images,) = batch.latents
+    # A band's lower end is in it, and 1 is in the last one; nothing is in the third.
+    time = torch.tensor([0.1, 0.25, 0.49, 0.75, 1.0])
+    drawn = TimedNoise(noise=torch.randn_like(images.patches), time=time)
+    with torch.no_grad():
+        sums = loss_sums_at(model, batch, [drawn], dataclasses.replace(PLAIN, snr_gamma=2.0))
+        level = time[images.latent_index].unsqueeze(-1)
+        x_t = (1 - level) * images.patches + level * drawn.noise
+        (prediction,) = model(batch, [x_t], [time]).predictions
+    each = (prediction - (drawn.noise - images.patches)).square()
+    bands = [[0], [1, 2], [], [3, 4]]
+    here = [torch.isin(images.latent_index, torch.tensor(band, dtype=torch.int64)) for band in bands]
+    wanted = [*(each[some].sum().item() for some in here), *(float(each[some].numel()) for some in here)]
+    assert sums.by_time.tolist() == pytest.approx(wanted, rel=1e-5)
+
+
 def test_tokens_after_an_image_count_by_their_weight(rng: random.Random) -> None:
     model, config = tiny_model(), tiny_config()
     batch = pack([[random_document(rng, 1)], [random_document(rng, 0)]], config, 40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -13,7 +14,7 @@ from components.runtime.tracking import Tracker
 from components.runtime.world import World
 from components.training.pictures import save_samples, sheet_name
 from components.training.transformer.image_sampler import KEPT_SHEET, SHEETS, ImageSampler
-from components.training.transformer.journal import X0_ERROR, add_to, last_values, shown_names, truncate_after
+from components.training.transformer.journal import IMAGE_BY_TIME, X0_ERROR, add_to, last_values, shown_names, truncate_after
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.selection import Selection
 from components.training.transformer.state import TransformerState
@@ -21,6 +22,7 @@ from components.training.transformer.trainer import Callback, Losses, Progress, 
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from core.png import decode_png
+from model.loss import NUM_TIME_BANDS
 from model.transfusion import Transfusion
 
 # The run's tag that says which weights were handed on, and why.
@@ -54,6 +56,8 @@ class RankZeroCallback(Callback):
         self.run, self.config, self.selection, self.world = run, run.config, selection, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
+        # Of a step, in use or padded.
+        self.num_slots = run.config.batch_rows * validation.row_length
         utilisation(world.device)  # percentages are of the time since the last call
         truncate_after(run.journal, first_step - 1)
         self.tracker = Tracker(run.identity, say=run.say)
@@ -73,9 +77,11 @@ class RankZeroCallback(Callback):
         self.num_positions += progress.num_positions
         values = {
             **_values("train", progress.losses),
+            **_by_time(progress.image_by_time),
             "train/learning_rate": progress.learning_rate,
             "train/gradient_norm": progress.gradient_norm,
             "perf/tokens_per_s": progress.num_positions / progress.elapsed_s,
+            "perf/padding_share": 1 - progress.num_positions / (progress.num_steps * self.num_slots),
         }
         if self.peak:
             values["perf/mfu"] = progress.flops / progress.elapsed_s / (self.peak * self.world.size)
@@ -159,6 +165,13 @@ def _values(split: str, losses: Losses) -> dict[str, float]:
     values = {"loss": losses.total, "loss_text": losses.text, "loss_image": losses.image}
     values |= {name: value for name, value in places.items() if not math.isnan(value)}
     return {f"{split}/{name}": value for name, value in values.items()}
+
+
+def _by_time(errors: Sequence[float]) -> dict[str, float]:
+    """The images' loss by bands of noise levels, for curves alone: which part of denoising is still being learnt."""
+    bands = [f"{band / NUM_TIME_BANDS:g}-{(band + 1) / NUM_TIME_BANDS:g}" for band in range(NUM_TIME_BANDS)]
+    found = dict(zip(bands, errors, strict=True))
+    return {f"{IMAGE_BY_TIME}{band}": value for band, value in found.items() if not math.isnan(value)}
 
 
 def _parts(losses: Losses) -> str:

@@ -30,6 +30,8 @@ TABLES = {
     "validation.csv": {column: f"validation/{name}" for column, name in LOSSES.items()}
     | {"caption_gap": "validation/caption_gap"},
 }
+# Before a band of noise levels, of the training's images; for curves alone, because it rises and falls with the steps' draws.
+IMAGE_BY_TIME = "train/loss_image_by_time/"
 # Before the held-out metrics; before a noise level among them, and in the columns of validation.csv.
 VALIDATION, X0_ERROR, X0_ERROR_COLUMN = "validation/", "validation/x0_error/", "x0_error_"
 
@@ -53,12 +55,14 @@ def truncate_after(journal: Path, step: int) -> None:
 
 
 def last_values(journal: Path, kept_step: int) -> dict[str, float]:
-    """The last value of every metric; of the held-out ones that of the weights that are kept."""
+    """The last value of every metric but those that are for curves; of the held-out ones that of the weights that are kept."""
     values: dict[str, float] = {}
     for entry in read_json_lines(journal):
         is_later = int(entry["step"]) > kept_step
         values |= {
-            name: value for name, value in entry.items() if "/" in name and not (is_later and name.startswith(VALIDATION))
+            name: value
+            for name, value in entry.items()
+            if "/" in name and not name.startswith(IMAGE_BY_TIME) and not (is_later and name.startswith(VALIDATION))
         }
     return values
 

@@ -30,7 +30,7 @@ from components.training.transformer.state import TransformerState
 from components.training.transformer.step_batch import Counts, MicroBatch, StepBatch, StepReader, read_counts
 from core.errors import BadInput
 from model.batch import Batch
-from model.loss import LossSums, loss_sums, loss_sums_at
+from model.loss import NUM_TIME_BANDS, LossSums, loss_sums, loss_sums_at
 from model.transfusion import Transfusion
 
 # Validation reads at most this many packed rows: enough for a steady figure, little beside the training between two.
@@ -71,6 +71,8 @@ class Progress(NamedTuple):
     step: int
     num_steps: int
     losses: Losses
+    image_by_time: list[float]
+    """Squared error a number in each of model/loss.py's bands of noise levels, unweighted; NaN where none was noised so."""
     learning_rate: float
     gradient_norm: float
     num_positions: int
@@ -101,9 +103,9 @@ class LossAccumulator:
     """Losses summed over steps and workers."""
 
     def __init__(self, device: torch.device) -> None:
-        # text, num_tokens, image, num_values, by_place, num_positions, flops: one tensor, because workers add up all ten at
-        # once; and doubles, because float32 does not hold such counts exactly.
-        self.sums = torch.zeros(10, dtype=torch.float64, device=device)
+        # text, num_tokens, image, num_values, by_place, by_time, num_positions, flops: one tensor, because workers add up all of
+        # them at once; and doubles, because float32 does not hold such counts exactly.
+        self.sums = torch.zeros(10 + 2 * NUM_TIME_BANDS, dtype=torch.float64, device=device)
         self.num_steps = 0
         self.elapsed_s = 0.0
 
@@ -113,6 +115,11 @@ class LossAccumulator:
         text, image = text / max(num_tokens, 1), image / max(num_values, 1)
         by_place = (after / num_after if num_after else math.nan, elsewhere / num_elsewhere if num_elsewhere else math.nan)
         return Losses(text + image_loss_weight * image, text, image, *by_place)
+
+    def image_by_time(self) -> list[float]:
+        """Progress.image_by_time."""
+        errors, counts = self.sums[8:-2].view(2, -1)
+        return (errors / counts).tolist()
 
 
 class TransformerTrainer(Trainer):
@@ -193,12 +200,13 @@ class TransformerTrainer(Trainer):
         done, self.accumulator = self.accumulator, LossAccumulator(self.world.device)
         # An accelerator may still be at the last step: waiting for it is a part of the steps' time.
         started_s = time.monotonic()
-        num_positions, flops = done.sums[8:].tolist()
+        num_positions, flops = done.sums[-2:].tolist()
         elapsed_s = done.elapsed_s + time.monotonic() - started_s
         return Progress(
             step=step,
             num_steps=done.num_steps,
             losses=done.losses(self.config.image_loss_weight),
+            image_by_time=done.image_by_time(),
             learning_rate=learning_rate(self.config, step),
             gradient_norm=self.gradient_norm,
             num_positions=int(num_positions),
@@ -258,4 +266,4 @@ class TransformerTrainer(Trainer):
         """A batch's part of LossAccumulator.sums."""
         losses = torch.stack([local.text, local.num_tokens, local.image]).detach().double()
         counted = torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)
-        return torch.cat([losses, counted[:1], local.by_place.double(), counted[1:]])
+        return torch.cat([losses, counted[:1], local.by_place.double(), local.by_time.double(), counted[1:]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.training.transformer.callbacks import _parts, _values, peak_flops
+from components.training.transformer.callbacks import _by_time, _parts, _values, peak_flops
 from components.training.transformer.image_sampler import ImageSampler, prompts_of
 from components.training.transformer.state import configuration
 from components.training.transformer.trainer import Losses
@@ -30,6 +30,7 @@ NAMED = [
     ("NVIDIA GeForce RTX 3060", None),
 ]
 
+BANDS = {"0-0.25": 0.5, "0.5-0.75": 0.25, "0.75-1": 0.125}
 PARTS = {"loss": 3.0, "loss_text": 2.0, "loss_image": 1.0, "text_elsewhere": 2.0}
 
 
@@ -51,6 +52,11 @@ def test_a_model_that_diverged_stays_in_the_journal() -> None:
     one_place = Losses(3.0, 2.0, 1.0, math.nan, 2.0)
     assert _values("train", one_place) == {f"train/{name}": value for name, value in PARTS.items()}
     assert _parts(one_place) == "text 2.00 elsewhere | image 1.00"
+
+
+def test_a_band_of_noise_levels_without_a_patch_has_no_point() -> None:
+    found = _by_time([0.5, math.nan, 0.25, 0.125])
+    assert found == {f"train/loss_image_by_time/{band}": value for band, value in BANDS.items()}
 
 
 def test_without_prompts_pictures_are_of_held_out_captions(corpus: Corpus) -> None:

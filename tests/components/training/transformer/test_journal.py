@@ -56,7 +56,7 @@ def test_each_split_has_a_table_of_its_own_without_empty_cells(journal: Path) ->
 def test_the_held_out_figures_that_are_kept_are_those_of_the_weights_that_are(journal: Path) -> None:
     truncate_after(journal, 6)
     with journal.open("a") as file:
-        file.write('{"step": 6, "validation/loss": 8.0}\n')
+        file.write('{"step": 6, "validation/loss": 8.0, "train/loss_image_by_time/0-0.25": 9.0}\n')
     assert last_values(journal, 6) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 8.0}
     assert last_values(journal, 4) == {"train/loss": 10 / 6, "train/loss_text": 0.5, "validation/loss": 7.0}
 

@@ -91,6 +91,8 @@ def test_both_losses_fall_and_every_event_comes_when_due(corpus: Corpus) -> None
     assert (first.num_steps, first.learning_rate > last.learning_rate) == (10, True)
     # Every position in use is counted once, and none of the padding.
     assert 0.8 * 10 * 4 * 64 < first.num_positions <= 10 * 4 * 64
+    assert all(last_band < first_band for first_band, last_band in zip(first.image_by_time, last.image_by_time, strict=True))
+    assert min(first.image_by_time) < first.losses.image < max(first.image_by_time)
     assert notes.validations[60].text < notes.validations[25].text * 1.1
     pairs = zip(state.model.parameters(), state.ema_model.parameters(), strict=True)
     assert not any(torch.equal(weight, average) for weight, average in pairs)
