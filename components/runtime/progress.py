@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 EVERY_S, BAR_EVERY_S = 10.0, 0.1
 # A rate over less says nothing but how exact the clock is.
 SHORTEST_FOR_RATE_S = 1.0
+
+# Ends a line that on a terminal gives way to the one after it.
+PASSING = "\r"
+ERASE_LINE = "\x1b[2K"
 
 T = TypeVar("T")
 
@@ -130,6 +135,34 @@ class Progress:
             return ""
         rate = self._done / spent_s
         return f" | {short(rate) if rate >= 100 else f'{rate:.1f}'}/s"
+
+
+class LinePrinter:
+    """Prints the lines of another process: on a terminal each that ends in PASSING stands until the next, elsewhere all stay."""
+
+    def __init__(self) -> None:
+        self._unended, self._stands, self._is_terminal = "", False, sys.stdout.isatty()
+
+    def write(self, text: str) -> None:
+        """Whatever came since the last call; a line that has not ended waits for its end."""
+        *lines, self._unended = (self._unended + text).split("\n")
+        for line in lines:
+            self._print(line.removesuffix(PASSING), passes=line.endswith(PASSING))
+
+    def close(self) -> None:
+        """The line that stands stays. What is printed next goes below it."""
+        self.write("\n" if self._unended else "")
+        if self._stands:
+            print(flush=True)
+        self._stands = False
+
+    def _print(self, line: str, *, passes: bool) -> None:
+        if not self._is_terminal:
+            return print(line, flush=True)
+        # One that wraps could not be erased.
+        shown = line[: shutil.get_terminal_size().columns - 1] if passes else line
+        print(f"\r{ERASE_LINE}{shown}" if self._stands else shown, end="" if passes else "\n", flush=True)
+        self._stands = passes
 
 
 def _bar() -> RichProgress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import private_folder
+from components.runtime.progress import LinePrinter
 from components.runtime.worker_failures import Traced, failure_of
 from components.runtime.world import World
 
@@ -110,16 +111,17 @@ def printed(lines: Path) -> Iterator[None]:
 
     def follow() -> None:
         """Print what worker 0 wrote since the last look, until the run ends."""
-        at = start
+        at, printer = start, LinePrinter()
         while True:
             last_look = ended.wait(0.2)
             if lines.exists():
-                with lines.open() as file:
+                # Ends of lines as they are: some of them say that the line passes.
+                with lines.open(newline="") as file:
                     file.seek(at)
-                    print(file.read(), end="", flush=True)
+                    printer.write(file.read())
                     at = file.tell()
             if last_look:
-                return
+                return printer.close()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from components.runtime.cluster import start_ray
+from components.runtime.progress import PASSING
 from components.runtime.workers import run_workers, set_up_worker
 from components.runtime.world import World
 from components.training.checkpoints import TrainingState, load_state, save_state
@@ -69,10 +70,10 @@ class RunFolder:
                 _worker, settings, num_workers=num_workers, store=self.store, lines=self.lines, reached=self.newest_step
             )
 
-    def say(self, line: str) -> None:
-        """Append to `lines`."""
-        with named(self.lines), self.lines.open("a") as file:
-            file.write(line + "\n")
+    def say(self, line: str, *, passes: bool = False) -> None:
+        """Append to `lines`. passes: on a terminal it gives way to the next one."""
+        with named(self.lines), self.lines.open("a", newline="") as file:
+            file.write(line + (PASSING if passes else "") + "\n")
 
     @contextmanager
     def resumed(self, state: TrainingState, world: World) -> Iterator[int]:

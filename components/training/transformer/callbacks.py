@@ -88,7 +88,7 @@ class RankZeroCallback(Callback):
         self._record(progress.step, values)
         self.tracker.metrics(utilisation(self.world.device), progress.step, once=True)
         losses = f"loss {progress.losses.total:.2f} | {_parts(progress.losses)}"
-        self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}")
+        self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}", passes=True)
 
     def validated(self, step: int, validation: Validation) -> None:
         """Record them, and say those that fit a line."""
@@ -144,8 +144,8 @@ class RankZeroCallback(Callback):
         self.tracker.metrics(shown_names(values), step, once=True)
         add_to(self.run.journal, step, values)
 
-    def _say(self, step: int, line: str) -> None:
-        self.run.say(f"step {step}/{self.config.max_steps} | {line}")
+    def _say(self, step: int, line: str, *, passes: bool = False) -> None:
+        self.run.say(f"step {step}/{self.config.max_steps} | {line}", passes=passes)
 
     def _speed(self, progress: Progress, mfu: float | None) -> str:
         rate = progress.num_positions / progress.elapsed_s

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.progress import Progress, duration, report_progress, short
+from components.runtime.progress import ERASE_LINE, PASSING, LinePrinter, Progress, duration, report_progress, short
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -91,6 +91,40 @@ def test_a_bar_on_a_terminal() -> None:
     shown = _on_terminal(STEP)
     assert "\u2501" in shown and "something in between" in shown
     assert "8/8 rows" in shown.splitlines()[-1] and shown.count("in all") == 1
+
+
+# Lines as they come from a file: the second and third look end within a line.
+LINES = [f"resumed\nstep 1{PASSING}\nst", "ep 2 is long", f"er{PASSING}\n", f"held out\nstep 3{PASSING}\n", "step 4"]
+
+
+def test_lines_of_another_process_stay_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter()
+    for text in LINES:
+        printer.write(text)
+    assert capsys.readouterr().out == "resumed\nstep 1\nstep 2 is longer\nheld out\nstep 3\n"
+    printer.close()
+    printer.close()
+    assert capsys.readouterr().out == "step 4\n"
+
+
+def test_on_a_terminal_a_passing_line_gives_way_to_the_next() -> None:
+    # What a terminal's lines hold at last: it goes back to their beginning, and clears them.
+    lines = [line.rsplit(ERASE_LINE, 1)[-1].strip("\r") for line in _printed_on_terminal(LINES[:-1]).split("\n")]
+    assert lines == ["resumed", "held out", "step 3", "done", ""]
+    # One that is wider than the terminal would leave its first part behind.
+    wide = _printed_on_terminal(["x" * 500 + PASSING + "\n"])
+    assert "x" * 119 in wide and "x" * 120 not in wide
+
+
+def _printed_on_terminal(texts: list[str]) -> str:
+    return _on_terminal(f"""
+from components.runtime.progress import LinePrinter
+printer = LinePrinter()
+for text in {texts!r}:
+    printer.write(text)
+printer.close()
+print("done")
+""")
 
 
 def _on_terminal(script: str) -> str:

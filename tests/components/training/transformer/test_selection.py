@@ -159,8 +159,8 @@ def test_a_killed_run_selects_as_the_uninterrupted_one(corpus: Corpus, whole, tm
 class FragileRun(TransformerRun):
     """One whose process ends after step 17."""
 
-    def say(self, line: str) -> None:
-        super().say(line)
+    def say(self, line: str, *, passes: bool = False) -> None:
+        super().say(line, passes=passes)
         if line.startswith("step 17/"):
             raise Killed
 

@@ -33,8 +33,8 @@ class Killed(RuntimeError):
 class Fragile(TransformerRun):
     """One whose process ends after step 5, two steps after a checkpoint."""
 
-    def say(self, line: str) -> None:
-        super().say(line)
+    def say(self, line: str, *, passes: bool = False) -> None:
+        super().say(line, passes=passes)
         if line.startswith("step 5/"):
             raise Killed
 
