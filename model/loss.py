@@ -22,7 +22,6 @@ from model.diffusion.schedules import noisy_level
 from model.loss_options import LossOptions
 from model.transfusion import Output
 
-
 # Bands of equal width in 0..1 that the images' errors are told apart by: T.
 NUM_TIME_BANDS = 4
 

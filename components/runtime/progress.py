@@ -138,7 +138,7 @@ class Progress:
 
 
 class LinePrinter:
-    """Prints the lines of another process: on a terminal each that ends in PASSING stands until the next, elsewhere all stay."""
+    """Prints another process' lines: on a terminal one that ends in PASSING stands until the next, elsewhere all stay."""
 
     def __init__(self) -> None:
         self._unended, self._stands, self._is_terminal = "", False, sys.stdout.isatty()

@@ -103,8 +103,8 @@ class LossAccumulator:
     """Losses summed over steps and workers."""
 
     def __init__(self, device: torch.device) -> None:
-        # text, num_tokens, image, num_values, by_place, by_time, num_positions, flops: one tensor, because workers add up all of
-        # them at once; and doubles, because float32 does not hold such counts exactly.
+        # text, num_tokens, image, num_values, by_place, by_time, num_positions, flops: one tensor, because workers add them all
+        # up at once; and doubles, because float32 does not hold such counts exactly.
         self.sums = torch.zeros(10 + 2 * NUM_TIME_BANDS, dtype=torch.float64, device=device)
         self.num_steps = 0
         self.elapsed_s = 0.0
