@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import private_folder
 from components.runtime.progress import LinePrinter
-from components.runtime.worker_failures import Traced, failure_of
+from components.runtime.worker_failures import Failure, Traced, failure_of
 from components.runtime.world import World
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run_workers(
     lines: Path,
     reached: Callable[[], int],
     max_failures: int = 2,
+    hang: Callable[[], str] = lambda: "",
 ) -> None:
     """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
 
@@ -39,6 +40,7 @@ def run_workers(
 
     A worker that fails restarts all of them; reached: how far what they kept goes (the step of the newest checkpoint, say).
     After more than max_failures failures without any progress in between, WorkersFailed, or what a worker raised, is raised.
+    hang: which of them hung, as a clause, where that is why they ended.
     What would only happen again (bad input, a full disk) is raised here at once, as the worker raised it.
     """
     from ray.exceptions import RayError
@@ -53,6 +55,8 @@ def run_workers(
             return
         except (TrainingFailedError, RayError) as error:
             failure = failure_of(error)
+        if (hung := hang()) and not failure.lasts:
+            failure = Failure(hung, None, lasts=False)
         num_failures, at = (1, now) if (now := reached()) != at else (num_failures + 1, at)
         if failure.lasts or num_failures > max_failures:
             raise failure.to_raise(num_failures) from None

@@ -20,6 +20,7 @@ from components.runtime.progress import PASSING
 from components.runtime.workers import run_workers, set_up_worker
 from components.runtime.world import World
 from components.training.checkpoints import TrainingState, load_state, save_state
+from components.training.watchdog import Watchdog, hang, stopped_ended
 from core.errors import BadInput
 from core.files import atomic_replace, fresh_folder, named, read_json
 from core.manifest import MANIFEST, read_manifest
@@ -54,6 +55,15 @@ class RunFolder:
         """The result, whole once its manifest stands."""
         return self.folder / "finished"
 
+    @property
+    def hangs(self) -> Path:
+        """The folder of what the workers' watchdogs note."""
+        return self.folder / "hangs"
+
+    def watchdog(self, world: World, timeout_s: float) -> Watchdog:
+        """Ends this worker where a step takes longer; 0: never."""
+        return Watchdog(self.hangs, world, timeout_s)
+
     def is_finished(self, kind: str) -> bool:
         """Whether an earlier process came so far that only publishing is left. kind: of the result's manifest."""
         try:
@@ -65,9 +75,15 @@ class RunFolder:
     def run_workers(self, train: Callable[[Self, World], None], num_workers: int) -> None:
         """Run `train(self, world)` in so many processes; where one fails, all start again from the newest checkpoint."""
         settings = {"train": train, "run": self}
-        with start_ray():
+        with start_ray(), stopped_ended(self.hangs):
             run_workers(
-                _worker, settings, num_workers=num_workers, store=self.store, lines=self.lines, reached=self.newest_step
+                _worker,
+                settings,
+                num_workers=num_workers,
+                store=self.store,
+                lines=self.lines,
+                reached=self.newest_step,
+                hang=partial(hang, self.hangs),
             )
 
     def say(self, line: str, *, passes: bool = False) -> None:

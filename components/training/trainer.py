@@ -22,6 +22,8 @@ class Every(NamedTuple):
     """Called with the step."""
     and_last: bool = True
     """Whether it is done after the last step too, whatever its number."""
+    takes_long: bool = True
+    """Whether a worker may be at it for much longer than a step, and others wait for it (watchdog.py)."""
 
     def is_due(self, step: int, last_step: int) -> bool:
         """Whether it is done after `step`."""

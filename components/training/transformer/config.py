@@ -148,6 +148,10 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"]
     """The model, by torch.compile (model/compiled.py): seconds to minutes once a run, then faster steps. "auto" is "on" with a
     CUDA GPU, which is where it pays."""
+    step_timeout_s: NotNegative[float]
+    """Seconds after which a step that has not ended counts as hanging: its workers are ended and start again from the newest
+    checkpoint. Ten times as long, and ten minutes at least, for the first step and for checkpoints, validations and sample
+    images. 0: never."""
     checkpoint_every_steps: Positive[int]
     sample_every_steps: Positive[int]
     log_every_steps: Positive[int]

@@ -154,7 +154,7 @@ class TransformerTrainer(Trainer):
         # Validation first, because it may say that this step is the last one, after which everything else is done once more.
         return [
             Every(config.validate_every_steps, lambda step: callback.validated(step, self.validate(step))),
-            Every(config.log_every_steps, lambda step: callback.log(self.progress(step))),
+            Every(config.log_every_steps, lambda step: callback.log(self.progress(step)), takes_long=False),
             Every(config.sample_every_steps, lambda step: callback.sample(step, state.ema_model)),
             Every(config.checkpoint_every_steps, lambda step: callback.checkpoint(step, state)),
         ]

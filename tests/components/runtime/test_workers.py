@@ -105,8 +105,8 @@ def test_all_workers_start_again_when_one_is_killed(ray_up: None, tmp_path: Path
 
 
 def test_failures_count_from_the_last_progress(ray_up: None, tmp_path: Path) -> None:
-    with pytest.raises(WorkersFailed, match=r"worker 0 ended without a word.* 2 times without a new checkpoint") as raised:
-        run(killed_after_progress, tmp_path, num_workers=1, max_failures=1)
+    with pytest.raises(WorkersFailed, match=r"worker 0 hangs in step 7, 2 times without a new checkpoint") as raised:
+        run(killed_after_progress, tmp_path, num_workers=1, max_failures=1, hang=lambda: "worker 0 hangs in step 7")
     assert "\n" not in str(raised.value)
     assert (tmp_path / "lines.log").read_text() == "tried\n" * 3
 

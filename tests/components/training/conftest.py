@@ -91,6 +91,7 @@ CONFIG = TrainConfig(
     ema_decay=0.9,
     precision="float32",
     compile="off",
+    step_timeout_s=600.0,
     checkpoint_every_steps=4,
     sample_every_steps=6,
     log_every_steps=2,
