@@ -38,6 +38,6 @@ def _check_same(rows: PackedRows, world: World) -> None:
     known = int(digest([rows.num_rows, rows.num_images, rows.num_left_out])[:12], 16)
     if world.agreed(known) != known:
         raise BadInput(
-            f"worker {world.rank} reads {rows.num_rows} rows with {rows.num_images} images, and worker 0 others; all workers must "
-            "see one and the same data/latents and data/quarantine"
+            f"worker {world.rank} reads {rows.num_rows} rows with {rows.num_images} images, and worker 0 others; "
+            "all workers must see one and the same data/latents and data/quarantine"
         )

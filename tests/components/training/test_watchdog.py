@@ -1,4 +1,4 @@
-"""Whatever a worker hangs in, all workers end, and what they leave says which one it was; what may take long does not end them."""
+"""Whatever a worker hangs in, all workers end, and what they leave says which one it was; what may take long is waited for."""
 
 from __future__ import annotations
 
