@@ -41,8 +41,8 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>
 class Watchdog:
     """with Watchdog(folder, world, timeout_s) as watchdog: trainer.run(watchdog.over(trainer, schedule), first_step=1)
 
-    folder: where all workers of a run leave their notes, the same for all. timeout_s: of a plain step, in seconds; with 0 nothing
-    is watched.
+    folder: where all workers of a run leave their notes, the same for all. timeout_s: of a plain step, in seconds; with 0
+    nothing is watched.
     """
 
     def __init__(self, folder: Path, world: World, timeout_s: float) -> None:
