@@ -16,6 +16,8 @@ class World(NamedTuple):
     size: int
     device: torch.device
     """Where this process keeps its tensors."""
+    local_size: int = 1
+    """How many of them are on this machine."""
 
     def agreed(self, number: int) -> int:
         """Worker 0's number, on every worker."""
@@ -26,6 +28,17 @@ class World(NamedTuple):
 
         shared = torch.tensor([number], dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(shared, src=0)
+        return int(shared)
+
+    def largest(self, number: int) -> int:
+        """The largest of the workers' numbers, on every worker."""
+        if self.size == 1:
+            return number
+        import torch
+        import torch.distributed
+
+        shared = torch.tensor([number], dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
         return int(shared)
 
     def slice_of(self, number: int) -> slice:

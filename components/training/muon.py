@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from components.runtime.world import World
+from components.training.parallel import local
+from components.training.shards import Shards, shards_of
 
 # Of the iteration X <- a X + (b X X^T + c (X X^T)^2) X, chosen by Jordan to lift small singular values fast: they end between
 # 0.7 and 1.2 instead of at 1, which training does not mind.
@@ -45,7 +47,10 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype,
         world: World,
     ) -> None:
-        """dtype: of the matrix products. world: the workers among which matrices are dealt out; each has the same gradients."""
+        """dtype: of the matrix products. world: the workers among which matrices are dealt out.
+
+        Each has the same gradients, or its shards of them; then a matrix is put together on the worker whose turn it is.
+        """
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "num_parts": 1})
         self.dtype, self.world = dtype, world
 
@@ -53,33 +58,49 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Move every parameter that has a gradient."""
         members = [(each, group) for group in self.param_groups for each in group["params"] if each.grad is not None]
-        directions = self._orthogonal([self._direction(each, group["momentum"]) for each, group in members], members)
+        directions = [self._direction(each, group["momentum"]) for each, group in members]
+        shards = shards_of([each for each, _ in members])
+        if shards:
+            self._make_shards_orthogonal(directions, [group["num_parts"] for _, group in members], shards)
+        else:
+            self._orthogonal(directions, members)
         for (parameter, group), direction in zip(members, directions, strict=True):
             rows = parameter.shape[0] // group["num_parts"]
-            size = ADAMW_RMS * math.sqrt(max(rows, parameter[0].numel()))
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(direction, alpha=-group["lr"] * size)
+            size = ADAMW_RMS * math.sqrt(max(rows, math.prod(parameter.shape[1:])))
+            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
 
     def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """The gradient, and the running mean of the gradients that it is entered in."""
-        gradient, state = cast(Tensor, parameter.grad), self.state[parameter]
+        """The gradient, and the running mean of the gradients that it is entered in; of this worker's shard."""
+        gradient, state = local(cast(Tensor, parameter.grad)), self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(state["momentum_buffer"], momentum)
+        mean = local(state["momentum_buffer"]).lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
 
-    def _orthogonal(self, directions: list[Tensor], members: list[tuple[nn.Parameter, dict[str, Any]]]) -> list[Tensor]:
-        """`directions` made orthogonal, part by part; each worker makes its share, and all get all."""
+    def _make_shards_orthogonal(self, directions: list[Tensor], num_parts: list[int], shards: Shards) -> None:
+        """`directions` in place; each worker makes orthogonal what is its turn, and hands the shards back."""
+        # They travel as they are multiplied, which rounds nothing twice.
+        for turn in shards.turns(directions, self.dtype):
+            if turn.matrix is not None:
+                _make_parts_orthogonal(turn.matrix, num_parts[turn.number], self.dtype)
+            turn.hand_back()
+
+    def _orthogonal(self, directions: list[Tensor], members: list[tuple[nn.Parameter, dict[str, Any]]]) -> None:
+        """`directions` in place, part by part; each worker makes its share, and all get all."""
         for number, (direction, (_, group)) in enumerate(zip(directions, members, strict=True)):
             if number % self.world.size != self.world.rank:
                 direction.zero_()
                 continue
-            for part in direction.chunk(group["num_parts"]):
-                part.copy_(orthogonalised(part.flatten(1), self.dtype).view_as(part))
+            _make_parts_orthogonal(direction, group["num_parts"], self.dtype)
         if self.world.size > 1:
             # The others' are zeros: a sum hands them round, without a rounding.
             vector_to_parameters(self.world.all_reduce(parameters_to_vector(directions)), directions)
-        return directions
+
+
+def _make_parts_orthogonal(matrix: Tensor, num_parts: int, dtype: torch.dtype) -> None:
+    """In place, each of the matrices that lie one below the other."""
+    for part in matrix.chunk(num_parts):
+        part.copy_(orthogonalised(part.flatten(1), dtype).view_as(part))
 
 
 def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:

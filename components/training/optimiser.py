@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from components.training.parallel import whole
 
 
 def clip_and_step(
@@ -23,8 +26,12 @@ def clip_and_step(
     optimisers: each of some of the network's parameters. beta1: of this step, where it changes from step to step. A group of
     parameters with a rate_share takes that part of learning_rate.
     """
+    parameters = [each for each in network.parameters() if each.grad is not None]
+    # Of shards each worker knows its part of the norm.
+    total_norm = whole(nn.utils.get_total_norm([cast(Tensor, each.grad) for each in parameters]))
+    nn.utils.clip_grads_with_norm_(parameters, clip_norm, total_norm)
     # The one place where a training step waits for an accelerator: whether weights may move is decided by this number.
-    norm = float(nn.utils.clip_grad_norm_(network.parameters(), clip_norm))
+    norm = float(total_norm)
     for group in (group for optimiser in optimisers for group in optimiser.param_groups):
         group["lr"] = learning_rate * group.get("rate_share", 1.0)
         if beta1 is not None:

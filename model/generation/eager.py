@@ -90,7 +90,8 @@ class TorchEngine:
             mode = "eager"
         self._mode = mode
         run: Any = _step_of_any_values if mode == "graphs" else Transfusion.step
-        self._run = run if mode == "eager" else torch.compile(run, dynamic=True)
+        # By the model's own name for it where nothing is compiled: sharded weights are gathered around that.
+        self._run = _step_of if mode == "eager" else torch.compile(run, dynamic=True)
         self._spare: dict[int, list[Slots]] = defaultdict(list)
         self._pool: Any = torch.cuda.graph_pool_handle() if mode == "graphs" else None
 
@@ -164,6 +165,10 @@ class TorchEngine:
         with torch.cuda.graph(graph, pool=self._pool):
             output = self._run(self.model, fixed, cache)
         return Graph(graph, fixed, output)
+
+
+def _step_of(model: Transfusion, inputs: StepInputs, cache: Cache) -> StepOutput:
+    return model.step(inputs, cache)
 
 
 def _part(slots: Slots, rows: slice) -> Cache:

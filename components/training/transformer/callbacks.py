@@ -61,13 +61,7 @@ class RankZeroCallback(Callback):
         utilisation(world.device)  # percentages are of the time since the last call
         truncate_after(run.journal, first_step - 1)
         self.tracker = Tracker(run.identity, say=run.say)
-        self.sampler = ImageSampler(
-            self.config.sampling,
-            tokenizer=run.tokenizer,
-            autoencoder=run.autoencoder,
-            validation=validation,
-            seed=self.config.seed,
-        )
+        self.sampler = ImageSampler.of_run(run, validation)
         counted = f"the loss counts it {self.config.loss.after_image_weight:g} times after images"
         run.say(f"text: nats a token ({counted}); held out: the averaged weights, on other documents")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from components.bounds import NotNegative, Positive, Seed, Share, different, rule
+from components.training.parallel import Parallel
 from components.training.precision import Precision
 from model.config import Experts, PatchLayersKind, PredictionType, Preset
 from model.loss_options import LossOptions
@@ -23,6 +24,7 @@ Levels = Annotated[
     rule(lambda levels: levels and all(0 < level < 1 for level in levels), "must hold at least one, each above 0 and below 1"),
     different("noise levels"),
 ]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 Figure = Literal["loss", "text", "text_after_image", "text_elsewhere", "image", "caption_gap"]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
 
@@ -152,6 +154,12 @@ class TrainConfig:
     """Seconds after which a step that has not ended counts as hanging: its workers are ended and start again from the newest
     checkpoint. Ten times as long, and ten minutes at least, for the first step and for checkpoints, validations and sample
     images. 0: never."""
+    parallel: Parallel
+    """How several workers share the model: "ddp", whole on each of them; "fsdp", in shards; "hsdp", in shards among the workers
+    of a machine. "auto" is "ddp" where 20 bytes a parameter take at most half of a device's memory, else "fsdp"."""
+    activation_checkpointing: ActivationCheckpointing
+    """What is computed again in the backward pass instead of being kept: nothing, all but matrix products and attention, or
+    the whole block."""
     checkpoint_every_steps: Positive[int]
     sample_every_steps: Positive[int]
     log_every_steps: Positive[int]

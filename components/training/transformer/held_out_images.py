@@ -18,6 +18,7 @@ import torch
 from components.data.loader import ImageDocument, PackedRows
 from components.data.row_layout import lay_out_streams, without_text
 from components.runtime.world import World
+from components.training.parallel import evenly
 from components.training.precision import autocast
 from components.training.transformer.config import TrainConfig
 from core.random import seed_of
@@ -51,11 +52,15 @@ class HeldOutImages:
         captions = [caption_of(rows, document) for document in documents]
         streams = streams_of(rows, documents, captions)
         self.has_images, self.has_captions = bool(documents), bool(streams[WRONG])
-        # Each worker measures its share of every part.
+        # Each worker measures its share of every part; of some batches, which only keep it in step, nothing counts.
         self._batches = [
-            (part, batch)
+            (part, batch, is_counted)
             for part, each in streams.items()
-            for batch in batches_of(rows, each[world.slice_of(len(each))], config.batch_rows)
+            for batch, is_counted in evenly(
+                list(batches_of(rows, each[world.slice_of(len(each))], config.batch_rows)),
+                most_batches(rows, each, config.batch_rows, world),
+                list(batches_of(rows, each[:1], config.batch_rows)),
+            )
         ]
 
     @torch.inference_mode()
@@ -65,10 +70,10 @@ class HeldOutImages:
         times = times_of_equal_snr(model.config.process, levels)
         # Errors by part and level, and in the last column the numbers that they are summed over: workers add up all at once.
         sums = torch.zeros(3, len(levels) + 1, dtype=torch.float64, device=self.world.device)
-        for part, batch in self._batches:
+        for part, batch, is_counted in self._batches:
             for number, time in enumerate(times):
-                sums[part, number] += self._squared_error(model, batch, time, number)
-            sums[part, -1] += batch.latents[0].patches.numel()
+                sums[part, number] += self._squared_error(model, batch, time, number) * is_counted
+            sums[part, -1] += batch.latents[0].patches.numel() * is_counted
         self.world.all_reduce(sums)
         errors, counts = sums[:, :-1].cpu(), sums[:, -1:].cpu()
         of_all = (errors[RIGHT] + errors[OTHERS]) / (counts[RIGHT] + counts[OTHERS])
@@ -140,8 +145,7 @@ def other_captions(documents: Sequence[ImageDocument], captions: Sequence[np.nda
 
 def batches_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.ndarray]], batch_rows: int) -> Iterator[Batch]:
     """Documents with the streams they are to have, as batches of at most so many rows; no text is predicted."""
-    lengths = [len(ids) + len(document.sample_index) * rows.patches_per_image for document, ids in documents]
-    at = rows_in_order(lengths, rows.row_length)
+    at = rows_of(rows, documents)
     for first in range(0, int(at[-1]) + 1 if len(at) else 0, batch_rows):
         here = [number for number, row in enumerate(at) if first <= row < first + batch_rows]
         layout = lay_out_streams(rows.form, [documents[number][1] for number in here], at[here] - first)
@@ -151,6 +155,18 @@ def batches_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.nda
             sample_index=torch.from_numpy(np.concatenate([documents[number][0].sample_index for number in here])),
         )
         yield without_text(batch)
+
+
+def most_batches(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.ndarray]], batch_rows: int, world: World) -> int:
+    """Of `batches_of`, where the workers share the documents, the number that a worker with most of them has."""
+    shares = [documents[world._replace(rank=rank).slice_of(len(documents))] for rank in range(world.size)]
+    return max(-(-(int(rows_of(rows, share)[-1]) + 1) // batch_rows) if share else 0 for share in shares)
+
+
+def rows_of(rows: PackedRows, documents: Sequence[tuple[ImageDocument, np.ndarray]]) -> np.ndarray:
+    """int64 [D]: the row of each document with the stream that it is to have."""
+    lengths = [len(ids) + len(document.sample_index) * rows.patches_per_image for document, ids in documents]
+    return rows_in_order(lengths, rows.row_length)
 
 
 def rows_in_order(lengths: Sequence[int], row_length: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from components.data.loader import PackedRows
 from components.training.transformer.config import SamplingConfig
+from components.training.transformer.run import TransformerRun
 from core.errors import BadInput
 from core.tokenizer import TextTokenizer, load_tokenizer
 from model.generation.eager import TorchEngine
@@ -40,6 +41,14 @@ def prompts_of(config: SamplingConfig, validation: PackedRows, tokenizer: TextTo
 class ImageSampler:
     """Generates an image of each prompt."""
 
+    @staticmethod
+    def of_run(run: TransformerRun, validation: PackedRows) -> ImageSampler:
+        """With the run's prompts, or captions of its validation split."""
+        config = run.config
+        return ImageSampler(
+            config.sampling, tokenizer=run.tokenizer, autoencoder=run.autoencoder, validation=validation, seed=config.seed
+        )
+
     def __init__(
         self, config: SamplingConfig, *, tokenizer: Path, autoencoder: Path, validation: PackedRows, seed: int
     ) -> None:
@@ -55,10 +64,17 @@ class ImageSampler:
     @torch.inference_mode()
     def generate(self, model: Transfusion) -> Tensor:
         """One image a prompt, uint8 [prompts, height, width, 3]."""
+        return to_images(self._autoencoder.decode(self.latents(model)))
+
+    @torch.inference_mode()
+    def latents(self, model: Transfusion) -> Tensor:
+        """What the images are decoded from, float32 [prompts, channels, height, width].
+
+        Where weights lie in shards, all workers make them together.
+        """
         requests = [
             image_request(model.config, caption, seed=self._seed + index, image_shape=self._image_shape)
             for index, caption in enumerate(self._captions)
         ]
         completions = generate(TorchEngine(model), requests, self._options, num_slots=len(requests))
-        latents = torch.stack([completion.images[0] for completion in completions])
-        return to_images(self._autoencoder.decode(latents))
+        return torch.stack([completion.images[0] for completion in completions])

@@ -20,6 +20,9 @@ from core.manifest import MANIFEST
 # What decides the weights; what is logged, drawn and kept beside them stands elsewhere.
 CODE = "components.training.transformer.trainer"
 
+# How the work is shared, which changes no weight by more than a rounding: a run goes on under another choice.
+WITHOUT_EFFECT = ("parallel", "activation_checkpointing")
+
 # The kind of the manifest of a finished run.
 FINISHED = "finished"
 
@@ -51,7 +54,7 @@ class TransformerRun(RunFolder):
 def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str, str]:
     """Of all that decides what is learnt: a checkpoint is resumed from only where all of them are the same."""
     return {
-        "config": digest(asdict(config)),
+        "config": digest({name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}),
         "latents": sha256(latents / MANIFEST),
         "quarantine": digest(sorted(read_keys(quarantine))),
         "code": code_digest(CODE),

@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from components.data.loader import PackedRows
 from components.runtime.world import World
 from components.training.checkpoints import Trained
+from components.training.parallel import copy_shards, is_sharded, layout_of, mesh_of, shard
+from components.training.precision import product_type
+from components.training.transformer.activation_checkpointing import checkpoint_activations
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.optimiser import build_optimisers
 from components.training.transformer.selection import Selection
@@ -27,7 +31,13 @@ class TransformerState(NamedTuple):
     optimisers: tuple[torch.optim.Optimizer, ...]
     selection: Selection
     best_model: Transfusion | None
-    """The average after the best validation, on the CPU; None where the last one is handed on, and on workers other than 0."""
+    """The average after the best validation; None where the last one is handed on. On the CPU of worker 0 alone, and where
+    weights are sharded on all workers, cut as they are."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker holds a part of every parameter, so that all must take part in whatever reads the weights."""
+        return is_sharded(self.model)
 
     def networks(self) -> dict[str, Trained]:
         """What a checkpoint holds."""
@@ -53,14 +63,47 @@ class TransformerState(NamedTuple):
 def new_state(config: TrainConfig, rows: PackedRows, world: World) -> TransformerState:
     """The weights of the seed, an average equal to them, and optimisers without moments."""
     torch.manual_seed(config.seed)
-    model = Transfusion(configuration(config, rows)).to(world.device).train()
-    ema_model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = Transfusion(configuration(config, rows)).train()
+    mesh = mesh_of(layout_of(config.parallel, sum(each.numel() for each in model.parameters()), world), world)
+    ema_model, best_model = _placed(model, config, world) if mesh is None else _sharded(model, config, world, mesh)
+    selection = Selection(config.selection, config.max_steps)
+    return TransformerState(model, ema_model, build_optimisers(model, config, world), selection, best_model)
+
+
+def _placed(model: Transfusion, config: TrainConfig, world: World) -> tuple[Transfusion, Transfusion | None]:
+    """Bring `model` whole to the worker's device; its average, and a copy for the best one where one is kept."""
+    ema_model = copy.deepcopy(model.to(world.device)).eval().requires_grad_(False)
+    _arrange(model, config, world)
+    return ema_model, copy.deepcopy(ema_model).cpu() if _keeps_best(config) and world.rank == 0 else None
+
+
+def _sharded(model: Transfusion, config: TrainConfig, world: World, mesh: DeviceMesh) -> tuple[Transfusion, Transfusion | None]:
+    """The same in shards: the model is whole in the machine's memory before, and nothing is on the devices."""
+    _arrange(model, config, world)
+    shard(model, model.transformer.blocks, mesh, product_type=product_type(config.precision, world.device))
+    ema_model = _sharded_copy(model, mesh, world)
+    return ema_model, _sharded_copy(model, mesh, world) if _keeps_best(config) else None
+
+
+def _sharded_copy(model: Transfusion, mesh: DeviceMesh, world: World) -> Transfusion:
+    """Weights that nobody trains, cut as `model` is, and never whole anywhere; in float32, whatever products are in."""
+    with torch.device("meta"):
+        copied = Transfusion(model.config).eval().requires_grad_(False)
+    shard(copied, copied.transformer.blocks, mesh, is_trained=False, also_called=("step",))
+    copied.to_empty(device=world.device)
+    copy_shards(copied, model)
+    return copied
+
+
+def _arrange(model: Transfusion, config: TrainConfig, world: World) -> None:
     # Only what is trained: the average sees batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(model)
-    best_model = copy.deepcopy(ema_model).cpu() if config.selection.weights == "best" and world.rank == 0 else None
-    selection = Selection(config.selection, config.max_steps)
-    return TransformerState(model, ema_model, build_optimisers(model, config, world), selection, best_model)
+    checkpoint_activations(model, config.activation_checkpointing)
+
+
+def _keeps_best(config: TrainConfig) -> bool:
+    return config.selection.weights == "best"
 
 
 def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from components.data.loader import PackedRows
 from components.runtime.world import World
 from components.training.gradient_sync import gradient_sync
 from components.training.optimiser import clip_and_step, update_ema
+from components.training.parallel import evenly, joined
 from components.training.precision import autocast
 from components.training.trainer import Every, Trainer
 from components.training.transformer.config import Figure, TrainConfig
@@ -98,6 +98,9 @@ class Callback:
     def checkpoint(self, step: int, state: TransformerState) -> None:
         """A state to keep."""
 
+    def finish(self, state: TransformerState) -> None:
+        """The state after the last step."""
+
 
 class LossAccumulator:
     """Losses summed over steps and workers."""
@@ -135,7 +138,7 @@ class TransformerTrainer(Trainer):
         super().__init__(config.max_steps)
         self.config, self.state, self.validation, self.world = config, state, validation, world
         # For losses alone, whose gradients it averages; checkpoints and the optimiser know the bare model.
-        self.model = world.parallel(state.model)
+        self.model = joined(state.model, world)
         self.reader = StepReader(config, state.model, rows, world)
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
@@ -227,12 +230,15 @@ class TransformerTrainer(Trainer):
         # Weights and penalties steer training; held-out losses are the plain ones, at the noise levels of training.
         options = replace(self.config.loss, after_image_weight=1.0, snr_gamma=0.0, z_loss_weight=0.0)
         found = LossAccumulator(self.world.device)
-        for host_batch in self.held_out_batches(self.reader.local_rows(self.held_out_rows)):
+        passes, of_first = self.passes_of(self.held_out_rows_of(self.world.rank)), self.passes_of(self.held_out_rows_of(0))
+        # Worker 0 has as many rows as any.
+        for numbers, is_counted in evenly(passes, len(of_first), of_first):
+            host_batch = self.held_out_batch(numbers)
             batch = host_batch.to(self.world.device)
             with autocast(self.config.precision, self.world.device):
                 local = loss_sums(self.state.ema_model, batch, self.config.seed, 0, options)
-            found.sums += self.sums_of(local, read_counts(self.state.model, host_batch))
-        # After the loop, and by all: workers may have different numbers of batches, or none.
+            if is_counted:
+                found.sums += self.sums_of(local, read_counts(self.state.model, host_batch))
         self.world.all_reduce(found.sums)
         return found.losses(self.config.image_loss_weight)
 
@@ -241,16 +247,22 @@ class TransformerTrainer(Trainer):
         """The rows that validation reads, of all workers together."""
         return np.arange(min(self.validation.num_rows, MAX_VALIDATION_ROWS))
 
-    def held_out_batches(self, numbers: np.ndarray) -> Iterator[Batch]:
+    def held_out_rows_of(self, rank: int) -> np.ndarray:
+        """Those of them that the worker `rank` reads."""
+        return self.held_out_rows[self.world._replace(rank=rank).slice_of(len(self.held_out_rows))]
+
+    def passes_of(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """The rows `numbers`, as many together as a step has."""
+        return [numbers[start : start + self.config.batch_rows] for start in range(0, len(numbers), self.config.batch_rows)]
+
+    def held_out_batch(self, numbers: np.ndarray) -> Batch:
         """Rows of the validation split, on the CPU: every caption is seen, and every latent is its mean."""
-        for start in range(0, len(numbers), self.config.batch_rows):
-            part = numbers[start : start + self.config.batch_rows]
-            yield self.reader.read(self.validation, part, step=0, caption_dropout=0.0, resample_latents=False)
+        return self.reader.read(self.validation, numbers, step=0, caption_dropout=0.0, resample_latents=False)
 
     def measurable(self) -> set[Figure]:
         """The figures that the held-out rows can give."""
         found: set[Figure] = {"loss"}
-        for batch in self.held_out_batches(self.held_out_rows):
+        for batch in map(self.held_out_batch, self.passes_of(self.held_out_rows)):
             after = int(batch.after_image.sum())
             there: dict[Figure, bool] = {
                 "text": len(batch.labels) > 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from components.data.loader import PackedRows
 from components.runtime.world import World
 from components.training.transformer.callbacks import RankZeroCallback
+from components.training.transformer.companion import Companion
 from components.training.transformer.run import TransformerRun
 from components.training.transformer.state import new_state
 from components.training.transformer.trainer import Callback, TransformerTrainer
@@ -23,10 +24,11 @@ def train(run: TransformerRun, world: World) -> None:
     state = new_state(run.config, rows, world)
     trainer = TransformerTrainer(run.config, state, rows, validation, world)
     with run.resumed(state, world) as first_step, run.watchdog(world, run.config.step_timeout_s) as watchdog:
-        if world.rank > 0:
-            trainer.run(watchdog.over(trainer, trainer.schedule(Callback())), first_step=first_step)
-            return
-        callback = RankZeroCallback(run, validation, state.selection, world, first_step=first_step)
+        callback: Callback
+        if world.rank == 0:
+            callback = RankZeroCallback(run, validation, state.selection, world, first_step=first_step)
+        else:
+            callback = Companion(run, validation) if state.is_sharded else Callback()
         if first_step == 1:  # MLflow's slider begins at step 0: what a model draws that has learnt nothing yet
             callback.sample(0, state.ema_model)
         trainer.run(watchdog.over(trainer, trainer.schedule(callback)), first_step=first_step)
