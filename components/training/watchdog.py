@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -72,19 +73,26 @@ class Watchdog:
             self._trace.close()
 
     def over(self, trainer: Trainer, schedule: Sequence[Every]) -> list[Every]:
-        """The schedule with its actions and the trainer's steps watched."""
+        """The schedule with its actions watched; from now on the trainer's steps are, too."""
         if not self.timeout_s:
             return list(schedule)
+        take, first_step = trainer.train_step, 0
 
-        def acts(step: int) -> None:
-            self._allow(f"what is due after step {step}", is_long=True)
-
-        def goes_on(step: int) -> None:
+        def watched(step: int) -> Any:
+            nonlocal first_step
+            first_step = first_step or step
             # All workers know what is due, so that none counts the time for which it waits for another one's checkpoint.
-            others_act = any(every.takes_long and every.is_due(step, trainer.last_step) for every in schedule)
-            self._allow(f"step {step + 1}", is_long=others_act)
+            others_act = any(every.takes_long and every.is_due(step - 1, trainer.last_step) for every in schedule)
+            self._allow(f"step {step}", is_long=others_act or step == first_step)
+            return take(step)
 
-        return [Every(1, acts), *schedule, Every(1, goes_on)]
+        trainer.train_step = watched
+        # In their places: what is due after a step, and nothing else, makes the trainer wait for the step's numbers.
+        return [every._replace(action=partial(self._act, every)) if every.takes_long else every for every in schedule]
+
+    def _act(self, every: Every, step: int) -> None:
+        self._allow(f"what is due after step {step}", is_long=True)
+        every.action(step)
 
     def _allow(self, what: str, *, is_long: bool) -> None:
         limit_s = max(LONG * self.timeout_s, LONG_AT_LEAST_S) if is_long else self.timeout_s
