@@ -52,6 +52,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "epsilon": ("train.model.prediction_type=epsilon",),
     "unet": ("train.model.patch_layers=unet",),
     "adamw": ("train.optimiser=adamw",),
+    "wsd": ("train.schedule.kind=wsd",),
     "paper": (),
     "paper_linear": ("train.model.patch_layers=linear", "train.model.unet_channels=[]"),
 }

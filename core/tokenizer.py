@@ -5,6 +5,7 @@ A caption that holds "<|boi|>" is encoded as those seven characters.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -78,6 +79,11 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; control tokens are left out, bytes that are no UTF-8 become the replacement character."""
         return self._tokenizer.decode([int(id) for id in ids], skip_special_tokens=True)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of all that it does: equal ones encode alike."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def save(self, folder: Path) -> str:
         """Write tokenizer.json and its manifest into `folder`; returns the sha256 of tokenizer.json."""

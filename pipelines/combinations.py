@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from components.data.config import NO_IMAGES
 from components.evaluation.metrics import METRICS, Axis, Content, Metric, axis_of, metric_of, needs
@@ -15,6 +16,7 @@ from components.evaluation.pretrained.figures import NEEDS_WEIGHTS
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX
 from components.training.transformer.config import Figure
 from model.latents.sizes import PRESETS
+from pipelines import paths
 from pipelines.sections import Params
 
 TEXT: frozenset[Content] = frozenset({"text"})
@@ -42,6 +44,7 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from _of_the_images(params)
     yield from _of_the_metrics(params)
     yield from _of_the_selection(params)
+    yield from _of_the_start(params)
 
 
 def _of_the_images(params: Params) -> Iterator[str]:
@@ -117,6 +120,13 @@ def _of_the_selection(params: Params) -> Iterator[str]:
             f"train.selection.figure = {config.figure} is measured on {needed}, which no corpus of ingest.corpora can hold; "
             "take text"
         )
+
+
+def _of_the_start(params: Params) -> Iterator[str]:
+    """What the graph writes is new after every run, which would make the next one begin again."""
+    for key, at in (("ingest.tokenizer", params.ingest.tokenizer), ("train.pretrained", params.train.pretrained)):
+        if at and any(Path(at).absolute().is_relative_to(written.absolute()) for written in paths.WRITTEN):
+            yield f"{key} = {at} is written by the pipeline itself; copy it to a folder of its own, and name that one"
 
 
 def _contents(params: Params) -> frozenset[Content]:

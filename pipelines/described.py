@@ -11,6 +11,7 @@ from typing import Any
 
 from components.runtime.provenance import committed
 from components.runtime.tracking import About, flatten
+from components.training.transformer.pretrained_files import PRETRAINED
 from core.text import plural
 from pipelines import paths
 from pipelines.params import ParamsError, load
@@ -33,8 +34,8 @@ LONGEST = 100
 Changes = dict[str, tuple[Any, Any]]
 
 
-def training(params: Params) -> About:
-    """Of a run that trains with these parameters."""
+def training(params: Params, digests: Mapping[str, str] | None = None) -> About:
+    """Of a run that trains with these parameters. digests: of what decides its weights."""
     changed = changes(params, BEFORE)
     what = training_name(params)
     corpora = ", ".join(corpus.name for corpus in params.ingest.corpora)
@@ -44,7 +45,10 @@ def training(params: Params) -> About:
         "Losses and sample pictures are under *Model metrics*; speed, processor and memory under *System metrics*. Evaluations "
         "of this model are runs of their own, below this one in the list of runs.",
     ]
-    return About(what, {"corpora": corpora} | compared(params, COMPARED, changed), yaml_of(params), "\n\n".join(note))
+    facts = {"corpora": corpora} | compared(params, COMPARED, changed)
+    if digests and PRETRAINED in digests:
+        facts |= {"train.pretrained": params.train.pretrained, "train.pretrained_sha256": digests[PRETRAINED]}
+    return About(what, facts, yaml_of(params), "\n\n".join(note))
 
 
 def training_name(params: Params) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from components.training.transformer.pretrained_files import PRETRAINED
 from core.errors import BadInput, GateRefused
 from core.files import atomic_replace, fresh_folder, read_json, sha256, write_json
 from core.manifest import write_manifest
@@ -30,7 +31,8 @@ def main(params: Params) -> None:
     sources = Sources(paths.TRAIN, paths.AUTOENCODER, paths.TOKENIZER)
     folder = fresh_folder(paths.WORK / "export/bundle")
     intervals = read_json(INTERVALS) if INTERVALS.is_file() else {}
-    evaluated = Evaluated(read_json(METRICS), sampling_of(manifests["evaluation"]), intervals, ancestors)
+    began_with = manifests["train"].get(PRETRAINED, {})
+    evaluated = Evaluated(read_json(METRICS), sampling_of(manifests["evaluation"]), intervals, ancestors, began_with)
     preparation = preparation_of("autoencoder", manifests)
     parity = build_bundle(sources, folder, params.export, preparation=preparation, evaluated=evaluated)
     write_json(REPORT, reported(parity))
@@ -40,6 +42,7 @@ def main(params: Params) -> None:
         raise GateRefused(f"{'; '.join(found)}; every shape set's error is in {REPORT}")
     model = manifests["train"]["files"]["model.safetensors"]
     facts = {"model_sha256": model["sha256"], "parity_sha256": sha256(REPORT), "ancestors": ancestors}
+    facts |= {PRETRAINED: began_with} if began_with else {}
     manifest = write_manifest(folder, kind=KIND, **facts)
     atomic_replace(folder, paths.BUNDLE)
     tensorrt = build_tensorrt(open_bundle(paths.BUNDLE), params.export, paths.ENGINES)

@@ -5,7 +5,8 @@ reads names, sizes and times, and what it writes changes only when those do. Wha
 writes, is not looked at. Where a path is not on this machine, as in a clone that took the results from DVC's remote, the entry
 of that path is kept as it was.
 
-ingest.corpora, autoencoder.pretrained, autoencoder.loss.lpips_weights, evaluate.weights, infer.requests
+ingest.corpora, ingest.tokenizer, autoencoder.pretrained, autoencoder.loss.lpips_weights, train.pretrained, evaluate.weights,
+infer.requests
 -> data/inputs/<stage>.json
 """
 

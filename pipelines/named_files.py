@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 from components.data.config import BUILT_IN, NO_IMAGES, CorpusConfig
 from components.runtime.credentials import without_secrets
 from components.training.autoencoder.given_files import lpips_files, pretrained_files
+from components.training.transformer.pretrained_files import pretrained_files as start_files
 from core.errors import BadInput
 from core.fingerprint import Fingerprint, fingerprint, local_entries
+from core.given_tokenizer import tokenizer_file
+from export.run.registered import MODELS
 from export.run.requests import read_requests
 from pipelines import paths
 from pipelines.sections import Params
@@ -81,6 +84,26 @@ def _autoencoder(params: Params) -> list[Look]:
     return []
 
 
+def _tokenizer(params: Params) -> list[Look]:
+    at = params.ingest.tokenizer
+    return [_local(at, ("tokenizer",), lambda path: {"tokenizer": [_tokenizer_file(path)]})] if at else []
+
+
+def _tokenizer_file(path: Path) -> Path:
+    file = tokenizer_file(path)
+    if not file.is_file():
+        raise BadInput(f"ingest.tokenizer: {file} is not there")
+    return file
+
+
+def _start(params: Params) -> list[Look]:
+    """A registered version is what it is: there is nothing to look at."""
+    at = params.train.pretrained
+    if not at or at.startswith(MODELS):
+        return []
+    return [_local(at, ("pretrained",), lambda path: {"pretrained": start_files(path)})]
+
+
 def _weights(params: Params) -> list[Look]:
     named = asdict(params.evaluate.weights)
     return [_local(at, (name,), partial(_weight_files, name))._replace(needed=False) for name, at in named.items() if at]
@@ -122,8 +145,9 @@ def _entry(at: str, found: Fingerprint) -> dict[str, Any]:
 
 
 LOOKS: dict[str, Callable[[Params], list[Look]]] = {
-    "ingest": _corpora,
+    "ingest": lambda params: [*_tokenizer(params), *_corpora(params)],
     "autoencoder": _autoencoder,
+    "train": _start,
     "evaluate": _weights,
     "infer": _requests,
 }

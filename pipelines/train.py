@@ -22,6 +22,7 @@ from core.manifest import write_manifest
 from pipelines import paths, stage
 from pipelines.ancestry import given
 from pipelines.described import training
+from pipelines.pretrained import origin_of, start_of
 from pipelines.sections import Params
 from pipelines.unfinished import forget
 
@@ -32,22 +33,17 @@ def main(params: Params) -> None:
     # Of the latents, workers check what they read.
     """Train to the last step, or only publish what an earlier process finished."""
     _, ancestors = given("tokenizer", "autoencoder", "latents", "latents verdict", parts={"latents": None})
-    num_workers = num_training_workers()
-    check_training(params.train, latents=paths.LATENTS, tokenizer=paths.TOKENIZER, num_workers=num_workers)
-    digests = digests_of(params.train, paths.LATENTS, paths.QUARANTINE / "latents.jsonl")
+    num_workers, start = num_training_workers(), start_of(params.train)
+    given_to = {"latents": paths.LATENTS, "tokenizer": paths.TOKENIZER, "autoencoder": paths.AUTOENCODER}
+    check_training(params.train, **given_to, num_workers=num_workers, start=start)
+    quarantine = paths.QUARANTINE / "latents.jsonl"
+    digests = digests_of(params.train, paths.LATENTS, quarantine, start)
     folder = (paths.WORK / "train" / digest(digests)[:16]).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    about = training(params)
+    about = training(params, digests)
     identity = open_training_run(folder, about=about, latents=paths.LATENTS, digests=digests)
-    run = TransformerRun(
-        config=params.train,
-        identity=identity,
-        latents=paths.LATENTS.absolute(),
-        quarantine=(paths.QUARANTINE / "latents.jsonl").absolute(),
-        tokenizer=paths.TOKENIZER.absolute(),
-        autoencoder=paths.AUTOENCODER.absolute(),
-        folder=folder,
-    )
+    absolute = {name: path.absolute() for name, path in {**given_to, "quarantine": quarantine}.items()}
+    run = TransformerRun(config=params.train, identity=identity, folder=folder, start=start, **absolute)
     with recorded(identity) as tracker:
         if not run.is_finished(FINISHED):
             run.run_workers(train, num_workers)
@@ -68,6 +64,7 @@ def publish(run: TransformerRun, name: str, digests: dict[str, str], ancestors: 
     tracker.artifact(REPORT, "train")
     write_json(run.finished / "run.json", run.identity.facts() | {"name": name, "digests": digests})
     facts = {"digests": digests, "ancestors": ancestors, "incidental": ["run.json", "summary.json", *TABLES]}
+    facts |= origin_of(run.config, digests)
     write_manifest(run.finished, kind="train", step=kept_step, settings=asdict(run.config), **facts)
     atomic_replace(run.finished, paths.TRAIN)
     forget(run.folder)

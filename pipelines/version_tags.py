@@ -8,6 +8,7 @@ from typing import Any
 from components.evaluation.metrics import Figure, table
 from components.runtime.ancestors import ANCESTORS
 from components.runtime.provenance import origin_tags
+from components.training.transformer.pretrained_files import PRETRAINED
 from core.files import read_fields, read_json
 from export.bundle import Bundle
 from pipelines import paths
@@ -32,6 +33,7 @@ def version_tags(params: Params, bundle: Bundle, metrics: Mapping[str, float]) -
         **figures,
         **{f"onnx_error/{name}": f"{each['largest_error']}" for name, each in graphs.items()},
         **{f"{kind}_digest": ancestors[kind] for kind in MADE_FROM if kind in ancestors},
+        **{f"{PRETRAINED}_{key}": value for key, value in bundle.manifest.get(PRETRAINED, {}).items()},
         **{key: value for key, value in origin_tags().items() if key.startswith(ORIGIN)},
         "engines": f"ONNX Runtime (opset {bundle.generation.opset}); TensorRT {_tensorrt()}",
     }

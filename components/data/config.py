@@ -116,8 +116,11 @@ class IngestConfig:
     """Above this share of rejected records of one corpus the stage fails."""
     documents_per_file: Positive[int]
     """Documents of one Parquet file, and so of one shard later."""
+    tokenizer: str
+    """A tokenizer.json to use instead of learning one, or a folder with one: a bundle's, or that of the model whose weights
+    training is to begin with; "" learns one from the training split."""
     vocab_size: VocabularySize
-    """Of the byte-level BPE tokenizer, special tokens included."""
+    """Of the byte-level BPE tokenizer to learn, special tokens included."""
     split_shares: SplitShares
     scenes: ScenesConfig
     prose: ProseConfig

@@ -65,6 +65,8 @@ class Evaluated(NamedTuple):
     """Metric -> its `low` and `high`, where it has an interval."""
     made_from: Mapping[str, str] = {}
     """Kind of artefact -> digest: the documents and latents among them that the model was trained and measured on."""
+    began_with: Mapping[str, str] = {}
+    """`name` and `sha256` of the weights that its training began with; nothing where those were random."""
 
 
 def build_bundle(
@@ -84,7 +86,7 @@ def build_bundle(
     errors = {graph: entry["largest_error"] for graph, entry in parity["graphs"].items()}
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     figures = {"num_parameters": num_parameters, "parity": errors, "metrics": numbers(evaluated.metrics)}
-    known = {"intervals": evaluated.intervals, "made_from": evaluated.made_from}
+    known = {"intervals": evaluated.intervals, "made_from": evaluated.made_from, "began_with": evaluated.began_with}
     (folder / CARD).write_text(model_card(CARD_NAME, model.config, generation, **figures, **known))
     return parity
 

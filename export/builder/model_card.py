@@ -38,9 +38,10 @@ def model_card(
     metrics: Mapping[str, float] | None = None,
     intervals: Mapping[str, Mapping[str, Any]] | None = None,
     made_from: Mapping[str, str] | None = None,
+    began_with: Mapping[str, str] | None = None,
 ) -> str:
     """README.md of a model. parity: graph -> largest absolute error. metrics, intervals: the evaluation's, where known.
-    made_from: kind of artefact -> digest."""
+    made_from: kind of artefact -> digest. began_with: `name` and `sha256` of the weights that its training began with."""
     side = generation.image_side_px
     sections = [
         _FRONT_MATTER.format(model_index=_model_index(name, metrics or {})),
@@ -53,7 +54,8 @@ def model_card(
         f"| weights of text and images | {_WEIGHTS[config.experts]} |\n"
         f"| vocabulary | {config.vocab_size} byte-level BPE tokens |\n"
         f"| images | {side} x {side} pixels, {generation.num_patches(config.image)} positions each |\n"
-        f"| longest document | {config.max_position_embeddings} positions |\n",
+        f"| longest document | {config.max_position_embeddings} positions |\n"
+        f"{_start(began_with or {})}",
         _INTENDED_USE,
         _data(made_from or {}),
         _USE.format(prompt=example_prompt(metrics or {})),
@@ -65,6 +67,11 @@ def model_card(
         _figures(metrics or {}, intervals or {}),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def _start(began_with: Mapping[str, str]) -> str:
+    """A row of the table. What those weights had learnt, and their licence, hold for the model too."""
+    return f"| trained from the weights of | {began_with['name']} (`{began_with['sha256'][:12]}`) |\n" if began_with else ""
 
 
 def example_prompt(metrics: Mapping[str, float]) -> str:

@@ -19,6 +19,7 @@ from tests.pages.commands import (
     PAGES,
     ROOT,
     RUN,
+    RUN_BY_FINE_TUNING,
     RUN_BY_OWN_CORPUS,
     RUN_BY_SHARING,
     WITHOUT_ENVIRONMENT,
@@ -29,7 +30,7 @@ from tests.pages.commands import (
     variables,
 )
 
-TESTED = {*RUN, *RUN_BY_OWN_CORPUS, *RUN_BY_SHARING, *CHECKED, *NAMED}
+TESTED = {*RUN, *RUN_BY_OWN_CORPUS, *RUN_BY_SHARING, *RUN_BY_FINE_TUNING, *CHECKED, *NAMED}
 OWN_CORPUS = ROOT / "docs/own-corpus.md"
 
 

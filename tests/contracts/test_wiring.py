@@ -24,8 +24,10 @@ WATCHED = {
     "ingest.corpora.images": "ingest",
     # Watched as that of each entry that leaves it out.
     "ingest.corpus_defaults.images": "ingest",
+    "ingest.tokenizer": "ingest",
     "autoencoder.pretrained": "autoencoder",
     "autoencoder.loss.lpips_weights": "autoencoder",
+    "train.pretrained": "train",
     "evaluate.weights.inception": "evaluate",
     "evaluate.weights.clip": "evaluate",
     "infer.requests": "infer",
@@ -42,7 +44,7 @@ NO_PATHS = {
 ROOT = Path(__file__).resolve().parents[2]
 NOT_STAGES = {
     *("__init__", "ancestry", "clean", "combinations", "configure", "described", "evaluate_bundle"),
-    *("evaluation_inputs", "evaluation_run", "params", "promote"),
+    *("evaluation_inputs", "evaluation_run", "params", "pretrained", "promote"),
     *("sections", "loading", "named_files", "paths", "promotion", "repro", "stage", "summary", "sync", "ui", "unfinished"),
     *("compare", "evaluations", "options", "version_tags"),
     "wiring",

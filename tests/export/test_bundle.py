@@ -229,7 +229,9 @@ def test_card_has_front_matter_and_figures(made: Made) -> None:
 def test_card_shows_standard_errors_beside_their_figures(made: Made) -> None:
     metrics = {"a/right": 0.96123, "a/right_se": 0.00712, "a/right_new": 0.5, "b_se": 3.0}
     config, generation = made.model.config, made.bundle.generation
-    text = model_card("m", config, generation, num_parameters=1, parity={}, metrics=metrics)
+    began_with = {"name": "start", "sha256": "f" * 64}
+    text = model_card("m", config, generation, num_parameters=1, parity={}, metrics=metrics, began_with=began_with)
+    assert "\n| trained from the weights of | start (`ffffffffffff`) |\n" in text
     rows = [line for line in text.splitlines() if line.startswith(("| a", "| b"))]
     # Without figures of scenes it is a model of other corpora, to which digits say nothing.
     assert "a red three" not in text and '"a caption like those it was trained on"' in text

@@ -125,15 +125,15 @@ TRAINING_STEP = (
     ),
     Listed(
         "a warm-up that begins at the full rate",
-        "components/training/transformer/optimiser.py",
+        "components/training/transformer/schedule.py",
         "config.learning_rate * step / config.warmup_steps",
         "config.learning_rate",
     ),
-    Listed("no decay of the rate", "components/training/transformer/optimiser.py", "(1 + math.cos(math.pi * done)) / 2", "1.0"),
+    Listed("no decay of the rate", "components/training/transformer/schedule.py", "(1 + math.cos(math.pi * done)) / 2", "1.0"),
     Listed(
         "norms decay too",
         "components/training/transformer/optimiser.py",
-        "config.weight_decay if parameter.dim() >= 2 else 0.0",
+        "config.weight_decay if each.dim() >= 2 else 0.0",
         "config.weight_decay",
     ),
 )

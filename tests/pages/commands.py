@@ -137,6 +137,9 @@ RUN_BY_SHARING: tuple[str, ...] = (
     "dvc repro --pull --allow-missing",
 )
 
+# And the page on fine-tuning, as far as the training.
+RUN_BY_FINE_TUNING: tuple[str, ...] = ("python -m pipelines.configure edits.yaml",)
+
 CHECKED: dict[str, Checked] = {
     "make": Checked(PLACEHOLDER, "make -n help"),
     "make summary": Checked(
@@ -164,6 +167,24 @@ CHECKED: dict[str, Checked] = {
         HOURS,
         "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args) -S train.model.unet_channels=[64,128,256,256] inputs",
         ("Ran experiment",),
+    ),
+    "dvc exp run $(grep -v '^#' pipelines/recipes/fine_tune.args)": Checked(
+        HOURS,
+        # Later commands find the parameters as they were, for `start` goes.
+        "cp params.yaml kept.yaml && cp -r artifacts/bundle start"
+        " && dvc exp run $(grep -v '^#' pipelines/recipes/fine_tune.args) inputs && rm -r start && mv kept.yaml params.yaml",
+        ("Ran experiment", "train: pretrained: "),
+    ),
+    'python -m export.ask "make the cat white" --image edits/0001-before.png -o edited.png': Checked(
+        "needs the fine-tuned bundle; of the one before",
+        'python -m export.ask "make the cat white" --image pictures/0001.png -o edited.png',
+        ("edited.png",),
+    ),
+    "mlflow artifacts download --artifact-uri models:/transfusion/3 --dst-path version-3": Checked(
+        "needs a third version",
+        "mlflow artifacts download --artifact-uri models:/transfusion/1 --dst-path version-1"
+        " && ls version-1/artifacts/bundle && rm -r version-1",
+        ("manifest.json",),
     ),
     "dvc exp run --temp": Checked("another copy of the project", "dvc exp run --help", ("--temp", "--queue")),
     # In a copy without the corpus, which git does not know.

@@ -60,6 +60,9 @@ def write_given() -> None:
     Path("given/photos-2/linked").symlink_to(Path("elsewhere/more").absolute())
     write("given/vae/config.json", b"{}")
     write("given/vae/nested/weights.safetensors", b"weights")
+    write("given/words.json", b"{}")
+    for name in ("manifest.json", "config.json", "model.safetensors", "tokenizer.json", "autoencoder/config.json"):
+        write(f"given/start/{name}", b"as in a bundle")
     write("given/inception.pt", b"a network")
     write("given/clip/model.safetensors", b"weights")
     asked = [{"id": name, "task": "image_to_text", "image": f"pictures/{name}.png"} for name in ("a", "none")]
@@ -77,6 +80,7 @@ def write(name: str, content: bytes) -> None:
 def given(*more: str) -> Params:
     corpora = json.dumps(CORPORA)
     settings = [f"ingest.corpora={corpora}", "autoencoder.pretrained=given/vae", "infer.requests=given/asked.jsonl"]
+    settings += ["ingest.tokenizer=given/words.json", "train.pretrained=given/start"]
     settings += ["evaluate.weights.inception=given/inception.pt", "evaluate.weights.clip=given/clip"]
     return load(ROOT / "params.yaml", [*settings, *more])
 

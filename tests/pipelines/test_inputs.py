@@ -45,6 +45,9 @@ WATCHED = [
     Watched("elsewhere/more/b.png", "ingest", ("photos path",)),
     Watched("given/vae/config.json", "autoencoder", ("pretrained",)),
     Watched("given/vae/nested/weights.safetensors", "autoencoder", ("pretrained",)),
+    Watched("given/words.json", "ingest", ("tokenizer",)),
+    Watched("given/start/model.safetensors", "train", ("pretrained",)),
+    Watched("given/start/autoencoder/config.json", "train", ("pretrained",)),
     Watched("given/inception.pt", "evaluate", ("inception",)),
     Watched("given/clip/model.safetensors", "evaluate", ("clip",)),
     Watched("given/asked.jsonl", "infer", ("requests",)),
@@ -77,7 +80,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 def test_nothing_changed(params: Params) -> None:
     before = look(params)
-    assert set(before) == {"ingest", "autoencoder", "evaluate", "infer"}
+    assert set(before) == {"ingest", "autoencoder", "train", "evaluate", "infer"}
     assert before["ingest"]["tars path"]["files"] == 3
     assert before["ingest"]["photos path"]["files"] == 4
     assert not differing(before, look(params))
@@ -92,7 +95,7 @@ def test_what_changed_is_seen_where_it_is_read(watched: Watched, how: str, param
         with pytest.raises(BadInput):  # the folder is here, and holds no autoencoder
             inputs.main(params)
         return
-    named = ("given/coco.json", "given/mmc4/a.jsonl", "given/asked.jsonl", "given/inception.pt")
+    named = ("given/coco.json", "given/mmc4/a.jsonl", "given/asked.jsonl", "given/inception.pt", "given/words.json")
     if how == "removed" and watched.file in named:
         Path(watched.file).unlink()
         assert not differing(before, look(params)), "the named path itself is away: what was made of it stands"
@@ -174,7 +177,7 @@ def test_what_the_graph_writes_is_no_corpus_beside_one(params: Params) -> None:
 def test_the_demonstration_does_not_depend_on_a_machines_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write("data/requests/requests.jsonl", b"{}")
-    assert look(load(ROOT / "params.yaml")) == {"ingest": {}, "autoencoder": {}, "evaluate": {}, "infer": {}}
+    assert look(load(ROOT / "params.yaml")) == {"ingest": {}, "autoencoder": {}, "train": {}, "evaluate": {}, "infer": {}}
 
 
 def test_weights_are_seen(params: Params) -> None:

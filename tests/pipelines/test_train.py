@@ -18,10 +18,11 @@ import pytest
 
 from components.data.quarantine import validation_facts
 from components.training.run_folder import RunFolder, checkpoints
+from components.training.transformer.pretrained_files import pretrained_digest
 from core.files import write_json
 from core.manifest import read_manifest
 from model.transfusion import Transfusion
-from tests.components.training.conftest import Corpus, corpus
+from tests.components.training.conftest import Corpus, corpus, write_start
 from tests.pipelines.stage_process import REPOSITORY, finish, kill_when, start, wait_until
 
 __all__ = ["corpus"]  # the fixture
@@ -90,15 +91,17 @@ def run_of(workspace: Path):
     return client, client.get_run(identity["run_id"])
 
 
-def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> None:
-    process = start("train", workspace, SETTINGS, num_workers=1)
+def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(corpus: Corpus, workspace: Path) -> None:
+    write_start(corpus, workspace / "start")
+    settings = [*SETTINGS, "train.pretrained=start"]
+    process = start("train", workspace, settings, num_workers=1)
     kill_when(process, lambda: any(workspace.glob(".work/train/*/run/step-00000020/manifest.json")), timeout_s=240)
     (folder,) = (path for path in (workspace / ".work/train").iterdir())
     first_run = json.loads((folder / "run.json").read_text())["run_id"]
     assert not (workspace / "artifacts/train").exists()
 
     (workspace / ".work/train/another").mkdir()
-    process = start("train", workspace, SETTINGS, num_workers=2)
+    process = start("train", workspace, settings, num_workers=2)
     for num_resumed in (1, 2, 3):
         kill_a_worker(process, RunFolder(folder=folder), num_resumed)
     output = finish(process)
@@ -107,6 +110,8 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert f"step {MAX_STEPS}/{MAX_STEPS} | loss" in output
     manifest = read_manifest(workspace / "artifacts/train", kind="train")
     assert manifest["step"] == MAX_STEPS
+    began_with = pretrained_digest(workspace / "start")
+    assert manifest["pretrained"] == {"name": "start", "sha256": began_with}
     assert set(manifest["ancestors"]) == {"tokenizer", "autoencoder", "latents", "latents verdict"}
     history = (workspace / "reports/train/history.csv").read_bytes()
     assert (workspace / "artifacts/train/history.csv").read_bytes() == history
@@ -135,6 +140,7 @@ def test_a_killed_run_goes_on_and_ends_with_all_its_outputs(workspace: Path) -> 
     assert run.info.run_id == first_run
     assert run.info.status == "FINISHED"
     assert run.data.params["train.max_steps"] == str(MAX_STEPS)
+    assert run.data.params["train.pretrained_sha256"] == began_with
     assert len(run.data.params) < 12, "all parameters are in an artifact"
     assert run.info.run_name and f", {MAX_STEPS} steps, seed" in run.info.run_name
     assert f"max_steps: {MAX_STEPS}" in Path(client.download_artifacts(first_run, "params.yaml")).read_text()

@@ -28,6 +28,7 @@ from components.data.ingest.readers.passed_over import PassedOver
 from components.data.ingest.rejected import Rejected, RejectedFile, refuse_above
 from components.runtime.progress import Progress
 from core.files import fresh_folder
+from core.given_tokenizer import given_tokenizer
 from core.images import Preparation
 from core.manifest import write_manifest
 from core.tokenizer import TextTokenizer, train_tokenizer
@@ -137,7 +138,10 @@ def collect(config: IngestConfig, folder: Path, rejected: Path) -> Collected:
 
 
 def learn_tokenizer(config: IngestConfig, folder: Path, collected: Collected) -> TextTokenizer:
-    """A tokenizer of the training split's texts: held-out text must not shape the vocabulary it is measured with."""
+    """A tokenizer of the training split's texts, for held-out text must not shape the vocabulary it is measured with; or a
+    given one."""
+    if config.tokenizer:
+        return given_tokenizer(Path(config.tokenizer))
     with Progress("ingest: texts for the tokenizer", unit="documents", total=collected.num_train) as progress:
         texts = (text for document in progress.over(read_documents(folder, "train")) for text in document.texts)
         return train_tokenizer(texts, config.vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,7 +26,16 @@ Levels = Annotated[
     different("noise levels"),
 ]
 ActivationCheckpointing = Literal["none", "selective", "full"]
+Pretrained = Annotated[
+    str,
+    rule(
+        lambda start: not start.startswith("models:") or bool(re.fullmatch(r"models:/[^/@]+/\d+", start)),
+        "must name a registered version by its number, as models:/transfusion/3 does: an alias moves on, maybe to what is"
+        " trained here",
+    ),
+]
 Figure = Literal["loss", "text", "text_after_image", "text_elsewhere", "image", "caption_gap"]
+DecayRatio = Annotated[float, rule(lambda share: 0 < share <= 1, "must lie above 0 and at most at 1")]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
 
 
@@ -105,10 +115,38 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate goes on after its warm-up."""
+
+    kind: Literal["cosine", "wsd"]
+    """"cosine" (the paper): it falls from the first step after the warm-up. "wsd" (warm-up, stable, decay; MiniCPM, arXiv
+    2404.06395): it stays, and falls at the end, so that a longer training only stays longer."""
+    decay_ratio: DecayRatio
+    """Of "wsd": the share of max_steps, the last ones, over which it falls."""
+    decay_type: Literal["linear", "sqrt"]
+    """Of "wsd": in a straight line, or as 1 - sqrt(share done), fast at first (arXiv 2405.18392, Sec. 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRateScales:
+    """What the learning rate is multiplied by for a part of the model; 0 freezes it: no moments and no decay."""
+
+    text: NotNegative[float]
+    """What text alone goes through: embedding, head, and its experts where it has some."""
+    images: NotNegative[float]
+    """What images alone go through: patch layers, with U-Net and time embedding, and their experts."""
+    shared: NotNegative[float]
+    """The rest of the blocks, and the last norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of the transformer."""
 
     seed: Seed
+    pretrained: Pretrained
+    """Weights to begin with: the folder of a bundle, a registered version (models:/<name>/<number>), or the folder of a text
+    model in Hugging Face's Llama layout; "" draws them from the seed."""
     model: ModelChoice
     batch_rows: Positive[int]
     """Packed rows of one optimiser step over all workers together."""
@@ -118,9 +156,11 @@ class TrainConfig:
     max_steps: Positive[int]
     """Optimiser steps."""
     warmup_steps: int
-    """The rate rises over these, and falls by a cosine from learning_rate to min_learning_rate over the others."""
+    """The rate rises over these from 0 to learning_rate, and then follows `schedule` to min_learning_rate at the last step."""
     learning_rate: Positive[float]
     min_learning_rate: NotNegative[float]
+    schedule: ScheduleConfig
+    learning_rate_scales: LearningRateScales
     weight_decay: NotNegative[float]
     """Of matrices alone."""
     optimiser: Literal["adamw", "muon"]
@@ -175,3 +215,16 @@ class TrainConfig:
             )
         if not 0 <= self.warmup_steps < self.max_steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} must lie in 0..max_steps - 1 = {self.max_steps - 1}")
+        if self.schedule.kind == "wsd" and self.warmup_steps + self.num_decay_steps > self.max_steps:
+            raise ValueError(
+                f"schedule.decay_ratio: {self.schedule.decay_ratio!r} of max_steps {self.max_steps} are {self.num_decay_steps}"
+                f" steps, and the warm-up takes {self.warmup_steps}; make either shorter"
+            )
+        scales = self.learning_rate_scales
+        if not (scales.text or scales.images or (scales.shared and self.model.experts != "full")):
+            raise ValueError("learning_rate_scales: nothing is trained where every part has 0; give one of them more")
+
+    @property
+    def num_decay_steps(self) -> int:
+        """Of schedule "wsd": the last steps, over which the rate falls; one at least."""
+        return max(1, round(self.schedule.decay_ratio * self.max_steps))

@@ -6,10 +6,12 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.runtime.cluster import check_cluster
 from components.training.transformer.config import TrainConfig
+from components.training.transformer.pretrained import check_pretrained
+from components.training.transformer.state import configuration
 from core.errors import BadInput
 from core.manifest import manifest_of
 from core.tokenizer import load_tokenizer
@@ -18,9 +20,20 @@ from core.tokenizer import load_tokenizer
 NUM_TOKENS_AROUND = 2
 
 
-def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_workers: int) -> None:
+class Facts(NamedTuple):
+    """Of the rows' manifest, what a model has to know of them."""
+
+    latent_shape: tuple[int, ...]
+    vocab_size: int
+    row_length: int
+    special_ids: Mapping[str, int]
+
+
+def check_training(
+    config: TrainConfig, *, latents: Path, tokenizer: Path, autoencoder: Path, num_workers: int, start: Path | None = None
+) -> None:
     """Raise BadInput, in one sentence, where `config` does not go with the rows, the tokenizer or the machine, or
-    where the cluster to join is not there.
+    where the cluster to join is not there. start: the folder of the weights to begin with.
 
     The rows' bytes are checked by the workers, which read them.
     """
@@ -39,6 +52,9 @@ def check_training(config: TrainConfig, *, latents: Path, tokenizer: Path, num_w
         if not facts.get("num_rows", {}).get(split, 1):
             raise BadInput(f"{latents} has no rows of the {split} split; give ingest documents for it and run `dvc repro`")
     _check_tokens(config, latents, facts, tokenizer)
+    if start is not None:
+        data = Facts(**{name: facts[name] for name in Facts._fields})
+        check_pretrained(start, configuration(config, data), tokenizer=tokenizer, autoencoder=autoencoder)
     _check_compiler(config)
     check_cluster()
 

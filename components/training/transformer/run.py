@@ -13,6 +13,7 @@ from components.runtime.tracking import About, RunIdentity, Tracker
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.journal import shown_names
+from components.training.transformer.pretrained_files import PRETRAINED, pretrained_digest
 from core.errors import BadInput
 from core.files import digest, read_fields, read_json_lines, sha256, write_json
 from core.manifest import MANIFEST
@@ -39,6 +40,8 @@ class TransformerRun(RunFolder):
     """The documents to leave out, or None."""
     tokenizer: Path
     autoencoder: Path
+    start: Path | None = None
+    """The folder of the weights that it begins with; None: those of the seed."""
 
     @property
     def journal(self) -> Path:
@@ -51,9 +54,13 @@ class TransformerRun(RunFolder):
         return self.folder / "samples"
 
 
-def digests_of(config: TrainConfig, latents: Path, quarantine: Path) -> dict[str, str]:
-    """Of all that decides what is learnt: a checkpoint is resumed from only where all of them are the same."""
-    return {
+def digests_of(config: TrainConfig, latents: Path, quarantine: Path, start: Path | None = None) -> dict[str, str]:
+    """Of all that decides what is learnt: a checkpoint is resumed from only where all of them are the same.
+
+    start: the folder of the weights that it begins with.
+    """
+    began_with = {} if start is None else {PRETRAINED: pretrained_digest(start)}
+    return began_with | {
         "config": digest({name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}),
         "latents": sha256(latents / MANIFEST),
         "quarantine": digest(sorted(read_keys(quarantine))),

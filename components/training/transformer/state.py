@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +18,8 @@ from components.training.parallel import copy_shards, is_sharded, layout_of, mes
 from components.training.precision import product_type
 from components.training.transformer.activation_checkpointing import checkpoint_activations
 from components.training.transformer.config import TrainConfig
-from components.training.transformer.optimiser import build_optimisers
+from components.training.transformer.optimiser import build_optimisers, freeze
+from components.training.transformer.pretrained import load_pretrained
 from components.training.transformer.selection import Selection
 from model.compiled import compile_for_training
 from model.config import ModelConfig, image_modality, model_config
@@ -60,10 +63,15 @@ class TransformerState(NamedTuple):
             self.ema_model.load_state_dict(self.best_model.state_dict())
 
 
-def new_state(config: TrainConfig, rows: PackedRows, world: World) -> TransformerState:
-    """The weights of the seed, an average equal to them, and optimisers without moments."""
+def new_state(config: TrainConfig, rows: PackedRows, world: World, start: Path | None = None) -> TransformerState:
+    """The weights of the seed, an average equal to them, and optimisers without moments.
+
+    start: the folder of train.pretrained's weights, which take the place of the seed's.
+    """
     torch.manual_seed(config.seed)
     model = Transfusion(configuration(config, rows)).train()
+    if start is not None:
+        load_pretrained(model, start)
     mesh = mesh_of(layout_of(config.parallel, sum(each.numel() for each in model.parameters()), world), world)
     ema_model, best_model = _placed(model, config, world) if mesh is None else _sharded(model, config, world, mesh)
     selection = Selection(config.selection, config.max_steps)
@@ -96,6 +104,7 @@ def _sharded_copy(model: Transfusion, mesh: DeviceMesh, world: World) -> Transfu
 
 
 def _arrange(model: Transfusion, config: TrainConfig, world: World) -> None:
+    freeze(model, config)
     # Only what is trained: the average sees batches of other sizes, and seldom.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(model)
@@ -106,7 +115,31 @@ def _keeps_best(config: TrainConfig) -> bool:
     return config.selection.weights == "best"
 
 
-def configuration(config: TrainConfig, rows: PackedRows) -> ModelConfig:
+class EncodedData(Protocol):
+    """What a model has to know of the data: of its rows, or of their manifest."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Control tokens included."""
+        ...
+
+    @property
+    def row_length(self) -> int:
+        """Positions."""
+        ...
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """Control token -> id."""
+        ...
+
+
+def configuration(config: TrainConfig, rows: EncodedData) -> ModelConfig:
     """The model that `config` asks for, on the data as it is."""
     choice = config.model
     images = image_modality(

@@ -24,7 +24,7 @@ from components.training.precision import autocast
 from components.training.trainer import Every, Trainer
 from components.training.transformer.config import Figure, TrainConfig
 from components.training.transformer.held_out_images import HeldOutImages, ImageErrors
-from components.training.transformer.optimiser import learning_rate
+from components.training.transformer.schedule import learning_rate
 from components.training.transformer.selection import check_measurable
 from components.training.transformer.state import TransformerState
 from components.training.transformer.step_batch import Counts, MicroBatch, StepBatch, StepReader, read_counts

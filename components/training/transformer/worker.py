@@ -21,7 +21,7 @@ def train(run: TransformerRun, world: World) -> None:
     rows = PackedRows(run.latents, "train", run.quarantine)
     validation = PackedRows(run.latents, "validation", run.quarantine)
     _check_same(rows, world)
-    state = new_state(run.config, rows, world)
+    state = new_state(run.config, rows, world, run.start)
     trainer = TransformerTrainer(run.config, state, rows, validation, world)
     with run.resumed(state, world) as first_step, run.watchdog(world, run.config.step_timeout_s) as watchdog:
         callback: Callback

@@ -87,6 +87,7 @@ def config_for(*corpora: CorpusConfig, image_side_px: int = 16, max_caption_byte
         image_side_px=image_side_px,
         max_rejected_share=0.5,
         documents_per_file=16,
+        tokenizer="",
         vocab_size=300,
         split_shares=SplitShares(validation=0.2, test=0.2),
         scenes=ScenesConfig(num_train=6, num_validation=2, num_test=2, num_kept_out_pairs=3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +19,20 @@ from components.data.token_stream import token_stream
 from components.runtime.tracking import RunIdentity
 from components.training.transformer.config import (
     HeldOutImagesConfig,
+    LearningRateScales,
     ModelChoice,
     SamplingConfig,
+    ScheduleConfig,
     SelectionConfig,
     TrainConfig,
 )
 from components.training.transformer.run import TransformerRun
+from components.training.transformer.state import configuration
 from core.manifest import write_manifest
 from core.tokenizer import TextTokenizer, train_tokenizer
 from model.latents.autoencoder import Autoencoder
 from model.loss_options import PLAIN
+from model.transfusion import Transfusion
 
 ROW_LENGTH, LATENT_SHAPE, PATCH_SIDE = 64, (4, 4, 4), 2
 CAPTIONS = ("a red three top left", "a blue seven bottom right and a red one", "there is a green nine", "red")
@@ -60,6 +65,7 @@ class Corpus(NamedTuple):
 
 CONFIG = TrainConfig(
     seed=17,
+    pretrained="",
     model=ModelChoice(
         preset="tiny",
         patch_side=PATCH_SIDE,
@@ -76,6 +82,8 @@ CONFIG = TrainConfig(
     warmup_steps=3,
     learning_rate=0.01,
     min_learning_rate=0.001,
+    schedule=ScheduleConfig(kind="cosine", decay_ratio=0.25, decay_type="linear"),
+    learning_rate_scales=LearningRateScales(text=1.0, images=1.0, shared=1.0),
     weight_decay=0.1,
     optimiser="adamw",
     muon_momentum=0.95,
@@ -147,6 +155,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         special_ids=tokenizer.special_ids,
     )
     return Corpus(latents, folder / "tokenizer", folder / "autoencoder")
+
+
+def write_start(corpus: Corpus, folder: Path) -> Path:
+    """A bundle as far as a training begins with it: other weights than the seed's, the corpus's tokenizer and autoencoder."""
+    torch.manual_seed(99)
+    Transfusion(configuration(CONFIG, corpus.rows("train"))).save_pretrained(folder)
+    shutil.copytree(corpus.autoencoder, folder / "autoencoder", ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copyfile(corpus.tokenizer / "tokenizer.json", folder / "tokenizer.json")
+    write_manifest(folder, kind="bundle")
+    return folder
 
 
 def write_split(latents: Path, split: str, tokenizer: TextTokenizer, number: int, seed: int) -> None:

@@ -15,16 +15,23 @@ from core.tokenizer import load_tokenizer, train_tokenizer
 from tests.components.training.conftest import CAPTIONS, CONFIG, PATCHES_AN_IMAGE, ROW_LENGTH, Corpus, changed
 
 
+def check(
+    corpus: Corpus, config: TrainConfig, *, num_workers: int, latents: Path | None = None, tokenizer: Path | None = None
+) -> None:
+    folders = {"latents": latents or corpus.latents, "tokenizer": tokenizer or corpus.tokenizer}
+    check_training(config, **folders, autoencoder=corpus.autoencoder, num_workers=num_workers)
+
+
 def refusal(corpus: Corpus, config: TrainConfig, *, tokenizer: Path | None = None, num_workers: int = 2) -> str:
     with pytest.raises(BadInput) as raised:
-        check_training(config, latents=corpus.latents, tokenizer=tokenizer or corpus.tokenizer, num_workers=num_workers)
+        check(corpus, config, tokenizer=tokenizer, num_workers=num_workers)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_what_goes_together_passes(corpus: Corpus) -> None:
     """A row for each worker, the rows' own patch side and vocabulary, rows to train and validate on, room for prompts."""
-    check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=4)
+    check(corpus, CONFIG, num_workers=4)
     facts, words = manifest_of(corpus.latents, kind="latents"), load_tokenizer(corpus.tokenizer)
     assert (CONFIG.batch_rows, CONFIG.model.patch_side) == (4, facts["patch_side"])
     assert (words.vocab_size, words.special_ids) == (facts["vocab_size"], facts["special_ids"])
@@ -52,7 +59,7 @@ def test_a_prompt_that_leaves_no_room_for_its_picture(corpus: Corpus) -> None:
     fits = "z" * (ROW_LENGTH - PATCHES_AN_IMAGE - 2)
     assert len(load_tokenizer(corpus.tokenizer).encode(fits)) == len(fits)
     just, over = (dataclasses.replace(CONFIG.sampling, prompts=("a red three", prompt)) for prompt in (fits, fits + "z"))
-    check_training(changed(sampling=just), latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=1)
+    check(corpus, changed(sampling=just), num_workers=1)
     assert "train.sampling.prompts.1 takes 65 positions" in refusal(corpus, changed(sampling=over))
 
 
@@ -61,9 +68,9 @@ def test_no_compiler(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "no-such-compiler is not installed" in refusal(corpus, changed(compile="on"))
     assert CONFIG.compile == "off"
-    check_training(CONFIG, latents=corpus.latents, tokenizer=corpus.tokenizer, num_workers=1)
+    check(corpus, CONFIG, num_workers=1)
 
 
 def test_missing_rows(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"manifest\.json is missing; run `dvc repro`"):
-        check_training(CONFIG, latents=tmp_path, tokenizer=corpus.tokenizer, num_workers=1)
+        check(corpus, CONFIG, latents=tmp_path, num_workers=1)
