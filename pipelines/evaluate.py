@@ -13,6 +13,7 @@ from components.evaluation.pictures import sample_grid
 from components.evaluation.report import caption_rows, diffusion_rows, lines, shown
 from components.evaluation.sampling import sampling_facts
 from components.evaluation.suite import measure
+from components.runtime.allocator import keep_freed_memory
 from components.runtime.tracking import now_ms
 from core.files import write_bytes, write_json
 from core.manifest import write_manifest
@@ -28,6 +29,7 @@ REPORT = paths.EVALUATION
 
 def main(params: Params) -> None:
     """Measure everything, write the report, and log it."""
+    keep_freed_memory()
     started_ms, verdicts = now_ms(), ("documents verdict", "latents verdict")
     manifests, ancestors = given("tokenizer", "documents", "autoencoder", "latents", "train", *verdicts)
     target = target_of(Transfusion.from_pretrained(paths.TRAIN), origin_of(manifests["autoencoder"]))

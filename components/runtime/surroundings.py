@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from components.runtime.allocator import use_huge_pages
 from core.errors import BadInput
 
 LOOPBACK = "localhost,127.0.0.1,::1"
@@ -29,6 +30,7 @@ def settle() -> None:
     keep_proxy_from_loopback()
     name_user()
     keep_warnings_from_raising()
+    use_huge_pages()
 
 
 def keep_proxy_from_loopback() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import device, num_training_workers
 from components.runtime.code_digest import code_digest
 from components.runtime.workers import printed
@@ -81,6 +82,7 @@ def _train(run: AutoencoderRun) -> None:
     if workers > 1:
         run.run_workers(train, workers)
         return
+    keep_freed_memory()
     torch.set_num_threads(num_threads(config.batch_size * side_px**2))
     with printed(run.lines):
         train(run, World(0, 1, device()))

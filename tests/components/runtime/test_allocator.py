@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+from components.runtime.allocator import HUGE_PAGES, TUNABLES
+from components.runtime.surroundings import settle
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Pages that the system had to give while eight buffers of 16 MiB were made and freed ten times: by a process that was made to
 # give everything back, and by the same one after `keep_freed_memory`.
@@ -61,3 +66,18 @@ def test_freed_memory_is_kept() -> None:
 def test_what_the_environment_says_stays() -> None:
     assert pages_taken(MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072").kept > 9 * STEP_PAGES
     assert pages_taken(GLIBC_TUNABLES="glibc.malloc.mmap_threshold=131072").kept > 9 * STEP_PAGES
+
+
+@pytest.mark.parametrize(
+    ("told", "then"),
+    [
+        (None, HUGE_PAGES),
+        ("glibc.malloc.check=0", f"glibc.malloc.check=0:{HUGE_PAGES}"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_processes_that_a_command_starts_take_large_pages(told: str | None, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TUNABLES, told or "")
+    for _ in range(2):  # a stage is started by a command that has done so already
+        settle()
+        assert os.environ[TUNABLES] == then
