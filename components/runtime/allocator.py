@@ -1,8 +1,8 @@
 """Memory kept from one step to the next, and in large pages, by a process that makes the same large tensors again and again.
 
 glibc gives large freed blocks back to the system, which hands out pages filled with zeros the next time. A training step on a
-CPU frees and makes again gigabytes; where it keeps them it is some 4% faster (benchmarks/README.md), and where they lie in pages
-of 2 MiB another 9%. GPUs have an allocator of torch's own that keeps everything.
+CPU frees and makes again gigabytes; where it keeps them it is some 4% faster (benchmarks/README.md), and where they lie in
+pages of 2 MiB another 9%. GPUs have an allocator of torch's own that keeps everything.
 """
 
 from __future__ import annotations

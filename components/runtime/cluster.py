@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.runtime.allocator import TUNABLES
 from components.runtime.cluster_folder import remove_folder, temporary_folder
 from components.runtime.diagnosis import first_line, sentence_of
 from components.runtime.lone_node import loopback_variables, needed_services
@@ -71,13 +70,12 @@ OWN_CLUSTER = {
     "RAY_worker_niceness": "0",
 }
 # What a worker on another machine must know of this one's environment: where latents are read, the way into an object store,
-# and in what pages memory comes. AWS_PROFILE is not among them: it names an entry of a file that need not exist there. Nothing of MLflow: the stage
-# itself delivers what its workers record.
+# and in what pages memory comes. AWS_PROFILE is not among them: it names an entry of a file that need not exist there. Nothing
+# of MLflow: the stage itself delivers what its workers record.
 FORWARDED = (
-    *("TRANSFUSION_LATENTS", "TRANSFUSION_CACHE", "TRANSFUSION_CACHE_GIB"),
+    *("TRANSFUSION_LATENTS", "TRANSFUSION_CACHE", "TRANSFUSION_CACHE_GIB", "GLIBC_TUNABLES"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
-    TUNABLES,
 )
 
 

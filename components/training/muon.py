@@ -9,7 +9,7 @@ anew by every worker; here the workers share the matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -87,14 +87,33 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, directions: list[Tensor], members: list[tuple[nn.Parameter, dict[str, Any]]]) -> None:
         """`directions` in place, part by part; each worker makes its share, and all get all."""
-        for number, (direction, (_, group)) in enumerate(zip(directions, members, strict=True)):
-            if number % self.world.size != self.world.rank:
+        costs = [
+            num_products(each.flatten(1).shape, group["num_parts"])
+            for each, (_, group) in zip(directions, members, strict=True)
+        ]
+        for direction, (_, group), owner in zip(directions, members, dealt_out(costs, self.world.size), strict=True):
+            if owner != self.world.rank:
                 direction.zero_()
                 continue
             _make_parts_orthogonal(direction, group["num_parts"], self.dtype)
         if self.world.size > 1:
-            # The others' are zeros: a sum hands them round, without a rounding.
-            vector_to_parameters(self.world.all_reduce(parameters_to_vector(directions)), directions)
+            # The others' are zeros: a sum hands them round, without a rounding; and each is a product of that precision.
+            vector_to_parameters(self.world.all_reduce(parameters_to_vector(directions).to(self.dtype)), directions)
+
+
+def dealt_out(costs: Sequence[int], num_workers: int) -> list[int]:
+    """Which worker takes each of some pieces of work: the costliest first, each by whoever has least to do until then."""
+    loads, owners = [0] * num_workers, [0] * len(costs)
+    for number in sorted(range(len(costs)), key=lambda number: costs[number], reverse=True):
+        owners[number] = loads.index(min(loads))
+        loads[owners[number]] += costs[number]
+    return owners
+
+
+def num_products(shape: Sequence[int], num_parts: int) -> int:
+    """Multiplications of one iteration on num_parts matrices that lie one below the other, [m, n] together."""
+    small, large = sorted((shape[0] // num_parts, shape[1]))
+    return num_parts * small**2 * (2 * large + small)
 
 
 def _make_parts_orthogonal(matrix: Tensor, num_parts: int, dtype: torch.dtype) -> None:

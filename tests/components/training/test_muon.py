@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from components.runtime.world import World
-from components.training.muon import Muon, orthogonalised
+from components.training.muon import Muon, dealt_out, num_products, orthogonalised
 from components.training.transformer.optimiser import build_optimisers
 from components.training.transformer.state import configuration
 from model.transfusion import Transfusion
@@ -126,3 +126,17 @@ def test_stacked_matrices_are_made_orthogonal_one_by_one() -> None:
     Muon([{"params": [stacked], "num_parts": 3}], **settings).step()
     Muon([{"params": single}], **settings).step()
     torch.testing.assert_close(stacked, torch.cat([each.detach() for each in single]))
+
+
+def test_workers_have_about_as_much_to_do_as_each_other() -> None:
+    shapes = [((768, 256), 3), ((256, 256), 1), ((256, 704), 1), ((1408, 256), 2)] * 4
+    costs = [num_products(shape, parts) for shape, parts in shapes]
+    # Gram matrix, its square and their product with the matrix.
+    assert costs[:3] == [3 * 3 * 256**3, 3 * 256**3, 2 * 256**2 * 704 + 256**3]
+    for size in (1, 2, 3, 5):
+        owners = dealt_out(costs, size)
+        loads = [sum(cost for cost, owner in zip(costs, owners, strict=True) if owner == rank) for rank in range(size)]
+        assert sum(loads) == sum(costs) and min(loads) > 0
+        # No worker could hand on its smallest matrix and leave all better off.
+        assert max(loads) - min(loads) <= max(costs)
+    assert dealt_out(costs, 2).count(0) == 8 and dealt_out([5], 3) == [0]
