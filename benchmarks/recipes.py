@@ -24,6 +24,7 @@ from components.data.loader import PackedRows
 from components.evaluation.suite import measure
 from components.runtime.cluster import device
 from components.runtime.world import World
+from components.training.checkpointer import Checkpointer
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState, new_state
@@ -70,8 +71,8 @@ SHOWN = {
 class Printed(Callback):
     """Lines of progress, and a checkpoint now and then."""
 
-    def __init__(self, name: str, run: RunFolder) -> None:
-        self.name, self.run = name, run
+    def __init__(self, name: str, checkpointer: Checkpointer) -> None:
+        self.name, self.checkpointer = name, checkpointer
 
     def log(self, progress: Progress) -> None:
         """One line."""
@@ -85,7 +86,7 @@ class Printed(Callback):
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
         """Keep it, to go on from."""
-        self.run.save_checkpoint(state, step)
+        self.checkpointer.save(step)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -143,8 +144,8 @@ def trained(name: str, config: TrainConfig, folder: Path) -> Transfusion:
     state, run = new_state(config, rows, world), RunFolder(folder=folder.absolute())
     often = replace(config, checkpoint_every_steps=min(100, config.checkpoint_every_steps))
     trainer = TransformerTrainer(often, state, rows, validation, world)
-    with run.resumed(state, world) as first_step:
-        trainer.run(trainer.schedule(Printed(name, run)), first_step=first_step)
+    with run.resumed(state, world) as checkpointer:
+        trainer.run(trainer.schedule(Printed(name, checkpointer)), first_step=checkpointer.first_step)
     state.keep_selected()
     return state.ema_model.eval()
 

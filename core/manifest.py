@@ -24,18 +24,20 @@ T = TypeVar("T")
 
 
 def write_manifest(
-    folder: Path, *, kind: str, records: Mapping[str, int] | None = None, names: Sequence[str] = (), **facts: Any
+    folder: Path,
+    *,
+    kind: str,
+    records: Mapping[str, int] | None = None,
+    names: Sequence[str] = (),
+    written: Mapping[str, Mapping[str, Any]] | None = None,
+    **facts: Any,
 ) -> dict[str, Any]:
     """List every file of `folder` with its size and sha256, and write that list last.
 
-    names: list these files and no others. records: relative path -> number of records in that file. facts: anything a
-    reader must know (shapes, counts, digests).
+    names: list these files and no others. written: the files' entries, where whoever wrote them took their digests on the way.
+    records: relative path -> number of records in that file. facts: anything a reader must know (shapes, counts, digests).
     """
-    if not names:
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-        names = [str(path.relative_to(folder)) for path in paths if path != folder / MANIFEST]
-    there = [name for name in names if (folder / name).is_file()]
-    files = dict(zip(there, _in_threads(lambda name: _entry(folder / name), there), strict=True))
+    files = {name: dict(entry) for name, entry in written.items()} if written else _entries(folder, names)
     for name, count in (records or {}).items():
         files[name]["records"] = count
     # As it will be read: JSON knows no tuples and no numbers as keys.
@@ -53,10 +55,16 @@ def read_manifest(folder: Path, *, kind: str, under: str = "", links: bool = Tru
     """
     manifest = manifest_of(folder, kind=kind, remedy=remedy)
     remedy = remedy or f"run the stage that writes {folder} again"
-    files = {name: entry for name, entry in manifest["files"].items() if name.startswith(under)}
-    for _ in _in_threads(lambda name: _check_file(folder, name, files[name], links, remedy), files):
-        pass
+    check_files(folder, manifest, [name for name in manifest["files"] if name.startswith(under)], links=links, remedy=remedy)
     return manifest
+
+
+def check_files(
+    folder: Path, manifest: Mapping[str, Any], names: Iterable[str], *, links: bool = True, remedy: str = ""
+) -> None:
+    """Raise BadInput where one of the files `names` is not there with the bytes that the manifest lists."""
+    files = manifest["files"]
+    _in_threads(lambda name: _check_file(folder, name, files[name], links, remedy), names)
 
 
 def manifest_of(folder: Path, *, kind: str, remedy: str = "") -> dict[str, Any]:
@@ -110,6 +118,15 @@ def _check_file(folder: Path, name: str, entry: Mapping[str, Any], links: bool, 
         raise BadInput(f"{path} is not a file; {remedy}")
     if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
         raise BadInput(f"{path} does not have the bytes its manifest lists; {remedy}")
+
+
+def _entries(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of these files, or of all where none is named."""
+    if not names:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        names = [str(path.relative_to(folder)) for path in paths if path != folder / MANIFEST]
+    there = [name for name in names if (folder / name).is_file()]
+    return dict(zip(there, _in_threads(lambda name: _entry(folder / name), there), strict=True))
 
 
 def _entry(path: Path) -> dict[str, Any]:

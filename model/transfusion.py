@@ -76,12 +76,16 @@ class Transfusion(nn.Module):
         """Write config.json and model.safetensors into `folder`."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        self.save_config(folder)
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.state_dict().items()}
         with named(folder):
             # Hugging Face's loaders ask for the format.
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def save_config(self, folder: Path) -> None:
+        """Write config.json into `folder`, for weights that are written by themselves."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
 
     def init_weights(self) -> None:
         """Normal with deviation 0.02 at hidden size 1024, and by 1 / sqrt(hidden size) at others; a U-Net begins as built.

@@ -1,21 +1,29 @@
-"""A checkpoint: the networks that a training changes, their optimisers' moments and what else it counts, under a manifest.
+"""What a checkpoint holds: the networks that a training changes, their optimisers' moments and what else it counts.
 
-Each part is a file of its own, so that a part at a time is in the CPU's memory.
+Every tensor has a name, "part/name", by which torch.distributed.checkpoint stores it in pieces, one file a part and worker
+(shard_files.py), all under one manifest. Any number of workers reads the pieces, each what it needs, whether its tensors are
+whole or sharded. The files are safetensors: nothing in a checkpoint can run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from core.files import named
-from core.manifest import read_manifest, write_manifest
+from core.errors import BadInput
+from core.manifest import check_files, manifest_of
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
 
 KIND = "checkpoint"
+# Of names and files; checkpoints before it had neither shards nor parts in their names.
+LAYOUT = 2
 # What optimisers keep of a parameter: AdamW the first three, `step` counting its updates, and Muon the last.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 OTHERS = "others"
@@ -32,26 +40,24 @@ class TrainingState(Protocol):
     """All that a training changes. Whatever else a step reads is a pure function of (seed, step)."""
 
     def networks(self) -> dict[str, Trained]:
-        """By the name of their files."""
+        """By the names of their parts."""
         ...
 
     def others(self) -> dict[str, Tensor]:
-        """Tensors that belong to no network; loading copies into them."""
+        """Tensors that belong to no network; worker 0's are kept, and loading copies into those of all."""
         ...
 
 
-def save_state(folder: Path, state: TrainingState, step: int) -> None:
-    """Write the state after `step` into an empty folder, the manifest last."""
-    from safetensors.torch import save_file
-
-    for name, tensors in _parts(state):
-        # No file says "none", as before the optimiser's first step.
-        if tensors:
-            on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            path = folder / f"{name}.safetensors"
-            with named(path):
-                save_file(on_cpu, path)
-    write_manifest(folder, kind=KIND, step=step)
+def tensors_of(state: TrainingState) -> dict[str, Tensor]:
+    """All tensors of the state by "part/name": themselves, no copies."""
+    found = {f"{OTHERS}/{name}": tensor for name, tensor in state.others().items()}
+    for part, (network, optimisers) in state.networks().items():
+        found |= {f"{part}/{name}": tensor for name, tensor in network.state_dict().items()}
+        # By name, where torch's own state_dict counts: a parameter more or less shifts nobody's moments.
+        names = {parameter: name for name, parameter in network.named_parameters()}
+        for parameter, values in (each for optimiser in optimisers for each in optimiser.state.items()):
+            found |= {f"{part}.{moment}/{names[parameter]}": values[moment] for moment in MOMENTS if moment in values}
+    return found
 
 
 def load_state(folder: Path, state: TrainingState) -> int:
@@ -59,48 +65,89 @@ def load_state(folder: Path, state: TrainingState) -> int:
 
     Raises BadInput where the manifest does not vouch for the folder.
     """
-    step = int(read_manifest(folder, kind=KIND)["step"])
-    for name, (network, optimisers) in state.networks().items():
-        network.load_state_dict(_read(folder, name))
-        for moment in MOMENTS:
-            _load_moment(network, optimisers, moment, _read(folder, f"{name}.{moment}"))
-    others = _read(folder, OTHERS)
-    for name, tensor in state.others().items():
-        tensor.copy_(others[name])
+    step = int(checked(folder)["step"])
+    read_state(folder, state)
     return step
 
 
-def _parts(state: TrainingState) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """A file's name and its tensors."""
-    yield OTHERS, state.others()
-    for name, (network, optimisers) in state.networks().items():
-        yield name, network.state_dict()
-        for moment in MOMENTS:
-            yield f"{name}.{moment}", _moments(network, optimisers, moment)
+def checked(folder: Path, share: slice = slice(None), *, only: str = "") -> dict[str, Any]:
+    """The manifest of a checkpoint; BadInput where it does not vouch for the files.
+
+    share: of the files in order, only: whose names begin so; the others are not looked at.
+    """
+    manifest = manifest_of(folder, kind=KIND, remedy="it is not used")
+    if manifest.get("layout") != LAYOUT:
+        raise BadInput(f"{folder} was written by another version of this program, in a form that this one does not read")
+    if strange := {path.name for path in folder.glob("*.safetensors")} - manifest["files"].keys():
+        raise BadInput(f"{folder} holds {min(strange)}, which its manifest does not list; it is not used")
+    names = [name for name in sorted(manifest["files"]) if name.startswith(only)]
+    check_files(folder, manifest, names[share], remedy="the checkpoint is not used")
+    return manifest
 
 
-def _moments(network: nn.Module, optimisers: Sequence[torch.optim.Optimizer], moment: str) -> dict[str, Tensor]:
-    """By the parameters' names; nothing before an optimiser's first step, or where it keeps no such moment."""
-    # By name, where torch's own state_dict counts: a parameter more or less shifts nobody's moments.
-    kept = {parameter: values for optimiser in optimisers for parameter, values in optimiser.state.items()}
-    named = {name: kept.get(parameter, {}) for name, parameter in network.named_parameters()}
-    return {name: values[moment] for name, values in named.items() if moment in values}
+def read_state(folder: Path, state: TrainingState) -> None:
+    """Load what `checked` has vouched for. Each worker reads its own shards alone, and no other worker is waited for.
+
+    Raises BadInput, before anything is changed, where the checkpoint is of another model.
+    """
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    saved = reader.read_metadata()
+    _check_fits(folder, state, saved)
+    with torch.no_grad(), warnings.catch_warnings():
+        # That there is one process alone, which is what no_dist says.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        planner = DefaultLoadPlanner(flatten_state_dict=False)
+        try:
+            dcp.load(_targets(state, saved), storage_reader=reader, planner=planner, no_dist=True)
+        except dcp.CheckpointException as error:
+            raise reason_of(error) from None
 
 
-def _load_moment(
-    network: nn.Module, optimisers: Sequence[torch.optim.Optimizer], moment: str, values: dict[str, Tensor]
-) -> None:
-    name_of = {parameter: name for name, parameter in network.named_parameters()}
-    for optimiser in optimisers:
-        for parameter in (each for group in optimiser.param_groups for each in group["params"]):
+def _check_fits(folder: Path, state: TrainingState, saved: Metadata) -> None:
+    """Raise BadInput where a tensor other than a moment is missing, or is of another size."""
+    sizes = {name: getattr(stored, "size", None) for name, stored in saved.state_dict_metadata.items()}
+    for name, tensor in tensors_of(state).items():
+        is_moment = name.partition("/")[0].endswith(tuple(f".{moment}" for moment in MOMENTS))
+        if not is_moment and sizes.get(name) != tensor.size():
+            found = f"{name} is {list(sizes[name] or ())}" if name in sizes else f"it has no {name}"
+            expected = f"the state has {list(tensor.size())}"
+            raise BadInput(f"{folder} is of another model ({found}, {expected}); move it away, and training begins anew")
+
+
+def _targets(state: TrainingState, saved: Metadata) -> dict[str, Tensor]:
+    """Where each of the state's tensors is to be loaded, the moments that the checkpoint has among them."""
+    for part, (network, optimisers) in state.networks().items():
+        network.state_dict()  # where a network is sharded, its parameters are whole between passes, and this shards them
+        names = {parameter: name for name, parameter in network.named_parameters()}
+        for optimiser in optimisers:
+            for parameter in (each for group in optimiser.param_groups for each in group["params"]):
+                optimiser.state[parameter] = _moments(part, names[parameter], parameter, optimiser.state[parameter], saved)
+    return tensors_of(state)
+
+
+def _moments(part: str, name: str, parameter: Tensor, known: Mapping[str, Tensor], saved: Metadata) -> dict[str, Tensor]:
+    """A parameter's moments as the checkpoint has them, empty yet."""
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    found: dict[str, Tensor] = {}
+    for moment in MOMENTS:
+        stored = saved.state_dict_metadata.get(f"{part}.{moment}/{name}")
+        if not isinstance(stored, TensorStorageMetadata):
+            continue
+        size, dtype = stored.size, stored.properties.dtype
+        if moment in known and known[moment].shape == size:
+            found[moment] = known[moment]
+        elif size == parameter.shape:
+            found[moment] = torch.empty_like(parameter, dtype=dtype)  # sharded as the parameter is
+        else:
             # AdamW's fused step on an accelerator reads even the count there.
-            if (name := name_of[parameter]) in values:
-                optimiser.state[parameter][moment] = values[name].to(parameter.device)
+            found[moment] = torch.empty(size, dtype=dtype, device=parameter.device)
+    return found
 
 
-def _read(folder: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a part; none where it was empty."""
-    from safetensors.torch import load_file
-
-    file = folder / f"{name}.safetensors"
-    return load_file(file) if file.exists() else {}
+def reason_of(error: Any) -> BaseException:
+    """What the first of the workers raised inside torch.distributed.checkpoint, which has a wrapper around it."""
+    return error.failures[min(error.failures)][0]

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from components.data.quarantine import validation_facts
-from components.training.run_folder import RunFolder, checkpoints
+from components.training.checkpoint_folders import checkpoints
+from components.training.run_folder import RunFolder
 from components.training.transformer.pretrained_files import pretrained_digest
 from core.files import write_json
 from core.manifest import read_manifest

@@ -85,11 +85,11 @@ class AutoencoderTrainer(Trainer):
         self.num_steps, self.elapsed_s = 0, 0.0
 
     def schedule(self, say: Callable[[str], object], checkpoint: Callable[[int], object]) -> list[Every]:
-        """What is due after how many steps, in this order. say and checkpoint are worker 0's; the others' do nothing."""
+        """What is due after how many steps, in this order. say: worker 0's; the others' does nothing."""
         config, restart = self.config, self.config.codes.restart_every_steps
 
         def gather_and_keep(step: int) -> None:
-            # All workers come here, and only worker 0's `checkpoint` writes.
+            # A checkpoint holds worker 0's counts.
             self.gather_code_counts()
             checkpoint(step)
 
@@ -192,7 +192,7 @@ class AutoencoderTrainer(Trainer):
         return f"{line}, {len(moved)} moved"
 
     def gather_code_counts(self) -> None:
-        """Worker 0, which writes the checkpoint, counts for all from here on."""
+        """Worker 0, whose counts a checkpoint holds, counts for all from here on."""
         self.world.all_reduce(self.state.code_counts)
         if self.world.rank > 0:
             self.state.code_counts.zero_()

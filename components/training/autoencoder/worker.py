@@ -1,13 +1,12 @@
 """One process that trains the autoencoder, from start to end: it opens the images, resumes, trains and keeps the result.
 
-It is one of several under Ray Train, or alone in the stage's own process. Worker 0 alone writes: the checkpoints, and at the
-end the finished autoencoder.
+It is one of several under Ray Train, or alone in the stage's own process. All write checkpoints, and worker 0 at the end the
+finished autoencoder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +42,13 @@ def train(run: AutoencoderRun, world: World) -> None:
     state = new_state(config, images.shape[1], world.device)
     lpips = load_lpips(Path(config.loss.lpips_weights)).to(world.device) if config.loss.lpips_weights else None
     trainer = AutoencoderTrainer(config, state, images, world, lpips)
-    with run.resumed(state, world) as first_step:
+    with run.resumed(state, world) as checkpointer:
+        first_step = checkpointer.first_step
         if world.rank > 0:
             state.code_counts.zero_()  # worker 0 counts what all had seen before
-            trainer.run(trainer.schedule(lambda line: None, lambda step: None), first_step=first_step)
+            trainer.run(trainer.schedule(lambda line: None, checkpointer.save), first_step=first_step)
             return
-        trainer.run(trainer.schedule(run.say, partial(run.save_checkpoint, state)), first_step=first_step)
+        trainer.run(trainer.schedule(run.say, checkpointer.save), first_step=first_step)
         folder = fresh_folder(run.finished)
         trainer.finished().cpu().save_pretrained(folder)
         write_manifest(folder, kind=FINISHED, step=config.max_steps)

@@ -12,6 +12,7 @@ from components.runtime.machine import utilisation
 from components.runtime.progress import duration, short
 from components.runtime.tracking import Tracker
 from components.runtime.world import World
+from components.training.checkpointer import Checkpointer
 from components.training.pictures import save_samples, sheet_name
 from components.training.transformer.image_sampler import KEPT_SHEET, SHEETS, ImageSampler
 from components.training.transformer.journal import IMAGE_BY_TIME, X0_ERROR, add_to, last_values, shown_names, truncate_after
@@ -19,6 +20,7 @@ from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.selection import Selection
 from components.training.transformer.state import TransformerState
 from components.training.transformer.trainer import Callback, Losses, Progress, Validation
+from components.training.whole_network import write_network
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from core.png import decode_png
@@ -47,19 +49,31 @@ def peak_flops(device: torch.device) -> float | None:
     return next((PEAKS[word] for word in words if word in PEAKS), None)
 
 
-class RankZeroCallback(Callback):
-    """What worker 0 does with the results; it alone writes."""
+class CheckpointCallback(Callback):
+    """What every worker does: its part of each checkpoint."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self.checkpointer = checkpointer
+
+    def checkpoint(self, step: int, state: TransformerState) -> None:
+        """Keep it in the run's folder; it is written while the next steps are taken."""
+        self.checkpointer.save(step)
+
+
+class RankZeroCallback(CheckpointCallback):
+    """What worker 0 does with the results; it alone writes what is not a checkpoint."""
 
     def __init__(
-        self, run: TransformerRun, validation: PackedRows, selection: Selection, world: World, *, first_step: int
+        self, run: TransformerRun, validation: PackedRows, selection: Selection, world: World, checkpointer: Checkpointer
     ) -> None:
+        super().__init__(checkpointer)
         self.run, self.config, self.selection, self.world = run, run.config, selection, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
         # Of a step, in use or padded.
         self.num_slots = run.config.batch_rows * validation.row_length
         utilisation(world.device)  # percentages are of the time since the last call
-        truncate_after(run.journal, first_step - 1)
+        truncate_after(run.journal, checkpointer.step)
         self.tracker = Tracker(run.identity, say=run.say)
         self.sampler = ImageSampler.of_run(run, validation)
         counted = f"the loss counts it {self.config.loss.after_image_weight:g} times after images"
@@ -100,10 +114,6 @@ class RankZeroCallback(Callback):
         # Only after the last step is it known which are kept; where they are those of an earlier one, `finish` draws them.
         self._draw(step, ema_model, is_kept=step == selection.last_step == selection.kept_step)
 
-    def checkpoint(self, step: int, state: TransformerState) -> None:
-        """Keep it in the run's folder."""
-        self.run.save_checkpoint(state, step)
-
     def finish(self, state: TransformerState) -> None:
         """Write the EMA weights that are handed on and the last numbers; they count once the manifest stands."""
         selection = self.selection
@@ -114,7 +124,9 @@ class RankZeroCallback(Callback):
             self.tracker.tags({SELECTION: selection.sentence()})
         self.tracker.close()
         folder = fresh_folder(self.run.finished)
-        state.ema_model.save_pretrained(folder)
+        self.checkpointer.wait()  # for what was written last is what is read here
+        state.ema_model.save_config(folder)
+        write_network(self.checkpointer.folder, state.kept_network, folder / "model.safetensors")
         facts = last_values(self.run.journal, selection.kept_step) | {
             "steps": selection.last_step,
             "selected_step": selection.kept_step,

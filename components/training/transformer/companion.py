@@ -6,17 +6,19 @@ Whatever reads the weights then gathers them from all workers, which have to com
 from __future__ import annotations
 
 from components.data.loader import PackedRows
+from components.training.checkpointer import Checkpointer
+from components.training.transformer.callbacks import CheckpointCallback
 from components.training.transformer.image_sampler import ImageSampler
 from components.training.transformer.run import TransformerRun
 from components.training.transformer.state import TransformerState
-from components.training.transformer.trainer import Callback
 from model.transfusion import Transfusion
 
 
-class Companion(Callback):
-    """Goes where `RankZeroCallback` goes, and keeps nothing."""
+class Companion(CheckpointCallback):
+    """Goes where `RankZeroCallback` goes, and keeps its part of the checkpoints alone."""
 
-    def __init__(self, run: TransformerRun, validation: PackedRows) -> None:
+    def __init__(self, run: TransformerRun, validation: PackedRows, checkpointer: Checkpointer) -> None:
+        super().__init__(checkpointer)
         self.sampler = ImageSampler.of_run(run, validation)
 
     def sample(self, step: int, ema_model: Transfusion) -> None:

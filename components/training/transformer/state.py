@@ -57,9 +57,14 @@ class TransformerState(NamedTuple):
         if self.selection.take(step, figure) and self.best_model is not None:
             self.best_model.load_state_dict(self.ema_model.state_dict())
 
+    @property
+    def kept_network(self) -> str:
+        """The name of the network whose weights are handed on, where the training has ended."""
+        return "best_model" if self.best_model is not None and self.selection.best_step else "ema_model"
+
     def keep_selected(self) -> None:
         """Make the average the weights that are handed on, where the training has ended."""
-        if self.best_model is not None and self.selection.best_step:
+        if self.best_model is not None and self.kept_network == "best_model":
             self.ema_model.load_state_dict(self.best_model.state_dict())
 
 

@@ -1,17 +1,17 @@
 """One process that trains the transformer, from start to end: it opens the rows, resumes, trains and reports.
 
-It is one of several under Ray Train. Worker 0 alone writes: the MLflow run, the checkpoints, and at the end the finished model.
+It is one of several under Ray Train. All write checkpoints; worker 0 alone the MLflow run, and at the end the finished model.
 """
 
 from __future__ import annotations
 
 from components.data.loader import PackedRows
 from components.runtime.world import World
-from components.training.transformer.callbacks import RankZeroCallback
+from components.training.transformer.callbacks import CheckpointCallback, RankZeroCallback
 from components.training.transformer.companion import Companion
 from components.training.transformer.run import TransformerRun
 from components.training.transformer.state import new_state
-from components.training.transformer.trainer import Callback, TransformerTrainer
+from components.training.transformer.trainer import TransformerTrainer
 from core.errors import BadInput
 from core.files import digest
 
@@ -23,12 +23,15 @@ def train(run: TransformerRun, world: World) -> None:
     _check_same(rows, world)
     state = new_state(run.config, rows, world, run.start)
     trainer = TransformerTrainer(run.config, state, rows, validation, world)
-    with run.resumed(state, world) as first_step, run.watchdog(world, run.config.step_timeout_s) as watchdog:
-        callback: Callback
+    with run.resumed(state, world) as checkpointer, run.watchdog(world, run.config.step_timeout_s) as watchdog:
+        first_step = checkpointer.first_step
+        callback: CheckpointCallback
         if world.rank == 0:
-            callback = RankZeroCallback(run, validation, state.selection, world, first_step=first_step)
+            callback = RankZeroCallback(run, validation, state.selection, world, checkpointer)
+        elif state.is_sharded:
+            callback = Companion(run, validation, checkpointer)
         else:
-            callback = Companion(run, validation) if state.is_sharded else Callback()
+            callback = CheckpointCallback(checkpointer)
         if first_step == 1:  # MLflow's slider begins at step 0: what a model draws that has learnt nothing yet
             callback.sample(0, state.ema_model)
         trainer.run(watchdog.over(trainer, trainer.schedule(callback)), first_step=first_step)

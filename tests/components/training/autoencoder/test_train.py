@@ -18,7 +18,7 @@ from components.training.autoencoder import train as subject
 from components.training.autoencoder.config import AutoencoderConfig, AutoencoderLossConfig, CodesConfig
 from components.training.autoencoder.quality import code_use, psnr_db, reconstruct
 from components.training.autoencoder.worker import AutoencoderRun
-from components.training.checkpoints import TrainingState
+from components.training.checkpointer import Checkpointer
 from core.errors import BadInput
 from core.manifest import write_manifest
 from core.png import encode_png
@@ -143,17 +143,17 @@ def test_a_killed_training_ends_with_the_same_weights(
     settings = {"kind": kind, "loss": loss, "ema_decay": 0.9, "max_steps": 7, "checkpoint_every_steps": 2}
     settings["codes"] = dataclasses.replace(CONFIG.codes, restart_every_steps=3)
     whole = train(tmp_path / "whole", images, **settings)
-    save = AutoencoderRun.save_checkpoint
+    save = Checkpointer.save
 
-    def killed(run: AutoencoderRun, state: TrainingState, step: int) -> Path:
+    def killed(checkpointer: Checkpointer, step: int) -> None:
         if step == 6:
             raise KeyboardInterrupt
-        return save(run, state, step)
+        save(checkpointer, step)
 
-    monkeypatch.setattr(AutoencoderRun, "save_checkpoint", killed)
+    monkeypatch.setattr(Checkpointer, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", images, **settings)
-    monkeypatch.setattr(AutoencoderRun, "save_checkpoint", save)
+    monkeypatch.setattr(Checkpointer, "save", save)
     (folder,) = (path for path in (tmp_path / "killed/work").iterdir())
     again = train(tmp_path / "killed", images, **settings)
     assert "resumed from step 4" in capfd.readouterr().out
@@ -162,7 +162,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     # A finished training is not done again, and a checkpoint that rotted is passed over.
     assert same_weights(train(tmp_path / "killed", images, **settings), again)
     (folder / "finished/manifest.json").unlink()
-    file = folder / "run/step-00000007/autoencoder.safetensors"
+    file = folder / "run/step-00000007/autoencoder.rank-0.safetensors"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 
 from benchmarks import recipes
 from components.runtime.tracking import Tracker
+from components.training.checkpoint_folders import folder_of
+from components.training.checkpointer import Checkpointer
 from components.training.pictures import sheet_name
-from components.training.run_folder import folder_of
+from components.training.run_folder import RunFolder
 from components.training.transformer.config import SelectionConfig, TrainConfig
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.selection import FIGURES, Selection
@@ -37,8 +39,8 @@ class Killed(RuntimeError):
 class Fragile(Notes):
     """Ends the process that logs a step."""
 
-    def __init__(self, folder: Path, at: int) -> None:
-        super().__init__(folder)
+    def __init__(self, checkpointer: Checkpointer, at: int) -> None:
+        super().__init__(checkpointer)
         self.at = at
 
     def log(self, progress: Progress) -> None:
@@ -144,8 +146,8 @@ def test_what_is_selected_changes_no_step(corpus: Corpus, whole) -> None:
 def test_a_killed_run_selects_as_the_uninterrupted_one(corpus: Corpus, whole, tmp_path: Path, killed_at: int) -> None:
     state = fresh(corpus, STOPPING)
     trainer = trainer_of(corpus, STOPPING, state)
-    with pytest.raises(Killed):
-        trainer.run(trainer.schedule(Fragile(tmp_path, killed_at)), first_step=1)
+    with pytest.raises(Killed), RunFolder(folder=tmp_path).resumed(state, ALONE) as checkpointer:
+        trainer.run(trainer.schedule(Fragile(checkpointer, killed_at)), first_step=1)
     again = trained(corpus, STOPPING, tmp_path)
     resumed_from = (killed_at - 1) // 4 * 4
     assert min(again.notes.losses) == resumed_from + 1

@@ -13,6 +13,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from components.runtime.world import World
+from components.training.checkpointer import Checkpointer
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState, new_state
@@ -26,10 +27,10 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 class Notes(Callback):
-    """A callback that remembers what it was told, and writes checkpoints where a folder is given."""
+    """A callback that remembers what it was told, and writes checkpoints where it is given what writes them."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, checkpointer: Checkpointer | None = None) -> None:
+        self.checkpointer = checkpointer
         self.losses: dict[int, Progress] = {}
         self.validations: dict[int, Losses] = {}
         self.sampled: dict[int, dict[str, torch.Tensor]] = {}
@@ -44,8 +45,8 @@ class Notes(Callback):
         self.sampled[step] = copied(ema_model)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
-        if self.folder is not None:
-            RunFolder(folder=self.folder).save_checkpoint(state, step)
+        if self.checkpointer is not None:
+            self.checkpointer.save(step)
 
 
 def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -66,10 +67,11 @@ def trainer_of(corpus: Corpus, config: TrainConfig, state: TransformerState, wor
 
 
 def trained(corpus: Corpus, config: TrainConfig, folder: Path | None = None, world: World = ALONE) -> Ended:
-    state, notes = new_state(config, corpus.rows("train"), world), Notes(folder)
+    state = new_state(config, corpus.rows("train"), world)
     trainer = trainer_of(corpus, config, state, world)
-    with RunFolder(folder=folder).resumed(state, world) if folder else nullcontext(1) as first_step:
-        trainer.run(trainer.schedule(notes), first_step=first_step)
+    with RunFolder(folder=folder).resumed(state, world) if folder else nullcontext() as checkpointer:
+        notes = Notes(checkpointer)
+        trainer.run(trainer.schedule(notes), first_step=checkpointer.first_step if checkpointer else 1)
     return Ended(notes, state)
 
 
@@ -153,8 +155,8 @@ def test_a_restart_gives_the_bits_of_the_uninterrupted_run(corpus: Corpus, tmp_p
 
     state = fresh(corpus, config)
     trainer = trainer_of(corpus, config, state)
-    with pytest.raises(Killed):
-        trainer.run(trainer.schedule(Fragile(tmp_path)), first_step=1)
+    with pytest.raises(Killed), RunFolder(folder=tmp_path).resumed(state, ALONE) as checkpointer:
+        trainer.run(trainer.schedule(Fragile(checkpointer)), first_step=1)
     again = trained(corpus, config, tmp_path)
     assert sorted(again.notes.losses) == [6, 8, 10, 12], "it goes on from the checkpoint of step 4"
     for step, progress in again.notes.losses.items():

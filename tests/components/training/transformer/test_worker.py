@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from components.data.loader import PackedRows
 from components.data.quarantine import Quarantined, write_quarantine
 from components.runtime.world import World
-from components.training.run_folder import checkpoints, folder_of
+from components.training.checkpoint_folders import checkpoints, folder_of
 from components.training.transformer.journal import LOSSES
 from components.training.transformer.run import FINISHED, TransformerRun
 from components.training.transformer.state import configuration
@@ -78,6 +78,7 @@ def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, run: T
     assert run.is_finished(FINISHED)
     assert_close(load_file(run.finished / "model.safetensors"), expected[-1].ema_model, start)
     assert checkpoints(run.store) == [folder_of(run.store, step) for step in (7, 6)]
-    kept = load_file(folder_of(run.store, 7) / "model.safetensors")
+    kept = load_file(folder_of(run.store, 7) / "model.rank-0.safetensors")
+    kept = {name.removeprefix("model/"): weight for name, weight in kept.items()}
     assert_close(kept, expected[-1].weights, start)
     assert "resumed from step 3" in run.lines.read_text()
