@@ -76,6 +76,7 @@ def resume(
 def _is_accepted(folder: Path, check: Callable[[Path], object], say: Callable[[str], None], world: World) -> bool:
     """Whether no worker found anything wrong with its share; who found something says so."""
     seen = _number_of(folder / MANIFEST)
+    # Files that one worker finds broken are so for all, and the one before may do; another folder is another mistake.
     is_strange, is_wrong = seen != world.agreed(seen), False
     try:
         if not is_strange:

@@ -28,7 +28,7 @@ HARDEST = (
     "components/data/loader.py",
     "components/data/row_layout.py",
     "components/runtime/cluster.py",
-    "components/training/run_folder.py",
+    "components/training/checkpoint_folders.py",
     "components/training/transformer/trainer.py",
 )
 

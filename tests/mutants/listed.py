@@ -163,8 +163,8 @@ WIRING = (
     Listed(
         "raw weights are published",
         "components/training/transformer/callbacks.py",
-        "state.ema_model.save_pretrained(folder)",
-        "state.model.save_pretrained(folder)",
+        "write_network(self.checkpointer.folder, state.kept_network,",
+        'write_network(self.checkpointer.folder, "model",',
         TRAIN,
     ),
 )

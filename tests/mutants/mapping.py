@@ -14,6 +14,8 @@ SAMPLING = "tests/model/generation/test_sampling.py"
 ENCODING = "tests/components/data/encode/test_encoding.py"
 LOOP = "tests/components/training/transformer/test_trainer.py"
 JOURNAL = "tests/components/training/transformer/test_journal.py"
+CHECKPOINTER = "tests/components/training/test_checkpointer.py"
+SHARDED = "tests/components/training/test_sharded_checkpoints.py"
 WORKER = "tests/components/training/transformer/test_worker.py"
 AUTOENCODER = "tests/components/training/autoencoder/test_train.py"
 AUTOENCODER_LOOP = "tests/components/training/autoencoder/test_trainer.py"
@@ -77,7 +79,11 @@ CLOSE: dict[str, Groups] = {
         ("tests/pipelines/bundle_stages/test_register.py",),
     ),
     "pipelines/promotion.py": (("tests/pipelines/test_promote.py",),),
+    "components/training/checkpoints.py": ((CHECKPOINTER,), (SHARDED,)),
     "components/training/optimiser.py": ((LOOP,), (AUTOENCODER_LOOP,)),
+    "components/training/shard_files.py": ((CHECKPOINTER,), (SHARDED,)),
+    "components/training/snapshot.py": ((CHECKPOINTER,), (SHARDED,)),
+    "components/training/whole_network.py": ((SHARDED,),),
     "components/training/pictures.py": ((JOURNAL,),),
     "components/training/precision.py": ((LOOP,),),
     "components/training/trainer.py": ((LOOP,), (AUTOENCODER_LOOP,)),

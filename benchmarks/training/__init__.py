@@ -1,0 +1,1 @@
+"""What the claims of docs/training.md rest on."""
