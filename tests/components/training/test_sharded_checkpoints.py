@@ -68,6 +68,7 @@ def elastic(folder: Path, world: World, found: dict[str, object]) -> None:
         assert_same(values(alone), expected)
         save(folder / "back", alone, 4)
     dist.barrier()
+    other = state
     chain = (("back", sharded), ("copies", None), ("hybrid", hybrid), ("shards", sharded))
     for number, (name, shard) in enumerate(chain):
         other = TinyState(seed=3 + number, width=WIDTH, **({"shard": shard} if shard else {}))
