@@ -53,7 +53,7 @@ class State:
 def measured(folder: Path) -> Result:
     """Medians of rounds that take turns; ratios of them."""
     state, waiting, going_on, hashing = State(), list[float](), list[float](), list[float]()
-    buffers = [tensor.detach().reshape(-1).numpy() for tensor in tensors_of(state).values()]
+    buffers = [tensor.detach().reshape(-1).numpy().data for tensor in tensors_of(state).values()]
     with Checkpointer(folder / "run", state, World(0, 1, torch.device("cpu")), print) as checkpointer:
         # The first one makes the buffers that the others use.
         for number in range(ROUNDS + 1):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -32,7 +32,7 @@ class Checkpointer:
         self.store, self.state, self.world, self.say = store, state, world, say
         self.step = 0
         # A group of its own, because training uses the other one at the same time, and one that needs no GPU.
-        self._group = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if world.size > 1 else None
         self._snapshots = Snapshots(world)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None

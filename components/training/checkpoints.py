@@ -54,7 +54,7 @@ def tensors_of(state: TrainingState) -> dict[str, Tensor]:
     for part, (network, optimisers) in state.networks().items():
         found |= {f"{part}/{name}": tensor for name, tensor in network.state_dict().items()}
         # By name, where torch's own state_dict counts: a parameter more or less shifts nobody's moments.
-        names = {parameter: name for name, parameter in network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
         for parameter, values in (each for optimiser in optimisers for each in optimiser.state.items()):
             found |= {f"{part}.{moment}/{names[parameter]}": values[moment] for moment in MOMENTS if moment in values}
     return found

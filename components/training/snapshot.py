@@ -21,7 +21,7 @@ from components.runtime.world import World
 class Snapshot(DefaultSavePlanner):
     """Values as they were, and where in the whole tensors they belong: what torch.distributed.checkpoint is to write."""
 
-    def __init__(self, items: Sequence[WriteItem], values: Mapping[str, Tensor], copied: torch.cuda.Event | None) -> None:
+    def __init__(self, items: Sequence[WriteItem], values: Mapping[str, Tensor], copied: torch.Event | None) -> None:
         """copied: when it has happened, `values` are there; None where they are already."""
         super().__init__(flatten_state_dict=False)
         self.items, self.values, self.copied = list(items), values, copied
@@ -69,7 +69,7 @@ class Snapshots:
         # From pinned memory alone can a GPU copy while it computes.
         return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
 
-    def _copy(self, tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
+    def _copy(self, tensors: Mapping[str, Tensor]) -> torch.Event | None:
         if self.stream is None:
             for name, tensor in tensors.items():
                 self.buffers[name].copy_(tensor)

@@ -79,7 +79,7 @@ def _parts(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Iterato
         tensor = entry.read()
         if tensor.dtype != entry.dtype or tensor.shape != torch.Size(entry.shape):
             raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} is not {entry.dtype} {tuple(entry.shape)}")
-        view = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        view = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, len(view), BYTES_A_WRITE):
             yield view[start : start + BYTES_A_WRITE]
 
