@@ -34,6 +34,7 @@ LONGEST_FIRST = [
     "test_gpu.py",
     "test_inputs_away.py",
     "test_faults.py",
+    "test_faults_training.py",
     "test_kills.py",
     "test_cluster.py",
     "test_compiled.py",

@@ -1,8 +1,9 @@
 """Fault injection: one command injects every fault of a group, into our code and into the defaults beside it.
 
 `python -m benchmarks.faults data` prints a line a fault, writes benchmarks/results/faults_data.json and prints that as the
-last line; `tracking` does the same with an MLflow store that goes away. Exit code 1: something of ours was not caught, lost,
-doubled or accepted. docs/data.md says what each fault of the data is, outages.py those of tracking.
+last line; `tracking` does the same with an MLflow store that goes away, `training` with a training that is killed, cut off and
+misled. Exit code 1: something of ours was not caught, lost, doubled or accepted. docs/data.md says what each fault of the data
+is, outages.py those of tracking, docs/training.md those of training.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.faults.bytes import flipped_bytes, flipped_cache_objects
-from benchmarks.faults.counts import Counts, Found, Setting, total
+from benchmarks.faults.counts import ROOT, Counts, Found, Setting, total
 from benchmarks.faults.files import bombs, corrupt_images, hostile_captions
 from benchmarks.faults.gates import bad_latents, empty_corpora
 from benchmarks.faults.killed_training import killed_training
@@ -40,6 +41,7 @@ from benchmarks.faults.outages import (
 from benchmarks.faults.parquet import poisoned_parquet
 from benchmarks.faults.repro import killed_stages
 from benchmarks.faults.tars import cut_tars, duplicate_keys, hostile_members
+from benchmarks.faults.training import command as training
 from benchmarks.faults.workers import killed_workers, other_workers
 
 
@@ -83,11 +85,15 @@ GROUPS: Mapping[str, Mapping[str, Fault]] = {"data": DATA, "tracking": TRACKING}
 def main(argv: Sequence[str] | None = None) -> int:
     """argv: the command line's words, the process's own by default."""
     arguments = _parse(argv)
-    faults = GROUPS[arguments.group]
-    names = arguments.only.split(",") if arguments.only else list(faults)
-    if unknown := [name for name in names if name not in faults]:
-        print(f"no fault is called {', '.join(unknown)}; known: {', '.join(faults)}", file=sys.stderr)
+    known = training.FAULTS if arguments.group == "training" else GROUPS[arguments.group]
+    names = arguments.only.split(",") if arguments.only else list(known)
+    if unknown := [name for name in names if name not in known]:
+        print(f"no fault is called {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
+    if arguments.group == "training":
+        kept = RESULTS / "faults_training.json"
+        return training.main(arguments, names, arguments.out or (ROOT / ".work" / kept.name if arguments.quick else kept))
+    faults = GROUPS[arguments.group]
     found: dict[str, Found] = {}
     seconds: dict[str, float] = {}
     for name in names:
@@ -161,9 +167,12 @@ def _short(counts: Counts) -> str:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("group", choices=list(GROUPS), help="which faults")
-    parser.add_argument("--only", metavar="D1,D2", help="these alone; nothing is kept in benchmarks/results then")
+    parser.add_argument("group", choices=[*GROUPS, "training"], help="which faults")
+    parser.add_argument(
+        "--only", metavar="D1,D2", help="these alone; of data and tracking nothing is kept in benchmarks/results then"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer injections; nothing is kept either")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="of the long run of training (default: 200)")
     parser.add_argument("--seed", type=int, default=17, help="of every draw (default: 17)")
     parser.add_argument("--out", type=Path, help="write the JSON here whatever was run")
     return parser.parse_args(argv)

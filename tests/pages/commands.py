@@ -43,7 +43,7 @@ class Checked(NamedTuple):
 
 
 HOURS, ALREADY, PLACEHOLDER = "takes long", "run by another test", "has a place for the reader's own value"
-HELP_FAULTS = Checked(HOURS, "python -m benchmarks.faults --help", ("data", "tracking", "--only", "--quick"))
+HELP_FAULTS = Checked(HOURS, "python -m benchmarks.faults --help", ("data", "tracking", "training", "--only", "--quick"))
 HELP_PUSH = Checked(
     "needs the Hub; tests/export/test_push_to_hub.py has one",
     "python -m export.push_to_hub --help",
@@ -251,6 +251,7 @@ CHECKED: dict[str, Checked] = {
     "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
     "python -m benchmarks.faults data": HELP_FAULTS,
     "python -m benchmarks.faults tracking": HELP_FAULTS,
+    "python -m benchmarks.faults training": HELP_FAULTS,
     "python -m tests.mutants --only-drawn --drawn 200 --seed 24": Checked(
         HOURS, "python -m tests.mutants --help", ("--only-drawn", "--drawn", "--seed")
     ),

@@ -1,0 +1,1 @@
+"""Faults of training, injected into the real one: `python -m benchmarks.faults training`."""
