@@ -9,6 +9,9 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+
+import psutil
 
 from benchmarks.faults.counts import ROOT
 from benchmarks.faults.training.curves import losses_of, retaken
@@ -51,6 +54,16 @@ class Driver:
     def said(self) -> str:
         return self.log.read_text()[-1500:]
 
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Where a fault was not survived, the driver still runs, and a cluster of its own with it."""
+        with suppress(psutil.NoSuchProcess):
+            for process in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
+                process.kill()
+        self.process.wait()
+
 
 def killed_drivers(lab: Lab) -> Found:
     """T2: SIGKILL to the driver alone; it is started again at once, while its workers may still be there."""
@@ -62,14 +75,15 @@ def killed_drivers(lab: Lab) -> Found:
         nodes.add(2)
         for _ in range(kills):
             at, started_s = last_step(run), time.monotonic()
-            driver = Driver(lab, run, 1, nodes)
-            driver.wait_for_step(at + 1)
-            recovered.append(time.monotonic() - started_s)
-            driver.wait_for_step(at + int(lab.generator.integers(1, STEPS_A_KILL)))
-            time.sleep(float(lab.generator.uniform(0, 0.1)))
-            driver.kill()
+            with Driver(lab, run, 1, nodes) as driver:
+                driver.wait_for_step(at + 1)
+                recovered.append(time.monotonic() - started_s)
+                driver.wait_for_step(at + int(lab.generator.integers(1, STEPS_A_KILL)))
+                time.sleep(float(lab.generator.uniform(0, 0.1)))
+                driver.kill()
             bits += retaken(expected.losses, losses_of(run))
-        missed = Driver(lab, run, 1, nodes).end()
+        with Driver(lab, run, 1, nodes) as driver:
+            missed = driver.end()
     trial = lab.judged(run, expected, missed=missed, bits=bits, recovery_s=sorted(recovered)[len(recovered) // 2])
     return Found([trial] + [Trial(trial.missed, recovery_s=trial.recovery_s)] * (kills - 1), note=f"one run of {steps} steps")
 
@@ -79,17 +93,18 @@ def failing_workers(lab: Lab) -> Found:
     kills = lab.number(10, 1)
     steps = STEPS_A_KILL * (kills + 1)
     expected, run = lab.reference(2, max_steps=steps), lab.run("T3", max_steps=steps)
-    driver, bits, recovered = Driver(lab, run, 2, None), 0, list[float]()
-    for _ in range(kills):
-        at = last_step(run)
-        driver.wait_for_step(at + int(lab.generator.integers(1, STEPS_A_KILL)))
-        reached = last_step(run)
-        killed_s = time.monotonic()
-        _kill_worker(run, int(lab.generator.integers(2)))
-        bits += retaken(expected.losses, losses_of(run))
-        driver.wait_for_step(min(reached + 1, steps))
-        recovered.append(time.monotonic() - killed_s)
-    missed = driver.end()
+    bits, recovered = 0, list[float]()
+    with Driver(lab, run, 2, None) as driver:
+        for _ in range(kills):
+            driver.wait_for_step(last_step(run) + int(lab.generator.integers(1, STEPS_A_KILL)))
+            reached, killed_s = last_step(run), time.monotonic()
+            _kill_worker(run, int(lab.generator.integers(2)))
+            bits += retaken(expected.losses, losses_of(run))
+            driver.wait_for_step(min(reached + 1, steps))
+            recovered.append(time.monotonic() - killed_s)
+        missed = driver.end()
+    if (again := driver.log.read_text().count("start again from step")) < kills:
+        missed = missed or f"workers started again {again} times after {kills} kills"
     trial = lab.judged(run, expected, missed=missed, bits=bits, recovery_s=sorted(recovered)[len(recovered) // 2])
     trials = [trial] + [Trial(trial.missed, recovery_s=trial.recovery_s)] * (kills - 1)
     silent = [_silent(lab, kind) for kind in ("stop", "lock")]
@@ -102,13 +117,15 @@ def _silent(lab: Lab, kind: str) -> Trial:
     """Worker 1 goes silent in a step: the watchdog must say so, and all start again."""
     steps = 12
     expected, run = lab.reference(2, max_steps=steps), lab.run(f"T3-{kind}", max_steps=steps, step_timeout_s=STEP_TIMEOUT_S)
-    driver = Driver(lab, run, 2, None, STEP_TIMEOUT_S, kind, 9)
-    driver.wait_for_step(8)
-    silent_s = time.monotonic()
-    missed = driver.end()
+    with Driver(lab, run, 2, None, STEP_TIMEOUT_S, kind, 9) as driver:
+        driver.wait_for_step(8)
+        silent_s = time.monotonic()
+        driver.wait_for_step(9)
+        recovery_s = time.monotonic() - silent_s
+        missed = driver.end()
     if "worker 1 on" not in driver.log.read_text():
         missed = missed or f"{kind}: the driver did not say that worker 1 hangs: {driver.said()}"
-    return lab.judged(run, expected, missed=missed, recovery_s=time.monotonic() - silent_s)
+    return lab.judged(run, expected, missed=missed, recovery_s=recovery_s)
 
 
 def lost_node(lab: Lab) -> Found:
@@ -118,14 +135,14 @@ def lost_node(lab: Lab) -> Found:
     with Nodes() as nodes:
         nodes.add(1)
         second = nodes.add(1)
-        driver = Driver(lab, run, 2, nodes)
-        driver.wait_for_step(8)
-        at, seen, lost_s = last_step(run), losses_of(run), time.monotonic()
-        nodes.lose(second)
-        nodes.add(1)
-        driver.wait_for_step(min(at + 1, steps))
-        recovery_s = time.monotonic() - lost_s
-        missed = driver.end()
+        with Driver(lab, run, 2, nodes) as driver:
+            driver.wait_for_step(8)
+            at, seen, lost_s = last_step(run), losses_of(run), time.monotonic()
+            nodes.lose(second)
+            nodes.add(1)
+            driver.wait_for_step(min(at + 1, steps))
+            recovery_s = time.monotonic() - lost_s
+            missed = driver.end()
     said = driver.log.read_text()
     if "start again from step" not in said:
         missed = missed or f"no worker started again: {said[-500:]}"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from benchmarks import machine
 from benchmarks.command import keep
 from benchmarks.faults.training.cluster import failing_workers, killed_drivers, lost_node
-from benchmarks.faults.training.damage import damaged_checkpoints
+from benchmarks.faults.training.damage import damaged_checkpoints, moving_on
 from benchmarks.faults.training.kills import killed_again_and_again, killed_trainers, other_numbers_of_workers, two_at_once
 from benchmarks.faults.training.store import store_away
 from benchmarks.faults.training.trials import Found, Inject, Lab
@@ -38,6 +38,7 @@ FAULTS = {
     "T8": Fault("other numbers of workers", other_numbers_of_workers),
     "T9": Fault("MLflow server away", store_away),
     "T11": Fault("two trainers at once", two_at_once),
+    "T12": Fault("steps taken while a checkpoint is written", moving_on),
     "T13": Fault("one long run killed again and again", killed_again_and_again),
     "T14": Fault("node lost", lost_node),
 }

@@ -1,4 +1,4 @@
-"""T6: checkpoints whose bytes have changed on disk, byte by byte, cut short, removed, and with code put in their place."""
+"""T6, T12: checkpoints whose bytes have changed on disk, or that are begun as the weights already move on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from benchmarks.faults.training.tiny import finish
 from benchmarks.faults.training.trials import Found, Lab, Trial
 from components.data.loader import PackedRows
 from components.runtime.world import World
-from components.training.checkpoints import load_state
+from components.training.checkpoints import load_state, tensors_of
 from components.training.transformer.run import TransformerRun
 from components.training.transformer.state import TransformerState, new_state
+from components.training.transformer.trainer import TransformerTrainer
 from core.errors import BadInput
 
 CHANGES: dict[str, Any] = {"max_steps": 6, "checkpoint_every_steps": 3}
@@ -54,6 +55,25 @@ def damaged_checkpoints(lab: Lab) -> Found:
     trials += [_falls_back(lab, run, path.name, older) for path in (files[:2] if lab.quick else files)]
     facts = {"flipped_bytes": num_flips, "flipped_bytes_found": sum(not trial.missed for trial in flips)}
     return Found(trials, facts, f"{facts['flipped_bytes_found']} of {num_flips} flipped bytes found, in {len(files)} files")
+
+
+def moving_on(lab: Lab) -> Found:
+    """T12: a checkpoint is begun and the next steps are taken at once; it must hold what was there when it was begun."""
+    run, world, trials = lab.run("T12", **CHANGES), World(0, 1, torch.device("cpu")), list[Trial]()
+    rows, validation = (PackedRows(run.latents, split, run.quarantine) for split in ("train", "validation"))
+    state, loaded = _state(run), _state(run)
+    trainer = TransformerTrainer(run.config, state, rows, validation, world)
+    with run.resumed(state, world) as checkpointer:
+        for step in range(1, 1 + lab.number(20, 3)):
+            trainer.train_step(step)
+            wanted = _digest(state)
+            checkpointer.save(step)
+            trainer.train_step(step + 1)
+            checkpointer.wait()
+            load_state(checkpointer.folder, loaded)
+            same = _digest(loaded) == wanted != _digest(state)
+            trials.append(Trial("" if same else f"the checkpoint of step {step} is not what was there when it was begun"))
+    return Found(trials)
 
 
 def _state(run: TransformerRun) -> TransformerState:
@@ -97,7 +117,6 @@ def _falls_back(lab: Lab, run: TransformerRun, name: str, older: Path) -> Trial:
 
 def _digest(state: TransformerState) -> str:
     found = hashlib.sha256()
-    for network in (state.model, state.ema_model):
-        for tensor in network.state_dict().values():
-            found.update(tensor.numpy().tobytes())
+    for _, tensor in sorted(tensors_of(state).items()):
+        found.update(tensor.detach().numpy().tobytes())
     return found.hexdigest()

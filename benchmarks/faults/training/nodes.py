@@ -39,6 +39,8 @@ class Nodes:
             # On loopback several nodes of one machine are what Ray allows on request alone.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
             "RAY_prestart_worker_first_driver": "0",
+            # As the own cluster of a stage has it: workers would get nothing of a busy machine.
+            "RAY_worker_niceness": "0",
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_WAIT_POLICY": "passive",
             "TRANSFUSION_NUM_WORKERS": "2",

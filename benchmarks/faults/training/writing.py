@@ -1,4 +1,4 @@
-"""T4, T5, T12: killed inside the writing of a checkpoint, with a full disk there, and weights that move on at once."""
+"""T4, T5: killed inside the writing of a checkpoint, and with a full disk there."""
 
 from __future__ import annotations
 
