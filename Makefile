@@ -29,11 +29,13 @@ $(STAMP): pyproject.toml constraints.txt | needs
 	@echo "making the environment in $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
 	@if $(RUN) -m pip install -q --disable-pip-version-check uv==0.13.8; then \
-		VIRTUAL_ENV="$$PWD/$(VENV)" $(RUN) -m uv pip install -q --compile-bytecode -e ".[dev]" -c constraints.txt; \
+		VIRTUAL_ENV="$$PWD/$(VENV)" $(RUN) -m uv pip install -q -e ".[dev]" -c constraints.txt; \
 	else \
 		echo "uv is not to be had; pip does it, slower"; \
 		$(RUN) -m pip install -q --disable-pip-version-check -e ".[dev]" -c constraints.txt; \
 	fi
+	@# A minute of a core, for which nothing waits: the first stages leave one idle. What is imported before is compiled then.
+	@nice -n 19 $(RUN) -m compileall -q $(VENV)/lib >/dev/null 2>&1 </dev/null &
 	@touch $@
 
 needs:
