@@ -1,9 +1,10 @@
-"""Compilation of a model in pieces, for training and for generation on a CPU, between what changes from batch to batch.
+"""Compilation of a model in pieces, for training and for generation, between what changes from batch to batch.
 
 Attention, and the route of positions to experts, are closures over a batch: within a compiled region each would be looked at
 anew, and masks that depend on the batch have gone wrong there silently (pytorch issue 186775). So each block is compiled in
-two pieces, before and after attention (FlexAttention is compiled by itself, see attention/flex.py). All blocks share the
-two, so that compiling takes as long for 32 layers as for one. Shapes are those of the packed rows, [B, L], which never change.
+two pieces, before and after attention (FlexAttention is compiled by itself, see attention/flex.py). It would be a kernel of
+its own in one region too, which would save two calls a layer and fuse nothing more. All blocks share the two, so that
+compiling takes as long for 32 layers as for one. Shapes are those of the packed rows, [B, L], which never change.
 
 In generation B and L change from pass to pass. The pieces treat every position alike, so there they are given all B * L as one
 row, a single open size: sizes left open by themselves would be compiled anew wherever two happen to be equal.
@@ -17,6 +18,7 @@ Legend: B rows, L positions, D hidden size, H heads, K head dim, N predicted tok
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -52,17 +54,25 @@ def compile_for_training(model: Transfusion, *, backend: str = "inductor") -> No
     model.text_loss = MethodType(_text_loss_with(compiled_losses(torch.compile(losses_to_compile, backend=backend))), model)
 
 
-def compile_for_generation(model: Transfusion) -> None:
+def compile_for_generation(model: Transfusion, *, backend: str = "inductor") -> None:
     """Compile the blocks of `model` for steps of any size, in place; seconds at the first, and again for a single position.
 
-    Parts that hold several experts stay as they are.
+    Parts that hold several experts stay as they are. backend: of torch.compile.
     """
     for block in model.transformer.blocks:
         assert isinstance(block, Block)
         if len(block.attention) == 1:
-            block.qkv = MethodType(_qkv_in_one_row, block)
+            block.qkv = MethodType(functools.partial(_qkv_in_one_row, _compiled_step(_step_qkv, backend)), block)
         if len(block.feed_forward) == 1:
-            block.output_mlp = MethodType(_output_mlp_in_one_row, block)
+            compiled = _compiled_step(_step_output_mlp, backend)
+            block.output_mlp = MethodType(functools.partial(_output_mlp_in_one_row, compiled), block)
+
+
+def num_compiled() -> int:
+    """Graphs that torch.compile has made in this process; of a training, none after its first steps."""
+    # Nothing was compiled where nobody has loaded the compiler, which takes seconds.
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo.counters["stats"]["unique_graphs"] if dynamo else 0
 
 
 def compiled_losses(losses: Losses) -> Losses:
@@ -77,18 +87,20 @@ def compiled_losses(losses: Losses) -> Losses:
     return of_any_number
 
 
-def _qkv_in_one_row(block: Block, x: Tensor, cos_sin: RotaryEmbedding, route: Route) -> tuple[Tensor, Tensor, Tensor]:
+def _qkv_in_one_row(
+    compiled: Callable[..., Any], block: Block, x: Tensor, cos_sin: RotaryEmbedding, route: Route
+) -> tuple[Tensor, Tensor, Tensor]:
     # Rows stand at different positions, and in one row each position brings its own angle.
     cos_sin = RotaryEmbedding(*(_in_one_row(part.expand(len(x), -1, -1, -1), 2) for part in cos_sin))
-    parts = _compiled_step(_step_qkv)(block, _in_one_row(x, 1), cos_sin)
+    parts = compiled(block, _in_one_row(x, 1), cos_sin)
     # [1, H, B * L, K] each.
     query, key, value = (part[0].unflatten(1, x.shape[:2]).transpose(0, 1) for part in parts)
     return query, key, value
 
 
-def _output_mlp_in_one_row(block: Block, x: Tensor, attn_output: Tensor, route: Route) -> Tensor:
+def _output_mlp_in_one_row(compiled: Callable[..., Any], block: Block, x: Tensor, attn_output: Tensor, route: Route) -> Tensor:
     attn_output = _with_open_size(_in_one_row(attn_output.transpose(1, 2), 1).transpose(1, 2), 2)
-    return _compiled_step(_step_output_mlp)(block, _in_one_row(x, 1), attn_output).view(x.shape)
+    return compiled(block, _in_one_row(x, 1), attn_output).view(x.shape)
 
 
 # Functions of their own, because torch counts what it compiles by function, and gives up after a few.
@@ -113,9 +125,9 @@ def _with_open_size(x: Tensor, at: int) -> Tensor:
 
 
 @functools.cache
-def _compiled_step(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for all models, and not before it is needed."""
-    return torch.compile(method)
+def _compiled_step(method: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """Compiled once for all models, and not before it is called."""
+    return torch.compile(method, backend=backend)
 
 
 def _of_one_expert(compiled: Callable[..., Any]) -> Callable[..., Any]:

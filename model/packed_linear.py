@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -47,10 +47,14 @@ def packed(model: Model) -> Model:
     """
     if not torch.backends.mkldnn.is_available():
         raise ValueError("linear layers are packed by oneDNN, which this build of torch lacks")
-    kept: dict[int, object] = {id(each): each for each in (*model.parameters(), *model.buffers())}
     linear = [each for each in model.modules() if type(each) is nn.Linear and can_be_packed(each.weight.dtype)]
-    kept |= {id(each): PackedLinear(each) for each in linear}
-    return cast(Model, copy.deepcopy(model, kept))
+    return copy_with_its_weights(model, {id(each): PackedLinear(each) for each in linear})
+
+
+def copy_with_its_weights(model: Model, replaced: Mapping[int, nn.Module] | None = None) -> Model:
+    """A copy with the very weights of `model`. replaced: what stands in a module's place, by the id of that."""
+    kept: dict[int, object] = {id(each): each for each in (*model.parameters(), *model.buffers())}
+    return cast(Model, copy.deepcopy(model, kept | dict(replaced or {})))
 
 
 def can_be_packed(dtype: torch.dtype) -> bool:

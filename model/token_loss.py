@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 # Logits at once, in numbers: large enough that the head's cast and the calls cost little, and 256 MiB of float32. Fewer tokens
 # than that fit one pass and nothing is computed twice.
 MAX_LOGITS = 2**26
+# On a GPU what memory there is decides: so much of it for all of a logit (in half precision, in float32, and both gradients),
+# which is 32,768 tokens of as large a vocabulary on 80 GB.
+MEMORY_SHARE, BYTES_PER_LOGIT = 0.2, 12
 
 # (hidden [N, D], head [V, D], labels int64 [N]) -> cross-entropy and log of the softmax's sum, float32 [N] each
 Losses = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -48,14 +51,14 @@ def losses_to_compile(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[Ten
 
 
 def token_loss(
-    hidden: Tensor, head: Tensor, labels: Tensor, *, losses: Losses = losses_of_logits, max_logits: int = MAX_LOGITS
+    hidden: Tensor, head: Tensor, labels: Tensor, *, losses: Losses = losses_of_logits, max_logits: int = 0
 ) -> TokenLoss:
     """Losses of predicting `labels` from `hidden` by the head's weights.
 
-    hidden: [N, D]. head: [V, D]. labels: int64 [N]. max_logits: of one piece; where there are several, the backward pass
-    computes each again.
+    hidden: [N, D]. head: [V, D]. labels: int64 [N]. max_logits: of one piece, 0 for what the device has room for; where there
+    are several pieces, the backward pass computes each again.
     """
-    size = max(1, max_logits // head.shape[0])
+    size = max(1, (max_logits or room_for_logits(head.device)) // head.shape[0])
     if len(labels) <= size:
         return TokenLoss(*losses(hidden, head, labels))
     pieces = [
@@ -63,3 +66,12 @@ def token_loss(
         for some, wanted in zip(hidden.split(size), labels.split(size), strict=True)
     ]
     return TokenLoss(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))  # type: ignore[arg-type]
+
+
+def room_for_logits(device: torch.device) -> int:
+    """Logits at once, in numbers."""
+    if device.type != "cuda":
+        return MAX_LOGITS
+    # Of all memory, because what is free changes from step to step, and asking for it takes time.
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(MAX_LOGITS, int(MEMORY_SHARE * memory / BYTES_PER_LOGIT))

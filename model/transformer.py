@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from model.config import ModelConfig
 from model.experts import Route
+from model.frequencies import frequencies
 
 # (layer index, queries, keys, values), each [B, H, L, K] -> [B, H, L, K]. A closure over what is worked out once for all layers
 # of a batch or step: masks, groups of documents, the cache.
@@ -33,9 +34,7 @@ class RotaryEmbedding(NamedTuple):
 
 def rotary_embedding(position_ids: Tensor, head_dim: int, theta: float) -> RotaryEmbedding:
     """Rotary angles of integer positions [B, L]; in float32, because half precision rounds the table away."""
-    half = head_dim // 2
-    # A literal table: exporters fold a computed one with an exp of their own, whose last bits the large positions magnify.
-    frequency = torch.tensor([theta ** (-i / half) for i in range(half)], dtype=torch.float32, device=position_ids.device)
+    frequency = frequencies(theta, head_dim // 2, position_ids.device)
     angle = (position_ids.float().unsqueeze(-1) * frequency).unsqueeze(1)
     return RotaryEmbedding(angle.cos(), angle.sin())
 

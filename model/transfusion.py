@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from core.files import named
 from model.attention.cached import cached_attention
-from model.attention.packed import packed_attention
+from model.attention.packed import FlexBackend, packed_attention
 from model.batch import Batch
 from model.config import ModelConfig
 from model.experts import Route, route_of_batch, route_of_step, shared
@@ -58,6 +58,10 @@ class Transfusion(nn.Module):
         self.patch_layers = nn.ModuleList(new_patch_layers(modality, config.hidden_size) for modality in config.modalities)
         self.transformer = Transformer(config)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # How a training pass is computed, and not what: the precision of hidden states between blocks, None for the weights',
+        # and the kernel behind FlexAttention on a GPU.
+        self.hidden_dtype: torch.dtype | None = None
+        self.flex_backend: FlexBackend = "triton"
         self.init_weights()
 
     @staticmethod
@@ -136,8 +140,9 @@ class Transfusion(nn.Module):
         if self.config.num_experts > 1:
             route = route_of_batch([part.patch_positions for part in batch.latents], num_rows * length)
         # Masks and groups of documents are worked out here, once for all layers.
-        attend = packed_attention(batch.kv_start, batch.kv_end)
-        states = self.transformer(x.view(num_rows, length, -1), batch.position_ids, attend, route)
+        attend = packed_attention(batch.kv_start, batch.kv_end, self.flex_backend)
+        x = x.view(num_rows, length, -1).to(self.hidden_dtype or x.dtype)
+        states = self.transformer(x, batch.position_ids, attend, route)
         return Hidden(states.flatten(0, 1), tuple(skips))
 
     def step(self, inputs: StepInputs, cache: Cache) -> StepOutput:

@@ -1,1 +1,1 @@
-"""Speed of training and sampling on one GPU: `python -m benchmarks.gpu`; it needs torch alone."""
+"""Speed of training and sampling on one GPU: `python -m benchmarks.gpu`; it needs torch, numpy and safetensors alone."""

@@ -1,7 +1,8 @@
-"""Speed on one GPU: training, the peer's training, sampling, and FlexAttention beside dense attention.
+"""Speed on one GPU: training, the peer's, sampling, FlexAttention beside dense attention, and a training that is killed.
 
-`python -m benchmarks.gpu` writes benchmarks/results/gpu-<card>.json and prints it as the last line. It needs torch alone, and
-ends within --minutes: parts that find no time left are reported as such. benchmarks/README.md says what each figure means.
+`python -m benchmarks.gpu` writes benchmarks/results/gpu-<card>.json and prints it as the last line. It needs torch, numpy and
+safetensors alone, and ends within --minutes, of which every part has its share. benchmarks/README.md says what each figure
+means.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 # The data sheet's dense bfloat16 rate of an H100 and an H200, by which MFU is counted whatever the card.
 NOMINAL_FLOPS = 989e12
-# In the order of their worth, for what comes last is what a short time leaves out. Parity is of no preset.
-KINDS = ("train", "parity", "peer", "sampling")
+# In the order of their worth. Parity is of no preset, and resume of the first one alone.
+# Each part may take its share of the time that is left, by these weights; what it does not take is the others'.
+KINDS = {"train": 3, "parity": 2, "peer": 2, "resume": 3, "sampling": 2}
+ONCE = ("parity", "resume")
 Parts = dict[str, dict[str, Any]]
 
 
@@ -41,9 +44,10 @@ def main() -> int:
     parts: Parts = {"machine": run_part("machine", presets[0], toy=arguments.toy, end=end)}
     out = arguments.out or default_path(parts["machine"], toy=arguments.toy)
     result = together(parts, work, kept_parts(out, parts["machine"], work))
-    for kind, preset in plan(arguments.only or KINDS, presets):
+    planned = plan(arguments.only or list(KINDS), presets)
+    for at, (kind, preset) in enumerate(planned):
         name = kind if kind == "parity" else f"{kind} {preset}"
-        parts[name] = run_part(kind, preset, toy=arguments.toy, end=end)
+        parts[name] = run_part(kind, preset, toy=arguments.toy, end=share_of(planned[at:], end))
         # After every part, so that an end from outside leaves what there is.
         result = together(parts, work, kept_parts(out, parts["machine"], work))
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +60,14 @@ def main() -> int:
 def plan(kinds: Sequence[str], presets: Sequence[str]) -> list[tuple[str, str]]:
     """Every part to be run, and its preset."""
     chosen = [kind for kind in KINDS if kind in kinds]
-    return [(kind, preset) for kind in chosen for preset in (presets[:1] if kind == "parity" else presets)]
+    return [(kind, preset) for kind in chosen for preset in (presets[:1] if kind in ONCE else presets)]
+
+
+def share_of(planned: Sequence[tuple[str, str]], end: float) -> float:
+    """When the first of the planned parts has to end, on the monotonic clock, so that all of them end by `end`."""
+    weights = [KINDS[kind] for kind, _ in planned]
+    now = time.monotonic()
+    return now + (end - now) * weights[0] / sum(weights)
 
 
 def run_part(kind: str, preset: str, *, toy: bool, end: float) -> dict[str, Any]:
@@ -94,7 +105,12 @@ def together(parts: Parts, work: Work, kept: Parts) -> dict[str, Any]:
 
 def as_json(work: Work) -> dict[str, Any]:
     """The work as a result file has it."""
-    whole = {**work._asdict(), "sampling": work.sampling._asdict(), "parity": work.parity._asdict()}
+    whole = {
+        **work._asdict(),
+        "sampling": work.sampling._asdict(),
+        "parity": work.parity._asdict(),
+        "resumed": work.resumed._asdict(),
+    }
     return json.loads(json.dumps(whole))
 
 
@@ -103,6 +119,11 @@ def figures(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     measured = parts["machine"].get("matmul_flops_per_second")
     presets = dict.fromkeys(name.split()[1] for name in parts if " " in name)
     found: dict[str, Any] = {preset: of_preset(parts, preset, measured) for preset in presets}
+    for name, part in parts.items():
+        if name.startswith("resume "):
+            found["resumed_steps_that_differ"] = _get(part, "steps_that_differ")
+            waits = _get(part, "waits_in_a_step")
+            found["waits_in_a_step"] = None if waits is None else len(waits)
     if "parity" in parts:
         found["flex_agrees"] = {dtype: _get(parts, "parity", dtype, "agree") for dtype in ("float32", "bfloat16")}
         both = (_get(parts, "parity", "times", "forward_backward_seconds", kernel) for kernel in ("dense", "flex"))
@@ -122,6 +143,8 @@ def of_preset(parts: Mapping[str, Mapping[str, Any]], preset: str, matmul: float
         "tokens_per_second_uncompiled": _get(parts, train, "eager", "tokens_per_second"),
         "mfu": ratio(flops, NOMINAL_FLOPS),
         "share_of_matmul_rate": ratio(flops, matmul),
+        "tokens_per_second_bfloat16_hidden_states": _get(parts, train, "compiled_bfloat16_hidden_states", "tokens_per_second"),
+        "recompilations": _get(parts, train, "compiled", "graphs_compiled_while_measured"),
         "peak_memory_gib": _get(parts, train, "compiled", "peak_memory_gib"),
         "rows": _get(parts, train, "rows"),
         "peer_tokens_per_second": theirs,

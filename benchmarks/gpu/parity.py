@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.gpu.clock import Result, attempt, seconds_of_each
 from benchmarks.gpu.work import Parity, Work, make_batch
 from model.attention.flex import block_mask, packed_flex_attention
-from model.attention.packed import masked_attention
+from model.attention.packed import FlexBackend, masked_attention
 from model.transformer import Attend
 
 PARTS = ("output", "query_gradient", "key_gradient", "value_gradient")
@@ -36,11 +37,21 @@ def parity(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
     torch.set_float32_matmul_precision("highest")
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        yield {name: attempt(lambda: errors(work.parity, dtype, device))}  # noqa: B023
+        yield {name: attempt(lambda: errors(work.parity, dtype, device, "triton"))}  # noqa: B023
+    if flash_is_here():
+        yield {"bfloat16_flash": attempt(lambda: errors(work.parity, torch.bfloat16, device, "flash"))}
     yield {"times": attempt(lambda: times(work, device))}
 
 
-def errors(given: Parity, dtype: torch.dtype, device: torch.device) -> Result:
+def flash_is_here() -> bool:
+    """Whether FlexAttention can be compiled to FlashAttention 4."""
+    try:
+        return torch.cuda.is_available() and find_spec("flash_attn.cute") is not None
+    except ImportError:
+        return False
+
+
+def errors(given: Parity, dtype: torch.dtype, device: torch.device, backend: FlexBackend) -> Result:
     """The largest relative errors over the layouts of both kernels."""
     rng = random.Random(0)
     generator = torch.Generator(device).manual_seed(0)
@@ -52,7 +63,7 @@ def errors(given: Parity, dtype: torch.dtype, device: torch.device) -> Result:
         inputs = [torch.randn(shape, generator=generator, device=device).to(dtype) for _ in range(4)]
         exact = results(masked_attention(kv_start, kv_end), [each.double() for each in inputs])
         dense = relative_errors(results(masked_attention(kv_start, kv_end), inputs), exact)
-        flex = relative_errors(results(packed_flex_attention(kv_start, kv_end), inputs), exact)
+        flex = relative_errors(results(packed_flex_attention(kv_start, kv_end, backend), inputs), exact)
         disagreeing += any(flex[part] > max(TIMES_DENSE * dense[part], FLOORS[dtype]) for part in flex)
         for kernel, found in (("flex", flex), ("dense", dense)):
             worst[kernel] |= {part: max(worst[kernel].get(part, 0.0), error) for part, error in found.items()}
@@ -113,6 +124,8 @@ def times(work: Work, device: torch.device) -> Result:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 
     kernels = {"flex": packed_flex_attention(kv_start, kv_end), "dense": masked_attention(kv_start, kv_end), "causal": causal}
+    if flash_is_here():
+        kernels["flash"] = packed_flex_attention(kv_start, kv_end, "flash")
     backward = {name: _median(lambda attend=attend: results(attend, inputs), work, device) for name, attend in kernels.items()}
     with torch.no_grad():
         forward = {

@@ -16,6 +16,7 @@ import torch
 from benchmarks.gpu.clock import Result, describe, matmul_rate, this_device
 from benchmarks.gpu.parity import parity
 from benchmarks.gpu.peer import peer
+from benchmarks.gpu.resumed import resume
 from benchmarks.gpu.sampling import sampling
 from benchmarks.gpu.train import train
 from benchmarks.gpu.work import FULL, TOY, Work
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[Work, str, torch.device], Iterator[Result]]] = {
     "peer": peer,
     "sampling": sampling,
     "parity": parity,
+    "resume": resume,
 }
 
 

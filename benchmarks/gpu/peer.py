@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.clock import Result, attempt, seconds_of_each
-from benchmarks.gpu.train import LEARNING_RATE
+from benchmarks.gpu.production import LEARNING_RATE
 from benchmarks.gpu.work import CHANNELS, PATCH_SIDE, Plan, Work, make_document, num_tokens, plan_row
 from model.config import PRESETS, Preset
 

@@ -1,8 +1,8 @@
-"""Tokens a second of a training step, and its share of the card's arithmetic.
+"""Tokens a second of the production's training, and its share of the card's arithmetic.
 
-The step is forward, backward and AdamW's, under bfloat16 autocast with float32 weights, at packed rows of one length. Every
-step has a batch of its own: a layout that compiled anew would show. Noise is drawn beforehand, and timed by itself, because in
-training the CPU draws it while the GPU is busy with the step before.
+What runs is `TransformerTrainer.run`: reading, noise, forward and backward under bfloat16 autocast, clipping, fused AdamW and
+the moving average, at packed rows of one length. Its own reports are what is measured, each of a few steps; the first, in which
+everything is compiled, does not count. Held-out losses are measured at the end, where they may compile nothing either.
 """
 
 from __future__ import annotations
@@ -11,126 +11,99 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch._dynamo.utils import counters
 
-from benchmarks.gpu.clock import Result, attempt, seconds_of_each
-from benchmarks.gpu.work import SPECIAL_IDS, Work, configuration, make_batch
-from model.batch import Batch
-from model.compiled import compile_for_training
-from model.config import DiffusionProcess, ModelConfig
-from model.diffusion.noise import TimedNoise
-from model.flops import step_flops
-from model.loss import loss_sums_at, training_noise
-from model.loss_options import PLAIN
+from benchmarks.gpu.clock import Result, attempt, wait_for
+from benchmarks.gpu.production import MadeUpRows, new_trainer, train_config
+from benchmarks.gpu.work import Work, configuration
+from components.training.trainer import Every
+from components.training.transformer.trainer import Progress
+from model.config import ModelConfig
 from model.transfusion import Transfusion
 
-LEARNING_RATE = 1e-4
-# Lambda of the paper, arXiv 2408.11039, Sec. 4.1.
-IMAGE_WEIGHT = 5.0
-# Bytes that the backward pass keeps of one block for each number of the stream, uncompiled: 48 (the stream twice in float32; in
-# bfloat16 its norms, queries, keys and values before and after turning, what attention made, and the feed-forward's three
-# parts), and a third of that for what comes and goes.
+# Bytes that the backward pass keeps of one block for each number of the hidden states, uncompiled: 48 (these twice in float32;
+# in bfloat16 its norms, queries, keys and values before and after turning, what attention made, and the feed-forward's
+# three parts), and a third of that for what comes and goes.
 BYTES_KEPT = 64
-# Parameter, gradient and two moments.
-BYTES_PER_PARAMETER = 16
-
-
-class Given(NamedTuple):
-    """One step's batch on the device, its noise, and the CPU's seconds for drawing that.
-
-    num_tokens: text tokens and patches. num_positions: the same and markers.
-    """
-
-    batch: Batch
-    noises: list[TimedNoise]
-    draw_seconds: float
-    num_tokens: int
-    num_positions: int
-
-
-class Trained(NamedTuple):
-    """A model and what moves its weights."""
-
-    model: Transfusion
-    optimiser: torch.optim.AdamW
+# Parameter, gradient, two moments, and the average.
+BYTES_PER_PARAMETER = 20
 
 
 def train(work: Work, preset: str, device: torch.device) -> Iterator[Result]:
-    """tokens/s uncompiled and compiled, with as many rows as fit."""
+    """tokens/s uncompiled, compiled, and compiled with hidden states in bfloat16, with as many rows as fit."""
     torch.set_float32_matmul_precision("high")
     config = configuration(work, preset)
-    rows = rows_that_fit(work, config, device)
+    num_rows = rows_that_fit(work, config, device)
     while True:
-        trained = new_trained(config, device)
-        given = [prepare(work, config.process, rows, seed, device) for seed in range(work.warm_up + work.repeats)]
-        eager = attempt(lambda: measure(work, trained, given, device))  # noqa: B023
-        if "OutOfMemoryError" not in eager.get("error", "") or rows == 1:
+        rows = MadeUpRows(work, num_rows)
+        eager = attempt(lambda: measure(work, preset, rows, device, compiler=None))  # noqa: B023
+        if "OutOfMemoryError" not in eager.get("error", "") or num_rows == 1:
             break
-        del trained, given
+        del rows
         torch.cuda.empty_cache()
-        rows //= 2
-    yield {"parameters": num_parameters(config), "rows": rows, "row_length": work.row_length}
-    yield {"noise_drawn_on_cpu_seconds": statistics.median(each.draw_seconds for each in given)}
+        num_rows //= 2
+    yield {"parameters": num_parameters(config), "rows": num_rows, "row_length": work.row_length}
+    # The compiled one first of what is left, because it is the figure.
+    yield {"compiled": attempt(lambda: measure(work, preset, rows, device, compiler=work.compiler))}
     yield {"eager": eager}
-    compile_for_training(trained.model, backend=work.compiler)
-    yield {"compiled": attempt(lambda: measure(work, trained, given, device))}
+    found = attempt(lambda: measure(work, preset, rows, device, compiler=work.compiler, hidden_states="bfloat16"))
+    yield {"compiled_bfloat16_hidden_states": found}
 
 
-def new_trained(config: ModelConfig, device: torch.device) -> Trained:
-    torch.manual_seed(0)
-    model = Transfusion(config).to(device)
-    return Trained(model, torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True))
-
-
-def measure(work: Work, trained: Trained, given: list[Given], device: torch.device) -> Result:
-    """The median over steps of their rates; the first `warm_up` steps do not count."""
+def measure(
+    work: Work, preset: str, rows: MadeUpRows, device: torch.device, *, compiler: str | None, hidden_states: Any = "float32"
+) -> Result:
+    """The median over reports of their rates; the first one does not count."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    num_rows = rows.num_rows // len(rows.made)
+    config = train_config(
+        preset,
+        batch_rows=num_rows,
+        max_steps=work.warm_up + work.repeats,
+        report_every_steps=work.warm_up,
+        hidden_states=hidden_states,
+    )
+    trainer = new_trainer(config, rows, rows, device, compiler=compiler)
+    reports: list[Progress] = []
+    graphs: list[int] = []
+
+    def report(step: int) -> None:
+        reports.append(trainer.progress(step))
+        graphs.append(counters["stats"]["unique_graphs"])
+
     start = time.perf_counter()
-    losses = [take_step(trained, each, device).item() for each in given[: work.warm_up]]
-    warm_up_seconds = time.perf_counter() - start
-    graphs = counters["stats"]["unique_graphs"]
-    measured = given[work.warm_up :]
-    kept: list[torch.Tensor] = []
-    seconds = seconds_of_each(lambda at: kept.append(take_step(trained, measured[at], device)), len(measured), device)
-    losses += [loss.item() for loss in kept]
-    if not all(map(math.isfinite, losses)):
-        raise RuntimeError(f"losses {losses} are not all finite")
-    flops = [step_flops(trained.model, each.batch, each.num_positions) for each in measured]
+    trainer.run([Every(work.warm_up, report)], first_step=1)
+    wait_for(device)
+    seconds = time.perf_counter() - start
+    if not all(math.isfinite(each.losses.total) for each in reports):
+        raise RuntimeError(f"losses {[each.losses.total for each in reports]} are not all finite")
+    held_out = trainer.held_out_losses().total
+    measured = reports[1:]
     return {
-        "tokens_per_second": statistics.median(each.num_tokens / s for each, s in zip(measured, seconds, strict=True)),
-        "flops_per_second": statistics.median(amount / s for amount, s in zip(flops, seconds, strict=True)),
-        "seconds": seconds,
-        "warm_up_seconds": warm_up_seconds,
-        "graphs_compiled_while_measured": counters["stats"]["unique_graphs"] - graphs,
+        "tokens_per_second": rows.tokens_a_position()
+        * statistics.median(each.num_positions / each.elapsed_s for each in measured),
+        "flops_per_second": statistics.median(each.flops / each.elapsed_s for each in measured),
+        "seconds_a_step": [each.elapsed_s / each.num_steps for each in measured],
+        "first_report_seconds": reports[0].elapsed_s,
+        "seconds_in_all": seconds,
+        "read_on_cpu_seconds": seconds_of_reading(trainer),
+        "graphs_compiled_while_measured": graphs[-1] - graphs[0],
+        "graphs_compiled_by_validation": counters["stats"]["unique_graphs"] - graphs[-1],
         "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
-        "losses": losses,
+        "losses": [each.losses.total for each in reports],
+        "held_out_loss": held_out,
     }
 
 
-def take_step(trained: Trained, given: Given, device: torch.device) -> torch.Tensor:
-    """Forward, backward, and the optimiser's step; the loss."""
-    with torch.autocast(device.type, torch.bfloat16):
-        sums = loss_sums_at(trained.model, given.batch, given.noises, PLAIN)
-    loss = sums.text / max(sums.num_tokens, 1) + IMAGE_WEIGHT * sums.image / max(sums.num_values, 1)
-    loss.backward()
-    trained.optimiser.step()
-    trained.optimiser.zero_grad(set_to_none=True)
-    return loss.detach()
-
-
-def prepare(work: Work, process: DiffusionProcess, rows: int, seed: int, device: torch.device) -> Given:
-    """A batch and its noise, made on the CPU and moved."""
-    batch, num_tokens = make_batch(work, rows, seed)
+def seconds_of_reading(trainer: Any) -> float:
+    """A step's batch and noise, made on the CPU."""
     start = time.perf_counter()
-    drawn = [training_noise(process, part, number, 0, seed, PLAIN) for number, part in enumerate(batch.latents)]
-    draw_seconds = time.perf_counter() - start
-    moved = [TimedNoise(*(part.to(device) for part in each)) for each in drawn]
-    num_positions = int(batch.used(SPECIAL_IDS["pad"]).sum())
-    return Given(batch.to(device), moved, draw_seconds, num_tokens, num_positions)
+    trainer.reader.step(1)
+    return time.perf_counter() - start
 
 
 def rows_that_fit(work: Work, config: ModelConfig, device: torch.device) -> int:

@@ -46,10 +46,20 @@ class Parity(NamedTuple):
     timed_rows: int
 
 
+class Resumed(NamedTuple):
+    """A training that is killed. checkpoint_every, kill_after: in steps."""
+
+    steps: int
+    batch_rows: int
+    checkpoint_every: int
+    kill_after: int
+
+
 class Work(NamedTuple):
     """presets: of model/config.py. max_rows: most rows of a training step. peer_documents: of a step of the peer's.
 
-    repeats: measurements of each figure, after warm_up that do not count. compiler: backend of torch.compile.
+    repeats: measurements of each figure, after warm_up that do not count; a report of training is of warm_up steps.
+    compiler: backend of torch.compile.
     matmul_side: of the square matrices whose product is the machine's measured rate.
     """
 
@@ -65,6 +75,7 @@ class Work(NamedTuple):
     matmul_side: int
     sampling: Sampling
     parity: Parity
+    resumed: Resumed
 
 
 FULL = Work(
@@ -74,12 +85,13 @@ FULL = Work(
     grid=(16, 16),
     max_rows=16,
     peer_documents=64,
-    repeats=8,
-    warm_up=3,
+    repeats=12,
+    warm_up=4,
     compiler="inductor",
     matmul_side=8192,
     sampling=Sampling(16, prompt_length=32, num_steps=50, guidance_scale=3.0, modes=("eager", "compiled", "graphs")),
     parity=Parity(num_layouts=200, rows=2, length=1024, num_attention_heads=12, head_dim=64, timed_rows=4),
+    resumed=Resumed(steps=200, batch_rows=64, checkpoint_every=50, kill_after=120),
 )
 # The same on a CPU in seconds: whether it runs, not how fast.
 TOY = Work(
@@ -95,6 +107,7 @@ TOY = Work(
     matmul_side=256,
     sampling=Sampling(2, prompt_length=6, num_steps=3, guidance_scale=3.0, modes=("eager",)),
     parity=Parity(num_layouts=5, rows=2, length=200, num_attention_heads=2, head_dim=16, timed_rows=1),
+    resumed=Resumed(steps=4, batch_rows=2, checkpoint_every=2, kill_after=3),
 )
 
 # A document as it is planned: numbers of text tokens, and the grids of images.

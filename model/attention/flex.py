@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,14 +21,16 @@ from model.transformer import Attend
 BLOCK = 128
 
 
-def packed_flex_attention(kv_start: Tensor, kv_end: Tensor) -> Attend:
-    """Attention of packed rows. kv_start, kv_end: int32 [B, L]."""
+def packed_flex_attention(kv_start: Tensor, kv_end: Tensor, backend: Literal["triton", "flash"] = "triton") -> Attend:
+    """Attention of packed rows. kv_start, kv_end: int32 [B, L]. backend: of the compiled kernel."""
     mask = block_mask(kv_start, kv_end)
     # Uncompiled it holds all scores, which only tests on a CPU can afford.
     kernel = _compiled() if kv_start.is_cuda else flex_attention
+    # Torch's own choice among its Triton kernels where nothing is asked for.
+    options: Any = {"BACKEND": "FLASH"} if backend == "flash" else None
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return kernel(query, key, value, block_mask=mask)
+        return kernel(query, key, value, block_mask=mask, kernel_options=options)
 
     return attend
 

@@ -10,7 +10,7 @@ Legend: B rows, L row length, N documents of a group, S padded length of a group
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from model.attention.math import math_attention, math_is_faster
 from model.attention.visibility import Bias, as_bias, visible
 from model.permute import inverse_permutation, permute
 from model.transformer import Attend
+
+# What FlexAttention is compiled to: "flash" needs a Hopper or Blackwell GPU and the package flash-attn 4 (flash_attn.cute).
+FlexBackend = Literal["triton", "flash"]
 
 # Documents up to each of these lengths are padded to the longest among them. Few, because each group is a call of its own;
 # close, because padding is work.
@@ -48,13 +51,15 @@ class Group(NamedTuple):
     """S."""
 
 
-def packed_attention(kv_start: Tensor, kv_end: Tensor) -> Attend:
-    """The form that is fastest on the device. kv_start, kv_end: integer [B, L]."""
-    if kv_start.is_cuda:
+def packed_attention(kv_start: Tensor, kv_end: Tensor, flex_backend: FlexBackend = "triton") -> Attend:
+    """The form that is fastest on the device. kv_start, kv_end: integer [B, L]. flex_backend: on a GPU."""
+    # Where no gradient is wanted every batch may be of another size, and FlexAttention is compiled for each: eight, and then
+    # torch gives up and computes all scores. Training's rows are always [B, L].
+    if kv_start.is_cuda and torch.is_grad_enabled():
         # Imported where it is used: it brings a compiler with it.
         from model.attention.flex import packed_flex_attention
 
-        return packed_flex_attention(kv_start, kv_end)
+        return packed_flex_attention(kv_start, kv_end, flex_backend)
     if kv_start.device.type != "cpu":
         return masked_attention(kv_start, kv_end)
     groups = group_documents(kv_start, kv_end)

@@ -1,7 +1,8 @@
 """A generation step run by torch: eagerly (the reference), compiled, or compiled and replayed as a CUDA graph.
 
-Compiled on a CPU means transformer block by block, with linear layers whose weights were laid out beforehand (see
-packed_linear.py).
+Compiled is the transformer, block by block (see model/compiled.py), on a CPU with linear layers whose weights were laid out
+beforehand (see packed_linear.py). A whole step would be compiled anew wherever two of its sizes happen to be equal, rows and
+patches of a row, say.
 
 A cache grows with its longest row, for most requests need few of a slot's columns. Not so under graphs: a captured graph has
 its shapes and addresses baked in. Few shapes repeat (a token for every row, a latent for every row), so a shape runs
@@ -23,12 +24,12 @@ from torch import Tensor
 from model.attention.cached import cached_attention
 from model.compiled import compile_for_generation
 from model.experts import selected, shared
-from model.packed_linear import packed
+from model.packed_linear import copy_with_its_weights, packed
 from model.step import Cache, StepInputs, StepOutput
 from model.transfusion import Transfusion
 
 Mode = Literal["eager", "compiled", "graphs"]
-# Columns by which the active window grows where each new window costs a compilation or a capture.
+# Columns by which the active window grows where each new window costs a capture.
 WINDOW_STRIDE = 256
 # More shapes than repeat in any one generation; each graph holds its inputs and outputs.
 MAX_GRAPHS = 64
@@ -66,9 +67,9 @@ class SlotCache:
 class TorchEngine:
     """Steps of a model where it is, in the precision it has; its outputs stay on its device.
 
-    mode: "eager"; "compiled" (torch.compile; on a GPU minutes for a large model, twice: one token, and more; on a CPU seconds,
-    for the weights as they are now, of which it holds a second copy); "graphs" (the same, replayed as CUDA graphs; ValueError
-    without a CUDA GPU, and for the U-Net, whose work depends on values).
+    mode: "eager"; "compiled" (torch.compile: seconds, twice, for one token and for more; on a CPU for the weights as they are
+    now, of which it holds a second copy); "graphs" (the same, replayed as CUDA graphs; ValueError without a CUDA GPU, and for
+    the U-Net, whose work depends on values).
     """
 
     def __init__(self, model: Transfusion, max_length: int | None = None, *, mode: Mode = "eager") -> None:
@@ -80,18 +81,15 @@ class TorchEngine:
         self.device = model.embedding.weight.device
         if mode == "graphs" and self.device.type != "cuda":
             raise ValueError(f"mode: 'graphs' needs the model on a CUDA GPU, and it is on {self.device.type}")
-        self._has_unet = any(modality.patch_layers == "unet" for modality in model.config.modalities)
-        if mode == "graphs" and self._has_unet:
+        if mode == "graphs" and any(modality.patch_layers == "unet" for modality in model.config.modalities):
             raise ValueError("mode: 'graphs' needs linear patch layers for every modality; take 'compiled'")
-        if mode == "compiled" and self.device.type == "cpu":
-            self.model = packed(self.model)
+        if mode != "eager":
+            # A copy, because whoever owns the model may go on training it.
+            self.model = packed(self.model) if self.device.type == "cpu" else copy_with_its_weights(self.model)
             compile_for_generation(self.model)
-            # Its blocks are compiled by now, and for windows of any length: from here on a step is run as the plain model's is.
-            mode = "eager"
-        self._mode = mode
-        run: Any = _step_of_any_values if mode == "graphs" else Transfusion.step
-        # By the model's own name for it where nothing is compiled: sharded weights are gathered around that.
-        self._run = _step_of if mode == "eager" else torch.compile(run, dynamic=True)
+        self._captures = mode == "graphs"
+        # By the model's own name for it: sharded weights are gathered around that.
+        self._run = _step_of_any_values if self._captures else _step_of
         self._spare: dict[int, list[Slots]] = defaultdict(list)
         self._pool: Any = torch.cuda.graph_pool_handle() if mode == "graphs" else None
 
@@ -100,27 +98,26 @@ class TorchEngine:
         spare = self._spare[num_slots]
         slots = spare.pop() if spare else Slots(num_slots)
         cache = SlotCache(slots)
-        if self._mode == "graphs":
+        if self._captures:
             weakref.finalize(cache, spare.append, slots)
         return cache
 
     @torch.inference_mode()
     def step(self, inputs: StepInputs, cache: SlotCache, rows: slice) -> StepOutput:
         """Run one step on the slots `rows` (contiguous, one a row of inputs), growing the cache where it is too short."""
-        if self._mode != "eager":
+        if self._captures:
             strides = -(-inputs.kv_length // WINDOW_STRIDE)
-            grids = inputs.grids if self._has_unet else ()
-            inputs = inputs._replace(kv_length=min(strides * WINDOW_STRIDE, self.max_length), grids=grids)
+            inputs = inputs._replace(kv_length=min(strides * WINDOW_STRIDE, self.max_length))
         if inputs.kv_length > cache.slots.num_columns:
             self._grow(cache.slots, inputs.kv_length)
-        if self._mode == "graphs":
+        if self._captures:
             return self._replay(inputs, cache.slots, rows)
         return self._run(self.model, inputs.to(self.device), _part(cache.slots, rows))
 
     def _grow(self, slots: Slots, kv_length: int) -> None:
-        """Make room for kv_length columns, and twice what there was; beside "eager" for all there may be, once and for all."""
-        # What is compiled or captured knows the shapes, and the latter the addresses too.
-        num_columns = min(max(kv_length, 2 * slots.num_columns), self.max_length) if self._mode == "eager" else self.max_length
+        """Make room for kv_length columns, and twice what there was; for graphs all there may be, once and for all."""
+        # What is captured knows the shapes and the addresses.
+        num_columns = self.max_length if self._captures else min(max(kv_length, 2 * slots.num_columns), self.max_length)
         config, weight = self.config, self.model.embedding.weight
         shape = (slots.num_slots, config.num_attention_heads, num_columns, config.head_dim)
         # Fused attention on a CPU is faster in float32, for a single query by four times.

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.frequencies import frequencies
+
 
 def patchify(latents: Tensor, patch_size: tuple[int, ...]) -> Tensor:
     """[M, C, *axes] -> [M, n, W]: patches in raster order; the numbers of one in the order channel, then the axes.
@@ -44,9 +46,7 @@ def unpatchify(patches: Tensor, *, channels: int, axes: Sequence[int], patch_siz
 
 def time_features(time: Tensor, num_features: int) -> Tensor:
     """[...] noise levels in 0..1 -> [..., num_features] cosines and sines, in float32 whatever the model's precision."""
-    half = num_features // 2
-    # A literal table, as in model/transformer.py: a computed one is folded differently by exporters.
-    frequency = torch.tensor([10_000.0 ** (-i / half) for i in range(half)], dtype=torch.float32, device=time.device)
+    frequency = frequencies(10_000.0, num_features // 2, time.device)
     # The paper's t runs to 1000; the features keep that scale.
     angle = time.float().unsqueeze(-1) * 1000.0 * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -13,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import figures, plan, run_part
+from benchmarks.gpu.__main__ import figures, plan, run_part, share_of
 from benchmarks.gpu.parity import random_layout
-from benchmarks.gpu.train import prepare
+from benchmarks.gpu.production import MadeUpRows
 from benchmarks.gpu.work import (
     FULL,
+    SPECIAL_IDS,
     TOY,
     configuration,
     make_document,
@@ -27,12 +29,8 @@ from benchmarks.gpu.work import (
 )
 from benchmarks.packed_batch import packed_batch
 from benchmarks.rows import batch_of
-from model.config import DiffusionProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-# The two beside it lay its rows out.
-SHARED = ("benchmarks/rows.py", "components/data/row_layout.py")
-FILES = [*sorted((ROOT / "benchmarks" / "gpu").glob("*.py")), *(ROOT / path for path in SHARED)]
 
 
 @pytest.fixture
@@ -44,34 +42,30 @@ def seed() -> int:
 
 def test_the_whole_command_at_toy_size(tmp_path: Path) -> None:
     out = tmp_path / "results" / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--minutes", "25", "--out", str(out)]
+    # A bare machine with a GPU has none of these.
+    for name in ("ray", "mlflow", "dvc", "pydantic", "pyarrow", "psutil", "tokenizers", "yaml"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not to be had')\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result == json.loads(out.read_text())
-    assert list(result["parts"]) == ["train tiny", "parity", "peer tiny", "sampling tiny"]
+    assert list(result["parts"]) == ["train tiny", "parity", "peer tiny", "resume tiny", "sampling tiny"]
     assert '"error"' not in done.stdout
     found = result["figures"]["tiny"]
     for figure in ("tokens_per_second", "tokens_per_second_uncompiled", "share_of_matmul_rate", "images_per_second_eager"):
         assert found[figure] > 0
     assert result["figures"]["flex_agrees"] == {"float32": True, "bfloat16": True}
     train = result["parts"]["train tiny"]
-    assert len(train["compiled"]["seconds"]) == TOY.repeats
-    assert train["compiled"]["graphs_compiled_while_measured"] == 0
-    # From one beginning: what was learnt in the uncompiled steps is all that lies between the two.
-    assert train["compiled"]["losses"] == pytest.approx(train["eager"]["losses"], rel=0.02)
-
-
-def test_only_torch_and_numpy_are_needed() -> None:
-    allowed = {*sys.stdlib_module_names, "torch", "numpy", "model"}
-    shared = {path.removesuffix(".py").replace("/", ".") for path in SHARED}
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                is_allowed = name.split(".")[0] in allowed or name.startswith("benchmarks.gpu.") or name in shared
-                assert is_allowed, f"{path.name} imports {name}"
+    for form in ("compiled", "compiled_bfloat16_hidden_states"):
+        assert len(train[form]["seconds_a_step"]) == TOY.repeats
+        # On a CPU attention under the dense mask, which some layouts take, may leave its output in another order.
+        assert train[form]["graphs_compiled_while_measured"] <= 1 and train[form]["graphs_compiled_by_validation"] == 0
+        assert train[form]["losses"] == pytest.approx(train["eager"]["losses"], rel=0.02)
+    resumed = result["parts"]["resume tiny"]
+    assert (resumed["killed_with_code"], resumed["resumed_from"], resumed["steps"]) == (-signal.SIGKILL, 2, 4)
+    assert resumed["steps_that_differ"] == result["figures"]["resumed_steps_that_differ"] == 0
 
 
 def test_a_document_is_laid_out_as_the_packer_has_it(seed: int) -> None:
@@ -135,12 +129,22 @@ def test_rows_of_the_full_work_are_full_and_half_images(seed: int) -> None:
     assert num_images * 256 / (200 * FULL.row_length) == pytest.approx(0.5, abs=0.03)
 
 
-def test_positions_are_tokens_and_markers_and_no_padding(seed: int) -> None:
-    given = prepare(TOY, DiffusionProcess("flow"), 3, seed, torch.device("cpu"))
-    rng = random.Random(seed)
-    plans = [plan for _ in range(3) for plan in plan_row(rng, TOY.row_length, TOY.grid)]
-    assert given.num_tokens == sum(map(num_tokens, plans))
-    assert given.num_positions == sum(map(num_positions, plans)) > given.num_tokens
+def test_positions_are_tokens_and_markers_and_no_padding() -> None:
+    rows = MadeUpRows(TOY, 3)
+    plans = [
+        [plan for _ in range(3) for plan in plan_row(rng, TOY.row_length, TOY.grid)] for rng in map(random.Random, range(12))
+    ]
+    tokens, positions = (sum(count(plan) for each in plans for plan in each) for count in (num_tokens, num_positions))
+    assert rows.tokens_a_position() == pytest.approx(tokens / positions)
+    batches = [rows.batch(range(3), step=step) for step in range(1, 13)]
+    assert {int(batch.used(SPECIAL_IDS["pad"]).sum()) for batch in batches} == {sum(map(num_positions, each)) for each in plans}
+
+
+def test_every_part_has_its_share_of_the_time_that_is_left() -> None:
+    planned = [("train", "a"), ("train", "b"), ("parity", "a"), ("sampling", "a")]
+    now = time.monotonic()
+    assert share_of(planned, now + 100) - now == pytest.approx(30, abs=0.5)
+    assert share_of(planned[3:], now + 100) - now == pytest.approx(100, abs=0.5)
 
 
 def test_random_layouts_are_documents_and_images_within_them(seed: int) -> None:
@@ -155,12 +159,13 @@ def test_random_layouts_are_documents_and_images_within_them(seed: int) -> None:
 
 
 def test_a_part_that_fails_is_reported_and_costs_no_other() -> None:
-    failed = run_part("train", "no such preset", toy=True, end=time.monotonic() + 60)
+    failed = run_part("train", "no such preset", toy=True, end=time.monotonic() + 600)
     assert failed["error"].startswith("ended with code 1")
     late = run_part("train", "tiny", toy=True, end=time.monotonic())
     assert late["error"] == "not run: no time left"
     parts = {
         "machine": {"matmul_flops_per_second": 500e12},
+        "resume a": {"steps_that_differ": 0, "waits_in_a_step": ["a copy"]},
         "train a": {"compiled": {"tokens_per_second": 300.0, "flops_per_second": 400e12}},
         "peer a": {"flex": {"error": "some"}, "plain": {"tokens_per_second": 60.0}},
         "train b": failed,
@@ -169,14 +174,16 @@ def test_a_part_that_fails_is_reported_and_costs_no_other() -> None:
     assert found["a"]["mfu"] == pytest.approx(400 / 989, abs=1e-4)
     assert found["a"]["share_of_matmul_rate"] == 0.8
     assert found["a"]["times_peer"] == 5.0
+    assert (found["resumed_steps_that_differ"], found["waits_in_a_step"]) == (0, 1)
     assert all(value is None for value in found["b"].values())
 
 
 def test_every_preset_is_measured_and_parity_once() -> None:
-    assert plan(("sampling", "parity", "train"), ["a", "b"]) == [
+    assert plan(("sampling", "resume", "parity", "train"), ["a", "b"]) == [
         ("train", "a"),
         ("train", "b"),
         ("parity", "a"),
+        ("resume", "a"),
         ("sampling", "a"),
         ("sampling", "b"),
     ]

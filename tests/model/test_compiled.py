@@ -79,6 +79,22 @@ def test_a_copy_has_weights_of_its_own(rng: random.Random) -> None:
     assert num_graphs() == 3
 
 
+def test_hidden_states_in_half_precision_are_so_between_blocks_and_learn_alike(rng: random.Random) -> None:
+    plain = tiny_model(num_hidden_layers=3).train()
+    half = copy.deepcopy(plain)
+    half.hidden_dtype = torch.bfloat16
+    compile_for_training(half, backend="aot_eager")
+    seen: list[torch.dtype] = []
+    for block in half.transformer.blocks:
+        block.register_forward_pre_hook(lambda block, given: seen.append(given[0].dtype))
+    batch = random_batch(rng, plain.config)
+    with torch.autocast("cpu", torch.bfloat16):
+        (wanted, _), (found, gradients) = (losses_and_gradients(model, batch) for model in (plain, half))
+    assert seen == [torch.bfloat16] * 3
+    assert found == pytest.approx(wanted, rel=0.05) and found != wanted
+    assert all(each.dtype == torch.float32 and each.isfinite().all() for each in gradients)
+
+
 @pytest.mark.parametrize("num_tokens", [0, 1, 7, 8, 24, 29])
 def test_text_loss_by_pieces_is_the_loss_by_the_definition(num_tokens: int, rng: random.Random) -> None:
     torch.manual_seed(rng.randrange(2**31))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
+import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.token_loss import token_loss
+from model.token_loss import MAX_LOGITS, room_for_logits, token_loss
 
 
 class _LargestTensor(TorchDispatchMode):
@@ -46,3 +48,12 @@ def test_pieces_equal_the_whole_and_stay_small(rng: random.Random) -> None:
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert seen.num_elements <= limit < num_tokens * vocabulary
+
+
+@pytest.mark.parametrize(("gibibytes", "least"), [(80, 2**30), (139, 2**31), (1, MAX_LOGITS)])
+def test_a_gpu_with_memory_takes_the_logits_whole(gibibytes: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32,768 predicted tokens of a vocabulary of 32,768 are 2^30 logits."""
+    properties = SimpleNamespace(total_memory=gibibytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert least <= room_for_logits(torch.device("cuda")) < 2 * least
+    assert room_for_logits(torch.device("cpu")) == MAX_LOGITS

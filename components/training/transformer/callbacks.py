@@ -24,6 +24,8 @@ from components.training.whole_network import write_network
 from core.files import fresh_folder, write_json
 from core.manifest import write_manifest
 from core.png import decode_png
+from core.text import counted
+from model.compiled import num_compiled
 from model.loss import NUM_TIME_BANDS
 from model.transfusion import Transfusion
 
@@ -70,14 +72,15 @@ class RankZeroCallback(CheckpointCallback):
         self.run, self.config, self.selection, self.world = run, run.config, selection, world
         self.peak = peak_flops(world.device)
         self.elapsed_s, self.num_positions = 0.0, 0
+        self.num_compiled: int | None = None
         # Of a step, in use or padded.
         self.num_slots = run.config.batch_rows * validation.row_length
         utilisation(world.device)  # percentages are of the time since the last call
         truncate_after(run.journal, checkpointer.step)
         self.tracker = Tracker(run.identity, say=run.say)
         self.sampler = ImageSampler.of_run(run, validation)
-        counted = f"the loss counts it {self.config.loss.after_image_weight:g} times after images"
-        run.say(f"text: nats a token ({counted}); held out: the averaged weights, on other documents")
+        weighed = f"the loss counts it {self.config.loss.after_image_weight:g} times after images"
+        run.say(f"text: nats a token ({weighed}); held out: the averaged weights, on other documents")
 
     def log(self, progress: Progress) -> None:
         """Record the losses and the speed of the steps since the last call, and say them."""
@@ -91,6 +94,12 @@ class RankZeroCallback(CheckpointCallback):
             "perf/tokens_per_s": progress.num_positions / progress.elapsed_s,
             "perf/padding_share": 1 - progress.num_positions / (progress.num_steps * self.num_slots),
         }
+        compiled, self.num_compiled = self.num_compiled, num_compiled()
+        values["perf/recompilations"] = recompiled = 0 if compiled is None else self.num_compiled - compiled
+        if recompiled:
+            self.run.say(
+                f"{counted(recompiled, 'graph')} compiled anew by step {progress.step}, which took time from the steps"
+            )
         if self.peak:
             values["perf/mfu"] = progress.flops / progress.elapsed_s / (self.peak * self.world.size)
         self._record(progress.step, values)

@@ -200,6 +200,10 @@ class TrainConfig:
     activation_checkpointing: ActivationCheckpointing
     """What is computed again in the backward pass instead of being kept: nothing, all but matrix products and attention, or
     the whole block."""
+    hidden_states: Literal["float32", "bfloat16"]
+    """Of the sums between blocks, where products are bfloat16: half the memory traffic, and small updates are rounded away."""
+    flex_attention: Literal["triton", "flash"]
+    """What attention is compiled to on a GPU: "triton", or "flash" (Hopper and Blackwell, with the package flash-attn 4)."""
     checkpoint_every_steps: Positive[int]
     sample_every_steps: Positive[int]
     log_every_steps: Positive[int]

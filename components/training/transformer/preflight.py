@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from core.tokenizer import load_tokenizer
 
 # The beginnings of the document and of the image that follows the prompt.
 NUM_TOKENS_AROUND = 2
+# What torch looks for before it compiles FlexAttention to FlashAttention 4.
+FLASH = "flash_attn.cute"
 
 
 class Facts(NamedTuple):
@@ -56,6 +59,7 @@ def check_training(
         data = Facts(**{name: facts[name] for name in Facts._fields})
         check_pretrained(start, configuration(config, data), tokenizer=tokenizer, autoencoder=autoencoder)
     _check_compiler(config)
+    _check_flash(config)
     check_cluster()
 
 
@@ -74,6 +78,22 @@ def _check_tokens(config: TrainConfig, latents: Path, facts: Mapping[str, Any], 
                 f"train.sampling.prompts.{number} takes {needed} positions with its picture, over the {facts['row_length']} of "
                 "a row; shorten it"
             )
+
+
+def _check_flash(config: TrainConfig) -> None:
+    """Where nothing is compiled to it, nobody asks for it."""
+    if config.flex_attention == "flash" and not _is_importable(FLASH):
+        raise BadInput(
+            f"train.flex_attention is flash, and {FLASH} (the package flash-attn 4) is not installed; install it, or set "
+            "train.flex_attention to triton"
+        )
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # of a package above it
+        return False
 
 
 def _check_compiler(config: TrainConfig) -> None:

@@ -110,9 +110,12 @@ def _sharded_copy(model: Transfusion, mesh: DeviceMesh, world: World) -> Transfu
 
 def _arrange(model: Transfusion, config: TrainConfig, world: World) -> None:
     freeze(model, config)
-    # Only what is trained: the average sees batches of other sizes, and seldom.
+    # Only what is trained: the average sees batches of other sizes, and seldom, and without gradients.
     if config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda"):
         compile_for_training(model)
+    if config.hidden_states == "bfloat16":
+        model.hidden_dtype = product_type(config.precision, world.device)
+    model.flex_backend = config.flex_attention
     checkpoint_activations(model, config.activation_checkpointing)
 
 

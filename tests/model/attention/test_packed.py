@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.attention.flex import BLOCK, block_mask, packed_flex_attention
 from model.attention.packed import Attend, document_attention, find_documents, masked_attention, packed_attention
@@ -134,3 +135,13 @@ def test_rows_are_cut_only_where_nothing_sees_across(rng: random.Random) -> None
             # It could not have been cut once more.
             for cut in range(begin + 1, begin + size):
                 assert int(kv_start[row, cut : begin + size].min()) < cut or int(kv_end[row, begin:cut].max()) >= cut
+
+
+def test_on_a_gpu_only_training_takes_the_kernel_that_is_compiled_for_each_shape(rng: random.Random) -> None:
+    """Tensors without values, which know that they would be on a GPU."""
+    kv_start, kv_end = _random_intervals(rng)
+    with FakeTensorMode():
+        start, end = (torch.empty(part.shape, dtype=part.dtype, device="cuda") for part in (kv_start, kv_end))
+        assert start.is_cuda
+        with torch.no_grad():
+            assert packed_attention(start, end).__qualname__.startswith("masked_attention")

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from model.compiled import compile_for_generation
 from model.generation.eager import Mode, TorchEngine
 from model.generation.requests import Latent, Request, SamplingOptions, image_request, text_request
 from model.generation.sampling import generate
+from model.packed_linear import copy_with_its_weights
 from tests.model.conftest import tiny_config, tiny_model
 from tests.model.uncached import assert_equal, reference
 
@@ -55,6 +57,29 @@ def test_compiled_on_a_cpu_generates_what_eager_torch_does(experts: str, rng: ra
                 torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
     assert counters["stats"]["unique_graphs"] <= (4 if experts == "shared" else 0)
     assert (experts == "shared") == (counters["stats"]["unique_graphs"] > 0)
+
+
+def test_as_a_gpu_runs_it_no_step_is_compiled_anew(rng: random.Random) -> None:
+    """As many rows as numbers in a patch among them, and latents of several shapes."""
+    torch._dynamo.reset()
+    counters.clear()
+    model = tiny_model(seed=rng.randrange(1000))
+    engine = TorchEngine(model)
+    engine.model = copy_with_its_weights(model)
+    compile_for_generation(engine.model, backend="aot_eager")
+    assert model.config.patch_dim == 12
+    for number, side in ((6, 4), (5, 4), (6, 6), (1, 2), (12, 4)):
+        made = [image_request(model.config, [7] * 5, seed=index, image_shape=(side, 4)) for index in range(number)]
+        requests = [*made, text_request(model.config, [9] * number, seed=3, max_new_tokens=3)]
+        options = SamplingOptions(num_steps=2, guidance_scale=2.0)
+        wanted = generate(TorchEngine(model), requests, options, num_slots=number)
+        for got, want in zip(generate(engine, requests, options, num_slots=number), wanted, strict=True):
+            for one, other in zip(got.segments, want.segments, strict=True):
+                values = [part.values if isinstance(part, Latent) else part for part in (one, other)]
+                torch.testing.assert_close(*values, rtol=1e-4, atol=1e-4)
+    # Each of the two pieces for a single position, and for any number.
+    assert 0 < counters["stats"]["unique_graphs"] <= 4
+    assert "qkv" not in vars(model.transformer.blocks[0]), "the model that was given is as it was"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

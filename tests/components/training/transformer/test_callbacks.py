@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from components.runtime.world import World
+from components.training.trainer import Every
+from components.training.transformer import callbacks
 from components.training.transformer.callbacks import _by_time, _parts, _values, peak_flops
 from components.training.transformer.image_sampler import ImageSampler, prompts_of
-from components.training.transformer.state import configuration
-from components.training.transformer.trainer import Losses
+from components.training.transformer.state import configuration, new_state
+from components.training.transformer.trainer import Losses, TransformerTrainer
 from core.errors import BadInput
+from core.files import read_json_lines
 from core.tokenizer import load_tokenizer
 from model.transfusion import Transfusion
 from tests.components.training.conftest import CAPTIONS, CONFIG, Corpus
@@ -31,6 +36,7 @@ NAMED = [
 ]
 
 BANDS = {"0-0.25": 0.5, "0.5-0.75": 0.25, "0.75-1": 0.125}
+ALONE = World(0, 1, torch.device("cpu"))
 PARTS = {"loss": 3.0, "loss_text": 2.0, "loss_image": 1.0, "text_elsewhere": 2.0}
 
 
@@ -57,6 +63,27 @@ def test_a_model_that_diverged_stays_in_the_journal() -> None:
 def test_a_band_of_noise_levels_without_a_patch_has_no_point() -> None:
     found = _by_time([0.5, math.nan, 0.25, 0.125])
     assert found == {f"train/loss_image_by_time/{band}": value for band, value in BANDS.items()}
+
+
+def test_what_is_compiled_after_the_first_report_is_said(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter([3, 3, 5])
+    monkeypatch.setattr(callbacks, "num_compiled", lambda: next(made))
+    rows = corpus.rows("validation")
+    state = new_state(CONFIG, corpus.rows("train"), ALONE)
+    run = corpus.run(CONFIG, tmp_path, tracked_in=tmp_path)
+    callback = callbacks.RankZeroCallback(run, rows, state.selection, ALONE, first_step=1)
+    trainer = TransformerTrainer(CONFIG, state, corpus.rows("train"), rows, ALONE)
+    trainer.run([Every(1, lambda step: callback.log(trainer.progress(step)))], first_step=CONFIG.max_steps - 2)
+    entries = read_json_lines(run.journal)
+    assert [entry["perf/recompilations"] for entry in entries] == [0, 0, 2]
+    assert [line for line in run.lines.read_text().splitlines() if "compiled anew" in line] == [
+        "2 graphs compiled anew by step 12, which took time from the steps"
+    ]
+    used = trainer.reader.read(corpus.rows("train"), trainer.reader.global_rows(12), 12, 0.0, False).used(0).float().mean()
+    assert entries[-1]["perf/padding_share"] == pytest.approx(1 - used.item(), abs=0.02)
+    assert {"train/loss_image_by_time/0-0.25", "train/gradient_norm", "perf/tokens_per_s"} <= entries[-1].keys()
 
 
 def test_without_prompts_pictures_are_of_held_out_captions(corpus: Corpus) -> None:

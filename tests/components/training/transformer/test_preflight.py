@@ -71,6 +71,10 @@ def test_no_compiler(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     check(corpus, CONFIG, num_workers=1)
 
 
+def test_no_flash_attention(corpus: Corpus) -> None:
+    assert "flash_attn.cute (the package flash-attn 4) is not installed" in refusal(corpus, changed(flex_attention="flash"))
+
+
 def test_missing_rows(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"manifest\.json is missing; run `dvc repro`"):
         check(corpus, CONFIG, latents=tmp_path, num_workers=1)
