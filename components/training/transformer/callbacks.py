@@ -104,8 +104,9 @@ class RankZeroCallback(CheckpointCallback):
             values["perf/mfu"] = progress.flops / progress.elapsed_s / (self.peak * self.world.size)
         self._record(progress.step, values)
         self.tracker.metrics(utilisation(self.world.device), progress.step, once=True)
+        # The longest last, because a terminal may be too narrow for it.
         losses = f"loss {progress.losses.total:.2f} | {_parts(progress.losses)}"
-        self._say(progress.step, f"{losses} | {self._speed(progress, values.get('perf/mfu'))}", passes=True)
+        self._say(progress.step, f"{self._speed(progress, values.get('perf/mfu'))} | {losses}", passes=True)
 
     def validated(self, step: int, validation: Validation) -> None:
         """Record them, and say those that fit a line."""
@@ -168,7 +169,7 @@ class RankZeroCallback(CheckpointCallback):
         seconds_a_step = progress.elapsed_s / progress.num_steps
         left_s = seconds_a_step * (self.config.max_steps - progress.step)
         share = f" | mfu {mfu:.0%}" if mfu is not None else ""
-        return f"{short(rate)} tok/s{share} | eta {duration(left_s)}"
+        return f"eta {duration(left_s)} | {short(rate)} tok/s{share}"
 
 
 def _values(split: str, losses: Losses) -> dict[str, float]:
@@ -193,4 +194,4 @@ def _parts(losses: Losses) -> str:
     """What compares between training and held-out rows: the text by its place, for its mean is over other proportions."""
     places = [(losses.text_after_image, "after images"), (losses.text_elsewhere, "elsewhere")]
     text = ", ".join(f"{value:.2f} {place}" for value, place in places if not math.isnan(value))
-    return f"text {text or f'{losses.text:.2f}'} | image {losses.image:.2f}"
+    return f"image {losses.image:.2f} | text {text or f'{losses.text:.2f}'}"

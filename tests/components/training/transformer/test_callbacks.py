@@ -54,10 +54,10 @@ def test_a_model_that_diverged_stays_in_the_journal() -> None:
     diverged = Losses(*[math.nan] * 5)
     values = _values("train", diverged)
     assert values.keys() == {"train/loss", "train/loss_text", "train/loss_image"} and all(map(math.isnan, values.values()))
-    assert _parts(diverged) == "text nan | image nan"
+    assert _parts(diverged) == "image nan | text nan"
     one_place = Losses(3.0, 2.0, 1.0, math.nan, 2.0)
     assert _values("train", one_place) == {f"train/{name}": value for name, value in PARTS.items()}
-    assert _parts(one_place) == "text 2.00 elsewhere | image 1.00"
+    assert _parts(one_place) == "image 1.00 | text 2.00 elsewhere"
 
 
 def test_a_band_of_noise_levels_without_a_patch_has_no_point() -> None:
