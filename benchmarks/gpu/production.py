@@ -15,8 +15,10 @@ from components.data.row_layout import RowForm
 from components.runtime.world import World
 from components.training.transformer.config import (
     HeldOutImagesConfig,
+    LearningRateScales,
     ModelChoice,
     SamplingConfig,
+    ScheduleConfig,
     SelectionConfig,
     TrainConfig,
 )
@@ -88,6 +90,9 @@ def train_config(preset: str, *, batch_rows: int, max_steps: int, report_every_s
         micro_batch_rows=0,
         max_steps=max_steps,
         warmup_steps=max_steps // 2,
+        schedule=ScheduleConfig(kind="cosine", decay_ratio=0.2, decay_type="sqrt"),
+        learning_rate_scales=LearningRateScales(text=1.0, images=1.0, shared=1.0),
+        pretrained="",
         learning_rate=LEARNING_RATE,
         min_learning_rate=LEARNING_RATE / 10,
         weight_decay=0.1,

@@ -19,7 +19,6 @@ from components.training.precision import product_type
 from components.training.transformer.activation_checkpointing import checkpoint_activations
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.optimiser import build_optimisers, freeze
-from components.training.transformer.pretrained import load_pretrained
 from components.training.transformer.selection import Selection
 from model.compiled import compile_for_training
 from model.config import ModelConfig, image_modality, model_config
@@ -76,6 +75,9 @@ def new_state(config: TrainConfig, rows: PackedRows, world: World, start: Path |
     torch.manual_seed(config.seed)
     model = Transfusion(configuration(config, rows)).train()
     if start is not None:
+        # Here, because it brings tokenizers, which a training from the seed's weights does without.
+        from components.training.transformer.pretrained import load_pretrained
+
         load_pretrained(model, start)
     mesh = mesh_of(layout_of(config.parallel, sum(each.numel() for each in model.parameters()), world), world)
     ema_model, best_model = _placed(model, config, world) if mesh is None else _sharded(model, config, world, mesh)
