@@ -26,6 +26,7 @@ from benchmarks.gpu.production import MadeUpRows, new_trainer, train_config
 from benchmarks.gpu.work import FULL, TOY, Work
 from components.data.loader import PackedRows
 from components.runtime.world import World
+from components.training.checkpointer import Checkpointer
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
 from components.training.transformer.state import TransformerState
@@ -77,28 +78,30 @@ def losses_of(folder: Path) -> dict[int, float]:
 class Recorder(Callback):
     """Checkpoints and every step's loss, until it is time to be killed."""
 
-    def __init__(self, run: RunFolder, kill_after: int) -> None:
-        self.run, self.kill_after = run, kill_after
+    def __init__(self, folder: Path, checkpointer: Checkpointer, kill_after: int) -> None:
+        self.folder, self.checkpointer, self.kill_after = folder, checkpointer, kill_after
 
     def log(self, progress: Progress) -> None:
         """A line a step."""
-        with (self.run.folder / "losses.jsonl").open("a") as file:
+        with (self.folder / "losses.jsonl").open("a") as file:
             file.write(json.dumps([progress.step, progress.losses.total]) + "\n")
         if progress.step == self.kill_after:
+            # What is measured is how it goes on, so that there is to be something to go on from.
+            self.checkpointer.wait()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def checkpoint(self, step: int, state: TransformerState) -> None:
         """Keep it."""
-        self.run.save_checkpoint(state, step)
+        self.checkpointer.save(step)
 
 
 def train(folder: Path, preset: str, work: Work, kill_after: int, device: torch.device) -> None:
     """From the newest checkpoint to the last step."""
     config, rows, validation = given_work(work, preset)
     trainer = new_trainer(config, rows, validation, device, compiler=work.compiler)
-    recorder = Recorder(RunFolder(folder=folder), kill_after)
-    with recorder.run.resumed(trainer.state, World(0, 1, device)) as first_step:
-        trainer.run(trainer.schedule(recorder), first_step=first_step)
+    with RunFolder(folder=folder).resumed(trainer.state, World(0, 1, device)) as checkpointer:
+        recorder = Recorder(folder, checkpointer, kill_after)
+        trainer.run(trainer.schedule(recorder), first_step=checkpointer.first_step)
     (folder / "waits.json").write_text(json.dumps(waits_of_a_step(trainer, config.max_steps + 1, device)))
 
 

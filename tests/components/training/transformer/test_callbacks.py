@@ -73,9 +73,10 @@ def test_what_is_compiled_after_the_first_report_is_said(
     rows = corpus.rows("validation")
     state = new_state(CONFIG, corpus.rows("train"), ALONE)
     run = corpus.run(CONFIG, tmp_path, tracked_in=tmp_path)
-    callback = callbacks.RankZeroCallback(run, rows, state.selection, ALONE, first_step=1)
     trainer = TransformerTrainer(CONFIG, state, corpus.rows("train"), rows, ALONE)
-    trainer.run([Every(1, lambda step: callback.log(trainer.progress(step)))], first_step=CONFIG.max_steps - 2)
+    with run.resumed(state, ALONE) as checkpointer:
+        callback = callbacks.RankZeroCallback(run, rows, state.selection, ALONE, checkpointer)
+        trainer.run([Every(1, lambda step: callback.log(trainer.progress(step)))], first_step=CONFIG.max_steps - 2)
     entries = read_json_lines(run.journal)
     assert [entry["perf/recompilations"] for entry in entries] == [0, 0, 2]
     assert [line for line in run.lines.read_text().splitlines() if "compiled anew" in line] == [
