@@ -16,7 +16,7 @@ from tests.pages.own_corpus import COLOURS, OwnCorpus
 from tests.pages.project import ran, stages_run
 
 PAGE = ROOT / "docs/fine-tuning.md"
-NUM_EDITS = 120
+NUM_EDITS = 300
 SMALL = {
     "train.max_steps": 12,
     "train.warmup_steps": 2,
