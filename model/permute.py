@@ -44,4 +44,4 @@ def _take(rows: Tensor, order: Tensor) -> Tensor:
     """rows[order], where len(rows) is a row of zeros."""
     if len(order) > len(rows):
         rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    return rows[order]
+    return rows.index_select(0, order)
