@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine's loopback, which asks for a token, started and stopped by process id."""
+"""A Ray cluster of several nodes on this machine, which asks for a token, started and stopped by process id."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Nodes:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_enable_metrics_collection": "0",
-            # On loopback several nodes of one machine are what Ray allows on request alone.
+            # Without it no node may join. Ray then takes the machine's address for 127.0.0.1; a token keeps others out.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
             "RAY_prestart_worker_first_driver": "0",
             # As the own cluster of a stage has it: workers would get nothing of a busy machine.

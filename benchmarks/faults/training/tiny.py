@@ -41,7 +41,9 @@ SETTINGS = (
 )
 PATIENCE_S = 900.0
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "components.training.transformer.worker", "diffusers.models", "torch.distributed"])
+CONTEXT.set_forkserver_preload(
+    [__name__, "components.training.transformer.worker", "diffusers.models", "torch.distributed.checkpoint"]
+)
 
 
 def tiny_project(folder: Path) -> Path:
