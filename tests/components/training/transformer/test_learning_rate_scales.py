@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 
+from components.runtime.world import World
+from components.training.parallel import whole
 from components.training.transformer.config import LearningRateScales, TrainConfig
 from components.training.transformer.optimiser import scale_of
 from components.training.transformer.state import TransformerState, new_state
@@ -25,9 +29,9 @@ def scaled(experts: Experts = "shared", optimiser: str = "adamw", **scales: floa
     return changed(learning_rate_scales=dataclasses.replace(ALL, **scales), model=choice, optimiser=optimiser)
 
 
-def after(corpus: Corpus, config: TrainConfig, num_steps: int) -> TransformerState:
-    state = new_state(config, corpus.rows("train"), ALONE)
-    trainer = TransformerTrainer(config, state, corpus.rows("train"), corpus.rows("validation"), ALONE)
+def after(corpus: Corpus, config: TrainConfig, num_steps: int, world: World = ALONE) -> TransformerState:
+    state = new_state(config, corpus.rows("train"), world)
+    trainer = TransformerTrainer(config, state, corpus.rows("train"), corpus.rows("validation"), world)
     for step in range(1, num_steps + 1):
         trainer.train_step(step)
     return state
@@ -101,6 +105,31 @@ def test_a_killed_training_with_a_frozen_part_resumes_exactly(corpus: Corpus, tm
     resumed = trained(corpus, config, tmp_path).state
     assert_equal_bits(whole.model, resumed.model)
     assert_equal_bits(whole.ema_model, resumed.ema_model)
+
+
+def test_two_workers_leave_a_frozen_part_alone_too(corpus: Corpus, tmp_path: Path) -> None:
+    torch.multiprocessing.start_processes(one_of_two, (corpus, tmp_path), nprocs=2, start_method="spawn")
+    config = scaled("feed_forward", "muon", text=0.0)
+    before, alone = (copied(after(corpus, config, number).model) for number in (0, 3))
+    found = torch.load(tmp_path / "0.pt", weights_only=True)
+    for layout, weights in found.items():
+        for name, weight in weights.items():
+            assert torch.equal(weight, before[name]) == (scale_of(name, config) == 0), (layout, name)
+            torch.testing.assert_close(weight, alone[name], atol=1e-4, rtol=1e-3, msg=f"{layout} {name}")
+
+
+def one_of_two(rank: int, corpus: Corpus, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    world, found = World(rank, 2, torch.device("cpu")), {}
+    for layout in ("ddp", "fsdp"):
+        config = dataclasses.replace(scaled("feed_forward", "muon", text=0.0), parallel=layout)
+        model = after(corpus, config, 3, world).model
+        # Of all workers, who put the shards together.
+        found[layout] = {name: whole(weight.detach()).clone() for name, weight in model.named_parameters()}
+    torch.distributed.destroy_process_group()
+    if rank == 0:
+        torch.save(found, folder / "0.pt")
 
 
 def test_a_training_that_would_train_nothing_is_refused() -> None:
