@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move every parameter that has a gradient."""
+        """Move every parameter that has a gradient, but none where `found_inf` is set to 1, as torch's gradient scaler does."""
         members = [(each, group) for group in self.param_groups for each in group["params"] if each.grad is not None]
         directions = [self._direction(each, group["momentum"]) for each, group in members]
         shards = shards_of([each for each, _ in members])
@@ -67,15 +67,24 @@ class Muon(torch.optim.Optimizer):
         for (parameter, group), direction in zip(members, directions, strict=True):
             rows = parameter.shape[0] // group["num_parts"]
             size = ADAMW_RMS * math.sqrt(max(rows, math.prod(parameter.shape[1:])))
-            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
+            weight = local(parameter)
+            moved = weight.mul(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * size)
+            self._put(weight, moved)
 
     def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """The gradient, and the running mean of the gradients that it is entered in; of this worker's shard."""
         gradient, state = local(cast(Tensor, parameter.grad)), self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        mean = local(state["momentum_buffer"]).lerp_(gradient, 1 - momentum)
-        return gradient.lerp(mean, momentum)
+        mean = local(state["momentum_buffer"])
+        new = mean.lerp(gradient, 1 - momentum)
+        self._put(mean, new)
+        return gradient.lerp(new, momentum)
+
+    def _put(self, place: Tensor, value: Tensor) -> None:
+        """`value` into `place`, unless the step is to be skipped: then what stands there stays, whatever `value` is."""
+        skipped: Tensor | None = getattr(self, "found_inf", None)
+        place.copy_(value if skipped is None else torch.where(skipped > 0, place, value))
 
     def _make_shards_orthogonal(self, directions: list[Tensor], num_parts: list[int], shards: Shards) -> None:
         """`directions` in place; each worker makes orthogonal what is its turn, and hands the shards back."""

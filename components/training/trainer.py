@@ -11,6 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
+from torch import Tensor
+
+from components.training.late_numbers import LateNumbers
 from core.errors import BadInput
 
 
@@ -38,10 +41,23 @@ class Trainer(ABC):
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
+        self.late_numbers = LateNumbers()
 
     @abstractmethod
-    def train_step(self, step: int) -> float:
-        """Take optimiser step `step`; returns the gradient's norm before clipping. No weight moves where it is not finite."""
+    def train_step(self, step: int) -> Tensor:
+        """Take optimiser step `step` without a wait for the device; no weight moves where the gradient is not finite.
+
+        Returns what `judge` is to know of it, float64 [N].
+        """
+
+    def judge(self, step: int, numbers: Sequence[float]) -> int:
+        """Look at a step's numbers, when they are there; returns the step that the training goes on behind, mostly this one.
+
+        All workers see the same numbers. The first is the gradient's norm: BadInput where it is not finite.
+        """
+        if not math.isfinite(numbers[0]):
+            raise BadInput(f"the gradient of step {step} is not finite; {self.remedy}")
+        return step
 
     @property
     def last_step(self) -> int:
@@ -52,10 +68,20 @@ class Trainer(ABC):
         """Train from first_step (the first of all is 1) to the last step, which an action may bring forward."""
         step = first_step
         while step <= self.last_step:
-            gradient_norm = self.train_step(step)
-            if not math.isfinite(gradient_norm):
-                raise BadInput(f"the gradient of step {step} is not finite; {self.remedy}")
-            for every in schedule:
-                if every.is_due(step, self.last_step):
-                    every.action(step)
-            step += 1
+            self.late_numbers.add(step, self.train_step(step))
+            is_anything_due = any(every.is_due(step, self.last_step) for every in schedule)
+            # Nothing is done with a step that has not been judged; all others are judged while the next one is under way.
+            reached = self.judged(step, num_kept=0 if is_anything_due else 1)
+            if reached == step:
+                for every in schedule:
+                    if every.is_due(step, self.last_step):
+                        every.action(step)
+            step = reached + 1
+
+    def judged(self, step: int, *, num_kept: int) -> int:
+        """Judge all steps but the last num_kept; returns the step that training goes on behind, `step` or an earlier one."""
+        for taken, numbers in self.late_numbers.take(num_kept):
+            if (reached := self.judge(taken, numbers)) < taken:
+                self.late_numbers.clear()
+                return reached
+        return step

@@ -42,7 +42,8 @@ def alpha_sigma(process: DiffusionProcess, time: Tensor) -> AlphaSigma:
     index = (time.double() * NUM_DDPM_STEPS).round().clamp(0, NUM_DDPM_STEPS)
     alpha_t = _root_alpha_bar(index)
     if process.zero_terminal_snr:
-        first, last = _root_alpha_bar(index.new_tensor([1, NUM_DDPM_STEPS]))
+        # Numbers, worked out by the host: a tensor made of numbers would have to travel to the device.
+        first, last = _root_alpha_bar(torch.tensor([1, NUM_DDPM_STEPS], dtype=torch.float64)).tolist()
         # Algorithm 1: the first noisy step stays as it is, the last one becomes pure noise, all are shifted in between.
         alpha_t = torch.where(index > 0, (alpha_t - last) * (first / (first - last)), 1)
     sigma_t = (1 - alpha_t.square()).sqrt()

@@ -107,7 +107,7 @@ class AutoencoderTrainer(Trainer):
             Every(config.checkpoint_every_steps, gather_and_keep),
         ]
 
-    def train_step(self, step: int) -> float:
+    def train_step(self, step: int) -> Tensor:
         """One optimiser step of every network; the gradient's norm is that of the autoencoder."""
         started_s, state, config = time.monotonic(), self.state, self.config
         pixels, share = self.pixels_of(step), self.share()
@@ -121,7 +121,7 @@ class AutoencoderTrainer(Trainer):
         # Gradients are averaged over workers, and each worker's loss is a share of one sum.
         (loss * self.world.size).backward()
         cycle = one_cycle(config, step)
-        norm = clip_and_step(state.autoencoder, [state.optimiser], clip_norm=CLIP_NORM, **cycle._asdict())
+        stepped = clip_and_step(state.autoencoder, [state.optimiser], clip_norm=CLIP_NORM, **cycle._asdict())
         # On the images that this step decoded, detached: the discriminator's gradient ends there.
         if adversarial:
             self.train_discriminator(pixels, result.pixels.detach(), share, cycle.learning_rate)
@@ -129,11 +129,11 @@ class AutoencoderTrainer(Trainer):
             state.code_counts.add_(torch.bincount(result.codes.flatten(), minlength=len(state.code_counts)))
             self.latents = result.raw.detach().float()
         if state.ema_model is not None:
-            update_ema(state.ema_model, state.autoencoder, config.ema_decay, step)
+            update_ema(state.ema_model, state.autoencoder, config.ema_decay, step, stepped.skipped)
         self.loss = loss.detach()
         self.num_steps += 1
         self.elapsed_s += time.monotonic() - started_s
-        return norm
+        return stepped.gradient_norm.double().view(1)
 
     def mean_loss(self) -> float:
         """Of the step, over all workers, which all ask for it."""

@@ -61,7 +61,8 @@ class Selection:
     @property
     def last_step(self) -> int:
         """After which the training ends, as far as is known."""
-        return int(self.state[4]) or self.max_steps
+        # By numpy: every step asks, and no operator of torch's is needed for it.
+        return int(self.state.numpy()[4]) or self.max_steps
 
     @property
     def kept_step(self) -> int:

@@ -7,7 +7,7 @@ All of it is a pure function of (seed, step). Which micro-batch a sample falls i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,31 +24,21 @@ from model.loss import training_noise
 from model.transfusion import Transfusion
 
 
-class Counts(NamedTuple):
-    """What a batch holds, counted on the CPU, where that waits for no device."""
-
-    num_values: int
-    """Numbers of latents."""
-    num_positions: int
-    """Text tokens and patches."""
-    flops: float
-    """Of its forward and backward pass."""
-
-
 class MicroBatch(NamedTuple):
     """The rows of one forward and backward pass."""
 
     batch: Batch
     noises: tuple[TimedNoise, ...]
     """For each modality."""
-    counts: Counts
+    counts: Tensor
+    """Of `read_counts`; zeros where share is 0."""
     share: int
     """1; or 0 where the rows are those of another micro-batch once more, and count for nothing."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on `device`, copied while the host goes on where its memory is pinned."""
         noises = tuple(TimedNoise(*(part.to(device, non_blocking=True) for part in each)) for each in self.noises)
-        return self._replace(batch=self.batch.to(device), noises=noises)
+        return MicroBatch(self.batch.to(device), noises, self.counts.to(device, non_blocking=True), self.share)
 
 
 class StepBatch(NamedTuple):
@@ -60,11 +50,21 @@ class StepBatch(NamedTuple):
     """float64 [2]: the weights of the local tokens, and the numbers of the local latents."""
 
 
-def read_counts(model: Transfusion, batch: Batch) -> Counts:
-    """Of a batch on the CPU."""
+def read_counts(model: Transfusion, batch: Batch) -> Tensor:
+    """What a batch on the CPU holds, float64 [3]: numbers of latents; text tokens and patches; floating-point operations of its
+    forward and backward pass. Counted on the CPU, where that waits for no device."""
     num_positions = int(batch.used(model.config.pad_token_id).sum())
     num_values = sum(part.patches.numel() for part in batch.latents)
-    return Counts(num_values, num_positions, step_flops(model, batch, num_positions))
+    return torch.tensor([num_values, num_positions, step_flops(model, batch, num_positions)], dtype=torch.float64)
+
+
+def pinned(value: Any) -> Any:
+    """The tensors in `value`, inside of tuples and lists too, in memory that a GPU copies from while the host goes on."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(pinned, value))
+    return type(value)(map(pinned, value)) if isinstance(value, tuple | list) else value
 
 
 class StepReader:
@@ -87,8 +87,9 @@ class StepReader:
         # pass, by all workers together.
         micro_batches = [self.micro_batch(part if len(part) else local[:1], step, share=int(len(part) > 0)) for part in parts]
         num_tokens = sum(each.share * self.weight_of_tokens(each.batch) for each in micro_batches)
-        num_values = sum(each.counts.num_values for each in micro_batches)
-        return StepBatch(micro_batches, torch.tensor([num_tokens, num_values], dtype=torch.float64))
+        num_values = sum(float(each.counts[0]) for each in micro_batches)
+        found = StepBatch(micro_batches, torch.tensor([num_tokens, num_values], dtype=torch.float64))
+        return pinned(found) if self.world.device.type == "cuda" else found
 
     def global_rows(self, step: int) -> np.ndarray:
         """The numbers of the step's rows over all workers."""
@@ -113,7 +114,7 @@ class StepReader:
             training_noise(self.process, part, number, config.seed, step, config.loss)
             for number, part in enumerate(batch.latents)
         )
-        return MicroBatch(batch, noises, read_counts(self.model, batch) if share else Counts(0, 0, 0.0), share)
+        return MicroBatch(batch, noises, read_counts(self.model, batch) * share, share)
 
     def weight_of_tokens(self, batch: Batch) -> float:
         """What the text's loss is divided by (LossSums.num_tokens), known before there is a loss."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from components.data.loader import PackedRows
+from components.data.prefetch import Prefetch
 from components.runtime.world import World
 from components.training.gradient_sync import gradient_sync
 from components.training.optimiser import clip_and_step, update_ema
@@ -27,7 +29,7 @@ from components.training.transformer.held_out_images import HeldOutImages, Image
 from components.training.transformer.schedule import learning_rate
 from components.training.transformer.selection import check_measurable
 from components.training.transformer.state import TransformerState
-from components.training.transformer.step_batch import Counts, MicroBatch, StepBatch, StepReader, read_counts
+from components.training.transformer.step_batch import MicroBatch, StepBatch, StepReader, read_counts
 from core.errors import BadInput
 from model.batch import Batch
 from model.loss import NUM_TIME_BANDS, LossSums, loss_sums, loss_sums_at
@@ -140,6 +142,7 @@ class TransformerTrainer(Trainer):
         # For losses alone, whose gradients it averages; checkpoints and the optimiser know the bare model.
         self.model = joined(state.model, world)
         self.reader = StepReader(config, state.model, rows, world)
+        self.batches = Prefetch(self.reader.step, config.max_steps)
         self.accumulator = LossAccumulator(world.device)
         self.gradient_norm = 0.0
         self.held_out_images = HeldOutImages(validation, config, world)
@@ -162,18 +165,35 @@ class TransformerTrainer(Trainer):
             Every(config.checkpoint_every_steps, lambda step: callback.checkpoint(step, state)),
         ]
 
-    def train_step(self, step: int) -> float:
+    def run(self, schedule: Sequence[Every], *, first_step: int) -> None:
+        """Train from first_step to the last step, and read what the next steps take while a step is taken."""
+        with self.batches:
+            super().run(schedule, first_step=first_step)
+
+    def train_step(self, step: int) -> Tensor:
         """Losses and gradients, then a step of the optimiser and of the average; the accumulator takes the figures."""
         started_s, config, state = time.monotonic(), self.config, self.state
-        global_sums = self.backward(self.reader.step(step))
+        global_sums = self.backward(self.batches.of(step))
         rate = learning_rate(config, step)
         # The bare model: where workers wrap it, the wrapper's gradients are these.
-        self.gradient_norm = clip_and_step(state.model, state.optimisers, clip_norm=config.clip_norm, learning_rate=rate)
-        update_ema(state.ema_model, state.model, config.ema_decay, step)
+        stepped = clip_and_step(state.model, state.optimisers, clip_norm=config.clip_norm, learning_rate=rate)
+        update_ema(state.ema_model, state.model, config.ema_decay, step, stepped.skipped)
         self.accumulator.sums += global_sums
         self.accumulator.num_steps += 1
         self.accumulator.elapsed_s += time.monotonic() - started_s
-        return self.gradient_norm
+        return stepped.gradient_norm.double().view(1)
+
+    def judged(self, step: int, *, num_kept: int) -> int:
+        """As any trainer; what the device still had to do for the numbers is a part of the steps' time."""
+        started_s = time.monotonic()
+        reached = super().judged(step, num_kept=num_kept)
+        self.accumulator.elapsed_s += time.monotonic() - started_s
+        return reached
+
+    def judge(self, step: int, numbers: Sequence[float]) -> int:
+        """Keep the gradient's norm for the next report."""
+        self.gradient_norm = numbers[0]
+        return super().judge(step, numbers)
 
     def backward(self, local: StepBatch) -> Tensor:
         """The gradients of a whole step, micro-batch by micro-batch; returns LossAccumulator.sums of it, over all workers."""
@@ -274,8 +294,8 @@ class TransformerTrainer(Trainer):
             found |= {figure for figure, is_there in there.items() if is_there}
         return found
 
-    def sums_of(self, local: LossSums, counts: Counts) -> Tensor:
-        """A batch's part of LossAccumulator.sums."""
+    def sums_of(self, local: LossSums, counts: Tensor) -> Tensor:
+        """A batch's part of LossAccumulator.sums. counts: of `read_counts`."""
         losses = torch.stack([local.text, local.num_tokens, local.image]).detach().double()
-        counted = torch.tensor(counts, dtype=torch.float64).to(losses.device, non_blocking=True)
-        return torch.cat([losses, counted[:1], local.by_place.double(), local.by_time.double(), counted[1:]])
+        counts = counts.to(losses.device, non_blocking=True)
+        return torch.cat([losses, counts[:1], local.by_place.double(), local.by_time.double(), counts[1:]])
