@@ -67,7 +67,7 @@ def route_of_batch(patch_positions: Sequence[Tensor], num_positions: int) -> Rou
     """The route of a packed batch. patch_positions: for each modality int64 [P], its positions among the num_positions."""
     is_text = torch.ones(num_positions, dtype=torch.int8, device=patch_positions[0].device)
     for part in patch_positions:
-        is_text[part] = 0
+        is_text.index_fill_(0, part, 0)
     # A sort, because the number of text positions is known and asking the device for it would wait.
     num_text = num_positions - sum(len(part) for part in patch_positions)
     text_positions = is_text.argsort(descending=True, stable=True)[:num_text]

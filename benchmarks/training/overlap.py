@@ -1,7 +1,7 @@
 """Whether reading goes on while a step is taken: what a step takes when reading its rows takes 80% of a step's time.
 
-Three courses of the same steps in turn, so that whatever else the machine does falls on all: reading as it is, reading slowed down,
-and the same without a thread that reads ahead, where the two times add up.
+Three courses of the same steps in turn, so that whatever else the machine does falls on all: reading as it is, reading slowed
+down, and the same without a thread that reads ahead, where the two times add up.
 """
 
 from __future__ import annotations

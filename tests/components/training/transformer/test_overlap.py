@@ -12,8 +12,6 @@ from components.data.loader import PackedRows
 from components.training.transformer.config import TrainConfig
 from tests.components.training.conftest import CONFIG, Corpus
 
-pytest_plugins = ["tests.components.training.conftest"]
-
 
 def test_slow_reading_is_measured(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.training import overlap
