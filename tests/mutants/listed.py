@@ -52,8 +52,8 @@ TRAINING_STEP = (
     Listed(
         "gradients are not clipped",
         OPTIMISER,
-        "nn.utils.clip_grad_norm_(network.parameters(), clip_norm)",
-        'nn.utils.clip_grad_norm_(network.parameters(), float("inf"))',
+        "nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)",
+        "pass",
         STEPS,
     ),
     Listed(
@@ -149,8 +149,8 @@ WIRING = (
     Listed(
         "resume repeats a step",
         "components/training/transformer/worker.py",
-        "trainer.run(trainer.schedule(callback), first_step=first_step)",
-        "trainer.run(trainer.schedule(callback), first_step=max(1, first_step - 1))",
+        "trainer.run(watchdog.over(trainer, trainer.schedule(callback)), first_step=first_step)",
+        "trainer.run(watchdog.over(trainer, trainer.schedule(callback)), first_step=max(1, first_step - 1))",
         TRAIN,
     ),
     Listed(

@@ -61,7 +61,7 @@ def test_a_refused_step_leaves_no_trace(optimiser: str, bad: float) -> None:
     ema_model = copy.deepcopy(model)
     config = changed(optimiser=optimiser)
     matrices = [model["transformer"].weight] if optimiser == "muon" else []
-    others = [each for each in model.parameters() if all(each is not matrix for matrix in matrices)]
+    others = {name: each for name, each in model.named_parameters() if all(each is not matrix for matrix in matrices)}
     optimisers: list[torch.optim.Optimizer] = [adamw(others, config, hidden_size=4)]
     if matrices:
         groups = [{"params": matrices}]
