@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Result:
     """Part by part: what was not measured this time stays."""
-    return {**old, **new, "parts": {**old["parts"], **new["parts"]}}
+    return {**old, **new, "parts": {**old.get("parts", {}), **new["parts"]}}
 
 
 if __name__ == "__main__":
