@@ -245,6 +245,9 @@ CHECKED: dict[str, Checked] = {
     "python -m benchmarks.recipes": Checked(
         "hours; test_demonstration.py runs one, with its options", "ls benchmarks/recipes.py"
     ),
+    "python -m benchmarks.training --only overlap": Checked(
+        "for a machine that does nothing else", "python -m benchmarks.training --help", ("--only", "overlap")
+    ),
     "python -m benchmarks.training.checkpoints": Checked(
         "for a machine that does nothing else", "ls benchmarks/training/checkpoints.py"
     ),
