@@ -35,12 +35,12 @@ class Adding(Trainer):
         super().__init__(LAST_STEP if (fault, world.rank) != ("ends", 1) else FAULTY_STEP)
         self.world, self.fault = world, fault
 
-    def train_step(self, step: int) -> float:
+    def train_step(self, step: int) -> torch.Tensor:
         if step == FAULTY_STEP and self.world.rank == 1:
             misbehave(self.fault)
         if step == FAULTY_STEP and self.fault == "crossed":
             torch.distributed.recv(torch.zeros(1), src=1 - self.world.rank)
-        return float(self.world.all_reduce(torch.ones(1)))
+        return self.world.all_reduce(torch.ones(1, dtype=torch.float64))
 
 
 def misbehave(fault: str) -> None:
