@@ -29,8 +29,8 @@ from components.runtime.world import World
 from components.training.checkpointer import Checkpointer
 from components.training.run_folder import RunFolder
 from components.training.transformer.config import TrainConfig
+from components.training.transformer.reports import Callback, Progress
 from components.training.transformer.state import TransformerState
-from components.training.transformer.trainer import Callback, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 # The demonstration's, where its stages have run.

@@ -20,7 +20,7 @@ from benchmarks.gpu.clock import Result, attempt, wait_for
 from benchmarks.gpu.production import MadeUpRows, new_trainer, train_config
 from benchmarks.gpu.work import Work, configuration
 from components.training.trainer import Every
-from components.training.transformer.trainer import Progress
+from components.training.transformer.reports import Progress
 from model.config import ModelConfig
 from model.transfusion import Transfusion
 

@@ -92,6 +92,7 @@ class RankZeroCallback(CheckpointCallback):
             "train/learning_rate": progress.learning_rate,
             "train/gradient_norm": progress.gradient_norm,
             "perf/tokens_per_s": progress.num_positions / progress.elapsed_s,
+            "perf/data_wait_share": progress.waited_s / progress.elapsed_s,
             "perf/padding_share": 1 - progress.num_positions / (progress.num_steps * self.num_slots),
         }
         compiled, self.num_compiled = self.num_compiled, num_compiled()

@@ -58,6 +58,8 @@ class Progress(NamedTuple):
     """Of all workers."""
     elapsed_s: float
     """Spent in these steps alone."""
+    waited_s: float
+    """Of these, for what was not yet read, on this worker."""
 
 
 class Callback:
@@ -87,7 +89,7 @@ class LossAccumulator:
         # up at once; and doubles, because float32 does not hold such counts exactly.
         self.sums = torch.zeros(10 + 2 * NUM_TIME_BANDS, dtype=torch.float64, device=device)
         self.num_steps = 0
-        self.elapsed_s = 0.0
+        self.elapsed_s, self.waited_s = 0.0, 0.0
 
     def losses(self, image_loss_weight: float) -> Losses:
         """The means."""

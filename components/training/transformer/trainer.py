@@ -83,7 +83,9 @@ class TransformerTrainer(Trainer):
     def train_step(self, step: int) -> Tensor:
         """Losses and gradients, then a step of the optimiser and of the average; the accumulator takes the figures."""
         started_s, config, state = time.monotonic(), self.config, self.state
-        global_sums = self.backward(self.batches.of(step))
+        batch = self.batches.of(step)
+        self.accumulator.waited_s += time.monotonic() - started_s
+        global_sums = self.backward(batch)
         rate = learning_rate(config, step)
         # The bare model: where workers wrap it, the wrapper's gradients are these.
         stepped = clip_and_step(state.model, state.optimisers, clip_norm=config.clip_norm, learning_rate=rate)
@@ -145,6 +147,7 @@ class TransformerTrainer(Trainer):
             num_positions=int(num_positions),
             flops=flops,
             elapsed_s=elapsed_s,
+            waited_s=done.waited_s,
         )
 
     def validate(self, step: int) -> Validation:

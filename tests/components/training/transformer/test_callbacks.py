@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from components.training.trainer import Every
 from components.training.transformer import callbacks
 from components.training.transformer.callbacks import _by_time, _parts, _values, peak_flops
 from components.training.transformer.image_sampler import ImageSampler, prompts_of
+from components.training.transformer.reports import Losses, Progress
 from components.training.transformer.state import configuration, new_state
-from components.training.transformer.trainer import Losses, TransformerTrainer
+from components.training.transformer.trainer import TransformerTrainer
 from core.errors import BadInput
 from core.files import read_json_lines
 from core.tokenizer import load_tokenizer
@@ -73,10 +75,18 @@ def test_what_is_compiled_after_the_first_report_is_said(
     rows = corpus.rows("validation")
     state = new_state(CONFIG, corpus.rows("train"), ALONE)
     run = corpus.run(CONFIG, tmp_path, tracked_in=tmp_path)
-    trainer = TransformerTrainer(CONFIG, state, corpus.rows("train"), rows, ALONE)
+    slow, read = corpus.rows("train"), corpus.rows("train").batch
+    monkeypatch.setattr(slow, "batch", lambda *given, **options: (time.sleep(0.3), read(*given, **options))[1])
+    trainer = TransformerTrainer(CONFIG, state, slow, rows, ALONE)
+    reports: list[Progress] = []
+
+    def log(step: int) -> None:
+        reports.append(trainer.progress(step))
+        callback.log(reports[-1])
+
     with run.resumed(state, ALONE) as checkpointer:
         callback = callbacks.RankZeroCallback(run, rows, state.selection, ALONE, checkpointer)
-        trainer.run([Every(1, lambda step: callback.log(trainer.progress(step)))], first_step=CONFIG.max_steps - 2)
+        trainer.run([Every(1, log)], first_step=CONFIG.max_steps - 2)
     entries = read_json_lines(run.journal)
     assert [entry["perf/recompilations"] for entry in entries] == [0, 0, 2]
     assert [line for line in run.lines.read_text().splitlines() if "compiled anew" in line] == [
@@ -84,6 +94,8 @@ def test_what_is_compiled_after_the_first_report_is_said(
     ]
     used = trainer.reader.read(corpus.rows("train"), trainer.reader.global_rows(12), 12, 0.0, False).used(0).float().mean()
     assert entries[-1]["perf/padding_share"] == pytest.approx(1 - used.item(), abs=0.02)
+    assert reports[0].elapsed_s > reports[0].waited_s >= 0.3
+    assert entries[0]["perf/data_wait_share"] == pytest.approx(reports[0].waited_s / reports[0].elapsed_s)
     assert {"train/loss_image_by_time/0-0.25", "train/gradient_norm", "perf/tokens_per_s"} <= entries[-1].keys()
 
 
