@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.actor_pool import map_over_pool
-from components.runtime.cluster import num_map_actors, start_ray
+from components.runtime.cluster import start_ray
+from components.runtime.devices import num_map_actors
 from core.errors import BadInput
 from core.files import atomic_replace, digest, write_bytes, write_json
 from core.manifest import write_manifest

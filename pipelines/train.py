@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 
-from components.runtime.cluster import num_training_workers
+from components.runtime.devices import num_training_workers
 from components.runtime.recording import recorded
 from components.runtime.tracking import Tracker
 from components.training.pictures import over_training, sheet_name

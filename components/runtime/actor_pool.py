@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from components.runtime.actors import ItemActor
+from components.runtime.devices import gpu_share
 from components.runtime.portable import portable
 from core.errors import BadInput
 
@@ -43,10 +44,8 @@ class _Pool:
 
     def __init__(self, actor_class: type[ItemActor], constructor_kwargs: Mapping[str, Any], num_actors: int) -> None:
         import ray
-        import torch
 
-        share = min(1, torch.cuda.device_count() / num_actors) if torch.cuda.is_available() else 0
-        options = {"num_cpus": 1, "num_gpus": share, "max_restarts": 0, "max_task_retries": 0}
+        options = {"num_cpus": 1, "num_gpus": gpu_share(num_actors), "max_restarts": 0, "max_task_retries": 0}
         self._remote: Any = ray.remote(**options)(_Process)
         self._arguments = (actor_class, dict(constructor_kwargs))
         self._running: dict[Any, tuple[Any, Item | None]] = {}

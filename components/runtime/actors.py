@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from components.runtime.devices import gpu_share
 from components.runtime.diagnosis import sentence_of
 from components.runtime.tries import MAX_TRIES, Tries
 from core.errors import BadInput, WorkersFailed
@@ -47,12 +48,10 @@ def map_over_actors(
     before they are ready.
     """
     import ray.data
-    import torch
 
     if not items:
         return
     num_actors = min(num_actors, len(items))
-    num_gpus = torch.cuda.device_count() / num_actors if torch.cuda.is_available() else 0
     rows = [{"number": number, "json": json.dumps(item)} for number, item in enumerate(items)]
     results = ray.data.from_items(rows, override_num_blocks=len(items)).map(
         cast(Any, JsonActor),  # Ray takes a class too, and its annotation does not say so
@@ -65,7 +64,7 @@ def map_over_actors(
         },
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
-        num_gpus=min(1, num_gpus),
+        num_gpus=gpu_share(num_actors),
     )
     try:
         for row in results.iter_rows():

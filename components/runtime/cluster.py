@@ -1,8 +1,7 @@
 """A Ray cluster for as long as a stage needs it, joined or of its own.
 
 RAY_ADDRESS names a cluster to join; without it a cluster of this machine alone is started and stopped again: on loopback,
-reachable with a token of its own, its files in a folder of this user's alone. TRANSFUSION_NUM_WORKERS and
-TRANSFUSION_NUM_ACTORS set the numbers of processes.
+reachable with a token of its own, its files in a folder of this user's alone.
 """
 
 from __future__ import annotations
@@ -86,39 +85,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def num_training_workers() -> int:
-    """TRANSFUSION_NUM_WORKERS, else one a GPU, else two on a CPU with two cores or more.
-
-    Measured on two cores: 5.8k tokens/s by two workers with a thread each, 5.1k by one worker with two threads.
-    """
-    import torch
-
-    return _number_from("TRANSFUSION_NUM_WORKERS", torch.cuda.device_count() or min(2, os.cpu_count() or 1))
-
-
-def num_map_actors() -> int:
-    """TRANSFUSION_NUM_ACTORS, else one a GPU, else one a core."""
-    import torch
-
-    return _number_from("TRANSFUSION_NUM_ACTORS", torch.cuda.device_count() or os.cpu_count() or 1)
-
-
-def _number_from(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "")
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) < 1:
-        raise BadInput(f"{variable}={text!r} must be a whole number of at least 1; unset it for the default, {default}")
-    return int(text)
-
-
 @contextmanager
 def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
     """A connected Ray inside the block. What this call started is stopped at the end, and nothing else.
 
     min_cpus: logical CPUs of a cluster of our own at least; Ray Data hangs with fewer than four.
     """
-    address = _address()
+    address = address_to_join()
     _set_environment(own_cluster=not address)
     import ray
 
@@ -131,7 +104,7 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
 
 def check_cluster() -> None:
     """BadInput where the cluster that RAY_ADDRESS names is not there: looked at before anything is begun that needs it."""
-    if address := _address():
+    if address := address_to_join():
         _set_environment(own_cluster=False)
         import ray
 
@@ -139,7 +112,7 @@ def check_cluster() -> None:
             check_address(address)
 
 
-def _address() -> str:
+def address_to_join() -> str:
     """Of the cluster to join; "" for one of our own."""
     address = os.environ.get("RAY_ADDRESS", "")
     return "" if address == "local" else address

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.runtime.allocator import keep_freed_memory
 from components.runtime.cluster import private_folder
+from components.runtime.devices import devices
 from components.runtime.progress import LinePrinter
 from components.runtime.worker_failures import Failure, Traced, failure_of
 from components.runtime.world import World
@@ -35,8 +36,8 @@ def run_workers(
 ) -> None:
     """Run `function(config)` in `num_workers` processes joined by torch.distributed, and wait for them.
 
-    config gains "num_threads", the torch threads a worker may use. lines: a file a worker appends to, which is printed
-    here. store: the folder of what workers keep, where Ray puts its notes too. The function begins with `set_up_worker`.
+    lines: a file a worker appends to, which is printed here. store: the folder of what workers keep, where Ray puts its notes
+    too. The function begins with `set_up_worker`.
 
     A worker that fails restarts all of them; reached: how far what they kept goes (the step of the newest checkpoint, say).
     After more than max_failures failures without any progress in between, WorkersFailed, or what a worker raised, is raised.
@@ -67,17 +68,17 @@ def _trainer(
     function: Callable[[dict[str, Any]], None], config: dict[str, Any], num_workers: int, store: Path
 ) -> Callable[[], DataParallelTrainer]:
     """Makes Ray's trainer of one try: Ray's own count of failures would be that of the whole run."""
-    import torch
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.config import LoggingConfig
 
     from components.runtime.lone_trainer import InterruptibleTrainer, LoneTrainer
     from components.runtime.rendezvous import backend_config
 
-    use_gpu, folder = torch.cuda.is_available(), private_folder()
+    # Of the cluster and not of this process, which need not be where the workers are.
+    use_gpu, folder = devices().num_gpus > 0, private_folder()
     return lambda: (LoneTrainer if folder else InterruptibleTrainer)(
         Traced(function),
-        train_loop_config=config | {"num_threads": max(1, (os.cpu_count() or 1) // num_workers)},
+        train_loop_config=config,
         backend_config=backend_config("nccl" if use_gpu else "gloo", folder),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
@@ -90,21 +91,22 @@ def _trainer(
     )
 
 
-def set_up_worker(num_threads: int) -> World:
+def set_up_worker() -> World:
     """Make a process that `run_workers` started ready to train in; returns its place among the others.
 
-    num_threads: the torch threads it may use.
+    The workers of a machine share its cores.
     """
     import torch
     from ray import train as ray_train
     from ray.train.torch import get_device
 
     keep_freed_memory()
-    torch.set_num_threads(num_threads)
-    torch.set_float32_matmul_precision("high")
     context, device = ray_train.get_context(), get_device()
     assert isinstance(device, torch.device)
-    return World(context.get_world_rank(), context.get_world_size(), device)
+    world = World(context.get_world_rank(), context.get_world_size(), device, context.get_local_world_size())
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+    torch.set_float32_matmul_precision("high")
+    return world
 
 
 @contextmanager

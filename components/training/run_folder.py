@@ -113,4 +113,4 @@ class RunFolder:
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    settings["train"](settings["run"], set_up_worker(settings["num_threads"]))
+    settings["train"](settings["run"], set_up_worker())

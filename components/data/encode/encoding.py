@@ -17,8 +17,9 @@ from components.data.encode.latents import EncodeSettings, encode_part
 from components.data.encode.variants import WHOLE
 from components.data.shards import FORMAT_VERSION, shard_path, write_shard
 from components.runtime.actors import ItemEndsProcesses, map_over_actors
-from components.runtime.cluster import device, num_map_actors, start_ray
+from components.runtime.cluster import device, start_ray
 from components.runtime.code_digest import code_digest
+from components.runtime.devices import num_map_actors
 from components.runtime.progress import Progress
 from components.runtime.tries import MAX_TRIES
 from core import files

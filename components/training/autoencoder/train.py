@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from components.runtime.allocator import keep_freed_memory
-from components.runtime.cluster import device, num_training_workers
+from components.runtime.cluster import device
 from components.runtime.code_digest import code_digest
+from components.runtime.devices import devices, num_training_workers
 from components.runtime.workers import printed
 from components.runtime.world import World
 from components.training.autoencoder.config import SMALLEST_FOR_DISCRIMINATOR_PX, SMALLEST_FOR_LPIPS_PX, AutoencoderConfig
@@ -65,7 +66,7 @@ def num_workers(config: AutoencoderConfig, side_px: int) -> int:
 
     Eight images of 32 x 32 take 0.059 s of a core and four take 0.039 s: two workers save less than Ray's start costs.
     """
-    asked_for = "TRANSFUSION_NUM_WORKERS" in os.environ or torch.cuda.is_available()
+    asked_for = "TRANSFUSION_NUM_WORKERS" in os.environ or devices().num_gpus > 0
     most = config.batch_size if asked_for else config.batch_size * side_px**2 // PIXELS_A_WORKER
     return max(1, min(num_training_workers(), most))
 

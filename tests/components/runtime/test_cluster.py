@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from components.runtime import cluster
 from components.runtime.actors import map_over_actors
@@ -170,19 +169,3 @@ def test_its_dashboard_is_on_loopback_and_it_stops_what_it_started(wanted: str, 
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive, [" ".join(process.cmdline()) for process in alive]
     assert not folder.exists()
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_a_number_of_workers_must_be_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", text)
-    with pytest.raises(BadInput, match="TRANSFUSION_NUM_WORKERS"):
-        cluster.num_training_workers()
-
-
-def test_numbers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRANSFUSION_NUM_WORKERS", "3")
-    monkeypatch.setenv("TRANSFUSION_NUM_ACTORS", "5")
-    assert (cluster.num_training_workers(), cluster.num_map_actors()) == (3, 5)
-    monkeypatch.delenv("TRANSFUSION_NUM_ACTORS")
-    assert cluster.num_map_actors() >= 1
-    assert cluster.device().type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -33,7 +33,7 @@ def talking(config: dict[str, Any]) -> None:
     """Two workers that train for a moment: what they say to each other is the sum of their ranks."""
     import torch.distributed
 
-    world = set_up_worker(config["num_threads"])
+    world = set_up_worker()
     told = torch.zeros(1)
     for _ in range(4):
         told = torch.tensor([float(world.rank + 1)])

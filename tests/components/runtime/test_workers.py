@@ -40,7 +40,7 @@ def note(config: dict[str, Any], line: str) -> int:
 
 def killed_once(config: dict[str, Any]) -> None:
     """Worker 1 of two is killed in the first try."""
-    world = set_up_worker(config["num_threads"])
+    world = set_up_worker()
     folder = Path(config["folder"])
     if world.rank == 0:
         torch.distributed.barrier()
@@ -63,7 +63,7 @@ def killed_after_progress(config: dict[str, Any]) -> None:
 
 def refusing(config: dict[str, Any]) -> None:
     """Worker 0 fails while worker 1 waits for it."""
-    if set_up_worker(config["num_threads"]).rank == 1:
+    if set_up_worker().rank == 1:
         torch.distributed.barrier()
     note(config, "asked")
     raise BadInput("the corpus is a teapot; bring tea")
