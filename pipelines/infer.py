@@ -71,10 +71,8 @@ def _answer(items: list[dict[str, Any]], settings: dict[str, Any], journal: Path
                     print(f"infer: passed over {reason}", flush=True)
             append_journal(journal, result["answers"])
             num_done += len(result["answers"])
-            print(
-                f"{counted(num_done, 'request')}, {num_done / (time.monotonic() - started_s):.2f} a second",
-                flush=True,
-            )
+            rate = num_done / (time.monotonic() - started_s)
+            print(f"{counted(num_done, 'request')}, {rate:.2f} a second", flush=True)
 
 
 if __name__ == "__main__":

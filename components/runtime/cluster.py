@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,14 @@ def start_ray(*, min_cpus: int = 4) -> Iterator[None]:
         return
     with _joined(address) if address else _own_cluster(max(min_cpus, (os.cpu_count() or 1) + 2)):
         yield
+
+
+def cluster_resources() -> Mapping[str, float]:
+    """What the cluster has in all, by Ray's names; one of our own is started for it where none is there."""
+    with start_ray():
+        import ray
+
+        return ray.cluster_resources()
 
 
 def check_cluster() -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from components.runtime.cluster import address_to_join, start_ray
+from components.runtime.cluster import address_to_join, cluster_resources
 from core.errors import BadInput
 from core.text import counted
 
@@ -27,10 +27,7 @@ def devices() -> Devices:
         import torch
 
         return Devices(torch.cuda.device_count(), os.cpu_count() or 1)
-    with start_ray():
-        import ray
-
-        return devices_of(ray.cluster_resources())
+    return devices_of(cluster_resources())
 
 
 def devices_of(resources: Mapping[str, float]) -> Devices:
