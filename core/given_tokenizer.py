@@ -27,9 +27,11 @@ def given_tokenizer(path: Path) -> TextTokenizer:
     """
     tree = _read(tokenizer_file(path))
     if num_added(path, tree):
-        _add_control_tokens(tree, tokenizer_file(path))
         try:
+            _add_control_tokens(tree, tokenizer_file(path))
             return TextTokenizer(Tokenizer.from_str(json.dumps(tree)))
+        except BadInput:
+            raise
         except Exception as error:
             # The library raises nothing more special.
             raise BadInput(f"{tokenizer_file(path)} is no tokenizer ({' '.join(str(error).split())[:80]}); {REMEDY}") from None

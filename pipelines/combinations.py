@@ -124,8 +124,14 @@ def _of_the_selection(params: Params) -> Iterator[str]:
 
 def _of_the_start(params: Params) -> Iterator[str]:
     """What the graph writes is new after every run, which would make the next one begin again."""
-    for key, at in (("ingest.tokenizer", params.ingest.tokenizer), ("train.pretrained", params.train.pretrained)):
-        if at and any(Path(at).absolute().is_relative_to(written.absolute()) for written in paths.WRITTEN):
+    given = {
+        "ingest.tokenizer": params.ingest.tokenizer,
+        "autoencoder.pretrained": params.autoencoder.pretrained,
+        "train.pretrained": params.train.pretrained,
+    }
+    for key, at in given.items():
+        # Also through a link.
+        if at and any(Path(at).resolve().is_relative_to(written.resolve()) for written in paths.WRITTEN):
             yield f"{key} = {at} is written by the pipeline itself; copy it to a folder of its own, and name that one"
 
 

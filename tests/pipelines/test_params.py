@@ -113,6 +113,8 @@ SEEDS = [("ingest", "-1"), ("autoencoder", "4294967296"), ("train", "-17"), ("ev
         ("train.min_learning_rate=0.1", ["train.min_learning_rate", "0.1", "learning_rate 0.003"]),
         ("train.pretrained=models:/transfusion@champion", ["train.pretrained", "by its number"]),
         ("train.pretrained=artifacts/bundle", ["train.pretrained = artifacts/bundle", "copy it to a folder of its own"]),
+        ("autoencoder.pretrained=artifacts/autoencoder", ["autoencoder.pretrained = artifacts/autoencoder", "copy it to"]),
+        ("train.step_timeout_s=1e10", ["train.step_timeout_s", "10000000000.0 must be at most 604800, a week; 0 is never"]),
         ("ingest.tokenizer=data/tokenizer", ["ingest.tokenizer = data/tokenizer", "copy it to a folder of its own"]),
         ("train.schedule.kind=constant", ["train.schedule.kind", "constant", "'cosine' or 'wsd'"]),
         ("train.schedule.decay_ratio=0", ["train.schedule.decay_ratio", "above 0"]),

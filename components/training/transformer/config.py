@@ -34,6 +34,7 @@ Pretrained = Annotated[
         " trained here",
     ),
 ]
+A_WEEK_S = 7 * 24 * 3600
 Figure = Literal["loss", "text", "text_after_image", "text_elsewhere", "image", "caption_gap"]
 DecayRatio = Annotated[float, rule(lambda share: 0 < share <= 1, "must lie above 0 and at most at 1")]
 Beta = Annotated[float, rule(lambda value: 0 <= value < 1, "must be at least 0 and below 1, or the average never moves")]
@@ -217,6 +218,8 @@ class TrainConfig:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate!r} must not be above learning_rate {self.learning_rate!r}"
             )
+        if self.step_timeout_s > A_WEEK_S:
+            raise ValueError(f"step_timeout_s: {self.step_timeout_s!r} must be at most {A_WEEK_S}, a week; 0 is never")
         if not 0 <= self.warmup_steps < self.max_steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} must lie in 0..max_steps - 1 = {self.max_steps - 1}")
         if self.schedule.kind == "wsd" and self.warmup_steps + self.num_decay_steps > self.max_steps:

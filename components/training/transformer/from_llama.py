@@ -33,6 +33,7 @@ IN_LAYER = {
     "feed_forward.down.weight": ("mlp.down_proj.weight",),
 }
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+NOUNS = {dict: "table", int: "whole number"}
 # Old versions kept a table of the rotary angles, which follows from the configuration.
 NEEDLESS = "rotary_emb.inv_freq"
 
@@ -52,6 +53,9 @@ def differences(folder: Path, config: ModelConfig) -> list[Difference]:
         raise BadInput(f"train.pretrained: {folder / CONFIG} describes no model")
     rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
     heads, size = theirs.get("num_attention_heads"), theirs.get("hidden_size")
+    for key, value, kind in (("rope_scaling", rope, dict), ("num_attention_heads", heads, int), ("hidden_size", size, int)):
+        if not isinstance(value, kind) and value is not None:
+            raise BadInput(f"train.pretrained: {folder / CONFIG} has {key} {value!r}, which is no {NOUNS[kind]}")
     theta = rope.get("rope_theta", theirs.get("rope_theta", 10_000.0))
     found: dict[str, tuple[Any, Any]] = {
         "model_type": (theirs.get("model_type"), "llama"),

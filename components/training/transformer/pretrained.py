@@ -69,12 +69,21 @@ def _bundle_weights(folder: Path) -> dict[str, Tensor]:
 
 def _check_autoencoder(folder: Path, autoencoder: Path) -> None:
     """A latent means something only to the model that learnt latents of the same autoencoder."""
-    theirs, ours = (Autoencoder.from_pretrained(each).state_dict() for each in (folder / AUTOENCODER, autoencoder))
-    if theirs.keys() != ours.keys() or not all(torch.equal(value, ours[name]) for name, value in theirs.items()):
+    theirs, ours = (_tensors(Autoencoder.from_pretrained(each)) for each in (folder / AUTOENCODER, autoencoder))
+    if (
+        theirs.keys() != ours.keys()
+        or any(value.shape != ours[name].shape for name, value in theirs.items())
+        or not all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    ):
         raise BadInput(
             f"train.pretrained: {folder} has another autoencoder than the images were encoded with; set autoencoder.pretrained"
             f" to {folder / AUTOENCODER} and run `dvc repro`"
         )
+
+
+def _tensors(autoencoder: Autoencoder) -> dict[str, Tensor]:
+    """Its weights, and what its latents are normalised by, which its configuration holds."""
+    return dict(autoencoder.state_dict()) | dict(autoencoder.named_buffers())
 
 
 def _differences_of_bundle(folder: Path, config: ModelConfig) -> list[Difference]:

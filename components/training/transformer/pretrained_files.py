@@ -50,7 +50,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a Hugging Face model, those of its index where it has one."""
     index = folder / INDEX
     if index.is_file():
-        listed = read_json(index).get("weight_map", {})
+        content = read_json(index)
+        listed = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise BadInput(f"train.pretrained: {index} has no weight_map, a table of tensors and their files")
         return sorted({index, *(folder / name for name in listed.values())})
     return sorted(folder.glob("*.safetensors")) or [folder / WEIGHTS]
 

@@ -21,8 +21,12 @@ from core.manifest import MANIFEST
 # What decides the weights; what is logged, drawn and kept beside them stands elsewhere.
 CODE = "components.training.transformer.trainer"
 
-# How the work is shared, which changes no weight by more than a rounding: a run goes on under another choice.
-WITHOUT_EFFECT = ("parallel", "activation_checkpointing")
+# How the work is shared, watched and reported, which changes no weight by more than a rounding: a run goes on under another
+# choice. Messages ask for some of these to be changed, and what was trained must not be lost by doing as they say.
+WITHOUT_EFFECT = (
+    *("parallel", "activation_checkpointing", "micro_batch_rows"),
+    *("step_timeout_s", "checkpoint_every_steps", "log_every_steps", "sample_every_steps"),
+)
 
 # The kind of the manifest of a finished run.
 FINISHED = "finished"

@@ -133,6 +133,9 @@ def test_text_and_images_both_begin_with_the_text_models_weights(text_model: Pat
         ({"attention_bias": True}, "attention_bias True, and the model to train False"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"head_dim": 32}, "head_dim 32, and the model to train 16"),
+        ({"rope_scaling": ["linear"]}, "has rope_scaling ['linear'], which is no table"),
+        ({"num_attention_heads": "4"}, "has num_attention_heads '4', which is no whole number"),
+        ({"hidden_size": [32]}, "has hidden_size [32], which is no whole number"),
         ({"model_type": "qwen3"}, "model_type 'qwen3', and the model to train 'llama'"),
         ({"num_hidden_layers": 4}, "num_hidden_layers 4, and the model to train 2; no train.model.preset has this size"),
         (
@@ -189,6 +192,10 @@ def test_folders_that_hold_no_beginning(text_model: Path, tmp_path: Path) -> Non
     (folder / "model-00002.safetensors").unlink()
     with pytest.raises(BadInput, match=r"model-00002.safetensors is missing, which the index lists"):
         pretrained_files(folder)
+    for index in ([], {"weight_map": ["model-00001.safetensors"]}, {"weight_map": {"lm_head.weight": 1}}, {}):
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(BadInput, match=r"index.json has no weight_map, a table of tensors and their files"):
+            pretrained_files(folder)
 
 
 def test_data_of_another_tokenizer(corpus: Corpus, text_model: Path) -> None:
@@ -202,6 +209,8 @@ def test_a_tokenizer_that_is_none_or_collides(text_model: Path, tmp_path: Path) 
     for name, change, said in (
         ("unigram", {"model": {"type": "Unigram", "vocab": []}}, "holds a Unigram tokenizer, no BPE"),
         ("none", {"model": None}, "is no tokenizer"),
+        ("number", {"model": tree["model"] | {"vocab": {"a": "0"}}}, "is no tokenizer"),
+        ("added", {"added_tokens": [{"id": 0}]}, "is no tokenizer"),
         ("own", {"added_tokens": [*tree["added_tokens"], tree["added_tokens"][0] | {"content": "<|boi|>"}]}, "<|boi|> of its"),
     ):
         file = tmp_path / f"{name}.json"
@@ -251,12 +260,19 @@ def test_a_bundle_of_another_kind_of_model(corpus: Corpus, bundle: Path) -> None
     )
 
 
-def test_images_of_another_autoencoder(corpus: Corpus, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", ["weights", "normalisation"])
+def test_images_of_another_autoencoder(corpus: Corpus, bundle: Path, tmp_path: Path, changed: str) -> None:
     shutil.copytree(corpus.autoencoder, tmp_path / "autoencoder")
-    file = tmp_path / "autoencoder/diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    name = next(iter(weights))
-    save_file(weights | {name: weights[name] + 1}, file, metadata={"format": "pt"})
+    if changed == "weights":
+        file = tmp_path / "autoencoder/diffusion_pytorch_model.safetensors"
+        weights = load_file(file)
+        name = next(iter(weights))
+        save_file(weights | {name: weights[name] + 1}, file, metadata={"format": "pt"})
+    else:
+        file = tmp_path / "autoencoder/config.json"
+        facts = json.loads(file.read_text())
+        channels = facts["latent_channels"]
+        file.write_text(json.dumps(facts | {"latents_mean": [0.25] * channels, "latents_std": [2.0] * channels}))
     config = configuration(CONFIG, corpus.rows("train"))
     with pytest.raises(BadInput, match=re.escape(f"set autoencoder.pretrained to {bundle / 'autoencoder'} and run")):
         check_pretrained(bundle, config, tokenizer=corpus.tokenizer, autoencoder=tmp_path / "autoencoder")

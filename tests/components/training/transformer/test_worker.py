@@ -14,7 +14,7 @@ from components.data.quarantine import Quarantined, write_quarantine
 from components.runtime.world import World
 from components.training.checkpoint_folders import checkpoints, folder_of
 from components.training.transformer.journal import LOSSES
-from components.training.transformer.run import FINISHED, TransformerRun
+from components.training.transformer.run import FINISHED, TransformerRun, digests_of
 from components.training.transformer.state import configuration
 from components.training.transformer.worker import train
 from core.files import read_json_lines
@@ -82,3 +82,26 @@ def test_a_resumed_process_leaves_what_the_reference_does(corpus: Corpus, run: T
     kept = {name.removeprefix("model/"): weight for name, weight in kept.items()}
     assert_close(kept, expected[-1].weights, start)
     assert "resumed from step 3" in run.lines.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_the_same_run"),
+    [
+        ("step_timeout_s", 1234.0, True),
+        ("checkpoint_every_steps", 7, True),
+        ("log_every_steps", 7, True),
+        ("sample_every_steps", 7, True),
+        ("micro_batch_rows", 1, True),
+        ("activation_checkpointing", "full", True),
+        ("learning_rate", 0.0123, False),
+        ("batch_rows", 12, False),
+    ],
+)
+def test_a_run_goes_on_where_nothing_that_is_learnt_was_changed(
+    corpus: Corpus, tmp_path: Path, name: str, value: object, is_the_same_run: bool
+) -> None:
+    (tmp_path / "none.jsonl").touch()
+    changed = dataclasses.replace(UNEVEN, **{name: value})
+    assert getattr(changed, name) != getattr(UNEVEN, name)
+    before, after = (digests_of(each, corpus.latents, tmp_path / "none.jsonl") for each in (UNEVEN, changed))
+    assert (before == after) is is_the_same_run
