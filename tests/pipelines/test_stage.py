@@ -59,7 +59,7 @@ def test_a_signal_while_modules_are_loaded(workspace: Path) -> None:
     for after, name, code_of, how in (
         ("components.runtime.diagnosis", "SIGINT", 130, "interrupted"),
         ("numpy", "SIGHUP", 143, "terminated"),
-        ("pydantic", "SIGINT", 130, "interrupted"),
+        ("pipelines.ancestry", "SIGINT", 130, "interrupted"),
     ):
         code = (
             "import os, runpy, signal, sys\n"
