@@ -3,8 +3,7 @@
 python -m benchmarks.training.workers             # some minutes; kept in results/training.json
 
 Needs the stages before `train` (`dvc repro encode validate`). Every number of workers is one group of processes that takes all
-its cases. What is compared is a tiny model in float32; memory is of the demonstration's, whose shards are large enough to be
-seen in a process.
+cases that are compared, of a tiny model in float32. Memory is of the demonstration's model, in processes of their own.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from pipelines import paths
 from pipelines.params import load
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "training.json"
-NUM_STEPS, NUM_QUICK_STEPS = 10, 3
+NUM_STEPS, NUM_QUICK_STEPS, NUM_MEMORY_STEPS = 10, 3, 2
 SIZES = (1, 2, 4)
 BATCH_ROWS = 8
 SETTINGS = (
@@ -62,6 +61,9 @@ class Case(NamedTuple):
         """As it stands in the results."""
         passes = f"{self.micro_batch_rows} rows a pass" if self.micro_batch_rows else "one pass"
         return f"{self.parallel}, {passes}, recomputed: {self.activation_checkpointing}, {self.preset}"
+
+
+PLAIN = Case("ddp", 0, "none")
 
 
 class Course(Callback):
@@ -89,34 +91,46 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measured(*, is_quick: bool) -> Result:
-    """By number of workers and case, the largest relative distance of a step's losses from one worker's, and bytes."""
+    """By number of workers and case, how far a step's figures are from one worker's, and what a worker keeps."""
     sizes, num_steps = (SIZES[:2], NUM_QUICK_STEPS) if is_quick else (SIZES, NUM_STEPS)
-    found = {size: taken(size, cases_of(size), num_steps) for size in sizes}
-    reference = found[1][cases_of(1)[0].name]["steps"]
-    apart, memory = dict[str, dict[str, float]](), dict[str, dict[str, Any]]()
-    for size, cases in found.items():
-        small = {name: case for name, case in cases.items() if case["preset"] == "tiny"}
-        apart[str(size)] = {name: distance(case["steps"], reference) for name, case in small.items()}
-        memory[str(size)] = {name: case["memory"] for name, case in cases.items() if name not in small}
-    largest = max(each for cases in apart.values() for each in cases.values())
+    reference = taken(1, [PLAIN], num_steps)[PLAIN.name]["steps"]
+    apart, memory = dict[str, dict[str, dict[str, float]]](), dict[str, dict[str, Any]]()
+    for size in sizes:
+        found = taken(size, cases_of(size), num_steps)
+        apart[str(size)] = {name: distances(case["steps"], reference) for name, case in found.items()}
+        memory[str(size)] = {layout: memory_of(layout, size) for layout in layouts_of(size)}
+    every = [each for cases in apart.values() for each in cases.values()]
+    largest = {figure: max(each[figure] for each in every) for figure in every[0]}
     return {"largest_distance": largest, "steps": num_steps, "distance": apart, "memory": memory}
 
 
+def layouts_of(size: int) -> list[Parallel]:
+    """Of so many workers; one has everything whole."""
+    return ["ddp"] if size == 1 else ["ddp", "fsdp"]
+
+
 def cases_of(size: int) -> list[Case]:
-    """Those of so many workers, the plainest first."""
-    layouts: list[Parallel] = ["ddp"] if size == 1 else ["ddp", "fsdp"]
-    kinds: list[ActivationCheckpointing] = ["none", "full"]
+    """Those that are compared."""
+    layouts, kinds = layouts_of(size), list[ActivationCheckpointing](("none", "full"))
     cases = [Case(*each) for each in itertools.product(layouts, (0, 1), kinds)]
     cases.append(Case(layouts[-1], 0, "selective"))
-    if size == 4:
-        cases.append(Case("hsdp", 1, "none"))
-    return cases + [Case(layout, 1, "full", "demo") for layout in layouts]
+    return [*cases, Case("hsdp", 1, "none")] if size == 4 else cases
 
 
-def distance(steps: list[list[float]], reference: list[list[float]]) -> float:
-    """The largest, relative, between a figure of one course and the same of another."""
-    pairs = zip(itertools.chain(*steps), itertools.chain(*reference), strict=True)
-    return max(abs(one - other) / abs(other) for one, other in pairs)
+def memory_of(layout: Parallel, size: int) -> dict[str, int]:
+    """Of the demonstration's model, on worker 0."""
+    # Processes of its own, for one that had more before gives its memory to what comes next; and a small model first, which
+    # loads all code that the large one needs.
+    case = Case(layout, 1, "full", "demo")
+    return taken(size, [case._replace(preset="tiny"), case], NUM_MEMORY_STEPS)[case.name]["memory"]
+
+
+def distances(steps: list[list[float]], reference: list[list[float]]) -> dict[str, float]:
+    """The largest, relative, between figures of one course and the same of another: of losses, and of the gradient's norm."""
+    apart = [
+        [abs(a - b) / abs(b) for a, b in zip(one, other, strict=True)] for one, other in zip(steps, reference, strict=True)
+    ]
+    return {"losses": max(max(each[:-1]) for each in apart), "gradient_norm": max(each[-1] for each in apart)}
 
 
 def taken(size: int, cases: list[Case], num_steps: int) -> dict[str, Any]:
@@ -155,20 +169,16 @@ def one(case: Case, world: World, num_steps: int) -> dict[str, Any]:
     # Losses alone: what is due beside them would be measured with them.
     trainer.run([each for each in trainer.schedule(course) if each.num_steps == 1], first_step=1)
     gc.collect()
-    memory = {
-        "kept_bytes": kept_bytes(state),
-        "resident_bytes": max(0, psutil.Process().memory_info().rss - before),
-    }
-    return {"preset": case.preset, "steps": course.steps, "memory": memory}
+    memory = {"kept_bytes": kept_bytes(state), "resident_bytes": psutil.Process().memory_info().rss - before}
+    return {"steps": course.steps, "memory": memory}
 
 
 def config_of(case: Case, num_steps: int) -> TrainConfig:
     """params.yaml's, made small."""
     config = load(Path("params.yaml"), [*SETTINGS, f"train.model.preset={case.preset}"]).train
-    few = 2 if case.preset != "tiny" else num_steps
     return replace(
         config,
-        max_steps=few,
+        max_steps=num_steps,
         warmup_steps=1,
         sample_every_steps=10**6,
         checkpoint_every_steps=10**6,
