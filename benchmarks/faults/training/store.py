@@ -79,8 +79,10 @@ def _trained(lab: Lab, name: str, outage_s: float, *, away: bool, back: bool) ->
                 server.start()
         process.join(PATIENCE_S)
         missed = "" if process.exitcode == 0 else f"server {name}: ended with {process.exitcode}: {_said(run)}"
-        if not back:
-            server.start()
+        if away:
+            if not back:
+                server.start()
+            # A server that comes back as the run ends gets the rest from the command, as one that came back later does.
             missed = missed or _sync(run, server)
         lost, doubled = _points(run, server.database)
     if lost or doubled:
