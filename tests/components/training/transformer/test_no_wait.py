@@ -46,8 +46,8 @@ class Waits(TorchDispatchMode):
         return result
 
 
-def as_on_a_gpu(kv_start: torch.Tensor, kv_end: torch.Tensor) -> Any:
-    """Attention that a CPU can do, and what a GPU's needs beside it."""
+def as_on_a_gpu(kv_start: torch.Tensor, kv_end: torch.Tensor, flex_backend: str) -> Any:
+    """Attention that a CPU can do, and what a GPU's needs beside it, whatever its kernel."""
     block_mask(kv_start, kv_end)
     return masked_attention(kv_start, kv_end)
 
