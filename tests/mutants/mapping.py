@@ -14,6 +14,7 @@ SAMPLING = "tests/model/generation/test_sampling.py"
 ENCODING = "tests/components/data/encode/test_encoding.py"
 LOOP = "tests/components/training/transformer/test_trainer.py"
 JOURNAL = "tests/components/training/transformer/test_journal.py"
+ACCUMULATION, PRETRAINED = (f"tests/components/training/transformer/test_{name}.py" for name in ("accumulation", "pretrained"))
 CHECKPOINTER = "tests/components/training/test_checkpointer.py"
 SHARDED = "tests/components/training/test_sharded_checkpoints.py"
 WORKER = "tests/components/training/transformer/test_worker.py"
@@ -80,6 +81,9 @@ CLOSE: dict[str, Groups] = {
     ),
     "pipelines/promotion.py": (("tests/pipelines/test_promote.py",),),
     "components/training/checkpoints.py": ((CHECKPOINTER,), (SHARDED,)),
+    "components/training/gradient_sync.py": ((ACCUMULATION,), ("tests/components/training/transformer/test_sharded.py",)),
+    "components/training/late_numbers.py": (("tests/components/training/transformer/test_no_wait.py", LOOP),),
+    "components/training/shards.py": (("tests/components/training/transformer/test_sharded.py",),),
     "components/training/optimiser.py": ((LOOP,), (AUTOENCODER_LOOP,)),
     "components/training/shard_files.py": ((CHECKPOINTER,), (SHARDED,)),
     "components/training/snapshot.py": ((CHECKPOINTER,), (SHARDED,)),
@@ -101,18 +105,24 @@ CLOSE: dict[str, Groups] = {
     "components/training/autoencoder/trainer.py": ((AUTOENCODER,),),
     "components/training/autoencoder/worker.py": ((AUTOENCODER,),),
     "components/training/transformer/callbacks.py": ((JOURNAL, WORKER), ("tests/pipelines/test_train.py",)),
+    "components/training/transformer/companion.py": (("tests/components/training/transformer/test_sharded.py",),),
     "components/training/transformer/config.py": ((PARAMS, LOOP),),
+    "components/training/transformer/from_llama.py": ((PRETRAINED,),),
     "components/training/transformer/image_sampler.py": ((JOURNAL,), ("tests/pipelines/test_train.py",)),
     "components/training/transformer/journal.py": (("tests/pipelines/test_train.py",),),
     "components/training/transformer/optimiser.py": (("tests/components/training/test_optimiser.py", LOOP),),
+    "components/training/transformer/pretrained_files.py": ((PRETRAINED,), ("tests/pipelines/test_inputs.py",)),
+    "components/training/transformer/reports.py": ((LOOP, JOURNAL),),
     "components/training/transformer/run.py": ((WORKER,), ("tests/pipelines/test_train.py",)),
     "components/training/transformer/state.py": ((WORKER,), ("tests/components/training/test_checkpoints.py", LOOP)),
+    "components/training/transformer/step_batch.py": ((LOOP, ACCUMULATION),),
     "components/training/transformer/trainer.py": ((WORKER,),),
     "components/training/transformer/worker.py": (
         (WORKER,),
         ("tests/components/training/test_checkpoints.py", LOOP),
         ("tests/pipelines/test_train.py",),
     ),
+    "core/given_tokenizer.py": ((PRETRAINED,),),
     "core/data_uri.py": (("tests/components/report/test_page.py", "tests/components/evaluation/test_report.py"),),
     "core/errors.py": (("tests/core/test_manifest.py",),),
     "core/fingerprint.py": (("tests/pipelines/test_inputs.py",), (REQUESTS,)),
