@@ -253,6 +253,9 @@ CHECKED: dict[str, Checked] = {
     "python -m benchmarks.training.checkpoints": Checked(
         "for a machine that does nothing else", "ls benchmarks/training/checkpoints.py"
     ),
+    "python -m benchmarks.training.workers": Checked(
+        "for a machine that does nothing else", "ls benchmarks/training/workers.py"
+    ),
     "python -m benchmarks.profile_step": Checked(HOURS, "python -m benchmarks.profile_step --help"),
     "python -m benchmarks.faults data": HELP_FAULTS,
     "python -m benchmarks.faults tracking": HELP_FAULTS,
