@@ -165,9 +165,7 @@ CHECKED: dict[str, Checked] = {
     "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args)": Checked(
         # The recipe's U-Net is of the demonstration's patch side, half of this project's.
         HOURS,
-        # Later commands find the parameters as they were.
-        "cp params.yaml kept.yaml && dvc exp run $(grep -v '^#' pipelines/recipes/paper.args)"
-        " -S train.model.unet_channels=[64,128,256,256] inputs && mv kept.yaml params.yaml",
+        "dvc exp run $(grep -v '^#' pipelines/recipes/paper.args) -S train.model.unet_channels=[64,128,256,256] inputs",
         ("Ran experiment",),
     ),
     "dvc exp run $(grep -v '^#' pipelines/recipes/fine_tune.args)": Checked(

@@ -27,10 +27,11 @@ SMALL: dict[str, Any] = FEW_STEPS | {
 
 
 class OwnCorpus(NamedTuple):
-    """said: by `make repro`."""
+    """said: by `make repro`. params: the parameters that it ran with; experiments leave others behind."""
 
     project: Path
     said: str
+    params: str
 
 
 def follow_the_page(project: Path) -> OwnCorpus:
@@ -43,7 +44,8 @@ def follow_the_page(project: Path) -> OwnCorpus:
     said = ran(project, *configuring.splitlines())
     assert "ingest.image_side_px: 32 -> 64" in said
     set_params(project / "params.yaml", SMALL)
-    return OwnCorpus(project, ran(project, *making.splitlines()))
+    params = (project / "params.yaml").read_text()
+    return OwnCorpus(project, ran(project, *making.splitlines()), params)
 
 
 def write_pictures(folder: Path) -> None:

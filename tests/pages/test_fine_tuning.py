@@ -43,6 +43,7 @@ def test_a_bundle_learns_to_edit(own_corpus: OwnCorpus) -> None:
     project = own_corpus.project.parent / "fine-tuning"
     # The environment's programs stay those of the project that it was copied from.
     shutil.copytree(own_corpus.project, project, symlinks=True)
+    (project / "params.yaml").write_text(own_corpus.params)
     aside, configuring, *_ = blocks_of(PAGE.read_text(), language="")
     (program,) = blocks_of(PAGE.read_text(), language="python")
     (wanted,) = blocks_of(PAGE.read_text(), language="yaml")
